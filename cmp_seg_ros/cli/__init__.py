@@ -1,0 +1,1 @@
+"""The `cmp-seg` command: one file per group of subcommands."""

@@ -1,0 +1,1 @@
+"""Readers: one file per kind of input, each an iterable of scans."""

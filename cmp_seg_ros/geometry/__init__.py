@@ -1,0 +1,1 @@
+"""Camera models, calibration files, rigid transforms and projection with visibility."""

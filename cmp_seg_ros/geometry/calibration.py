@@ -1,0 +1,94 @@
+"""Calibration files: cameras and lidars by name, with their extrinsics."""
+
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+
+from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.geometry.cameras import Camera
+
+Transform = npt.NDArray[np.float64]
+T = TypeVar("T")
+
+
+def _rigid(rows: list[list[float]]) -> list[list[float]]:
+    """Check a (4, 4) rigid transform, given as rows. A mirrored or scaled "rotation" is an error, never mended."""
+    matrix = np.asarray(rows, dtype=np.float64)
+    if matrix.shape != (4, 4):
+        raise ValueError(f"must be 4 rows of 4 numbers, not {matrix.shape}")
+    rotation = matrix[:3, :3]
+    if not np.isfinite(matrix).all() or not np.allclose(matrix[3], [0, 0, 0, 1]):
+        raise ValueError("must be finite and end in the row 0 0 0 1")
+    if not np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-3):
+        raise ValueError("its rotation is not orthonormal (to 1e-3): scaled or mistyped")
+    if np.linalg.det(rotation) < 0:
+        raise ValueError("its rotation has determinant -1: it mirrors; exchange or negate one axis")
+    return rows
+
+
+RigidTransform = Annotated[list[list[float]], AfterValidator(_rigid)]
+
+
+class CalibratedCamera(Camera):
+    """A camera and where it sits. Camera frames are optical: z forward, x right, y down."""
+
+    T_camera_lidar: RigidTransform
+    T_base_camera: RigidTransform | None = None
+
+
+class CalibratedLidar(BaseModel):
+    """A lidar and where it sits on the robot (base: x forward, z up)."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    T_base_lidar: RigidTransform
+    stamp: Literal["start", "middle", "end"] = "start"  # what of the sweep a scan's stamp is
+    time_offset: float = 0.0  # seconds to add to a scan's stamp to have the cameras' time
+    intensity_mean: float | None = None
+    intensity_std: float | None = None
+
+
+class Calibration(BaseModel):
+    """All sensors of a robot."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    cameras: dict[str, CalibratedCamera] = {}
+    lidars: dict[str, CalibratedLidar] = {}
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Calibration":
+        """Read a calibration file. Raises UserError naming the file, the field and what is wrong with it."""
+        try:
+            return cls.model_validate(yaml.safe_load(Path(path).read_text()))
+        except OSError as error:
+            raise UserError(f"calibration file {path} cannot be read: {error.strerror}") from error
+        except yaml.YAMLError as error:
+            raise UserError(f"calibration file {path} is not YAML: {error}") from error
+        except ValidationError as error:
+            problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors())
+            raise UserError(f"calibration file {path}: {problems}") from error
+
+    def save(self, path: str | Path) -> None:
+        data = self.model_dump(mode="json", exclude_none=True)
+        Path(path).write_text(yaml.safe_dump(data, sort_keys=False, default_flow_style=None))
+
+    def lidar(self, name: str = "") -> CalibratedLidar:
+        """The lidar `name`, or the only one. Raises UserError."""
+        return _pick(self.lidars, name, "lidar")
+
+    def camera(self, name: str = "") -> CalibratedCamera:
+        """The camera `name`, or the only one. Raises UserError."""
+        return _pick(self.cameras, name, "camera")
+
+
+def _pick(sensors: dict[str, T], name: str, what: str) -> T:
+    if not name and len(sensors) == 1:
+        return next(iter(sensors.values()))
+    if name not in sensors:
+        raise UserError(f"{what} '{name}' is not in the calibration; it has: {', '.join(sensors) or 'none'}")
+    return sensors[name]

@@ -1,0 +1,135 @@
+"""Label spaces: ordered classes with colours, and how classes of other spaces map into them."""
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from cmp_seg_ros import resources
+from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.scan import UNLABELLED, Float32, UInt8
+
+FOLDER = "config/label_spaces"
+IGNORE = "ignore"
+
+
+class LabelClass(BaseModel):
+    """One class: its name, its id in messages (uint8) and its colour (r, g, b)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    id: int = Field(ge=0, lt=UNLABELLED)
+    color: tuple[int, int, int]
+
+
+class LabelSpace(BaseModel):
+    """Ordered classes. `mappings[source][class of source]` is a class of this space, or "ignore".
+
+    A mapping named `source:variant` is another way to read the same source; `structural4` reads `structural6` strictly
+    (flush is non-structural) and as the `primary` variant (flush is ignored).
+    """
+
+    model_config = ConfigDict(extra="forbid", ignored_types=(cached_property,))
+
+    name: str
+    description: str = ""
+    classes: list[LabelClass] = Field(min_length=1, max_length=UNLABELLED)
+    mappings: dict[str, dict[str, str]] = {}
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "LabelSpace":
+        for what in ("name", "id"):
+            values = [getattr(c, what) for c in self.classes]
+            if len(set(values)) != len(values):
+                raise ValueError(f"two classes share the same {what}")
+        for source, mapping in self.mappings.items():
+            unknown = set(mapping.values()) - set(self.names) - {IGNORE}
+            if unknown:
+                raise ValueError(f"mapping from {source} names unknown classes {sorted(unknown)}")
+        return self
+
+    @classmethod
+    def load(cls, name_or_path: str | Path) -> "LabelSpace":
+        """Read a label space by its name in config/label_spaces/, or from a YAML file. Raises UserError."""
+        path = Path(name_or_path)
+        if path.suffix not in (".yaml", ".yml"):
+            known = resources.names(FOLDER, ".yaml")
+            if str(name_or_path) not in known:
+                raise UserError(f"no label space '{name_or_path}'; known: {', '.join(known)}, or give a .yaml file")
+            path = resources.resource(f"{FOLDER}/{name_or_path}.yaml")
+        try:
+            return cls.model_validate(yaml.safe_load(path.read_text()))
+        except OSError as error:
+            raise UserError(f"label space file {path} cannot be read: {error.strerror}") from error
+        except (yaml.YAMLError, ValidationError) as error:
+            raise UserError(f"label space file {path} is not valid: {error}") from error
+
+    @classmethod
+    def numbered(cls, count: int, name: str = "numbered") -> "LabelSpace":
+        """Classes named by their number, for a checkpoint that comes without names."""
+        hues = [(int(37 * i) % 256, int(91 * i + 60) % 256, int(151 * i + 120) % 256) for i in range(count)]
+        return cls(name=name, classes=[LabelClass(name=str(i), id=i, color=hues[i]) for i in range(count)])
+
+    def to_yaml(self) -> str:
+        """The space as the YAML that `load` reads and `~/label_space` publishes."""
+        data: dict[str, Any] = self.model_dump(mode="json")
+        return yaml.safe_dump(data, sort_keys=False, default_flow_style=None)
+
+    @property
+    def names(self) -> list[str]:
+        return [c.name for c in self.classes]
+
+    @cached_property
+    def ids(self) -> UInt8:
+        """(C,) id of each class, in order."""
+        return np.array([c.id for c in self.classes], dtype=np.uint8)
+
+    @cached_property
+    def palette(self) -> UInt8:
+        """(256, 3) colour of each id; black where there is no class."""
+        palette = np.zeros((256, 3), dtype=np.uint8)
+        palette[self.ids] = [c.color for c in self.classes]
+        return palette
+
+    @cached_property
+    def index_of_id(self) -> UInt8:
+        """(256,) position of each id in `classes`; UNLABELLED where there is no class."""
+        index = np.full(256, UNLABELLED, dtype=np.uint8)
+        index[self.ids] = np.arange(len(self.classes))
+        return index
+
+    def _mapping(self, source: "LabelSpace", variant: str) -> dict[str, str]:
+        key = f"{source.name}:{variant}" if variant else source.name
+        if key in self.mappings:
+            mapping = self.mappings[key]
+        elif source.name == self.name and not variant:
+            mapping = {name: name for name in source.names if name in self.names}
+        else:
+            known = ", ".join(self.mappings) or "none"
+            raise UserError(f"label space '{self.name}' has no mapping from '{key}' (it has: {known})")
+        missing = [name for name in source.names if name not in mapping]
+        if missing:
+            raise UserError(f"mapping '{key}' of '{self.name}' leaves out {', '.join(missing)}; map or ignore them")
+        return mapping
+
+    def id_map(self, source: "LabelSpace", variant: str = "") -> UInt8:
+        """(256,) table from ids of `source` to ids of this space; UNLABELLED where ignored or unknown."""
+        mapping = self._mapping(source, variant)
+        table = np.full(256, UNLABELLED, dtype=np.uint8)
+        for c in source.classes:
+            if mapping[c.name] != IGNORE:
+                table[c.id] = self.classes[self.names.index(mapping[c.name])].id
+        return table
+
+    def merge_matrix(self, source: "LabelSpace", variant: str = "") -> Float32:
+        """(C_source, C) zeros and ones: `probabilities @ matrix` adds the probabilities of merged classes."""
+        mapping = self._mapping(source, variant)
+        matrix = np.zeros((len(source.classes), len(self.classes)), dtype=np.float32)
+        for row, c in enumerate(source.classes):
+            if mapping[c.name] != IGNORE:
+                matrix[row, self.names.index(mapping[c.name])] = 1.0
+        return matrix

@@ -1,0 +1,1 @@
+"""Thin ROS 2 nodes: message in, library call, message out."""

@@ -1,0 +1,1 @@
+"""The ROS boundary: message codecs, synchroniser, QoS, diagnostics, stand-ins."""

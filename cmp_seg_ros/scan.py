@@ -1,0 +1,80 @@
+"""A lidar scan and its labels: the two ends of the one way of the data."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+UNLABELLED = 255  # the id of "no label" in every label space
+
+Float32 = npt.NDArray[np.float32]
+UInt8 = npt.NDArray[np.uint8]
+Bool = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One sweep of a lidar, in the order of its message.
+
+    Args:
+        xyz: (N, 3) float32, metres, in the lidar's frame; NaN, infinity or (0, 0, 0) mean "no return".
+        intensity: (N,) float32 in the sensor's own scale, or None where the sensor gives none.
+        time: (N,) float32, seconds from `stamp`, or None.
+        stamp: nanoseconds.
+        frame_id: name of the frame of `xyz`.
+        shape: (height, width) with height * width = N; (1, N) for a cloud that is not organised.
+
+    Raises:
+        ValueError: shapes do not fit each other.
+    """
+
+    xyz: Float32
+    intensity: Float32 | None = None
+    time: Float32 | None = None
+    stamp: int = 0
+    frame_id: str = ""
+    shape: tuple[int, int] = (0, 0)
+
+    def __post_init__(self) -> None:
+        xyz = np.ascontiguousarray(self.xyz, dtype=np.float32)
+        if xyz.ndim != 2 or xyz.shape[1] != 3:
+            raise ValueError(f"xyz must be (N, 3), not {np.shape(self.xyz)}")
+        object.__setattr__(self, "xyz", xyz)
+        for name in ("intensity", "time"):
+            value = getattr(self, name)
+            if value is None:
+                continue
+            value = np.ascontiguousarray(value, dtype=np.float32)
+            if value.shape != (len(xyz),):
+                raise ValueError(f"{name} must be ({len(xyz)},) like xyz, not {value.shape}")
+            object.__setattr__(self, name, value)
+        if self.shape == (0, 0):
+            object.__setattr__(self, "shape", (1, len(xyz)))
+        if self.shape[0] * self.shape[1] != len(xyz):
+            raise ValueError(f"shape {self.shape} does not hold {len(xyz)} points")
+
+    def __len__(self) -> int:
+        return len(self.xyz)
+
+    def valid(self) -> Bool:
+        """(N,) true where the point is a return: finite, and not at the sensor's origin."""
+        return np.isfinite(self.xyz).all(axis=1) & self.xyz.any(axis=1)
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What the network says of each point of a scan, in the scan's own order.
+
+    Args:
+        label: (N,) uint8 ids of the label space; UNLABELLED where the point is no return.
+        confidence: (N,) float32 probability of that label, 0..1; 0 where unlabelled.
+        voxels: number of voxels that the network saw.
+        voxel_size: metres.
+        stages_ms: milliseconds by stage.
+    """
+
+    label: UInt8
+    confidence: Float32
+    voxels: int = 0
+    voxel_size: float = 0.0
+    stages_ms: dict[str, float] = field(default_factory=dict)

@@ -1,0 +1,1 @@
+"""Procedural buildings seen by simulated lidars and cameras, truth included."""

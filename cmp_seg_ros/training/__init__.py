@@ -1,0 +1,1 @@
+"""Training: cached scans, augmentation, losses, schedules and the one loop."""

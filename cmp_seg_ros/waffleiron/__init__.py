@@ -1,0 +1,1 @@
+"""The WaffleIron network and its preprocessing; reads the published checkpoints."""

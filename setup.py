@@ -1,0 +1,56 @@
+"""Installs the package for pip and for colcon (ament_python)."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+PACKAGE = "cmp_seg_ros"
+DATA_FOLDERS = ("launch", "config", "models")
+
+
+def share_files() -> list[tuple[str, list[str]]]:
+    """Every file under the data folders, at the same place below share/cmp_seg_ros."""
+    folders: dict[str, list[str]] = {}
+    for path in sorted(p for top in DATA_FOLDERS for p in Path(top).rglob("*") if p.is_file()):
+        folders.setdefault(f"share/{PACKAGE}/{path.parent}", []).append(str(path))
+    return list(folders.items())
+
+
+setup(
+    name=PACKAGE,
+    version="0.1.0",
+    description="Online frame-wise semantic segmentation of indoor lidar scans in ROS 2",
+    license="Apache-2.0",
+    packages=find_packages(include=[PACKAGE, f"{PACKAGE}.*"]),
+    python_requires=">=3.10",
+    install_requires=[
+        "matplotlib",
+        "numpy",
+        "pillow",
+        "pydantic>=2",
+        "pyyaml",
+        "rich",
+        "rosbags",
+        "safetensors",
+        "scipy",
+        "torch",
+        "typer",
+    ],
+    extras_require={
+        "ouster": ["ouster-sdk"],
+        "simulation": ["embreex", "trimesh"],
+    },
+    data_files=[
+        ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
+        (f"share/{PACKAGE}", ["package.xml"]),
+        *share_files(),
+    ],
+    entry_points={
+        "console_scripts": [
+            "cmp-seg = cmp_seg_ros.cli.main:main",
+            "segmentation_node = cmp_seg_ros.nodes.segmentation_node:main",
+            "bag_player = cmp_seg_ros.nodes.bag_player:main",
+        ]
+    },
+    zip_safe=False,
+)
