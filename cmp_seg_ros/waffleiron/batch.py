@@ -1,0 +1,74 @@
+"""A batch of scans for the network: points of all scans one after the other, without padding."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cmp_seg_ros.waffleiron.preprocess import Voxels
+
+MARGIN = 2  # cells: two 3x3 convolutions look two cells far, and an empty cell inside answers relu(bias)
+
+
+@dataclass(frozen=True)
+class PlaneCells:
+    """Where the points of a batch fall on one plane, cropped to the box of occupied cells plus MARGIN.
+
+    The crop is exact at occupied cells, and never wider than the full grid, whose border stays a border.
+
+    Args:
+        index: (M,) int64, flat cell in (B, H, W).
+        weight: (M, 1) float32, 1 / (number of points in the cell + 1e-6), as published.
+        shape: (B, H, W).
+    """
+
+    index: Tensor
+    weight: Tensor
+    shape: tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B scans with M voxels in all.
+
+    Args:
+        features: (M, C) float32.
+        neighbours: (M, K) int64.
+        planes: one PlaneCells per plane.
+        sample: (M,) int64, which scan a voxel belongs to.
+        size: B.
+    """
+
+    features: Tensor
+    neighbours: Tensor
+    planes: list[PlaneCells]
+    sample: Tensor
+    size: int
+
+
+def collate(scans: Sequence[Voxels], grids: Sequence[tuple[int, int]]) -> Batch:
+    """Put scans into one batch; each gives what it gives alone (but for batch statistics in training)."""
+    starts = np.cumsum([0, *(len(scan) for scan in scans)])
+    sample = np.repeat(np.arange(len(scans)), [len(scan) for scan in scans])
+    neighbours = [scan.neighbours + start for scan, start in zip(scans, starts[:-1], strict=True)]
+    cells = np.concatenate([scan.cells for scan in scans], axis=1)
+    return Batch(
+        features=torch.from_numpy(np.concatenate([scan.features for scan in scans])),
+        neighbours=torch.from_numpy(np.concatenate(neighbours)),
+        planes=[_crop(index, sample, len(scans), grid) for index, grid in zip(cells, grids, strict=True)],
+        sample=torch.from_numpy(sample),
+        size=len(scans),
+    )
+
+
+def _crop(index: np.ndarray, sample: np.ndarray, size: int, grid: tuple[int, int]) -> PlaneCells:
+    row, column = np.divmod(index, grid[1])
+    top, left = max(row.min() - MARGIN, 0), max(column.min() - MARGIN, 0)
+    height = min(row.max() + MARGIN, grid[0] - 1) - top + 1
+    width = min(column.max() + MARGIN, grid[1] - 1) - left + 1
+    flat = (sample * height + row - top) * width + column - left
+    count = np.bincount(flat, minlength=size * height * width)
+    weight = (1.0 / (count[flat] + 1e-6)).astype(np.float32)[:, None]
+    return PlaneCells(torch.from_numpy(flat), torch.from_numpy(weight), (size, int(height), int(width)))
