@@ -59,7 +59,7 @@ class Embedding(nn.Module):
 
     def _neighbourhood(self, x: Tensor, neighbours: Tensor, centre: Tensor) -> Tensor:
         rows, count = neighbours.shape
-        difference = x[neighbours] - centre[:, None]  # (M, K, C)
+        difference = x.index_select(0, neighbours.flatten()).view(rows, count, -1) - centre[:, None]  # (M, K, C)
         return self.conv2(difference.flatten(0, 1)).view(rows, count, -1).amax(dim=1)  # (M, F)
 
 
@@ -100,7 +100,7 @@ class SpatialMix(nn.Module):
         grid = grid.index_add(0, plane.index, residual)
         grid = grid.view(size, height, width, -1).permute(0, 3, 1, 2)  # (B, F, H, W), channels last in memory
         grid = self.ffn(grid).permute(0, 2, 3, 1).flatten(0, 2)  # (B H W, F)
-        return tokens + self.drop_path(self.scale(grid[plane.index]), sample)
+        return tokens + self.drop_path(self.scale(grid.index_select(0, plane.index)), sample)
 
 
 class ChannelMix(nn.Module):

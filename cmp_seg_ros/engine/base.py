@@ -1,0 +1,33 @@
+"""The interface of an engine, and how one is chosen."""
+
+from importlib import import_module
+from typing import Protocol
+
+from cmp_seg_ros.bundle import Bundle
+from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.scan import Float32
+from cmp_seg_ros.waffleiron.preprocess import Voxels
+
+# One file per runtime beside this one, each with a function `load(bundle) -> Engine`.
+ENGINES = ("reference", "cpu")
+
+
+class Engine(Protocol):
+    """Evaluates the network of one bundle."""
+
+    name: str
+    precision: str
+
+    def __call__(self, voxels: Voxels) -> Float32:
+        """M voxels of one scan -> (M, C) float32 logits."""
+        ...
+
+
+def load_engine(bundle: Bundle, name: str = "auto") -> Engine:
+    """The engine `name` of a bundle; `auto` is the fastest that this machine runs. Raises UserError."""
+    if name == "auto":
+        name = "cpu"
+    if name not in ENGINES:
+        raise UserError(f"no engine '{name}'; known: auto, {', '.join(ENGINES)}")
+    engine: Engine = import_module(f"cmp_seg_ros.engine.{name}").load(bundle)
+    return engine

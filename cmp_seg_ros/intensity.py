@@ -1,0 +1,51 @@
+"""Intensities in the scale that a bundle was trained with."""
+
+import logging
+
+import numpy as np
+
+from cmp_seg_ros.bundle import IntensityConfig
+from cmp_seg_ros.scan import Float32
+
+logger = logging.getLogger(__name__)
+
+SCANS_TO_LEARN = 10
+
+
+class IntensityScale:
+    """(i - mean) / std as the bundle's `intensity` says; absent intensities are 0.
+
+    `per_sensor` takes the statistics of the calibration, else those of the first ten scans, which it then holds.
+    """
+
+    def __init__(self, config: IntensityConfig, mean: float | None = None, std: float | None = None) -> None:
+        self.config = config
+        self.mean, self.std = 0.0, 1.0
+        if config.mode == "fixed":
+            self.mean, self.std = config.mean, config.std
+        self.learning = config.mode == "per_sensor"
+        if self.learning and mean is not None and std is not None and std > 0:
+            self.mean, self.std, self.learning = mean, std, False
+        self._scans, self._count, self._sum, self._squares = 0, 0, 0.0, 0.0
+
+    def __call__(self, intensity: Float32 | None, count: int) -> Float32:
+        """(N,) raw intensities, or None -> (N,) float32 as the network expects them. NaN counts as absent."""
+        if intensity is None:
+            return np.zeros(count, dtype=np.float32)
+        known = np.isfinite(intensity)
+        if self.learning and known.any():
+            self._learn(intensity[known].astype(np.float64))
+        scaled: Float32 = ((intensity - self.mean) / self.std).astype(np.float32)
+        scaled[~known] = 0.0
+        return scaled
+
+    def _learn(self, intensity: np.ndarray) -> None:
+        self._scans += 1
+        self._count += len(intensity)
+        self._sum += float(intensity.sum())
+        self._squares += float(np.square(intensity).sum())
+        self.mean = self._sum / self._count
+        self.std = float(np.sqrt(max(self._squares / self._count - self.mean**2, 0.0))) or 1.0
+        if self._scans == SCANS_TO_LEARN:
+            self.learning = False
+            logger.info("intensity statistics held: mean %.4g, std %.4g", self.mean, self.std)

@@ -1,0 +1,114 @@
+"""The one way from a scan to its labels."""
+
+import logging
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+import numpy.typing as npt
+
+from cmp_seg_ros.bundle import Bundle
+from cmp_seg_ros.engine.base import load_engine
+from cmp_seg_ros.intensity import IntensityScale
+from cmp_seg_ros.label_space import LabelSpace
+from cmp_seg_ros.scan import UNLABELLED, Float32, Labels, Scan
+from cmp_seg_ros.waffleiron.preprocess import nearest_voxel, prepare
+
+logger = logging.getLogger(__name__)
+
+
+class Segmenter:
+    """Labels every point of a scan. Not for several threads at once.
+
+    Args:
+        bundle: the model.
+        engine: name of an engine, or "auto".
+        T_base_lidar: (4, 4); its rotation makes scans upright (z up). None takes the lidar as upright.
+        label_space: name or file of the space to answer in, which must map from the bundle's; None is the bundle's.
+        intensity_mean, intensity_std: statistics of the lidar, for bundles that ask for them; None learns them from the
+            first ten scans.
+
+    Raises:
+        UserError: a broken bundle, an unknown engine, a label space that does not map.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        engine: str = "auto",
+        T_base_lidar: npt.NDArray[np.float64] | None = None,
+        label_space: str | Path | None = None,
+        intensity_mean: float | None = None,
+        intensity_std: float | None = None,
+    ) -> None:
+        self.bundle = bundle
+        self.preprocess = bundle.description.preprocess
+        self.intensity = IntensityScale(bundle.description.intensity, intensity_mean, intensity_std)
+        self.rotation = None if T_base_lidar is None else np.asarray(T_base_lidar)[:3, :3].astype(np.float32)
+        self.label_space = bundle.description.label_space
+        self.merge: Float32 | None = None
+        if label_space is not None:
+            self.label_space = LabelSpace.load(label_space)
+            self.merge = self.label_space.merge_matrix(bundle.description.label_space)
+        self._engine = load_engine(bundle, engine)
+
+    @classmethod
+    def from_bundle(
+        cls,
+        name: str | Path,
+        engine: str = "auto",
+        T_base_lidar: npt.NDArray[np.float64] | None = None,
+        label_space: str | Path | None = None,
+        intensity_mean: float | None = None,
+        intensity_std: float | None = None,
+    ) -> "Segmenter":
+        """A segmenter of the bundle `name`: a folder, or a name in models/."""
+        return cls(Bundle.find(name), engine, T_base_lidar, label_space, intensity_mean, intensity_std)
+
+    @property
+    def engine(self) -> str:
+        """Name and precision of the engine."""
+        return f"{self._engine.name}-{self._engine.precision}"
+
+    def __call__(self, scan: Scan) -> Labels:
+        """Label a scan of N points; points without a return are UNLABELLED with confidence 0."""
+        start = perf_counter()
+        valid = np.flatnonzero(scan.valid())
+        xyz = scan.xyz[valid]
+        intensity = self.intensity(None if scan.intensity is None else scan.intensity[valid], len(valid))
+        if self.rotation is not None:
+            xyz = xyz @ self.rotation.T
+        voxels, tree = prepare(xyz, intensity, self.preprocess)
+        prepared = perf_counter()
+
+        label = np.full(len(scan), UNLABELLED, dtype=np.uint8)
+        confidence = np.zeros(len(scan), dtype=np.float32)
+        inferred = prepared
+        if tree is not None:
+            probabilities = softmax(self._engine(voxels))  # (M, C)
+            inferred = perf_counter()
+            if self.merge is not None:
+                probabilities = probabilities @ self.merge
+            best = probabilities.argmax(axis=1)  # (M,)
+            nearest = nearest_voxel(xyz, voxels, tree)
+            label[valid] = self.label_space.ids[best][nearest]
+            confidence[valid] = probabilities[np.arange(len(best)), best][nearest]
+        done = perf_counter()
+        return Labels(
+            label=label,
+            confidence=confidence,
+            voxels=len(voxels),
+            voxel_size=self.preprocess.voxel_size,
+            stages_ms={
+                "preprocess": 1e3 * (prepared - start),
+                "network": 1e3 * (inferred - prepared),
+                "backfill": 1e3 * (done - inferred),
+            },
+        )
+
+
+def softmax(logits: Float32) -> Float32:
+    """(M, C) probabilities."""
+    exponential = np.exp(logits - logits.max(axis=1, keepdims=True))
+    probabilities: Float32 = exponential / exponential.sum(axis=1, keepdims=True)
+    return probabilities

@@ -1,0 +1,55 @@
+"""Weights of a network as safetensors."""
+
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.waffleiron.config import NetworkConfig
+from cmp_seg_ros.waffleiron.network import Segmenter
+
+
+def serialise(network: Segmenter, half: bool = True) -> bytes:
+    """The network's weights and running statistics; float16 unless `half` is false. Counters of batches are left out."""
+    state = {key: value for key, value in network.state_dict().items() if not key.endswith("num_batches_tracked")}
+    dtype = torch.float16 if half else torch.float32
+    return safetensors.torch.save({key: value.detach().to(dtype).contiguous() for key, value in state.items()})
+
+
+def load(path: Path, config: NetworkConfig) -> Segmenter:
+    """The network in evaluation mode, float32. Raises UserError naming every missing, unexpected or misshapen key."""
+    try:
+        state = safetensors.torch.load_file(path)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise UserError(f"weights file {path} cannot be read: {error}") from error
+    network = Segmenter(config)
+    load_state(network, state, str(path))
+    return network.eval().requires_grad_(False)
+
+
+def load_state(network: Segmenter, state: dict[str, Tensor], source: str) -> None:
+    """Fill the network from `state`, whose 1x1 convolutions may have the published trailing dimensions of one.
+
+    Raises:
+        UserError: naming `source` and every key that is missing, unexpected or of another size.
+    """
+    own = network.state_dict()
+    optional = {key for key in own if key.endswith("num_batches_tracked")}
+    missing = sorted(own.keys() - state.keys() - optional)
+    unexpected = sorted(state.keys() - own.keys())
+    misshapen = [
+        f"{key} is {tuple(value.shape)}, not {tuple(own[key].shape)}"
+        for key, value in state.items()
+        if key in own and _squeezed(value) != _squeezed(own[key])
+    ]
+    faults = {"missing": missing, "unexpected": unexpected, "of another shape": misshapen}
+    if any(faults.values()):
+        told = "; ".join(f"{what}: {', '.join(keys)}" for what, keys in faults.items() if keys)
+        raise UserError(f"weights in {source} do not fit the network: {told}")
+    network.load_state_dict({key: state[key].reshape(own[key].shape) if key in state else own[key] for key in own})
+
+
+def _squeezed(value: Tensor) -> list[int]:
+    return [size for size in value.shape if size != 1]
