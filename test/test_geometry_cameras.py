@@ -49,7 +49,7 @@ def test_points_come_back_on_their_ray(cam: Camera, seed: int) -> None:
     rays = (rays / np.linalg.norm(rays, axis=1, keepdims=True)).astype(np.float32)
     uv, inside = cam.project(rays * rng.uniform(0.2, 30, (300, 1)).astype(np.float32))
     # Near the edge of the model's range a pixel says little of the direction: 20 pixels a radian at least, here.
-    nudges = [cam.project(rays + np.float32(1e-3) * axis)[0] for axis in np.eye(3, dtype=np.float32)]
+    nudges = [cam.project(rays + np.float32(1e-3) * axis)[0].astype(float) for axis in np.eye(3, dtype=np.float32)]
     tells = np.sort([np.linalg.norm(nudge - uv, axis=1) for nudge in nudges], axis=0)[1] > 0.02
     keep = inside & tells
     np.testing.assert_allclose(cam.unproject(uv[keep]), rays[keep], atol=1e-4)

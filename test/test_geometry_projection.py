@@ -1,0 +1,52 @@
+"""Projection with visibility."""
+
+import numpy as np
+
+from cmp_seg_ros.geometry.cameras import Camera
+from cmp_seg_ros.geometry.projection import project_scan, transform
+
+CAMERA = Camera(model="pinhole", intrinsics=(320, 320, 320, 240), width=640, height=480)
+# Lidar x forward, z up -> camera z forward, x right, y down; the camera 0.3 m to the left of the lidar.
+T_CAMERA_LIDAR = np.array([[0, -1, 0, 0.3], [0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, 1]], dtype=float)
+
+
+def wall(x: float, y: np.ndarray, z: np.ndarray) -> np.ndarray:
+    grid = np.stack(np.meshgrid(y, z), axis=-1).reshape(-1, 2)
+    return np.column_stack([np.full(len(grid), x), grid]).astype(np.float32)
+
+
+def test_transform_moves_points_into_the_camera() -> None:
+    np.testing.assert_allclose(transform(T_CAMERA_LIDAR, np.array([[2, 0, 0.5]], np.float32)), [[0.3, -0.5, 2]])
+
+
+def test_points_behind_a_near_board_are_hidden() -> None:
+    far = wall(6, np.linspace(-4, 4, 400), np.linspace(-1.5, 1.5, 60))
+    board = wall(2, np.linspace(-0.3, 0.3, 100), np.linspace(-0.5, 0.5, 60))
+    seen = project_scan(np.concatenate([far, board]), CAMERA, T_CAMERA_LIDAR)
+    visible_far, visible_board = seen.visible[: len(far)], seen.visible[len(far) :]
+    assert visible_board.all()
+    # The shadow of the board on the wall, from the camera at y = 0.3: y in 0.3 + 3 (-0.6 .. 0), z in 3 (-0.5 .. 0.5).
+    shadow = (far[:, 1] > -1.4) & (far[:, 1] < 0.2) & (np.abs(far[:, 2]) < 1.4)
+    lit = (far[:, 1] < -1.7) & (far[:, 1] > -3) | (far[:, 1] > 0.5) & (far[:, 1] < 3)
+    assert not visible_far[shadow].any()
+    assert visible_far[lit].all()
+    np.testing.assert_allclose(
+        seen.depth, np.linalg.norm(np.concatenate([far, board]) - (0, 0.3, 0), axis=1), rtol=1e-5
+    )
+
+
+def test_a_floor_is_not_hidden_by_itself() -> None:
+    x, y = np.meshgrid(np.linspace(1.5, 6, 150), np.linspace(-1, 1, 80))
+    floor = np.column_stack([x.ravel(), y.ravel(), np.full(x.size, -1.0)]).astype(np.float32)
+    seen = project_scan(floor, CAMERA, T_CAMERA_LIDAR)
+    inside = CAMERA.project(transform(T_CAMERA_LIDAR, floor))[1]
+    assert inside.mean() > 0.9
+    assert seen.visible[inside].mean() > 0.95
+
+
+def test_what_is_no_return_is_never_visible() -> None:
+    points = np.array([[np.nan, 0, 0], [np.inf, 0, 0], [0, 0, 0], [-3, 0, 0], [3, 0, 0]], dtype=np.float32)
+    T = T_CAMERA_LIDAR.copy()
+    T[2, 3] = 1.0  # the lidar's origin is in view
+    assert project_scan(points, CAMERA, T).visible.tolist() == [False, False, False, False, True]
+    assert project_scan(points[:0], CAMERA, T).visible.shape == (0,)
