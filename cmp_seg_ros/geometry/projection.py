@@ -32,7 +32,8 @@ class Projection(NamedTuple):
 def transform(T_target_source: Transform | npt.ArrayLike, xyz: Float32) -> Float32:
     """(N, 3) points in the source's frame -> the target's frame."""
     matrix = np.asarray(T_target_source, dtype=np.float64)
-    return (xyz @ matrix[:3, :3].T + matrix[:3, 3]).astype(np.float32)
+    with np.errstate(invalid="ignore"):  # points without a return may be infinite
+        return (xyz @ matrix[:3, :3].T + matrix[:3, 3]).astype(np.float32)
 
 
 def project_scan(xyz: Float32, camera: Camera, T_camera_lidar: Transform | npt.ArrayLike) -> Projection:

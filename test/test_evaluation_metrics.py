@@ -1,0 +1,114 @@
+"""Metrics: parity with the published ones, and how flush points count."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.evaluation.metrics import Confusion, percentiles, readings, stage_percentiles
+from cmp_seg_ros.label_space import LabelSpace
+
+SIX = LabelSpace.load("structural6")
+FOUR = LabelSpace.load("structural4")
+WALL, FLOOR, CEILING, FLUSH, OBJECT, PERSON, NONE = 0, 1, 2, 3, 4, 5, 255
+
+
+def ids(*values: int) -> np.ndarray:
+    return np.array(values, dtype=np.uint8)
+
+
+def counted(space: LabelSpace, truth: np.ndarray, predicted: np.ndarray) -> Confusion:
+    confusion = Confusion(space)
+    confusion.add(truth, predicted)
+    return confusion
+
+
+def test_parity_with_the_published_metrics(shared_data: Path) -> None:
+    golden = np.load(shared_data / "golden/wi_loss_metrics.npz")
+    predicted = golden["logits"].argmax(axis=1).astype(np.uint8)
+    confusion = counted(LabelSpace.numbered(4), golden["target"].astype(np.uint8), predicted)
+    np.testing.assert_array_equal(confusion.matrix[:, :4], golden["hist"])
+    assert not confusion.matrix[:, 4].any()
+    np.testing.assert_allclose(list(confusion.iou().values()), golden["iou"], atol=1e-6)
+    np.testing.assert_allclose(list(confusion.accuracy().values()), golden["acc"], atol=1e-6)
+    assert confusion.overall_accuracy() == pytest.approx(float(golden["oacc"]), abs=1e-6)
+
+
+def test_rows_are_the_truth() -> None:
+    matrix = counted(LabelSpace.numbered(2), ids(0, 0, 1, NONE), ids(1, 1, 1, 0)).matrix
+    assert matrix.tolist() == [[0, 2, 0], [0, 1, 0]]
+
+
+def test_a_point_without_an_answer_is_a_miss() -> None:
+    confusion = counted(LabelSpace.numbered(2), ids(0, 0), ids(0, NONE))
+    assert confusion.iou()["0"] == 0.5
+    assert confusion.overall_accuracy() == 0.5
+
+
+def test_absent_classes_are_left_out_of_the_mean() -> None:
+    confusion = counted(LabelSpace.numbered(4), ids(0, 1, 1), ids(0, 1, 0))
+    assert np.isnan([confusion.iou()["2"], confusion.iou()["3"]]).all()
+    assert confusion.miou() == 0.5
+    assert np.isnan(Confusion(SIX).miou())
+    assert Confusion(SIX).report()["miou"] is None
+
+
+def test_flush_is_ignored_by_primary_and_non_structural_to_strict() -> None:
+    truth = ids(WALL, FLOOR, CEILING, FLUSH, FLUSH, OBJECT, PERSON, NONE)
+    confusion = counted(SIX, truth, ids(WALL, FLOOR, CEILING, WALL, FLUSH, PERSON, OBJECT, WALL))
+    assert confusion.iou() == pytest.approx(
+        {"wall": 0.5, "floor": 1, "ceiling": 1, "flush": 0.5, "object": 0, "person": 0}
+    )
+    primary, strict = confusion.structural4("primary"), confusion.structural4("strict")
+    assert primary.miou() == 1
+    assert sum(primary.points().values()) == 5
+    assert strict.iou() == pytest.approx({"wall": 0.5, "floor": 1, "ceiling": 1, "non-structural": 0.75})
+    assert sum(strict.points().values()) == 7
+
+
+def test_a_wall_that_is_called_flush_is_wrong_in_every_reading() -> None:
+    found = readings(counted(SIX, ids(WALL, WALL), ids(WALL, FLUSH)))
+    assert list(found) == ["structural6", "structural4_primary", "structural4_strict"]
+    assert all(confusion.iou()["wall"] == 0.5 for confusion in found.values())
+
+
+def test_labels_in_four_classes_are_scored_in_those() -> None:
+    confusion = Confusion(SIX, FOUR)
+    confusion.add(ids(WALL, FLUSH, PERSON), ids(0, 3, NONE))
+    found = readings(confusion)
+    assert list(found) == ["structural4_primary", "structural4_strict"]
+    assert found["structural4_strict"].report()["iou"]["non-structural"] == 0.5
+    with pytest.raises(ValueError, match="read them in one space"):
+        confusion.iou()
+
+
+def test_labels_of_a_foreign_space_are_refused() -> None:
+    with pytest.raises(UserError, match="no mapping from 'numbered'"):
+        readings(Confusion(SIX, LabelSpace.numbered(4)))
+
+
+@given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=200), st.integers(0, 200))
+def test_scans_add_up_to_the_definition(pairs: list[tuple[int, int]], cut: int) -> None:
+    truth, predicted = (np.array(column, dtype=np.uint8) for column in zip(*pairs, strict=True))
+    whole, parts = counted(SIX, truth, predicted), counted(SIX, truth[:cut], predicted[:cut])
+    parts += counted(SIX, truth[cut:], predicted[cut:])
+    np.testing.assert_array_equal(whole.matrix, parts.matrix)
+    for variant, name in (("primary", "primary"), ("strict", "")):
+        mapped = counted(FOUR, FOUR.id_map(SIX, name)[truth], FOUR.id_map(SIX)[predicted])
+        np.testing.assert_array_equal(whole.structural4(variant).matrix, mapped.matrix)
+    predicted = predicted[truth < 6]
+    truth = truth[truth < 6]
+    for index, name in enumerate(SIX.names):
+        t, p = truth == index, predicted == index
+        np.testing.assert_equal(whole.iou()[name], (t & p).sum() / (t | p).sum() if (t | p).any() else np.nan)
+
+
+def test_percentiles_by_stage() -> None:
+    report = stage_percentiles([{"network": float(i), "backfill": 1.0} for i in range(101)])
+    assert report["network"] == {"p50": 50, "p95": 95, "p99": 99}
+    assert list(report) == ["network", "backfill", "total"]
+    assert report["total"]["p50"] == 51
+    assert percentiles([]) == {}
