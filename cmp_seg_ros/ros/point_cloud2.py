@@ -64,7 +64,7 @@ class Cloud:
     data: array
 
     def message(self, header: Any, point_cloud2: type, point_field: type) -> Any:
-        """The message, without a copy, of the given classes: those of `sensor_msgs.msg` or of a rosbags type store."""
+        """The message, of the given classes: those of `sensor_msgs.msg` or of a rosbags type store."""
         of_rclpy = hasattr(point_cloud2, "get_fields_and_field_types")
         msg = point_cloud2(
             header=header,
@@ -77,7 +77,7 @@ class Cloud:
             is_dense=self.is_dense,
             **({} if of_rclpy else {"data": np.frombuffer(self.data, np.uint8)}),
         )
-        if of_rclpy:  # the constructor would copy
+        if of_rclpy:  # the constructor would copy once more
             msg.data = self.data
         return msg
 
