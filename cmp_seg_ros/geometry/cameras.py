@@ -63,7 +63,7 @@ class Camera(BaseModel):
         points = np.asarray(xyz, dtype=np.float64)
         with np.errstate(all="ignore"):  # points that the model does not hold for may divide by nothing
             plane, holds = self._to_plane(points)
-            holds &= np.hypot(plane[:, 0], plane[:, 1]) < self._radius_limit
+            holds &= self._one_to_one(plane)
             distorted = self._distort(plane)
         fx, fy, cx, cy = self.intrinsics
         uv = np.where(holds[:, None], distorted * (fx, fy) + (cx, cy), np.nan)
@@ -85,7 +85,7 @@ class Camera(BaseModel):
                 eta = (self.xi + np.sqrt(1 + (1 - self.xi**2) * square)) / (1 + square)
                 rays = np.column_stack([plane * eta[:, None], eta - self.xi])
             rays /= np.linalg.norm(rays, axis=1, keepdims=True)
-        return np.where((radius < self._radius_limit)[:, None], rays, np.nan).astype(np.float32)
+            return np.where(self._one_to_one(plane)[:, None], rays, np.nan).astype(np.float32)
 
     def _to_plane(self, points: Float64) -> tuple[Float64, Bool]:
         """(N, 3) points -> (N, 2) undistorted coordinates in the model's plane, (N,) whether the model holds."""
@@ -158,7 +158,13 @@ class Camera(BaseModel):
         return np.interp(target, radius * polyval(radius**2, self._radial), radius)
 
     def _newton_step(self, plane: Float64, distorted: Float64) -> Float64:
-        """(M, 2) solution d of J d = distort(plane) - distorted, with J the symmetric Jacobian [[a, b], [b, c]]."""
+        """(M, 2) solution d of J d = distort(plane) - distorted."""
+        a, b, c = self._jacobian(plane)
+        x, y = (self._distort(plane) - distorted).T
+        return np.column_stack([c * x - b * y, a * y - b * x]) / (a * c - b * b)[:, None]
+
+    def _jacobian(self, plane: Float64) -> tuple[Float64, Float64, Float64]:
+        """(M,) each of a, b, c of the Jacobian [[a, b], [b, c]] of `_distort`."""
         x, y = plane[:, 0], plane[:, 1]
         square = x * x + y * y
         p1, p2 = self._tangential
@@ -166,5 +172,12 @@ class Camera(BaseModel):
         a = stretch + 2 * x * x * slope + 2 * p1 * y + 6 * p2 * x
         b = 2 * x * y * slope + 2 * p1 * x + 2 * p2 * y
         c = stretch + 2 * y * y * slope + 6 * p1 * y + 2 * p2 * x
-        rx, ry = (self._distort(plane) - distorted).T
-        return np.column_stack([c * rx - b * ry, a * ry - b * rx]) / (a * c - b * b)[:, None]
+        return a, b, c
+
+    def _one_to_one(self, plane: Float64) -> Bool:
+        """(N,) whether (N, 2) undistorted coordinates lie where no two of them share a pixel.
+
+        The Jacobian is symmetric; where it is positive definite the distortion is the gradient of a convex function.
+        """
+        a, b, c = self._jacobian(plane)
+        return np.asarray((np.hypot(plane[:, 0], plane[:, 1]) < self._radius_limit) & (a > 0) & (a * c > b * b))
