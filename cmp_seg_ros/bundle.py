@@ -20,7 +20,7 @@ WEIGHTS = "weights.safetensors"
 
 
 class IntensityConfig(BaseModel):
-    """How intensities reach the network: `raw`, or (i - mean) / std, with the numbers of the bundle or of each sensor."""
+    """How intensities reach the network: `raw`, or (i - mean) / std with numbers of the bundle or of each sensor."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -58,7 +58,8 @@ class Scan:
 
     def valid(self) -> Bool:
         """(N,) true where the point is a return: finite, and not at the sensor's origin."""
-        return np.isfinite(self.xyz).all(axis=1) & self.xyz.any(axis=1)
+        valid: Bool = np.isfinite(self.xyz).all(axis=1) & self.xyz.any(axis=1)
+        return valid
 
 
 @dataclass(frozen=True)

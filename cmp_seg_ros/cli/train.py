@@ -1,0 +1,61 @@
+"""`cmp-seg train`."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def train(
+    config: Annotated[str, typer.Argument(help="A YAML file, or a name in config/training/.")],
+    out: Annotated[Path, typer.Option(help="Folder of the run: checkpoint, log, curves, bundle. A run resumes here.")],
+    hours: Annotated[float | None, typer.Option(help="Time budget; the schedule ends with it.", min=0.001)] = None,
+    cache: Annotated[Path | None, typer.Option(help="Folder of simulated scans. [default: OUT/scans]")] = None,
+    workers: Annotated[int, typer.Option(help="Processes that prepare batches.", min=0)] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Train a bundle on simulated buildings. Stops and resumes exactly where it was."""
+    import yaml
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    from cmp_seg_ros.training.cache import ScanCache
+    from cmp_seg_ros.training.config import TrainConfig
+    from cmp_seg_ros.training.loop import Progress, Trainer, curves, summary
+
+    settings = TrainConfig.load(config)
+    if hours is not None:
+        settings = settings.model_copy(update={"hours": hours})
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "config.yaml").write_text(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False))
+    data = settings.data
+    folder = cache or out / "scans"
+    training = ScanCache(folder, settings.label_space, data.scans_per_building)
+    validation = ScanCache(folder, settings.label_space, 2, data.validation_sensor)
+
+    console = Console(stderr=True)
+    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Bar(*columns, TextColumn("{task.fields[state]}"), console=console) as bar:
+        for name, scans, first, count in (
+            ("validation buildings", validation, data.first_validation_building, data.validation_buildings),
+            ("training buildings", training, data.first_building, data.buildings),
+        ):
+            for _ in bar.track(scans.fill(range(first, first + count)), total=count, description=name):
+                pass
+        trainer = Trainer(settings, training, validation, out, workers)
+        task = bar.add_task("training, in 1/1000", total=1000, state="")
+
+        def report(progress: Progress) -> None:
+            state = f"step {progress.step}  loss {progress.loss:.3f}  primary mIoU {progress.score:.3f}"
+            bar.update(task, completed=int(1000 * progress.fraction(settings)), state=state)
+
+        bundle = trainer.run(report)
+    curves(out / "log.csv", out / "curves.png")
+    result = summary(settings, trainer.progress, bundle.description.measured["validation"])
+    (out / "report.json").write_text(json.dumps(result, indent=2) + "\n")
+    if as_json:
+        print(json.dumps(result))
+    else:
+        console.print(f"bundle in {bundle.path}: {bundle.description.measured['validation']}")

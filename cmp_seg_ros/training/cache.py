@@ -1,0 +1,75 @@
+"""Simulated scans for training, one file a building, made once on all cores."""
+
+import os
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from cmp_seg_ros.label_space import LabelSpace
+from cmp_seg_ros.scan import Float32, UInt8
+
+
+class TrainingScan(NamedTuple):
+    """The returns of one scan, upright (z up), with truth; `ring` is the row of an organised cloud."""
+
+    xyz: Float32  # (N, 3)
+    intensity: Float32  # (N,)
+    ring: UInt8  # (N,)
+    label: UInt8  # (N,)
+
+
+@dataclass(frozen=True)
+class ScanCache:
+    """Scans of simulated buildings in `folder`; labels are ids of `label_space`."""
+
+    folder: Path
+    label_space: str
+    scans_per_building: int
+    sensor: str | None = None  # None: any sensor, at random
+
+    def path(self, building: int) -> Path:
+        return self.folder / f"{self.label_space}-{self.sensor or 'any'}-{self.scans_per_building}" / f"{building}.npz"
+
+    def load(self, building: int, index: int) -> TrainingScan:
+        with np.load(self.path(building)) as file:
+            return TrainingScan(*(file[f"{index}.{name}"] for name in TrainingScan._fields))
+
+    def fill(self, buildings: Iterable[int], processes: int | None = None) -> Iterable[int]:
+        """Simulate the buildings that are not there yet; yields each building when its file is."""
+        missing = []
+        for building in buildings:
+            if self.path(building).exists():
+                yield building
+            else:
+                missing.append(building)
+        if not missing:
+            return
+        self.path(0).parent.mkdir(parents=True, exist_ok=True)
+        with ProcessPoolExecutor(processes or os.cpu_count()) as pool:
+            futures = {pool.submit(self._simulate, building): building for building in missing}
+            for future in as_completed(futures):
+                future.result()
+                yield futures[future]
+
+    def _simulate(self, building: int) -> None:
+        from cmp_seg_ros.simulation.generate import scans_of_building
+
+        table = LabelSpace.load(self.label_space).id_map(LabelSpace.load("indoor"))
+        arrays: dict[str, np.ndarray] = {}
+        for index, (scan, label, T_base_lidar) in enumerate(
+            scans_of_building(building, self.scans_per_building, self.sensor)
+        ):
+            returns = scan.valid()
+            upright = scan.xyz[returns] @ T_base_lidar[:3, :3].T.astype(np.float32)
+            intensity = scan.intensity if scan.intensity is not None else np.zeros(len(scan), np.float32)
+            ring = np.repeat(np.arange(scan.shape[0], dtype=np.uint8), scan.shape[1])
+            values = TrainingScan(upright, intensity[returns], ring[returns], table[label[returns]])
+            arrays |= {f"{index}.{name}": value for name, value in values._asdict().items()}
+        path = self.path(building)
+        temporary = path.with_suffix(f".{os.getpid()}.tmp.npz")
+        np.savez(temporary, **arrays)
+        temporary.replace(path)

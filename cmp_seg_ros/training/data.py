@@ -1,0 +1,65 @@
+"""Batches of a training run.
+
+Batch i is a function of the configuration and i, so a resumed run sees what it would have seen.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from cmp_seg_ros.training.augment import augment, standardised, voxels_and_targets
+from cmp_seg_ros.training.cache import ScanCache
+from cmp_seg_ros.training.config import TrainConfig
+from cmp_seg_ros.waffleiron.batch import Batch, collate
+
+TrainingItem = tuple[Batch, Tensor]  # B scans of M voxels in all, and (M,) int64 targets
+
+
+class TrainingBatches(Dataset[TrainingItem]):
+    """Augmented batches without end, of random scans from the cache."""
+
+    def __init__(self, config: TrainConfig, cache: ScanCache) -> None:
+        self.config = config
+        self.cache = cache
+
+    def __getitem__(self, item: int) -> TrainingItem:
+        config = self.config
+        rng = np.random.default_rng([config.seed, item])
+        scans = []
+        for _ in range(config.batch):
+            building = config.data.first_building + int(rng.integers(config.data.buildings))
+            scan = self.cache.load(building, int(rng.integers(config.data.scans_per_building)))
+            scan = augment(scan, config.augment, rng)
+            scans.append(voxels_and_targets(scan, config.preprocess, config.augment, rng))
+        batch = collate([voxels for voxels, _ in scans], config.preprocess.grids)
+        return batch, torch.from_numpy(np.concatenate([target for _, target in scans]).astype(np.int64))
+
+
+def training_batches(config: TrainConfig, cache: ScanCache, start: int, workers: int) -> Iterator[TrainingItem]:
+    """Batches `start`, `start` + 1, ... made by `workers` processes, in order."""
+    endless = range(start, start + 1_000_000_000)
+    return iter(
+        DataLoader(
+            TrainingBatches(config, cache),
+            sampler=endless,
+            batch_size=None,
+            num_workers=workers,
+            prefetch_factor=4 if workers else None,
+            generator=torch.Generator(),  # else it draws from the generator that a resumed run goes on with
+        )
+    )
+
+
+def validation_batches(config: TrainConfig, cache: ScanCache) -> list[TrainingItem]:
+    """One scan a batch, as it is."""
+    rng = np.random.default_rng(config.seed)
+    items = []
+    for building in range(config.data.validation_buildings):
+        for index in range(cache.scans_per_building):
+            scan = standardised(cache.load(config.data.first_validation_building + building, index))
+            voxels, target = voxels_and_targets(scan, config.preprocess, None, rng)
+            items.append((collate([voxels], config.preprocess.grids), torch.from_numpy(target.astype(np.int64))))
+    return items

@@ -1,0 +1,228 @@
+"""The one training loop: get batch, forward, backward, step, log, validate, save."""
+
+import csv
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cmp_seg_ros.bundle import Bundle
+from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.evaluation.metrics import Confusion
+from cmp_seg_ros.label_space import LabelSpace
+from cmp_seg_ros.training.cache import ScanCache
+from cmp_seg_ros.training.config import TrainConfig
+from cmp_seg_ros.training.data import TrainingItem, training_batches, validation_batches
+from cmp_seg_ros.training.losses import segmentation_loss
+from cmp_seg_ros.training.schedule import warmup_cosine
+from cmp_seg_ros.waffleiron import weights
+from cmp_seg_ros.waffleiron.network import Segmenter
+
+CHECKPOINT = "checkpoint.pt"
+SAVE_EVERY = 300.0  # seconds
+LOG_EVERY = 10  # steps
+SCHEDULE_STEPS = 100_000  # resolution of the schedule, which runs over progress and not over steps
+
+
+@dataclass
+class Progress:
+    """Where a run is. `fraction` drives the schedule: of the steps, or of the hours where those end first."""
+
+    step: int = 0
+    seconds: float = 0.0
+    loss: float = float("nan")
+    score: float = float("nan")  # primary mIoU of the last validation
+
+    def fraction(self, config: TrainConfig) -> float:
+        of_time = self.seconds / (3600 * config.hours) if config.hours else 0.0
+        return min(1.0, max(self.step / config.steps, of_time))
+
+
+class Trainer:
+    """Trains a network on cached scans; `out` holds checkpoint, log and, at the end, the bundle.
+
+    A run is repeatable with the same configuration; with `hours`, as far as the machine is equally fast.
+    """
+
+    def __init__(
+        self, config: TrainConfig, cache: ScanCache, validation: ScanCache, out: Path, workers: int = 1
+    ) -> None:
+        self.config, self.cache, self.out, self.workers = config, cache, out, workers
+        torch.manual_seed(config.seed)
+        self.network = Segmenter(config.network)
+        self.optimiser = torch.optim.AdamW(
+            self.network.parameters(),
+            lr=config.optimiser.learning_rate,
+            weight_decay=config.optimiser.weight_decay,
+            fused=True,
+        )
+        self.bfloat16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        self.space = LabelSpace.load(config.label_space)
+        self.validation = validation_batches(config, validation)
+        self.progress = Progress()
+
+    def run(self, report: Callable[[Progress], None] = lambda _: None) -> Bundle:
+        """Train to the end (from the checkpoint, where there is one), validate, and write the bundle."""
+        self._resume()
+        batches = training_batches(self.config, self.cache, self.progress.step * self.config.accumulate, self.workers)
+        saved = time.monotonic()
+        while self.progress.fraction(self.config) < 1:
+            started = time.monotonic()
+            self.progress.loss = self._step(batches)
+            self.progress.step += 1
+            self.progress.seconds += time.monotonic() - started
+            report(self.progress)
+            if self.progress.step % LOG_EVERY == 0:
+                self._log(loss=self.progress.loss)
+            if self.progress.step % self.config.validate_every == 0:
+                self._log(**self.validate())
+            if time.monotonic() - saved > SAVE_EVERY:
+                self.save()
+                saved = time.monotonic()
+        scores = self.validate()
+        self._log(**scores)
+        self.save()
+        return self._write_bundle(scores)
+
+    def _step(self, batches: Iterator[TrainingItem]) -> float:
+        """One optimiser step; returns the mean loss."""
+        self.network.train()
+        optimiser = self.config.optimiser
+        warmup = max(1, round(SCHEDULE_STEPS * optimiser.warmup))
+        now = max(1, round(SCHEDULE_STEPS * self.progress.fraction(self.config)))
+        factor = warmup_cosine(now, warmup, SCHEDULE_STEPS, optimiser.minimum)
+        for group in self.optimiser.param_groups:
+            group["lr"] = optimiser.learning_rate * factor
+        self.optimiser.zero_grad()
+        total = 0.0
+        for _ in range(self.config.accumulate):
+            batch, target = next(batches)
+            with self._autocast():
+                logits = self.network(batch)  # (M, C)
+            loss = segmentation_loss(logits.float(), target, lovasz=optimiser.lovasz) / self.config.accumulate
+            loss.backward()
+            total += loss.item()
+        if not np.isfinite(total):
+            raise UserError(f"the loss became {total} at step {self.progress.step}; lower optimiser.learning_rate")
+        self.optimiser.step()
+        return total
+
+    @torch.inference_mode()
+    def validate(self) -> dict[str, float]:
+        """Scores over the voxels of the validation scans: IoU by class, mIoU, and primary mIoU in structural4."""
+        self.network.eval()
+        confusion = Confusion(self.space)
+        for batch, target in self.validation:
+            with self._autocast():
+                best = self.network(batch).argmax(dim=1).numpy()
+            confusion.add(self.space.ids[target.numpy()], self.space.ids[best])
+        scores = {"miou": confusion.miou(), **{f"iou_{name}": value for name, value in confusion.iou().items()}}
+        if self.space.name == "structural6":
+            scores["primary_miou"] = confusion.structural4("primary").miou()
+        self.progress.score = scores.get("primary_miou", scores["miou"])
+        return scores
+
+    def save(self) -> None:
+        """Write the checkpoint, atomically."""
+        state = {
+            "config": self.config.model_dump(mode="json"),
+            "progress": asdict(self.progress),
+            "network": self.network.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "random": torch.get_rng_state(),
+        }
+        temporary = self.out / f"{CHECKPOINT}.tmp"
+        torch.save(state, temporary)
+        temporary.replace(self.out / CHECKPOINT)
+
+    def _resume(self) -> None:
+        path = self.out / CHECKPOINT
+        if not path.exists():
+            return
+        state = torch.load(path, weights_only=True)
+        theirs = TrainConfig.model_validate(state["config"])
+        free = {"steps", "hours", "validate_every"}
+        if theirs.model_dump(exclude=free) != self.config.model_dump(exclude=free):
+            raise UserError(f"{path} is of another configuration; give another --out, or remove it to start again")
+        self.network.load_state_dict(state["network"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        torch.set_rng_state(state["random"])
+        self.progress = Progress(**state["progress"])
+
+    def _write_bundle(self, scores: dict[str, float]) -> Bundle:
+        config = self.config
+        return Bundle.write(
+            self.out / "bundle",
+            weights.serialise(self.network),
+            name=config.name,
+            network=config.network.model_copy(update={"drop_path": 0.0}),
+            preprocess=config.preprocess,
+            intensity=config.intensity,
+            label_space=self.space,
+            training={
+                "steps": self.progress.step,
+                "hours": round(self.progress.seconds / 3600, 2),
+                "precision": "bf16" if self.bfloat16 else "fp32",
+                "configuration": config.model_dump(
+                    mode="json", exclude={"network", "preprocess", "intensity", "label_space", "name"}
+                ),
+            },
+            measured={"validation": {name: round(value, 4) for name, value in scores.items()}},
+        )
+
+    @contextmanager
+    def _autocast(self) -> Iterator[None]:
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16):
+            yield
+
+    def _log(self, **values: float) -> None:
+        """Append rows (step, seconds, name, value) to log.csv."""
+        path = self.out / "log.csv"
+        new = not path.exists()
+        with path.open("a", newline="") as file:
+            writer = csv.writer(file)
+            if new:
+                writer.writerow(["step", "seconds", "name", "value"])
+            for name, value in values.items():
+                writer.writerow([self.progress.step, round(self.progress.seconds, 1), name, round(value, 5)])
+
+
+def curves(log: Path, picture: Path) -> None:
+    """Draw loss and scores of a run's log.csv over steps."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    series: dict[str, list[tuple[float, float]]] = {}
+    with log.open() as file:
+        for row in csv.DictReader(file):
+            series.setdefault(row["name"], []).append((float(row["step"]), float(row["value"])))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.5), layout="constrained")
+    if "loss" in series:
+        steps, losses = np.array(series["loss"]).T
+        window = max(1, len(losses) // 50)
+        left.plot(steps, losses, color="0.8", lw=0.7, label="each logged step")
+        smooth = np.convolve(losses, np.ones(window) / window, mode="valid")
+        left.plot(steps[window - 1 :], smooth, label=f"mean of {window}")
+        left.legend()
+    left.set(xlabel="step", ylabel="loss (cross-entropy + Lovasz)", title="Training")
+    for name, values in series.items():
+        if name != "loss":
+            steps, scores = np.array(values).T
+            right.plot(steps, scores, marker=".", lw=2.5 if "miou" in name else 1, label=name)
+    right.set(xlabel="step", ylabel="IoU, 0..1", ylim=(0, 1), title="Validation buildings")
+    right.grid(alpha=0.3)
+    right.legend(fontsize=8)
+    figure.savefig(picture, dpi=110)
+    plt.close(figure)
+
+
+def summary(config: TrainConfig, progress: Progress, scores: dict[str, Any]) -> dict[str, Any]:
+    """The content of a run's report.json."""
+    return {"name": config.name, "steps": progress.step, "hours": progress.seconds / 3600, "validation": scores}
