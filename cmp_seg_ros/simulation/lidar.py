@@ -1,0 +1,289 @@
+"""Spinning lidars as data, and what each measures in a scene."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from cmp_seg_ros import resources
+from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.scan import UNLABELLED, Bool, Float32, Scan, UInt8
+from cmp_seg_ros.simulation.raycast import Hits, Scene, cast_all, rows_of
+
+FOLDER = "config/sensors"
+Rng = np.random.Generator
+Transform = npt.NDArray[np.float64]
+
+
+class Lidar(BaseModel):
+    """A spinning lidar. One row of `altitudes` and `azimuths` (degrees) a beam, in the order of the sensor's channels.
+
+    `reach` is the range in metres at which half of the pulses on a 10 % target at right angles come back.
+    `intensity` says what the intensity channel holds: received signal (falls with range), or calibrated reflectivity.
+    """
+
+    model_config = ConfigDict(extra="forbid", ignored_types=(cached_property,), frozen=True)
+
+    name: str
+    altitudes: list[float] = Field(min_length=1)
+    azimuths: list[float]
+    columns: int = Field(gt=0)
+    rate: float = Field(gt=0)  # turns a second
+    clockwise: bool = True
+    layout: Literal["ouster", "velodyne", "hesai"]
+    beam_offset: float = 0.0  # metres from the axis to where a beam begins
+    min_range: float
+    max_range: float
+    range_noise: float  # one sigma, metres
+    range_resolution: float
+    intensity: Literal["signal", "reflectivity"]
+    intensity_scale: float
+    reach: float
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Lidar":
+        if len(self.altitudes) != len(self.azimuths):
+            raise ValueError(f"{len(self.altitudes)} altitudes but {len(self.azimuths)} azimuths")
+        return self
+
+    @classmethod
+    def load(cls, name_or_path: str | Path) -> "Lidar":
+        """Read a sensor by its name in config/sensors/, or from a YAML file. Raises UserError."""
+        path = Path(name_or_path)
+        if path.suffix not in (".yaml", ".yml"):
+            known = sensor_names()
+            if str(name_or_path) not in known:
+                raise UserError(f"no sensor '{name_or_path}'; known: {', '.join(known)}, or give a .yaml file")
+            path = resources.resource(f"{FOLDER}/{name_or_path}.yaml")
+        try:
+            return cls.model_validate(yaml.safe_load(path.read_text()))
+        except OSError as error:
+            raise UserError(f"sensor file {path} cannot be read: {error.strerror}") from error
+        except (yaml.YAMLError, ValidationError) as error:
+            raise UserError(f"sensor file {path} is not valid: {error}") from error
+
+    @property
+    def beams(self) -> int:
+        return len(self.altitudes)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(height, width) of a scan: one row a beam, one column a firing."""
+        return self.beams, self.columns
+
+    @cached_property
+    def column_times(self) -> npt.NDArray[np.float64]:
+        """(W,) seconds from the start of the sweep."""
+        return np.arange(self.columns) / (self.columns * self.rate)
+
+    @cached_property
+    def _column_angles(self) -> npt.NDArray[np.float64]:
+        """(W,) azimuth of the rotor; the sweep begins behind the sensor."""
+        turn = 2 * np.pi * np.arange(self.columns) / self.columns
+        return np.pi - turn if self.clockwise else turn - np.pi
+
+    @cached_property
+    def directions(self) -> Float32:
+        """(H, W, 3) unit directions in the lidar's frame."""
+        altitude = np.radians(self.altitudes)[:, None]
+        azimuth = self._column_angles[None] - np.radians(self.azimuths)[:, None]
+        parts = np.cos(altitude) * np.cos(azimuth), np.cos(altitude) * np.sin(azimuth), np.sin(altitude) + 0 * azimuth
+        return np.stack(parts, axis=2).astype(np.float32)
+
+    @cached_property
+    def offsets(self) -> Float32:
+        """(W, 3) where the beams of a column begin, in the lidar's frame."""
+        angle = self._column_angles
+        ring = np.stack([np.cos(angle), np.sin(angle), 0 * angle], axis=1)
+        return (self.beam_offset * ring).astype(np.float32)
+
+
+def sensor_names() -> list[str]:
+    return resources.names(FOLDER, ".yaml")
+
+
+@dataclass(frozen=True)
+class Noise:
+    """What differs from unit to unit and from day to day.
+
+    Args:
+        range_scale: factor on the sensor's range noise.
+        beam_bias: one sigma of a constant range error of each beam, metres.
+        dropout: share of pulses lost for no reason.
+        mixed: probability that a pulse on a depth edge returns a range between both sides.
+        haze: share of pulses that return from nothing (dust, crosstalk).
+        intensity_scale: factor on intensities.
+    """
+
+    range_scale: float = 1.0
+    beam_bias: float = 0.004
+    dropout: float = 0.003
+    mixed: float = 0.3
+    haze: float = 0.0001
+    intensity_scale: float = 1.0
+
+    @classmethod
+    def random(cls, rng: Rng) -> "Noise":
+        return cls(
+            float(rng.uniform(0.5, 1.8)), float(rng.uniform(0, 0.012)), float(rng.choice([0.001, 0.01, 0.05])),
+            float(rng.uniform(0.1, 0.6)), float(rng.choice([0, 1e-4, 1e-3])), float(np.exp(rng.normal(0, 0.4))),
+        )  # fmt: skip
+
+
+NO_NOISE = Noise(0.0, 0.0, 0.0, 0.0, 0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """One turn of a lidar: the scan, and the truth of each of its points.
+
+    Args:
+        scan: points in the lidar's frame at the time of their column.
+        label: (N,) uint8 in `indoor`, 255 where there is no return.
+        ring: (N,) uint16 channel.
+        range: (N,) metres, 0 where there is no return.
+        reflectivity: (N,) 0..1 times cosine of incidence.
+    """
+
+    scan: Scan
+    label: UInt8
+    ring: npt.NDArray[np.uint16]
+    range: Float32
+    reflectivity: Float32
+
+
+def sweep(
+    lidar: Lidar,
+    scenes: list[Scene],
+    T_world_lidar: Callable[[npt.NDArray[np.float64]], Transform],
+    rng: Rng,
+    noise: Noise = Noise(),  # noqa: B008
+    stamp: int = 0,
+    frame_id: str = "lidar",
+) -> Sweep:
+    """Turn the lidar once.
+
+    Args:
+        lidar: the sensor.
+        scenes: what stands and what moves.
+        T_world_lidar: (W,) seconds from the start of the sweep -> (W, 4, 4) poses.
+        rng: for the noise.
+        noise: how bad this unit is.
+        stamp: nanoseconds of the sweep's start.
+        frame_id: of the scan.
+    """
+    height, width = lidar.shape
+    poses = T_world_lidar(lidar.column_times)
+    turn, place = poses[:, :3, :3].astype(np.float32), poses[:, :3, 3].astype(np.float32)
+    directions = np.einsum("wij,hwj->hwi", turn, lidar.directions).reshape(-1, 3)
+    origins = np.einsum("wij,wj->wi", turn, lidar.offsets) + place
+    origins = np.broadcast_to(origins, (height, width, 3)).reshape(-1, 3)
+
+    hits = through_glass(scenes, origins, directions, rng)
+    cosine = np.abs((hits.normal * directions).sum(axis=1))
+    brightness = hits.reflectivity * (1 - 0.7 * hits.gloss) * cosine
+    distance, label = hits.distance.copy(), hits.label.copy()
+    returned = hits.hit & (rng.random(len(label), dtype=np.float32) < _detection(lidar, brightness, distance))
+    returned &= rng.random(len(label), dtype=np.float32) >= noise.dropout
+    if noise.mixed:
+        distance, label = _mixed_pixels(rng, noise.mixed, distance, label, lidar.shape)
+    if noise.haze:
+        haze = np.flatnonzero(rng.random(len(label), dtype=np.float32) < noise.haze)
+        shorter = np.minimum(distance[haze], 20.0) * rng.uniform(0.3, 1.0, len(haze)).astype(np.float32)
+        returned[haze], distance[haze], label[haze] = True, shorter, UNLABELLED
+    if noise.range_scale or noise.beam_bias:
+        bias = noise.beam_bias * rng.standard_normal(height, dtype=np.float32)
+        sigma = lidar.range_noise * noise.range_scale
+        distance = distance + sigma * rng.standard_normal(len(distance), dtype=np.float32) + np.repeat(bias, width)
+        step = np.float32(lidar.range_resolution)
+        distance = np.round(distance / step) * step
+    returned &= (distance > lidar.min_range) & (distance < lidar.max_range)
+
+    distance = np.where(returned, distance, 0).astype(np.float32)
+    local = lidar.directions.reshape(-1, 3) * distance[:, None]
+    local += np.broadcast_to(lidar.offsets, (height, width, 3)).reshape(-1, 3)
+    local[~returned] = 0
+    intensity = _intensity(lidar, brightness, distance, noise, rng)
+    scan = Scan(
+        local,
+        np.where(returned, intensity, 0),
+        np.tile(lidar.column_times, height),
+        stamp,
+        frame_id,
+        lidar.shape,
+    )
+    ring = np.repeat(np.arange(height, dtype=np.uint16), width)
+    return Sweep(
+        scan, np.where(returned, label, np.uint8(UNLABELLED)), ring, distance, np.where(returned, brightness, 0)
+    )
+
+
+def through_glass(scenes: list[Scene], origins: Float32, directions: Float32, rng: Rng, layers: int = 3) -> Hits:
+    """First hits; a share of the rays that meet glass goes on behind it, more of them at right angles."""
+    hits = cast_all(scenes, origins, directions)
+    for _ in range(layers):
+        rows = np.flatnonzero((hits.transmission > 0) & hits.hit)
+        if not len(rows):
+            break
+        cosine = np.abs((hits.normal[rows] * directions[rows]).sum(axis=1))
+        # Schlick's approximation of Fresnel's reflection, glass to air (Schlick 1994): 4 % at right angles.
+        passing = hits.transmission[rows] * (1 - (0.04 + 0.96 * (1 - cosine) ** 5))
+        rows = rows[rng.random(len(rows)) < passing].astype(np.int32)
+        if not len(rows):
+            break
+        beyond = hits.distance[rows] + np.float32(0.005)
+        behind = cast_all(scenes, origins[rows] + beyond[:, None] * directions[rows], directions[rows])
+        behind.distance[:] += beyond
+        # pulses go through the pane twice
+        behind.reflectivity[:] *= hits.transmission[rows] ** 2
+        kept = rows_of(hits, rows)
+        hits.replace(rows, behind)
+        hits.transmission[rows] = np.where(behind.triangle == kept.triangle, 0, behind.transmission)
+    return hits
+
+
+def _detection(lidar: Lidar, brightness: Float32, distance: Float32) -> Float32:
+    """(N,) probability that the pulse comes back: received power falls with the square of the range."""
+    with np.errstate(divide="ignore"):
+        power = (brightness / 0.1) * (lidar.reach / np.maximum(distance, 0.1)) ** 2
+    return power / (1 + power)
+
+
+def _mixed_pixels(
+    rng: Rng, probability: float, distance: Float32, label: UInt8, shape: tuple[int, int]
+) -> tuple[Float32, UInt8]:
+    """At a depth edge within the pulse's length the beam is split, and the range lies between both surfaces."""
+    d, names = distance.reshape(shape), label.reshape(shape)
+    other, other_names = np.roll(d, -1, axis=1), np.roll(names, -1, axis=1)
+    with np.errstate(invalid="ignore"):
+        step = np.abs(other - d)
+        edge = np.isfinite(step) & (step > 0.1) & (step < 2.0) & (rng.random(shape, dtype=np.float32) < probability)
+    rows = np.nonzero(edge)
+    share = rng.random(len(rows[0]), dtype=np.float32) * np.float32(0.95)
+    mixed, mixed_names = d.copy(), names.copy()
+    mixed[rows] += share * (other[rows] - d[rows])
+    mixed_names[rows] = np.where(share < 0.5, names[rows], other_names[rows])
+    return mixed.ravel(), mixed_names.ravel()
+
+
+def _intensity(lidar: Lidar, brightness: Float32, distance: Float32, noise: Noise, rng: Rng) -> Float32:
+    """(N,) in the sensor's scale. The optics are out of focus near by, so the signal levels off under 2 m."""
+    if lidar.intensity == "signal":
+        value = brightness * 4 / (distance**2 + 2.0)
+    else:
+        value = brightness**0.8
+    value = value * lidar.intensity_scale * noise.intensity_scale
+    value = value * (1 + 0.1 * rng.standard_normal(len(value), dtype=np.float32)) + rng.uniform(0, 2, len(value))
+    top = 65535 if lidar.intensity == "signal" else 255
+    return np.clip(np.round(value), 0, top).astype(np.float32)
+
+
+def fixed_pose(T: Transform) -> Callable[[npt.NDArray[np.float64]], Transform]:
+    """A lidar that stands still."""
+    return lambda times: np.broadcast_to(T, (len(times), 4, 4))
