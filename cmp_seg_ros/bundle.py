@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from cmp_seg_ros import resources
-from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.errors import UserError, one_line
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.waffleiron.config import NetworkConfig, PreprocessConfig
 
@@ -67,8 +67,11 @@ class Bundle:
                 )
         try:
             self.description = BundleDescription.model_validate(yaml.safe_load((self.path / DESCRIPTION).read_text()))
-        except (OSError, yaml.YAMLError, ValidationError, UnicodeDecodeError) as error:
-            raise UserError(f"{self.path / DESCRIPTION} is not a valid bundle description: {error}") from error
+        except ValidationError as error:
+            raise UserError(f"bundle description {self.path / DESCRIPTION} is not valid: {one_line(error)}") from error
+        except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+            reason = " ".join(str(error).split())
+            raise UserError(f"bundle description {self.path / DESCRIPTION} cannot be read: {reason}") from error
         if _sha256(self.path / WEIGHTS) != self.description.weights_sha256:
             raise UserError(
                 f"{self.path / WEIGHTS} is damaged: its sha256 is not the one in {DESCRIPTION}; copy it again"
@@ -90,9 +93,9 @@ class Bundle:
     def write(cls, path: str | Path, weights: bytes, **description: Any) -> "Bundle":
         """Make a bundle from serialised safetensors and the fields of BundleDescription (without the hash)."""
         path = Path(path)
+        described = BundleDescription(weights_sha256=hashlib.sha256(weights).hexdigest(), **description)
         path.mkdir(parents=True, exist_ok=True)
         (path / WEIGHTS).write_bytes(weights)
-        described = BundleDescription(weights_sha256=_sha256(path / WEIGHTS), **description)
         text = yaml.safe_dump(described.model_dump(mode="json"), sort_keys=False, default_flow_style=None, width=120)
         (path / DESCRIPTION).write_text(text)
         return cls(path)

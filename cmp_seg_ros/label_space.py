@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from cmp_seg_ros import resources
-from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.errors import UserError, one_line
 from cmp_seg_ros.scan import UNLABELLED, Float32, UInt8
 
 FOLDER = "config/label_spaces"
@@ -65,8 +65,10 @@ class LabelSpace(BaseModel):
             return cls.model_validate(yaml.safe_load(path.read_text()))
         except OSError as error:
             raise UserError(f"label space file {path} cannot be read: {error.strerror}") from error
-        except (yaml.YAMLError, ValidationError) as error:
-            raise UserError(f"label space file {path} is not valid: {error}") from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise UserError(f"label space file {path} is not YAML: {' '.join(str(error).split())}") from error
+        except ValidationError as error:
+            raise UserError(f"label space file {path} is not valid: {one_line(error)}") from error
 
     @classmethod
     def numbered(cls, count: int, name: str = "numbered") -> "LabelSpace":

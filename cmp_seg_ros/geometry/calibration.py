@@ -8,7 +8,7 @@ import numpy.typing as npt
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
-from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.errors import UserError, one_line
 from cmp_seg_ros.geometry.cameras import Camera
 
 Transform = npt.NDArray[np.float64]
@@ -70,8 +70,7 @@ class Calibration(BaseModel):
         except yaml.YAMLError as error:
             raise UserError(f"calibration file {path} is not YAML: {error}") from error
         except ValidationError as error:
-            problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors())
-            raise UserError(f"calibration file {path}: {problems}") from error
+            raise UserError(f"calibration file {path}: {one_line(error)}") from error
 
     def save(self, path: str | Path) -> None:
         data = self.model_dump(mode="json", exclude_none=True)

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveInt, model_validator
 
 Feature = Literal["intensity", "xyz", "radius", "height", "constant"]
 Plane = Literal["xy", "xz", "yz"]
@@ -34,12 +34,12 @@ class PreprocessConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     features: list[Feature] = ["intensity", "xyz", "radius"]
-    voxel_size: float = Field(default=0.1, gt=0)
+    voxel_size: FiniteFloat = Field(default=0.1, ge=0.001)
     neighbours: int = Field(default=16, gt=0)
-    fov_min: tuple[float, float, float]
-    fov_max: tuple[float, float, float]
+    fov_min: tuple[FiniteFloat, FiniteFloat, FiniteFloat]
+    fov_max: tuple[FiniteFloat, FiniteFloat, FiniteFloat]
     planes: list[Plane] = ["xy", "xz", "yz"]
-    grids: list[tuple[int, int]]  # cells along the plane's two axes
+    grids: list[tuple[PositiveInt, PositiveInt]]  # cells along the plane's two axes
 
     @model_validator(mode="after")
     def _consistent(self) -> "PreprocessConfig":

@@ -15,6 +15,7 @@ from cmp_seg_ros.waffleiron.config import PLANE_AXES, Feature, PreprocessConfig
 
 Int64 = npt.NDArray[np.int64]
 
+FAR = 1000.0  # metres along an axis; what is beyond is no measurement, and would spoil the voxels of all others
 FOV_MARGIN = 1e-4  # metres; keeps points on the border out of a cell beyond the grid
 
 
@@ -54,7 +55,7 @@ def inside_fov(xyz: Float32, config: PreprocessConfig) -> npt.NDArray[np.bool_]:
     """(N,) true strictly inside the field of view."""
     low = np.array(config.fov_min, dtype=np.float32) + FOV_MARGIN
     high = np.array(config.fov_max, dtype=np.float32) - FOV_MARGIN
-    return ((xyz > low) & (xyz < high)).all(axis=1)
+    return np.logical_and.reduce((xyz > low) & (xyz < high), axis=1)
 
 
 def features(xyz: Float32, intensity: Float32, names: list[Feature]) -> Float32:
@@ -91,7 +92,9 @@ def nearest_neighbours(tree: cKDTree, count: int) -> Int64:
 
 def prepare(xyz: Float32, intensity: Float32, config: PreprocessConfig) -> tuple[Voxels, cKDTree | None]:
     """Voxels of (N, 3) finite points in the gravity-aligned frame, and their search tree (None without voxels)."""
-    points = voxelise(xyz, config.voxel_size) if len(xyz) else np.empty(0, dtype=np.int64)
+    points = np.flatnonzero((np.abs(xyz) < FAR).all(axis=1))
+    if len(points):
+        points = points[voxelise(xyz[points], config.voxel_size)]
     points = points[inside_fov(xyz[points], config)]
     position = xyz[points]
     tree = cKDTree(position) if len(points) else None

@@ -1,0 +1,107 @@
+"""`cmp-seg import-checkpoint`."""
+
+from math import inf, isfinite
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cmp_seg_ros.bundle import IntensityConfig
+from cmp_seg_ros.errors import UserError
+
+# Mean and standard deviation of the intensities that ScaLR was trained with (its data loaders).
+SCALR_INTENSITY = {
+    "nuScenes": (18.742355, 22.04632),
+    "SemanticKITTI": (0.28613698, 0.14090556),
+    "PandaSet Pandar64": (18.23640649, 25.86983417),
+    "PandaSet PandarGT": (23.06113565, 16.76273235),
+}
+
+
+def import_checkpoint(
+    checkpoint: Annotated[Path, typer.Argument(help="ckpt_last.pth or model.pth of WaffleIron, ScaLR or ScaLR+.")],
+    config: Annotated[Path, typer.Option(help="Its published YAML; of ScaLR, the one of the pre-training.")],
+    out: Annotated[Path, typer.Option(help="Folder of the bundle to write.")],
+    downstream: Annotated[Path | None, typer.Option(help="ScaLR's YAML of probing or fine-tuning.")] = None,
+    intensity_mean: Annotated[float | None, typer.Option(help="Of the training data (ScaLR).")] = None,
+    intensity_std: Annotated[float | None, typer.Option(help="Of the training data (ScaLR).")] = None,
+    label_space: Annotated[str | None, typer.Option(help="YAML file or name; without, classes are numbered.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Turn a published checkpoint into a bundle."""
+    import hashlib
+    import json
+
+    from rich.console import Console
+
+    from cmp_seg_ros.bundle import Bundle
+    from cmp_seg_ros.label_space import LabelSpace
+    from cmp_seg_ros.scan import UNLABELLED
+    from cmp_seg_ros.waffleiron import checkpoint as published
+    from cmp_seg_ros.waffleiron import weights
+
+    read = published.read(checkpoint, config, downstream)
+    network = read.network.config
+    if read.distilled or network.outputs > UNLABELLED:
+        raise UserError(
+            f"checkpoint {checkpoint} answers with {network.outputs} features and no classes, so it labels nothing "
+            "yet; import one that was probed or fine-tuned (linear_probing-*, finetuning-*)"
+        )
+    intensity = _intensity(read.standardised, intensity_mean, intensity_std)
+    space = LabelSpace.numbered(network.outputs) if label_space is None else LabelSpace.load(label_space)
+    if len(space.classes) != network.outputs:
+        raise UserError(
+            f"label space '{space.name}' has {len(space.classes)} classes, checkpoint {checkpoint} has "
+            f"{network.outputs}; give a label space with its classes in its order"
+        )
+
+    console = Console(stderr=True, soft_wrap=True, markup=False)
+    if network.head == "probe" and downstream is None:
+        console.print(
+            "warning: without --downstream, grids and field of view are those of the pre-training; "
+            "PandaSet's checkpoints have their own"
+        )
+    with checkpoint.open("rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    report: dict[str, Any] = {
+        "imported_from": checkpoint.name,
+        "sha256": digest.hexdigest(),
+        "variant": read.variant,
+        "config": config.name,
+        "downstream": downstream and downstream.name,
+        "parameters": sum(parameter.numel() for parameter in read.network.parameters()),
+    }
+    # float32: published running variances of raw intensities can exceed what float16 holds, and parity is to 1e-4.
+    bundle = Bundle.write(
+        out,
+        weights.serialise(read.network, half=False),
+        name=out.resolve().name,
+        network=network,
+        preprocess=read.preprocess,
+        intensity=intensity,
+        label_space=space,
+        training=report,
+    )
+    report |= {"bundle": str(bundle.path), "classes": space.names, **network.model_dump(mode="json")}
+    (out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+    if as_json:
+        typer.echo(json.dumps(report))
+    else:
+        size = f"{network.width} x {network.depth}, {report['parameters'] / 1e6:.1f} M parameters"
+        console.print(f"bundle in {bundle.path}: {read.variant} {size}, {network.outputs} classes")
+
+
+def _intensity(standardised: bool, mean: float | None, std: float | None) -> IntensityConfig:
+    if not standardised:
+        if mean is not None or std is not None:
+            raise UserError("WaffleIron takes raw intensities; leave --intensity-mean and --intensity-std out")
+        return IntensityConfig(mode="raw")
+    if mean is None or std is None or not isfinite(mean) or not 0 < std < inf:
+        known = "; ".join(f"{name} {m} and {s}" for name, (m, s) in SCALR_INTENSITY.items())
+        raise UserError(
+            "ScaLR standardises intensities; give --intensity-mean and a positive --intensity-std of the data that "
+            f"the checkpoint was trained on ({known})"
+        )
+    return IntensityConfig(mode="fixed", mean=mean, std=std)

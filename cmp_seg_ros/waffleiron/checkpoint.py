@@ -1,0 +1,359 @@
+"""Published checkpoints of WaffleIron, ScaLR and ScaLR+, with their configuration files as they are.
+
+What weights can show (width, depth, inputs, norm, head, classes) is read from their keys and shapes and must agree with
+the configuration; what they cannot show (activation, planes, grids, field of view) comes from the configuration alone.
+"""
+
+import pickle
+import re
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import numpy as np
+import torch
+import yaml
+from pydantic import BaseModel, Field, FiniteFloat, PositiveInt, ValidationError, model_validator
+from torch import Tensor
+
+from cmp_seg_ros.errors import UserError, one_line
+from cmp_seg_ros.waffleiron import weights
+from cmp_seg_ros.waffleiron.config import Feature, NetworkConfig, Plane, PreprocessConfig
+from cmp_seg_ros.waffleiron.network import Segmenter
+
+# Where a checkpoint holds the weights: trained with classes, and distilled without (two spellings are published).
+CLASSIFIED, DISTILLED = ("net",), ("model_point", "model_points")
+PLANES: dict[int, Plane] = {2: "xy", 1: "xz", 0: "yz"}  # by the axis that is projected away
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A published network, ready to use.
+
+    Args:
+        network: in evaluation mode, float32.
+        preprocess: how its input is made.
+        standardised: intensities are (i - mean) / std of the training data (ScaLR); raw otherwise (WaffleIron).
+        distilled: the outputs are features of an image model, not classes.
+        variant: the name to show.
+    """
+
+    network: Segmenter
+    preprocess: PreprocessConfig
+    standardised: bool
+    distilled: bool
+    variant: str
+
+
+def read(checkpoint: Path, config: Path, downstream: Path | None = None) -> Checkpoint:
+    """Read a checkpoint with the configuration it was trained with.
+
+    Args:
+        checkpoint: `ckpt_last.pth` or `model.pth`, unpacked from its archive.
+        config: WaffleIron's configuration, or the one of ScaLR's pre-training.
+        downstream: the configuration of ScaLR's linear probing or fine-tuning.
+
+    Raises:
+        UserError: a file that cannot be read or holds more than weights, weights that do not fit their configuration
+            (naming every key that is missing, unexpected or of another shape).
+    """
+    state, distilled = read_state(checkpoint)
+    published = read_config(config, None if distilled else downstream)
+    network_config = _agreed(published, _visible(state), checkpoint, config)
+    network = Segmenter(network_config)
+    weights.load_state(network, state, str(checkpoint))
+    infinite = [key for key, value in network.state_dict().items() if not value.isfinite().all()]
+    if infinite:
+        raise UserError(f"weights in {checkpoint} are not finite: {', '.join(infinite)}; take another checkpoint")
+    return Checkpoint(
+        network=network.eval().requires_grad_(False),
+        preprocess=published.preprocess,
+        standardised=published.standardised,
+        distilled=distilled,
+        variant=published.variant,
+    )
+
+
+# Weights
+
+
+def read_state(path: Path) -> tuple[dict[str, Tensor], bool]:
+    """The weights of a checkpoint by their bare names, and whether it is a distilled one. Raises UserError."""
+    content = _load(path)
+    found = [key for key in (*CLASSIFIED, *DISTILLED) if isinstance(content, dict) and key in content]
+    if not found:
+        keys = ", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__
+        wanted = "', '".join((*CLASSIFIED, *DISTILLED))
+        raise UserError(
+            f"checkpoint {path} has none of '{wanted}', where published weights stand; it has: {keys[:400]}"
+        )
+    state = content[found[0]]
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise UserError(f"'{found[0]}' in checkpoint {path} is not a table of tensors; take a published checkpoint")
+    return {str(key).removeprefix("module."): value for key, value in state.items()}, found[0] in DISTILLED
+
+
+def _load(path: Path) -> Any:
+    """Unpickle tensors, numbers and plain containers; nothing that could run code."""
+    scalar: Any = np.float64(0).__reduce__()[0]  # scores and learning rates are numpy's
+    trusted: list[Any] = [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
+    trusted += [np.dtype, *(type(np.dtype(name)) for name in ("f4", "f8", "i4", "i8"))]
+    try:
+        with torch.serialization.safe_globals(trusted):
+            return torch.load(path, "cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except OSError as error:
+        raise UserError(f"checkpoint {path} cannot be read: {error.strerror or error}") from error
+    except pickle.UnpicklingError as error:
+        refused = re.search(r"(?:GLOBAL|global) ([\w.]+)", str(error))
+        reason = f"it refers to {refused[1]}" if refused and "." in refused[1] else "it is not one, or damaged"
+        raise UserError(
+            f"checkpoint {path} is not loaded, since only tensors and numbers are ({reason}); unpack it from its "
+            "archive again, or save its weights with torch.save({'net': network.state_dict()}, FILE)"
+        ) from error
+    except Exception as error:  # a damaged pickle can end in any error
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"checkpoint {path} is damaged or not of PyTorch: {reason}") from error
+
+
+def _visible(state: dict[str, Tensor]) -> dict[str, Any]:
+    """The fields of NetworkConfig that keys and shapes show."""
+    shape = {key: tuple(value.shape) for key, value in state.items()}
+    seen: dict[str, Any] = {}
+    if len(embedding := shape.get("embed.conv1.weight", ())) >= 2:
+        seen["width"], seen["inputs"] = embedding[:2]
+    layers = [int(found[1]) for key in shape if (found := re.match(r"waffleiron\.\w+_mix\.(\d+)\.", key))]
+    if layers:
+        seen["depth"] = max(layers) + 1
+        batchnorm = any(re.fullmatch(r"waffleiron\.\w+_mix\.\d+\.norm\.running_mean", key) for key in shape)
+        seen["norm"] = "batchnorm" if batchnorm else "layernorm"
+    if "classif.weight" in shape:
+        seen["head"], seen["outputs"] = "linear", shape["classif.weight"][0]
+    elif len(shape.get("classif.0.weight", ())) == 1:  # batch norm; in ScaLR+'s distilled file it is a convolution
+        seen["head"], seen["outputs"] = "probe", shape.get("classif.1.weight", (None,))[0]
+    elif "classif.0.weight" in shape:
+        seen["head"], seen["outputs"] = "mlp", shape.get("classif.2.weight", (None,))[0]
+        seen["head_hidden"] = shape["classif.0.weight"][0]
+    return {key: value for key, value in seen.items() if value is not None}
+
+
+# Configuration
+
+
+@dataclass(frozen=True)
+class _Published:
+    """What the configuration files say. `open_head`: they leave out which classifier was trained downstream."""
+
+    variant: str
+    network: NetworkConfig
+    preprocess: PreprocessConfig
+    standardised: bool
+    open_head: bool = False
+
+
+Vector = tuple[FiniteFloat, FiniteFloat, FiniteFloat]
+Grids = Annotated[list[tuple[PositiveInt, PositiveInt]], Field(min_length=1)]
+Axes = Annotated[list[Annotated[int, Field(ge=0, le=2)]], Field(min_length=1)]
+DropPath = Annotated[float, Field(ge=0, lt=1)]
+
+
+class _Backbone(BaseModel):
+    nb_channels: PositiveInt
+    depth: PositiveInt
+    fov_xyz: tuple[Vector, Vector]
+    dim_proj: Axes
+    grids_size: Grids
+    drop: DropPath = 0.0
+
+
+class _Classes(BaseModel):
+    nb_class: PositiveInt
+
+
+class _Embedding(BaseModel):
+    input_feat: list[Feature]
+    size_input: PositiveInt
+    neighbors: PositiveInt
+    voxel_size: FiniteFloat
+
+
+class _WaffleIronFile(BaseModel):
+    """configs/*.yaml of valeoai/WaffleIron, all versions."""
+
+    waffleiron: _Backbone
+    classif: _Classes
+    embedding: _Embedding
+
+
+class _PointBackbone(BaseModel):
+    size_input: PositiveInt
+    input_features: list[Feature]
+    nb_channels: PositiveInt
+    nb_class: PositiveInt
+    depth: PositiveInt
+    dim_proj: Axes
+    grid_shape: Grids
+    fov: tuple[Vector, Vector]
+    num_neighbors: PositiveInt
+    voxel_size: FiniteFloat
+    layernorm: bool = False
+    drop_path: DropPath = 0.0
+    mlp_classif: bool = False
+    gelu: bool | None = None  # only ScaLR+ has the key
+    hidden: PositiveInt = 2048
+
+
+class _PretrainingFile(BaseModel):
+    """configs/pretrain/*.yaml of valeoai/ScaLR; `gelu` tells ScaLR+, whose backbone always has layer norms."""
+
+    point_backbone: _PointBackbone
+
+
+class _DownstreamBackbone(BaseModel):
+    drop_path: DropPath = 0.0
+
+
+class _DownstreamData(BaseModel):
+    new_grid_shape: Grids | None = None
+    new_fov: tuple[Vector, Vector] | None = None
+
+
+class _DownstreamFile(BaseModel):
+    """configs/downstream/*/*.yaml of valeoai/ScaLR."""
+
+    waffleiron: _DownstreamBackbone
+    classif: _Classes
+    dataloader: _DownstreamData
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_downstream(cls, data: Any) -> Any:
+        if isinstance(data, dict) and ("point_backbone" in data or "embedding" in data):
+            raise ValueError("this configuration stands for itself; give it with --config")
+        return data
+
+
+def read_config(config: Path, downstream: Path | None = None) -> _Published:
+    """Read a configuration, and the downstream one of ScaLR that may override it. Raises UserError."""
+    data = _yaml(config)
+    if "point_backbone" in data:
+        overrides = None if downstream is None else _validated(_DownstreamFile, _yaml(downstream), downstream)
+        return _scalr(_validated(_PretrainingFile, data, config).point_backbone, overrides, config)
+    if downstream is not None:
+        raise UserError(f"--downstream goes with a configuration of ScaLR's pre-training, and {config} is none")
+    if "waffleiron" in data and "embedding" not in data:
+        raise UserError(
+            f"{config} is a downstream configuration of ScaLR; give it with --downstream, and that of the pre-training "
+            "(configs/pretrain/*.yaml) with --config"
+        )
+    return _waffleiron(_validated(_WaffleIronFile, data, config), config)
+
+
+def _waffleiron(file: _WaffleIronFile, path: Path) -> _Published:
+    backbone, embedding = file.waffleiron, file.embedding
+    return _Published(
+        variant="WaffleIron",
+        network=NetworkConfig(
+            inputs=embedding.size_input,
+            width=backbone.nb_channels,
+            depth=backbone.depth,
+            outputs=file.classif.nb_class,
+            planes=len(backbone.dim_proj),
+            drop_path=backbone.drop,
+        ),
+        preprocess=_preprocess(
+            path,
+            embedding.size_input,
+            features=embedding.input_feat,
+            voxel_size=embedding.voxel_size,
+            neighbours=embedding.neighbors,
+            fov_min=backbone.fov_xyz[0],
+            fov_max=backbone.fov_xyz[1],
+            planes=[PLANES[axis] for axis in backbone.dim_proj],
+            grids=backbone.grids_size,
+        ),
+        standardised=False,
+    )
+
+
+def _scalr(backbone: _PointBackbone, downstream: _DownstreamFile | None, path: Path) -> _Published:
+    plus = backbone.gelu is not None
+    fov, grids = backbone.fov, backbone.grid_shape
+    if downstream is not None:
+        fov = downstream.dataloader.new_fov or fov
+        grids = downstream.dataloader.new_grid_shape or grids
+    return _Published(
+        variant="ScaLR+" if plus else "ScaLR",
+        network=NetworkConfig(
+            inputs=backbone.size_input,
+            width=backbone.nb_channels,
+            depth=backbone.depth,
+            outputs=downstream.classif.nb_class if downstream else backbone.nb_class,
+            planes=len(backbone.dim_proj),
+            norm="layernorm" if backbone.layernorm or plus else "batchnorm",
+            activation="gelu" if backbone.gelu else "relu",
+            head="probe" if downstream else "mlp" if backbone.mlp_classif else "linear",
+            head_hidden=backbone.hidden,
+            drop_path=downstream.waffleiron.drop_path if downstream else backbone.drop_path,
+        ),
+        preprocess=_preprocess(
+            path,
+            backbone.size_input,
+            features=backbone.input_features,
+            voxel_size=backbone.voxel_size,
+            neighbours=backbone.num_neighbors,
+            fov_min=fov[0],
+            fov_max=fov[1],
+            planes=[PLANES[axis] for axis in backbone.dim_proj],
+            grids=grids,
+        ),
+        standardised=True,
+        open_head=downstream is None,
+    )
+
+
+def _preprocess(path: Path, inputs: int, **fields: Any) -> PreprocessConfig:
+    try:
+        preprocess = PreprocessConfig(**fields)
+    except ValidationError as error:
+        raise UserError(f"configuration {path} is not valid: {one_line(error)}") from error
+    if preprocess.inputs != inputs:
+        names = ", ".join(preprocess.features)
+        raise UserError(f"configuration {path}: size_input is {inputs}, but {names} are {preprocess.inputs} channels")
+    return preprocess
+
+
+def _agreed(published: _Published, seen: dict[str, Any], checkpoint: Path, config: Path) -> NetworkConfig:
+    """The architecture that configuration and weights agree on."""
+    said = published.network.model_dump()
+    if published.open_head and seen.get("head") == "probe":  # a downstream checkpoint without its configuration
+        said |= {"head": seen["head"], "outputs": seen.get("outputs", said["outputs"])}
+    differences = [f"{name} {value}, not {said[name]}" for name, value in seen.items() if value != said[name]]
+    if differences:
+        raise UserError(
+            f"checkpoint {checkpoint} is not of configuration {config}: it has {'; '.join(differences)}; "
+            "give the configuration that it was trained with"
+        )
+    return NetworkConfig(**said)
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def _validated(model: type[Model], data: dict[str, Any], path: Path) -> Model:
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise UserError(f"configuration {path} is not a published one: {one_line(error)}") from error
+
+
+def _yaml(path: Path) -> dict[str, Any]:
+    try:
+        data = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise UserError(f"configuration {path} cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"configuration {path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(data, dict):
+        raise UserError(f"configuration {path} is not a published one: it holds no fields")
+    return data

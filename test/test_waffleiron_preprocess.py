@@ -1,0 +1,130 @@
+"""From points to the network's input, against the published pipeline and against plain definitions."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.spatial import cKDTree
+
+from cmp_seg_ros.waffleiron.config import PreprocessConfig
+from cmp_seg_ros.waffleiron.preprocess import Float32, nearest_neighbours, nearest_voxel, prepare, voxelise
+
+CONFIG = PreprocessConfig(fov_min=(-8, -8, -2), fov_max=(8, 8, 2), grids=[(16, 16), (16, 4), (16, 4)])
+
+
+def cloud(points: int, seed: int = 0, size: float = 6.0) -> tuple[Float32, Float32]:
+    random = np.random.default_rng(seed)
+    xyz = random.uniform([-size, -size, -1.9], [size, size, 1.9], (points, 3))
+    return xyz.astype(np.float32), random.random(points).astype(np.float32)
+
+
+@pytest.mark.parametrize("sample", [0, 1])
+def test_pipeline_of_the_reference(shared_data: Path, sample: int) -> None:
+    golden = np.load(shared_data / "golden" / "wi_preprocess.npz")
+    raw, count = golden[f"raw{sample}"].astype(np.float32), int(golden[f"n{sample}"])
+    config = PreprocessConfig(
+        voxel_size=float(golden["voxel_size"]),
+        fov_min=tuple(golden["fov"][0].tolist()),
+        fov_max=tuple(golden["fov"][1].tolist()),
+        grids=[(int(h), int(w)) for h, w in golden["grids"]],
+    )
+    xyz = np.ascontiguousarray(raw[:, :3])
+    voxels, tree = prepare(xyz, raw[:, 3], config)
+    assert len(voxels) == count and tree is not None
+    np.testing.assert_allclose(voxels.features.T, golden["feat"][sample][:, :count], atol=1e-6)
+    np.testing.assert_array_equal(voxels.cells, golden["cell_ind"][sample][:, :count])
+    np.testing.assert_array_equal(nearest_voxel(xyz, voxels, tree), golden[f"upsample{sample}"])
+    published = golden["neighbors_emb"][sample]
+    np.testing.assert_array_equal(
+        published[0, :count], np.arange(count)
+    )  # row 0 is the point itself; ours leaves it out
+    np.testing.assert_array_equal(np.sort(voxels.neighbours, 1), np.sort(published[1:, :count].T, 1))
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 400), st.sampled_from([0.05, 0.1, 0.4, 3.0]))
+@settings(max_examples=50, deadline=None)
+def test_packed_keys_are_the_plain_ones(seed: int, points: int, size: float) -> None:
+    """One int64 key gives the voxels of np.unique over rows: the same points in the same order."""
+    xyz, _ = cloud(points, seed, 20.0)
+    steps = ((xyz - xyz.min(axis=0)) / np.float32(size)).astype(np.int64)
+    np.testing.assert_array_equal(voxelise(xyz, size), np.unique(steps, axis=0, return_index=True)[1])
+
+
+@given(st.integers(1, 60), st.integers(1, 20))
+@settings(max_examples=40, deadline=None)
+def test_neighbours_are_the_nearest_others(points: int, count: int) -> None:
+    xyz, _ = cloud(points, points)
+    found = nearest_neighbours(cKDTree(xyz), count)
+    assert found.shape == (points, count)
+    distance = np.linalg.norm(xyz[:, None].astype(np.float64) - xyz[None], axis=2)
+    for row, (index, others) in enumerate(zip(found, distance, strict=True)):
+        others[row] = np.inf
+        real = min(count, points - 1)
+        np.testing.assert_allclose(others[index[:real]], np.sort(others)[:real], rtol=1e-6)
+        assert (index[real:] == row).all()
+
+
+def test_cells_count_from_the_corner_of_the_view() -> None:
+    xyz = np.array([[-7.9, -7.9, -1.9], [7.9, 7.9, 1.9], [0.1, -0.1, 0.1]], dtype=np.float32)
+    voxels, _ = prepare(xyz, np.zeros(3, np.float32), CONFIG)
+    by_point = dict(zip(voxels.points.tolist(), voxels.cells.T.tolist(), strict=True))
+    assert by_point[0] == [0, 0, 0]
+    assert by_point[1] == [255, 63, 63]
+    assert by_point[2] == [8 * 16 + 7, 8 * 4 + 2, 7 * 4 + 2]
+
+
+def test_every_feature() -> None:
+    xyz = np.array([[3.0, 4.0, 0.0], [0.0, 3.0, 1.5]], dtype=np.float32)
+    config = CONFIG.model_copy(update={"features": ["constant", "height", "radius", "xyz", "intensity"]})
+    assert config.inputs == 7
+    voxels, _ = prepare(xyz, np.array([7.0, 9.0], np.float32), config)
+    radius = np.float32(np.sqrt(3.0**2 + 1.5**2))
+    rows = {0: [1, 0, 5, 3, 4, 0, 7], 1: [1, 1.5, radius, 0, 3, 1.5, 9]}
+    for point, row in zip(voxels.points, voxels.features, strict=True):
+        np.testing.assert_allclose(row, rows[int(point)], rtol=1e-6)
+
+
+def test_points_outside_the_view_are_answered_by_the_nearest_inside() -> None:
+    xyz = np.array([[1, 1, 0], [7, 7, 0], [50, 50, 0], [1, 1, 9]], dtype=np.float32)
+    voxels, tree = prepare(xyz, np.zeros(4, np.float32), CONFIG)
+    assert tree is not None
+    assert sorted(voxels.points.tolist()) == [0, 1]
+    assert voxels.points[nearest_voxel(xyz, voxels, tree)].tolist() == [0, 1, 1, 0]
+
+
+@pytest.mark.parametrize("xyz", [np.empty((0, 3)), np.full((5, 3), 100.0), np.array([[8.0, 0, 0], [0, 0, -2.0]])])
+def test_no_point_in_view_gives_no_voxels(xyz: np.ndarray) -> None:
+    voxels, tree = prepare(xyz.astype(np.float32), np.zeros(len(xyz), np.float32), CONFIG)
+    assert len(voxels) == 0 and tree is None
+    assert voxels.neighbours.shape == (0, 16) and voxels.cells.shape == (3, 0) and voxels.features.shape == (0, 5)
+
+
+@pytest.mark.parametrize("far", [1e6, -1e6, 1e30, -3e38])
+def test_a_wild_point_does_not_touch_the_others(far: float) -> None:
+    xyz, intensity = cloud(500)
+    alone, _ = prepare(xyz, intensity, CONFIG)
+    wild, tree = prepare(
+        np.vstack([xyz, np.full((1, 3), far, np.float32)]), np.append(intensity, np.float32(0)), CONFIG
+    )
+    np.testing.assert_array_equal(wild.points, alone.points)
+    np.testing.assert_array_equal(wild.neighbours, alone.neighbours)
+    assert tree is not None
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"grids": [(16, 16)]},
+        {"fov_min": (-8, 8, -2)},
+        {"fov_max": (8, 8, float("inf"))},
+        {"voxel_size": 0},
+        {"neighbours": 0},
+        {"grids": [(16, 16), (16, 4), (16, 0)]},
+        {"features": ["colour"]},
+    ],
+)
+def test_nonsense_is_refused(fields: dict[str, object]) -> None:
+    with pytest.raises(ValueError):
+        PreprocessConfig.model_validate(CONFIG.model_dump() | fields)
