@@ -58,7 +58,7 @@ class Scan:
 
     def valid(self) -> Bool:
         """(N,) true where the point is a return: finite, and not at the sensor's origin."""
-        valid: Bool = np.isfinite(self.xyz).all(axis=1) & self.xyz.any(axis=1)
+        valid: Bool = np.all(np.isfinite(self.xyz), axis=1) & np.any(self.xyz, axis=1)
         return valid
 
 

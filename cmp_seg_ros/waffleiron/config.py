@@ -12,7 +12,7 @@ PLANE_AXES: dict[Plane, tuple[int, int]] = {"xy": (0, 1), "xz": (0, 2), "yz": (1
 
 
 class NetworkConfig(BaseModel):
-    """Architecture. `head`: linear (WaffleIron, ScaLR distillation), mlp (ScaLR+ distillation), probe (ScaLR downstream)."""
+    """Architecture. Heads: linear (WaffleIron, ScaLR distilled), mlp (ScaLR+ distilled), probe (both downstream)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

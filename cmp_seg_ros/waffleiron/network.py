@@ -131,7 +131,7 @@ class LayerScale(nn.Module):
 
 
 class DropPath(nn.Module):
-    """Stochastic depth: leaves the residual of a whole scan out with probability p, scales the others by 1 / (1 - p)."""
+    """Stochastic depth: leaves a whole scan's residual out with probability p, scales the others by 1 / (1 - p)."""
 
     def __init__(self, probability: float) -> None:
         super().__init__()

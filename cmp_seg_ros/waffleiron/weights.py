@@ -12,7 +12,7 @@ from cmp_seg_ros.waffleiron.network import Segmenter
 
 
 def serialise(network: Segmenter, half: bool = True) -> bytes:
-    """The network's weights and running statistics; float16 unless `half` is false. Counters of batches are left out."""
+    """Weights and running statistics; float16 unless `half` is false. Counters of batches are left out."""
     state = {key: value for key, value in network.state_dict().items() if not key.endswith("num_batches_tracked")}
     dtype = torch.float16 if half else torch.float32
     return safetensors.torch.save({key: value.detach().to(dtype).contiguous() for key, value in state.items()})
