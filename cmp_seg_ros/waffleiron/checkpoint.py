@@ -239,13 +239,13 @@ def read_config(config: Path, downstream: Path | None = None) -> _Published:
     if "point_backbone" in data:
         overrides = None if downstream is None else _validated(_DownstreamFile, _yaml(downstream), downstream)
         return _scalr(_validated(_PretrainingFile, data, config).point_backbone, overrides, config)
-    if downstream is not None:
-        raise UserError(f"--downstream goes with a configuration of ScaLR's pre-training, and {config} is none")
     if "waffleiron" in data and "embedding" not in data:
         raise UserError(
             f"{config} is a downstream configuration of ScaLR; give it with --downstream, and that of the pre-training "
             "(configs/pretrain/*.yaml) with --config"
         )
+    if downstream is not None:
+        raise UserError(f"--downstream goes with a configuration of ScaLR's pre-training, and {config} is none")
     return _waffleiron(_validated(_WaffleIronFile, data, config), config)
 
 
