@@ -1,1 +1,85 @@
-"""Readers: one file per kind of input, each an iterable of scans."""
+"""Scans from bags and files. One kind of input is one module with a `Reader`; a new module is found by itself."""
+
+import re
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from pkgutil import iter_modules
+
+from cmp_seg_ros.datasets.base import Reader, Sample
+from cmp_seg_ros.errors import UserError
+
+KINDS = (
+    "a bag (.bag, .mcap, .db3 or a rosbag2 folder), .pcd, .ply, .npy, .bin, an Ouster .pcap or .osf, "
+    "or a folder of such"
+)
+
+
+def readers() -> list[type[Reader]]:
+    """All readers, in the order of their modules' names."""
+    modules = [import_module(f"{__name__}.{info.name}") for info in iter_modules(__path__) if info.name != "base"]
+    return [module.Reader for module in modules if hasattr(module, "Reader")]
+
+
+def open_input(path: str | Path, topic: str = "") -> Reader:
+    """The reader for `path`, found by looking at it.
+
+    Args:
+        topic: PointCloud2 topic of a bag; needed only where there are several.
+
+    Raises:
+        UserError: there is no such path, or it is no input that is known.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"{path} does not exist; give {KINDS}")
+    for reader in readers():
+        if reader.recognises(path):
+            return reader(path, topic)
+    if path.is_dir():
+        return Folder(path, topic)
+    if path.stat().st_size == 0:
+        raise UserError(f"{path} is empty (0 bytes); copy or record it again")
+    raise UserError(f"{path} is not an input that is known; give {KINDS}")
+
+
+class Folder(Reader):
+    """The files of a folder, each an input by itself, in natural order (2 before 10). Keys are their names."""
+
+    def __init__(self, path: Path, topic: str = "") -> None:
+        super().__init__(path, topic)
+        kinds = readers()
+        self.files = [
+            file for file in sorted(path.iterdir(), key=_natural) if any(kind.recognises(file) for kind in kinds)
+        ]
+        self.count = len(self.files)
+        self.one_file_each = True
+        if not self.files:
+            raise UserError(f"folder {path} holds no input that is known; give {KINDS}")
+
+    @classmethod
+    def recognises(cls, path: Path) -> bool:
+        return path.is_dir()
+
+    def __iter__(self) -> Iterator[Sample]:
+        number = found = 0
+        for file in self.files:
+            try:
+                reader = open_input(file, self.topic)
+                for sample in reader:
+                    key = file.stem if reader.one_file_each else f"{file.stem}/{sample.key}"
+                    yield sample._replace(number=number, key=key)
+                    number += 1
+                    found += 1
+                problems = list(reader.problems)
+            except UserError as error:
+                problems = [str(error)]
+                number += 1
+            for problem in problems:
+                self.problems.add(problem)
+        if not found:
+            raise UserError("; ".join(self.problems))
+
+
+def _natural(path: Path) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path.name)]

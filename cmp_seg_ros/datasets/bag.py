@@ -1,0 +1,282 @@
+"""Bags: ROS 1, and ROS 2 in sqlite3 or mcap, whole or cut short."""
+
+import re
+from collections import Counter
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from cmp_seg_ros.datasets import ouster, recovery
+from cmp_seg_ros.datasets.base import Problems, Sample
+from cmp_seg_ros.datasets.base import Reader as BaseReader
+from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.ros import point_cloud2
+
+if TYPE_CHECKING:
+    from rosbags.highlevel import AnyReader
+
+POINT_CLOUD2 = "sensor_msgs/msg/PointCloud2"
+METADATA = "metadata.yaml"
+SUFFIXES = {recovery.ROS1: ".bag", recovery.MCAP: ".mcap", recovery.SQLITE: ".db3"}
+
+
+class Topic(NamedTuple):
+    """What a bag holds of a topic: message type (pkg/msg/Name) and number of messages."""
+
+    type: str
+    size: int
+
+
+class Message(NamedTuple):
+    """A message of a bag; time is that of recording, in nanoseconds."""
+
+    topic: str
+    time: int
+    message: Any
+
+
+class Bag:
+    """The messages of a bag. What is damaged is passed over and noted in `problems`.
+
+    Args:
+        path: a rosbag2 folder (with or without metadata.yaml), or a .bag, .mcap or .db3 file by any name.
+
+    Raises:
+        UserError: no message can be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.problems = Problems()
+        self._damaged = ""  # why the bag cannot be read by its own reader
+        self.topics = self._read_topics()
+        if not self.topics:
+            raise UserError(f"bag {path} holds no messages{self._damaged and f' ({self._damaged})'}; record it again")
+
+    def messages(self, topics: Collection[str]) -> Iterator[Message]:
+        """The messages of some topics, in the order of recording."""
+        count = Counter[str]()
+        if not self._damaged:
+            try:
+                for topic, time, data, reader in self._whole(topics):
+                    count[topic] += 1
+                    yield from self._decoded(topic, time, data, reader)
+            except _Damage as error:
+                self._damaged = str(error)
+        if self._damaged:
+            skip = count.copy()
+            for raw in self._recovered():
+                if raw.topic not in topics:
+                    continue
+                if skip[raw.topic]:
+                    skip[raw.topic] -= 1
+                    continue
+                count[raw.topic] += 1
+                yield from self._decoded(raw.topic, raw.time, raw.data, None, raw.type)
+        missing = sum(max(0, self.topics[topic].size - count[topic]) for topic in topics if topic in self.topics)
+        if self._damaged or missing:
+            why = f" ({self._damaged})" if self._damaged else f" ({missing} are missing)"
+            self.problems.add(
+                f"bag {self.path} is damaged or cut short{why}: {sum(count.values())} messages of "
+                f"{', '.join(topics)} could be read; reindex it (rosbag reindex, ros2 bag reindex) or record it again",
+                "damaged",
+            )
+
+    def first(self, topic: str) -> Any:
+        """The first message of a topic that can be read, or None."""
+        messages = self.messages([topic])
+        try:
+            return next((message.message for message in messages), None)
+        finally:
+            messages.close()  # type: ignore[attr-defined]
+
+    def _read_topics(self) -> dict[str, Topic]:
+        try:
+            with _open(self.path) as reader:
+                return {name: Topic(info.msgtype or "", info.msgcount) for name, info in reader.topics.items()}
+        except _Damage as error:
+            self._damaged = str(error)
+        count, types = Counter[str](), dict[str, str]()
+        for raw in self._recovered():
+            count[raw.topic] += 1
+            types[raw.topic] = raw.type
+        return {topic: Topic(types[topic], count[topic]) for topic in sorted(count)}
+
+    def _whole(self, topics: Collection[str]) -> Iterator[tuple[str, int, bytes, "AnyReader"]]:
+        with _open(self.path) as reader:
+            connections = [connection for connection in reader.connections if connection.topic in topics]
+            messages = reader.messages(connections) if connections else iter(())
+            while True:
+                try:
+                    connection, time, data = next(messages)
+                except StopIteration:
+                    return
+                except Exception as error:  # whatever damaged bytes make of the library
+                    raise _Damage(_line(error)) from error
+                yield connection.topic, time, data, reader
+
+    def _recovered(self) -> Iterator[recovery.RawMessage]:
+        for file in _storage_files(self.path):
+            yield from recovery.recover(file)
+
+    def _decoded(
+        self, topic: str, time: int, data: bytes, reader: "AnyReader | None", msgtype: str = ""
+    ) -> Iterator[Message]:
+        msgtype = msgtype or self.topics[topic].type
+        try:
+            message = reader.deserialize(data, msgtype) if reader else _deserialize(data, msgtype, self.path)
+        except Exception as error:
+            self.problems.add(f"bag {self.path} has a message on {topic} that cannot be decoded: {_line(error)}", topic)
+            return
+        yield Message(topic, time, message)
+
+
+class Reader(BaseReader):
+    """The clouds of one PointCloud2 topic of a bag; keys are their numbers. Ouster's packets go to ouster-sdk."""
+
+    def __init__(self, path: Path, topic: str = "") -> None:
+        super().__init__(path, topic)
+        self.bag = Bag(path)
+        self.packets: BaseReader | None = None
+        types = {info.type for info in self.bag.topics.values()}
+        if not topic and POINT_CLOUD2 not in types and types & set(ouster.PACKET_TYPES):
+            self.packets = ouster.Reader(path)
+            self.problems = self.packets.problems
+        else:
+            self.topic = choose_topic(self.bag, topic)
+            self.problems = self.bag.problems
+            self.count = self.bag.topics[self.topic].size
+
+    @classmethod
+    def recognises(cls, path: Path) -> bool:
+        if path.is_dir():
+            return (path / METADATA).is_file()
+        return bool(recovery.storage(path))
+
+    def __iter__(self) -> Iterator[Sample]:
+        if self.packets:
+            yield from self.packets
+            return
+        before = 0
+        for index, (_, _, message) in enumerate(self.bag.messages([self.topic])):
+            key = f"{index:06d}"
+            try:
+                scan = point_cloud2.decode(message)
+            except UserError as error:
+                self.problems.add(f"scan {key} on {self.topic} of {self.path} is left out: {error}", "cloud")
+                continue
+            if scan.stamp == 0:
+                self.problems.add(
+                    f"scan {key} on {self.topic} of {self.path} has the stamp zero: it cannot be matched in time; "
+                    "let the driver set header.stamp",
+                    "zero",
+                )
+            elif scan.stamp < before:
+                self.problems.add(
+                    f"time runs backwards at scan {key} on {self.topic} of {self.path}, by "
+                    f"{(before - scan.stamp) * 1e-9:.3f} s; split the bag there or mend the sensor's clock",
+                    "backwards",
+                )
+            before = scan.stamp
+            yield Sample(index, key, scan, message)
+
+
+def choose_topic(bag: Bag, topic: str = "") -> str:
+    """The topic of clouds that is asked for, or the only one. Raises UserError with the topics that would do."""
+    clouds = [name for name, info in bag.topics.items() if info.type == POINT_CLOUD2 and info.size]
+    with_points = [name for name in clouds if _has_points(bag.first(name))]
+    would_do = ", ".join(f"{name} ({bag.topics[name].size} clouds)" for name in with_points)
+    if topic:
+        topic = f"/{topic.strip('/')}"
+        if topic in with_points:
+            return topic
+        known = topic in bag.topics
+        why = f"holds {bag.topics[topic].type}, no clouds with x, y and z" if known else "is not in the bag"
+        raise UserError(
+            f"topic {topic} of {bag.path} {why}; {f'these would do: {would_do}' if would_do else _others(bag)}"
+        )
+    if len(with_points) == 1:
+        return with_points[0]
+    if with_points:
+        raise UserError(f"bag {bag.path} has several topics of clouds; choose one with --topic: {would_do}")
+    raise UserError(f"bag {bag.path} has no PointCloud2 with x, y and z; {_others(bag)}")
+
+
+def _others(bag: Bag) -> str:
+    """What a bag without clouds has instead, and what to do about it."""
+    topics = ", ".join(f"{name} ({info.type}, {info.size})" for name, info in bag.topics.items())
+    packets = [
+        name for name, info in bag.topics.items() if re.search(r"Packet|PandarScan|VelodyneScan|RslidarScan", info.type)
+    ]
+    if packets:
+        return (
+            f"its topics are {topics}: {', '.join(packets)} holds raw packets. Play the bag into the sensor's driver "
+            "and record the PointCloud2 that it publishes"
+        )
+    return f"its topics are {topics}: record the sensor's PointCloud2 topic"
+
+
+def _has_points(message: Any) -> bool:
+    return message is not None and {"x", "y", "z"} <= {field.name.lower() for field in message.fields}
+
+
+class _Damage(Exception):
+    """Why a bag's own reader gave up."""
+
+
+class _open:
+    """Context of an AnyReader for `path`. Raises _Damage where it cannot be opened."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.folder: TemporaryDirectory[str] | None = None
+
+    def __enter__(self) -> "AnyReader":
+        from rosbags.highlevel import AnyReader
+        from rosbags.typesys import Stores, get_typestore
+
+        path = self.path
+        if path.is_dir():
+            if not (path / METADATA).is_file():
+                raise _Damage(f"it has no {METADATA}")
+        elif path.suffix != (suffix := SUFFIXES[recovery.storage(path)]):  # rosbags goes by the suffix
+            self.folder = TemporaryDirectory()
+            path = Path(self.folder.name) / f"bag{suffix}"
+            path.symlink_to(self.path.resolve())
+        try:
+            self.reader = AnyReader([path], default_typestore=get_typestore(Stores.ROS2_HUMBLE))
+            self.reader.open()
+        except Exception as error:  # whatever damaged bytes make of the library
+            self._remove()
+            raise _Damage(_line(error)) from error
+        return self.reader
+
+    def __exit__(self, *_: Any) -> None:
+        self.reader.close()
+        self._remove()
+
+    def _remove(self) -> None:
+        if self.folder:
+            self.folder.cleanup()
+
+
+def _storage_files(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    number = re.compile(r"(\d+)\D*$")
+    files = [file for file in path.iterdir() if recovery.storage(file)]
+    return sorted(files, key=lambda file: (int(m[1]) if (m := number.search(file.stem)) else 0, file.name))
+
+
+def _deserialize(data: bytes, msgtype: str, path: Path) -> Any:
+    """A message without the definitions of its bag: those of ROS are taken."""
+    from rosbags.typesys import Stores, get_typestore
+
+    if any(recovery.storage(file) == recovery.ROS1 for file in _storage_files(path)):
+        return get_typestore(Stores.ROS1_NOETIC).deserialize_ros1(data, msgtype)
+    return get_typestore(Stores.ROS2_HUMBLE).deserialize_cdr(data, msgtype)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,137 @@
+"""Point Cloud Data files of PCL: ascii, binary and binary_compressed, any fields.
+
+Format: https://pointclouds.org/documentation/tutorials/pcd_file_format.html
+"""
+
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cmp_seg_ros.datasets.base import Array, FileReader, head, read_bytes, records
+from cmp_seg_ros.errors import UserError
+
+KINDS = {"F": "f", "I": "i", "U": "u"}
+
+
+class Reader(FileReader):
+    """A .pcd file; fields keep their names, so that intensity and time are found as in a PointCloud2."""
+
+    @classmethod
+    def recognises(cls, path: Path) -> bool:
+        start = head(path, 256)
+        return start.startswith(b"# .PCD") or (b"VERSION" in start and b"FIELDS" in start)
+
+    def columns(self) -> tuple[Mapping[str, Array], tuple[int, int]]:
+        content = read_bytes(self.path)
+        header, body = self._header(content)
+        try:
+            kinds = [
+                np.dtype((f"<{KINDS[kind]}{size}", (int(count),)) if int(count) > 1 else f"<{KINDS[kind]}{size}")
+                for kind, size, count in zip(
+                    header["TYPE"], header["SIZE"], header.get("COUNT", ["1"] * len(header["FIELDS"])), strict=True
+                )
+            ]
+            dtype = np.dtype(list(zip(_unique(header["FIELDS"]), kinds, strict=True)))
+            width, height = int(header["WIDTH"][0]), int(header["HEIGHT"][0])
+            points = int(header.get("POINTS", [str(width * height)])[0])
+        except (KeyError, ValueError, TypeError, IndexError) as error:
+            raise UserError(f"the header of {self.path} is not valid ({error!r}); write the file again") from error
+        shape = (height, width) if height * width == points else (1, points)
+        if points == 0:
+            raise UserError(f"{self.path} holds no points; record it again")
+        encoding = header["DATA"][0].lower()
+        if encoding == "binary":
+            return records(body, dtype, points, self.path), shape
+        if encoding == "ascii":
+            return records(self._ascii(body, dtype, points), dtype, points, self.path), shape
+        if encoding == "binary_compressed":
+            return self._compressed(body, dtype, points), shape
+        raise UserError(f"{self.path} says DATA {encoding}; known are ascii, binary and binary_compressed")
+
+    def _header(self, content: bytes) -> tuple[dict[str, list[str]], bytes]:
+        header: dict[str, list[str]] = {}
+        position = 0
+        while "DATA" not in header:
+            end = content.find(b"\n", position)
+            if end < 0:
+                raise UserError(f"{self.path} has no line DATA: it is cut short or no .pcd; copy it again")
+            words = content[position:end].decode("ascii", "replace").split()
+            if words and not words[0].startswith("#"):
+                header[words[0].upper()] = words[1:]
+            position = end + 1
+        return header, content[position:]
+
+    def _ascii(self, body: bytes, dtype: np.dtype[Any], points: int) -> bytes:
+        lines = [line.split() for line in body.splitlines() if line.strip()]
+        table = np.zeros(min(points, len(lines)), dtype)
+        try:
+            position = 0
+            for name in dtype.names or ():
+                size = max(1, int(np.prod(dtype[name].shape)))
+                values = [row[position : position + size] if size > 1 else row[position] for row in lines[: len(table)]]
+                table[name] = np.array(values, np.float64)
+                position += size
+        except (ValueError, IndexError) as error:
+            raise UserError(f"{self.path} has a line that does not fit its FIELDS ({error}); write it again") from error
+        return table.tobytes()
+
+    def _compressed(self, body: bytes, dtype: np.dtype[Any], points: int) -> dict[str, Array]:
+        """LZF over the columns one after the other."""
+        if len(body) < 8:
+            raise UserError(f"{self.path} is cut short: nothing follows its header; copy it again")
+        packed, size = struct.unpack_from("<II", body)
+        if len(body) < 8 + packed or size < points * dtype.itemsize:
+            raise UserError(
+                f"{self.path} is cut short: its header promises {packed} compressed bytes for {points} points, "
+                f"{len(body) - 8} bytes follow; copy it again"
+            )
+        try:
+            content = lzf_decompress(body[8 : 8 + packed], size)
+        except (IndexError, ValueError) as error:
+            raise UserError(
+                f"{self.path} is damaged: its compressed points cannot be unpacked; copy it again"
+            ) from error
+        columns: dict[str, Array] = {}
+        position = 0
+        for name in dtype.names or ():
+            column = np.dtype([(name, dtype[name])])
+            columns |= records(content[position:], column, points, self.path)
+            position += points * column.itemsize
+        return columns
+
+
+def lzf_decompress(data: bytes, size: int) -> bytes:
+    """Unpack `size` bytes of LZF (Lehmann's liblzf). Raises ValueError or IndexError for damaged data."""
+    out = bytearray()
+    position = 0
+    while position < len(data):
+        control = data[position]
+        position += 1
+        if control < 32:  # a run of literals
+            out += data[position : position + control + 1]
+            position += control + 1
+            continue
+        length = control >> 5
+        if length == 7:
+            length += data[position]
+            position += 1
+        start = len(out) - ((control & 31) << 8) - data[position] - 1
+        position += 1
+        length += 2
+        if start < 0:
+            raise ValueError("a reference before the start")
+        chunk = out[start : start + length]
+        while len(chunk) < length:  # a run that repeats what it is writing
+            chunk += chunk
+        out += chunk[:length]
+    if len(out) != size:
+        raise ValueError(f"{len(out)} bytes instead of {size}")
+    return bytes(out)
+
+
+def _unique(names: list[str]) -> list[str]:
+    """Padding is named _ any number of times."""
+    return [name if names.count(name) == 1 else f"{name}{i}" for i, name in enumerate(names)]
