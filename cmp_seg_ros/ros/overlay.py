@@ -1,0 +1,42 @@
+"""Labels of a scan drawn over a camera image."""
+
+import numpy as np
+
+from cmp_seg_ros.geometry.calibration import Transform
+from cmp_seg_ros.geometry.cameras import Camera
+from cmp_seg_ros.geometry.projection import project_scan
+from cmp_seg_ros.scan import UNLABELLED, Float32, UInt8
+
+
+def draw(
+    image: UInt8,
+    xyz: Float32,
+    label: UInt8,
+    palette: UInt8,
+    camera: Camera,
+    T_camera_lidar: Transform,
+    size: int = 3,
+    opacity: float = 0.8,
+) -> UInt8:
+    """A copy of the image with the labelled points that the camera sees, as squares, near ones over far ones.
+
+    Args:
+        image: (H, W, 3).
+        xyz: (N, 3) in the lidar's frame. label: (N,). palette: (256, 3).
+        size: side of a square in pixels.
+        opacity: 0..1.
+    """
+    projection = project_scan(xyz, camera, T_camera_lidar)
+    drawn = np.flatnonzero(projection.visible & (label != UNLABELLED))
+    drawn = drawn[np.argsort(-projection.depth[drawn])]  # NumPy keeps the last of several values for one pixel
+    column, row = np.rint(projection.uv[drawn]).astype(np.int64).T
+    colour = palette[label[drawn]]
+    points = image.copy()
+    height, width = image.shape[:2]
+    reach = range(-((size - 1) // 2), size // 2 + 1)
+    for down in reach:
+        for right in reach:
+            points[np.clip(row + down, 0, height - 1), np.clip(column + right, 0, width - 1)] = colour
+    if opacity >= 1:
+        return points
+    return np.rint(points * np.float32(opacity) + image * np.float32(1 - opacity)).astype(np.uint8)

@@ -1,0 +1,82 @@
+"""Parameters of a node as a table: name, default, description, and what is allowed."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
+from rclpy.exceptions import ParameterException
+from rclpy.node import Node
+from rclpy.parameter import Parameter as RclParameter
+
+from cmp_seg_ros.errors import UserError
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter. `allowed`: (from, to) for numbers, the known values for strings; None: anything of its type."""
+
+    name: str
+    default: Any
+    description: str
+    allowed: tuple[Any, ...] | None = None
+    read_only: bool = True
+
+    @property
+    def descriptor(self) -> ParameterDescriptor:
+        described = ParameterDescriptor(description=self.description, read_only=self.read_only)
+        if self.allowed is None:
+            return described
+        if isinstance(self.default, str):
+            described.additional_constraints = f"one of: {', '.join(self.allowed)}"
+        elif isinstance(self.default, int):
+            described.integer_range = [IntegerRange(from_value=self.allowed[0], to_value=self.allowed[1])]
+        else:
+            described.floating_point_range = [FloatingPointRange(from_value=self.allowed[0], to_value=self.allowed[1])]
+        return described
+
+    def problem(self, value: Any) -> str:
+        """What is wrong with a value; empty where nothing is."""
+        if isinstance(self.default, str) and self.allowed is not None and value not in self.allowed:
+            return f"parameter {self.name} is '{value}'; it must be one of: {', '.join(self.allowed)}"
+        return ""
+
+
+class Parameters:
+    """The declared parameters of a node; `self[name]` is the present value.
+
+    Raises:
+        UserError: a parameter was given with a wrong type or value, or does not exist.
+    """
+
+    def __init__(self, node: Node, table: list[Parameter]) -> None:
+        self._node = node
+        self._table = {parameter.name: parameter for parameter in table}
+        for parameter in table:
+            value = self._declare(parameter)
+            if problem := parameter.problem(value):
+                raise UserError(problem)
+        unknown = [name for name in node._parameter_overrides if not node.has_parameter(name)]
+        if unknown:
+            raise UserError(f"there is no parameter {', '.join(unknown)}; known: {', '.join(self._table)}")
+        node.add_on_set_parameters_callback(self._on_set)
+
+    def __getitem__(self, name: str) -> Any:
+        return self._node.get_parameter(name).value
+
+    def _declare(self, parameter: Parameter) -> Any:
+        # An integer on the command line is right where a float is asked for.
+        override = self._node._parameter_overrides.get(parameter.name)
+        if override is not None and isinstance(parameter.default, float) and isinstance(override.value, int):
+            self._node._parameter_overrides[parameter.name] = RclParameter(parameter.name, value=float(override.value))
+        try:
+            return self._node.declare_parameter(parameter.name, parameter.default, parameter.descriptor).value
+        except ParameterException as error:
+            kind = type(parameter.default).__name__
+            within = f" from {parameter.allowed[0]} to {parameter.allowed[1]}" if parameter.allowed else ""
+            given = override.value if override is not None else None
+            raise UserError(f"parameter {parameter.name} is {given!r}; it must be a {kind}{within}") from error
+
+    def _on_set(self, changes: list[Any]) -> SetParametersResult:
+        known = [self._table[change.name].problem(change.value) for change in changes if change.name in self._table]
+        problem = next(filter(None, known), "")
+        return SetParametersResult(successful=not problem, reason=problem)

@@ -1,0 +1,94 @@
+"""Runs one node as a program: environment, signals, one clear line and exit status 1 for what a user can mend."""
+
+import logging
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.ros import environment
+
+SPIN_TIMEOUT = 0.1  # seconds; how late a signal may be seen
+
+
+class Program(Protocol):
+    """A node with an end: `done` turns to its exit status when it has finished of itself."""
+
+    done: int | None
+
+    def close(self) -> None:
+        """Finish what is under way."""
+
+    def destroy_node(self) -> None: ...
+
+    def get_logger(self) -> Any: ...
+
+
+class _Stop:
+    """SIGINT and SIGTERM: break off while the node starts, afterwards leave the loop at its next turn."""
+
+    def __init__(self) -> None:
+        self.requested = self.spinning = False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._handle)
+
+    def _handle(self, *_: Any) -> None:
+        self.requested = True
+        if not self.spinning:
+            raise KeyboardInterrupt
+
+
+class _ToRos(logging.Handler):
+    """Python's log records as log lines of the node."""
+
+    def __init__(self, logger: Any) -> None:
+        super().__init__()
+        self._logger = logger
+
+    def emit(self, record: logging.LogRecord) -> None:
+        severe = record.levelno >= logging.WARNING
+        (self._logger.warning if severe else self._logger.info)(record.getMessage())
+
+
+def run(name: str, make: Callable[[], Program], args: list[str] | None = None) -> int:
+    """Make the node and spin it until it is done or the process is told to stop. Returns the exit status.
+
+    Args:
+        name: of the program, for its error line.
+        make: makes the node, once ROS is initialised.
+        args: command line with `--ros-args`; None takes that of the process.
+    """
+    environment.prepare()
+    import rclpy
+    from rclpy._rclpy_pybind11 import RCLError
+    from rclpy.executors import SingleThreadedExecutor
+    from rclpy.signals import SignalHandlerOptions
+
+    stop = _Stop()
+    node: Program | None = None
+    try:
+        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+        node = make()
+        logging.getLogger("cmp_seg_ros").addHandler(_ToRos(node.get_logger()))
+        logging.getLogger("cmp_seg_ros").setLevel(logging.INFO)
+        executor = SingleThreadedExecutor()
+        executor.add_node(node)  # type: ignore[arg-type]
+        stop.spinning = True
+        while not stop.requested and node.done is None:
+            executor.spin_once(timeout_sec=SPIN_TIMEOUT)
+    except UserError as error:
+        print(f"{name}: error: {error}", file=sys.stderr, flush=True)
+        return 1
+    except RCLError as error:  # arguments that ROS itself refuses
+        print(f"{name}: error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+        return 1
+    except KeyboardInterrupt:
+        pass
+    finally:
+        stop.spinning = True  # let the end of the work be undisturbed
+        if node is not None:
+            node.close()
+            node.destroy_node()
+        rclpy.try_shutdown()
+    return node.done or 0 if node is not None else 0

@@ -1,0 +1,51 @@
+"""Extrinsics from TF, where tf2_ros is installed."""
+
+from typing import Any
+
+import numpy as np
+
+from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.geometry.calibration import Transform
+
+
+def matrix(transform: Any) -> Transform:
+    """(4, 4) of a geometry_msgs/Transform."""
+    q, t = transform.rotation, transform.translation
+    x, y, z, w = np.array([q.x, q.y, q.z, q.w]) / np.linalg.norm([q.x, q.y, q.z, q.w])
+    T = np.eye(4)
+    T[:3, :3] = [
+        [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
+        [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
+        [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
+    ]
+    T[:3, 3] = [t.x, t.y, t.z]
+    return T
+
+
+class TfExtrinsics:
+    """Static transforms between sensors, looked up once each. Raises UserError where tf2_ros is not installed."""
+
+    def __init__(self, node: Any) -> None:
+        try:
+            import tf2_ros
+        except ImportError:
+            raise UserError(
+                "extrinsics 'tf' needs tf2_ros, which is not installed; install it, or give a calibration_file and "
+                "set extrinsics to file"
+            ) from None
+        self._buffer = tf2_ros.Buffer()
+        self._listener = tf2_ros.TransformListener(self._buffer, node)
+        self._error: type[Exception] = tf2_ros.TransformException
+        self._known: dict[tuple[str, str], Transform] = {}
+
+    def lookup(self, target: str, source: str) -> Transform | None:
+        """T_target_source, or None while it is not known."""
+        import rclpy.time
+
+        if (target, source) not in self._known:
+            try:
+                found = self._buffer.lookup_transform(target, source, rclpy.time.Time())
+            except self._error:
+                return None
+            self._known[target, source] = matrix(found.transform)
+        return self._known[target, source]
