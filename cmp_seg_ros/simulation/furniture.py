@@ -51,6 +51,7 @@ def table(rng: Rng) -> Shape:
             shape.box((0, -d / 2 + 0.08, h - 0.2), (w * 0.85, 0.02, 0.3), "table", top)
     if rng.random() < 0.5:
         _things_on(shape, rng, 0.5, 0.35, h)
+    shape.surface = (0.4, 0.3, h)
     return shape
 
 
@@ -186,6 +187,8 @@ def cabinet(rng: Rng) -> Shape:
             )  # fmt: skip
             handle = (x0 + w / columns * 0.85, d / 2 + 0.015, z0 + (h - foot) / rows / 2)
             shape.box(handle, (0.015, 0.03, 0.1), "cabinet", m.CHROME)
+    if h < 1.5:
+        shape.surface = (w * 0.6, d * 0.3, h)
     if h < 1.5 and rng.random() < 0.6:
         _things_on(shape, rng, w * 0.7, d * 0.6, h)
     elif h < 2.1 and rng.random() < 0.4:
@@ -257,6 +260,7 @@ def desk(rng: Rng) -> Shape:
             "clutter",
             m.fabric(rng),
         )
+    shape.surface = (w * 0.7, d * 0.4, h)
     seat = chair(rng)
     shape.put(
         seat, (float(rng.normal(0, 0.2)), d / 2 + float(rng.uniform(0.0, 0.45)), 0), np.pi + float(rng.normal(0, 0.5))
@@ -311,9 +315,9 @@ def plant(rng: Rng) -> Shape:
     for _ in range(int(rng.integers(8, 28))):
         base = np.array([0, 0, rng.uniform(pot, max(pot + 0.1, h * 0.75))])
         angle, reach = rng.uniform(0, 2 * np.pi), rng.uniform(0.15, 0.45) * min(1.0, h)
-        tip = base + [reach * np.cos(angle), reach * np.sin(angle), rng.uniform(0.05, 0.45) * h * 0.6]
+        tip = base + np.array([reach * np.cos(angle), reach * np.sin(angle), rng.uniform(0.05, 0.45) * h * 0.6])
         side = np.array([-np.sin(angle), np.cos(angle), 0]) * rng.uniform(0.02, 0.08)
-        middle = (base + tip) / 2 + [0, 0, 0.05]
+        middle = (base + tip) / 2 + np.array([0, 0, 0.05])
         shape.quad(base, middle + side, tip, middle - side, "plant", m.LEAF)
     return shape
 
@@ -342,8 +346,8 @@ def clutter(rng: Rng) -> Shape:
             if rng.random() < 0.4:
                 shape.box((x, y, size[2] * 1.4), size * 0.8, "clutter", m.CARDBOARD, yaw + 0.2)
         elif kind < 0.75:
-            r = rng.uniform([0.12, 0.12, 0.1], [0.3, 0.25, 0.3])
-            shape.ellipsoid((x, y, r[2] * 0.9), r, "clutter", m.fabric(rng), float(rng.uniform(0, 3)), sides=7)
+            radii = rng.uniform([0.12, 0.12, 0.1], [0.3, 0.25, 0.3])
+            shape.ellipsoid((x, y, radii[2] * 0.9), radii, "clutter", m.fabric(rng), float(rng.uniform(0, 3)), sides=7)
         else:
             r, h = float(rng.uniform(0.06, 0.2)), float(rng.uniform(0.15, 0.6))
             shape.tube((x, y, 0), (x, y, h), r, "clutter", m.lacquer(rng), end=r * float(rng.uniform(0.7, 1.2)))
@@ -434,47 +438,215 @@ def machine(rng: Rng) -> Shape:
     return shape
 
 
-# What stands in a room of each kind: (maker, place, expected number per 10 m2). Places: wall, free, corner, group.
-FURNISHING: dict[str, list[tuple[Maker, str, float]]] = {
-    "office": [
-        *[(desk, "wall", 1.6), (desk, "free", 0.2), (cabinet, "wall", 0.9), (shelf, "wall", 0.8), (plant, "corner", 0.3)],
-        *[(bin_, "corner", 0.4), (clutter, "corner", 0.4), (appliance, "wall", 0.15), (chair, "free", 0.5)],
-        *[(tripod, "corner", 0.2)],
-    ],
-    "meeting": [
-        *[(table, "group", 0.5), (cabinet, "wall", 0.3), (plant, "corner", 0.2), (chair, "wall", 0.6)],
-        *[(bin_, "corner", 0.2), (tripod, "corner", 0.25)],
-    ],
-    "living": [
-        *[(sofa, "wall", 0.8), (sofa, "free", 0.2), (table, "free", 0.3), (table, "group", 0.3), (shelf, "wall", 0.6)],
-        *[(cabinet, "wall", 0.7), (plant, "corner", 0.4), (tripod, "corner", 0.4), (clutter, "corner", 0.3)],
-    ],
-    "bedroom": [
-        *[(bed, "wall", 0.9), (cabinet, "wall", 1.4), (desk, "wall", 0.4), (chair, "free", 0.3), (clutter, "corner", 0.4)],
-        *[(shelf, "wall", 0.4), (tripod, "corner", 0.3)],
-    ],
-    "kitchen": [
-        *[(kitchen, "wall", 1.2), (appliance, "wall", 1.0), (table, "group", 0.6), (bin_, "corner", 0.4)],
-        *[(cabinet, "wall", 0.4), (clutter, "corner", 0.2)],
-    ],
-    "bathroom": [(bath, "wall", 4.0), (cabinet, "wall", 0.8), (bin_, "corner", 0.8), (appliance, "wall", 0.5)],
-    "storage": [(rack, "wall", 1.2), (shelf, "wall", 1.2), (clutter, "free", 1.5), (clutter, "corner", 1.0), (cabinet, "wall", 0.8)],
-    "classroom": [(table, "rows", 2.5), (cabinet, "wall", 0.3), (shelf, "wall", 0.2), (bin_, "corner", 0.1), (desk, "free", 0.1)],
-    "lab": [
-        *[(table, "wall", 0.8), (desk, "wall", 0.6), (machine, "free", 0.35), (machine, "wall", 0.3), (rack, "wall", 0.3)],
-        *[(shelf, "wall", 0.3), (tripod, "free", 0.3), (clutter, "free", 0.3), (chair, "free", 0.6), (cabinet, "wall", 0.4)],
-        *[(clutter, "corner", 0.4), (table, "free", 0.2)],
-    ],
-    "lobby": [
-        *[(sofa, "free", 0.15), (sofa, "wall", 0.15), (table, "group", 0.1), (plant, "free", 0.12), (plant, "corner", 0.1)],
-        *[(tripod, "free", 0.12), (bin_, "wall", 0.1), (cabinet, "wall", 0.1), (chair, "free", 0.2), (appliance, "wall", 0.08)],
-    ],
-    "hall": [
-        *[(rack, "free", 0.12), (rack, "wall", 0.15), (machine, "free", 0.12), (clutter, "free", 0.2), (table, "free", 0.1)],
-        *[(clutter, "wall", 0.15), (cabinet, "wall", 0.1), (tripod, "free", 0.05)],
-    ],
-    "corridor": [
-        *[(cabinet, "wall", 0.25), (plant, "wall", 0.12), (bin_, "wall", 0.2), (chair, "wall", 0.25), (clutter, "wall", 0.15)],
-        *[(appliance, "wall", 0.06), (shelf, "wall", 0.08)],
-    ],
-}  # fmt: skip
+def assembly(rng: Rng) -> Shape:
+    """Any thing: a few boxes, tubes and blobs grown onto each other, from a bucket's size to a wardrobe's."""
+    shape = Shape()
+    reach = rng.uniform([0.15, 0.15, 0.3], [0.7, 0.6, 2.0])
+    material = m.one_of(rng, m.lacquer, m.wood, m.metal, m.fabric)
+    at, half = np.array([0.0, 0.0, 0.0]), np.zeros(3)
+    for i in range(int(rng.integers(2, 12))):
+        size = reach * rng.uniform(0.1, 0.8, 3)
+        at = np.array(
+            [
+                *(at[:2] + rng.uniform(-0.5, 0.5, 2) * reach[:2] * 0.6),
+                min(at[2] + half[2] * rng.uniform(0, 1), reach[2]),
+            ]
+        )
+        at[2] = max(at[2], size[2] / 2 if i == 0 else 0.02)
+        half = size / 2
+        material = material if rng.random() < 0.7 else m.one_of(rng, m.lacquer, m.wood, m.metal, m.fabric)
+        kind = rng.random()
+        if kind < 0.5:
+            shape.box(
+                at,
+                size,
+                "clutter",
+                material,
+                float(rng.choice([0, rng.uniform(0, 3)])),
+                float(rng.choice([0, 0, rng.normal(0, 0.4)])),
+            )
+        elif kind < 0.75:
+            tip = at + rng.uniform(-0.5, 0.5, 3) * reach
+            tip[2] = max(tip[2], 0.02)
+            shape.tube(at, tip, float(rng.uniform(0.01, 0.08)), "clutter", material, sides=6)
+        else:
+            shape.ellipsoid(
+                at + np.array([0, 0, size[2] / 2]), size / 2, "clutter", material, float(rng.uniform(0, 3)), sides=7
+            )
+    return shape
+
+
+def trolley(rng: Rng) -> Shape:
+    """A cart, a mobile robot, a pallet with goods."""
+    shape, body = Shape(), m.one_of(rng, m.metal, m.lacquer)
+    w, d, deck = float(rng.uniform(0.4, 1.2)), float(rng.uniform(0.4, 0.8)), float(rng.uniform(0.12, 0.4))
+    shape.slab((-w / 2, -d / 2, deck - 0.05), (w / 2, d / 2, deck), "clutter", body)
+    for sx in (-1, 1):
+        for sy in (-1, 1):
+            shape.tube(
+                (sx * w * 0.4, sy * d * 0.4 - 0.02, 0.06),
+                (sx * w * 0.4, sy * d * 0.4 + 0.02, 0.06),
+                0.06,
+                "clutter",
+                m.BLACK_PLASTIC,
+            )
+    if rng.random() < 0.6:
+        for sy in (-1, 1):
+            shape.tube((-w / 2, sy * d * 0.45, deck), (-w / 2, sy * d * 0.45, 0.95), 0.015, "clutter", m.STEEL, sides=5)
+        shape.tube((-w / 2, -d * 0.45, 0.95), (-w / 2, d * 0.45, 0.95), 0.015, "clutter", m.STEEL, sides=5)
+    z = deck
+    for _ in range(int(rng.integers(0, 5))):
+        size = rng.uniform([0.2, 0.2, 0.1], [w * 0.9, d * 0.9, 0.4])
+        shape.box(
+            (float(rng.normal(0, 0.03)), 0, z + size[2] / 2),
+            size,
+            "clutter",
+            m.CARDBOARD if rng.random() < 0.5 else m.lacquer(rng),
+        )
+        z += float(size[2])
+        if z > 1.6:
+            break
+    return shape
+
+
+def divider(rng: Rng) -> Shape:
+    """A free-standing screen between desks, a folding screen or a clothes rail."""
+    shape = Shape()
+    w, h = float(rng.uniform(0.8, 2.2)), float(rng.uniform(1.1, 1.9))
+    if rng.random() < 0.7:
+        shape.slab((-w / 2, -0.02, 0.06), (w / 2, 0.02, h), "clutter", m.one_of(rng, m.fabric, m.lacquer))
+        for sx in (-1, 1):
+            shape.box((sx * w * 0.45, 0, 0.03), (0.05, 0.4, 0.06), "clutter", m.STEEL)
+    else:
+        shape.tube((-w / 2, 0, h), (w / 2, 0, h), 0.015, "clutter", m.STEEL, sides=5)
+        for sx in (-1, 1):
+            shape.tube((sx * w / 2, 0, 0), (sx * w / 2, 0, h), 0.015, "clutter", m.STEEL, sides=5)
+        for x in np.arange(-w / 2 + 0.1, w / 2 - 0.1, 0.12):
+            if rng.random() < 0.7:
+                shape.ellipsoid(
+                    (x, 0, h - 0.5), (0.05, 0.22, float(rng.uniform(0.35, 0.5))), "clutter", m.fabric(rng), sides=6
+                )
+    return shape
+
+
+def ladder(rng: Rng) -> Shape:
+    """A step ladder, or boards and poles leaning back."""
+    shape, h = Shape(), float(rng.uniform(1.2, 2.1))
+    spread = 0.3 * h
+    for sx in (-0.22, 0.22):
+        shape.tube((sx, spread / 2, 0), (sx * 0.8, -spread / 2 + 0.05, h), 0.02, "clutter", m.STEEL, sides=4)
+        if rng.random() < 0.8:
+            shape.tube((sx, -spread / 2, 0), (sx * 0.8, -spread / 2 + 0.04, h), 0.02, "clutter", m.STEEL, sides=4)
+    for t in np.arange(0.15, 1.0, 0.28 / h):
+        y = spread / 2 + t * (-spread + 0.05)
+        shape.box((0, y, t * h), (0.42, 0.08, 0.02), "clutter", m.STEEL)
+    return shape
+
+
+def stairs(rng: Rng) -> Shape:
+    """A straight flight that climbs along +x, with a solid or open underside and a rail."""
+    shape, material = Shape(), m.one_of(rng, m.wood, m.lacquer, m.metal)
+    w, rise, tread = float(rng.uniform(0.9, 1.6)), float(rng.uniform(0.16, 0.19)), float(rng.uniform(0.26, 0.3))
+    steps, solid = int(rng.integers(4, 14)), rng.random() < 0.6
+    length = steps * tread
+    for i in range(steps):
+        x0, z = -length / 2 + i * tread, (i + 1) * rise
+        shape.slab((x0, -w / 2, 0 if solid else z - 0.05), (x0 + tread, w / 2, z), "stairs", material)
+    if rng.random() < 0.8:
+        a, b = (-length / 2, w / 2, 0.95), (length / 2, w / 2, steps * rise + 0.95)
+        shape.tube(a, b, 0.025, "stairs", m.STEEL, sides=6)
+        for i in range(0, steps, 2):
+            x = -length / 2 + (i + 0.5) * tread
+            shape.tube(
+                (x, w / 2, (i + 1) * rise), (x, w / 2, (i + 0.5) * rise + 0.95), 0.012, "stairs", m.STEEL, sides=4
+            )
+    return shape
+
+
+def counter(rng: Rng) -> Shape:
+    """A reception desk or bar."""
+    shape, body = Shape(), m.furniture(rng)
+    w, d, h = float(rng.uniform(1.5, 4.0)), float(rng.uniform(0.6, 0.9)), float(rng.uniform(0.95, 1.2))
+    shape.slab((-w / 2, 0, 0), (w / 2, d / 2, h), "table", body)
+    shape.slab((-w / 2, -d / 2, 0.7), (w / 2, 0, 0.74), "table", body)
+    for sx in (-1, 1):
+        shape.slab(
+            (min(sx * w / 2, sx * (w / 2 - 0.05)), -d / 2, 0),
+            (max(sx * w / 2, sx * (w / 2 - 0.05)), 0, h),
+            "table",
+            body,
+        )
+    _things_on(shape, rng, w * 0.6, 0.2, h)
+    shape.surface = (w * 0.6, 0.1, h)
+    return shape
+
+
+# What stands in a room of each kind: maker, place (a method of Furnisher), expected number per 10 m2 of floor.
+_FURNISHING = {
+    "office": (
+        "desk wall 1.4, desk island 0.25, cabinet wall 0.7, cabinet run 0.2, shelf wall 0.6, shelf run 0.15, "
+        "plant corner 0.3, bin corner 0.4, clutter corner 0.4, appliance wall 0.15, chair free 0.4, "
+        "tripod corner 0.2, assembly corner 0.2, divider free 0.15, assembly free 0.1"
+    ),
+    "meeting": (
+        "table group 0.6, cabinet wall 0.3, plant corner 0.2, chair wall 0.6, bin corner 0.2, "
+        "tripod corner 0.25, assembly corner 0.1"
+    ),
+    "living": (
+        "sofa wall 0.8, sofa free 0.2, table free 0.3, table group 0.3, shelf wall 0.5, shelf run 0.1, "
+        "cabinet wall 0.7, plant corner 0.4, tripod corner 0.4, clutter corner 0.3, assembly wall 0.2, "
+        "chair free 0.2"
+    ),
+    "bedroom": (
+        "bed wall 0.9, cabinet wall 1, cabinet run 0.3, desk wall 0.4, chair free 0.3, clutter corner 0.4, "
+        "shelf wall 0.4, tripod corner 0.3, divider wall 0.1, assembly corner 0.2"
+    ),
+    "kitchen": (
+        "kitchen wall 1.2, appliance wall 1, table group 0.6, bin corner 0.4, cabinet wall 0.4, "
+        "clutter corner 0.2, assembly corner 0.2"
+    ),
+    "bathroom": ("bath wall 4, cabinet wall 0.8, bin corner 0.8, appliance wall 0.5"),
+    "storage": (
+        "rack wall 1, shelf wall 0.8, shelf run 0.4, clutter free 1.2, clutter corner 1, cabinet wall 0.6, "
+        "trolley free 0.4, ladder wall 0.4, assembly free 0.6, assembly wall 0.6"
+    ),
+    "classroom": (
+        "table rows 2.5, cabinet wall 0.3, shelf wall 0.2, bin corner 0.1, desk free 0.1, assembly corner 0.1"
+    ),
+    "lab": (
+        "table wall 0.8, desk wall 0.6, desk island 0.12, machine free 0.3, machine wall 0.3, rack wall 0.3, "
+        "shelf wall 0.3, cabinet run 0.1, tripod free 0.3, clutter free 0.3, chair free 0.6, "
+        "cabinet wall 0.4, clutter corner 0.4, table free 0.2, trolley free 0.25, ladder wall 0.1, "
+        "assembly free 0.4, assembly wall 0.3, divider free 0.1"
+    ),
+    "lobby": (
+        "sofa free 0.15, sofa wall 0.15, table group 0.1, plant free 0.12, plant corner 0.1, "
+        "tripod free 0.1, bin wall 0.1, cabinet wall 0.1, chair free 0.2, appliance wall 0.08, "
+        "counter free 0.06, stairs wall 0.06, assembly free 0.06"
+    ),
+    "hall": (
+        "rack free 0.1, rack run 0.05, machine free 0.12, clutter free 0.15, table free 0.08, "
+        "clutter wall 0.15, cabinet wall 0.1, tripod free 0.05, trolley free 0.1, ladder wall 0.04, "
+        "stairs wall 0.05, assembly free 0.12, assembly wall 0.1"
+    ),
+    "corridor": (
+        "cabinet wall 0.2, cabinet run 0.06, plant wall 0.12, bin wall 0.2, chair wall 0.25, "
+        "clutter wall 0.15, appliance wall 0.06, shelf wall 0.08, trolley wall 0.08, stairs wall 0.05, "
+        "assembly wall 0.08, ladder wall 0.03"
+    ),
+}
+_MAKERS: dict[str, Maker] = {
+    maker.__name__.rstrip("_"): maker
+    for maker in (
+        *(appliance, assembly, bath, bed, bin_, cabinet, chair, clutter, counter, desk, divider, kitchen),
+        *(ladder, machine, plant, rack, shelf, sofa, stairs, table, tripod, trolley),
+    )
+}
+
+
+def _parse(text: str) -> list[tuple[Maker, str, float]]:
+    rows = (entry.split() for entry in text.split(","))
+    return [(_MAKERS[maker], place, float(rate)) for maker, place, rate in rows]
+
+
+FURNISHING = {kind: _parse(text) for kind, text in _FURNISHING.items()}

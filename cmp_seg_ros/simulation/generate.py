@@ -1,9 +1,10 @@
 """Random labelled scans for training: buildings, places, sensors, mounts and noise from a seed.
 
 Which rotation is true of a scan: points are in the lidar's frame. `R_mount`, the rotation of the returned
-`T_base_lidar`, is what a calibration file would say; preprocessing turns the points by it. What remains is the robot's
-own roll and pitch (`R_attitude`, unknown to a robot without an inertial sensor), mostly within 3 degrees, at times up to
-15: `R_world_lidar = R_yaw R_attitude R_mount`. A network that sees `R_mount xyz` therefore learns to bear the rest.
+`T_base_lidar`, is what a calibration file would say; preprocessing turns the points by it. What remains is the
+robot's own roll and pitch (`R_attitude`, unknown to a robot without an inertial sensor), mostly within 3 degrees,
+up to 15 where the lidar is carried: `R_world_lidar = R_yaw R_attitude R_mount`. A network that sees `R_mount xyz`
+therefore learns to bear the rest.
 """
 
 from collections.abc import Iterator
@@ -12,12 +13,15 @@ import numpy as np
 import numpy.typing as npt
 
 from cmp_seg_ros.scan import Scan, UInt8
+from cmp_seg_ros.simulation import materials as m
 from cmp_seg_ros.simulation.building import Building, make_building
 from cmp_seg_ros.simulation.lidar import Lidar, Noise, Transform, sensor_names, sweep
-from cmp_seg_ros.simulation.people import people_mesh
+from cmp_seg_ros.simulation.mesh import Shape
+from cmp_seg_ros.simulation.people import Person, people_mesh
 from cmp_seg_ros.simulation.raycast import Scene
 
 Rng = np.random.Generator
+Float64 = npt.NDArray[np.float64]
 LabelledScan = tuple[Scan, UInt8, Transform]
 
 
@@ -41,18 +45,25 @@ def scans_of_building(seed: int, count: int, sensor: str | None = None) -> Itera
     rng = np.random.default_rng([seed, 2])
     building = make_building(seed)
     still = Scene(building.mesh)
-    for place in building.free_places(rng, count):
-        people = Scene(people_mesh(building.people, float(rng.uniform(0, 600))))
+    made = 0
+    for attempt in range(4 * count):
+        T_world_base, T_base_lidar, own_body = _stand(rng, building)
         lidar = perturbed(rng, Lidar.load(sensor or str(rng.choice(sensor_names()))))
-        T_base_lidar, T_world_base = _mount(rng, building, place), _attitude(rng, place)
+        moving = people_mesh(_with_company(rng, building, T_world_base), float(rng.uniform(0, 600)), own_body)
         start = T_world_base @ T_base_lidar
         velocity, yaw_rate = _motion(rng, T_world_base)
 
-        def pose(times: npt.NDArray[np.float64]) -> Transform:
+        def pose(times: Float64) -> Transform:
             return moving_pose(start, velocity, yaw_rate, times)  # noqa: B023
 
-        result = sweep(lidar, [still, people], pose, rng, Noise.random(rng))
+        result = sweep(lidar, [still, Scene(moving)], pose, rng, Noise.random(rng))
+        crammed = float((result.range > 0.15).mean()) < 0.45  # inside or right before something
+        if crammed and attempt < 3 * count:
+            continue
         yield result.scan, result.label, T_base_lidar
+        made += 1
+        if made == count:
+            return
 
 
 def perturbed(rng: Rng, lidar: Lidar) -> Lidar:
@@ -80,9 +91,7 @@ def rotation(roll: float, pitch: float, yaw: float) -> Transform:
     return T
 
 
-def moving_pose(
-    start: Transform, velocity: npt.NDArray[np.float64], yaw_rate: float, times: npt.NDArray[np.float64]
-) -> Transform:
+def moving_pose(start: Transform, velocity: Float64, yaw_rate: float, times: Float64) -> Transform:
     """(W, 4, 4) poses of a sensor that keeps its velocity (world frame) and turns about the vertical."""
     turn = np.zeros((len(times), 3, 3))
     c, s = np.cos(yaw_rate * times), np.sin(yaw_rate * times)
@@ -93,35 +102,88 @@ def moving_pose(
     return poses
 
 
-def _mount(rng: Rng, building: Building, place: npt.NDArray[np.float64]) -> Transform:
-    """Where the lidar sits: mostly 0.5 to 1.2 m high and upright; at times tilted or upside down."""
-    height = float(rng.uniform(0.5, 1.2)) if rng.random() < 0.65 else float(rng.uniform(0.3, 2.1))
-    room = next(r for r in building.plan.rooms if _inside(r.inner, place))
-    height = min(height, room.height - 0.25)
+def _stand(rng: Rng, building: Building) -> tuple[Transform, Transform, Shape]:
+    """T_world_base, T_base_lidar and what of the robot itself the lidar may see.
+
+    Two thirds are wheeled robots, one sixth lidars on a table, one sixth carried or on a tripod.
+    """
+    kind, body = rng.random(), Shape()
+    lean = rng.normal(0, 1.2, 2).clip(-5, 5)
+    yaw = float(rng.uniform(-np.pi, np.pi))
+    if kind < 1 / 6 and building.tops:
+        top = building.tops[int(rng.integers(len(building.tops)))]
+        along, across = (float(rng.uniform(-v, v)) for v in top.half)
+        c, s = np.cos(top.yaw), np.sin(top.yaw)
+        x, y = top.x + c * along - s * across, top.y + s * along + c * across
+        height = top.z + float(rng.uniform(0.06, 0.4))
+        lean = rng.normal(0, 0.7, 2)
+    else:
+        x, y = building.free_places(rng, 1)[0]
+        if kind < 5 / 6:
+            height = float(rng.uniform(0.5, 1.2)) if rng.random() < 0.7 else float(rng.uniform(0.3, 1.6))
+            if rng.random() < 0.35:
+                body = _robot(rng, height)
+        else:
+            height = float(rng.uniform(0.9, 2.2))
+            if rng.random() < 0.6:
+                lean = rng.uniform(-15, 15, 2)
+    room = building.room_at(float(x), float(y))
+    height = min(height, (room.height if room else 2.3) - 0.25)
+    T_base_lidar = _mount(rng)
+    T_base_lidar[2, 3] = height
+    T_world_base = rotation(float(np.radians(lean[0])), float(np.radians(lean[1])), yaw)
+    T_world_base[:2, 3] = x, y
+    placed = Shape()
+    placed.put(body, (float(x), float(y), 0.0), yaw)
+    return T_world_base, T_base_lidar, placed
+
+
+def _mount(rng: Rng) -> Transform:
+    """How the lidar is screwed on, as its calibration knows: mostly upright; at times tilted or upside down."""
     roll = pitch = 0.0
     kind = rng.random()
     if kind < 0.2:
         roll, pitch = (float(v) for v in np.radians(rng.uniform(-20, 20, 2)))
     elif kind < 0.25:
         roll = np.pi
-    T = rotation(roll, pitch, float(rng.uniform(-np.pi, np.pi)) if rng.random() < 0.3 else 0.0)
-    T[2, 3] = height
-    return T
+    return rotation(roll, pitch, float(rng.uniform(-np.pi, np.pi)) if rng.random() < 0.3 else 0.0)
 
 
-def _inside(rect: tuple[float, float, float, float], place: npt.NDArray[np.float64]) -> bool:
-    return bool(rect[0] <= place[0] <= rect[2] and rect[1] <= place[1] <= rect[3])
+def _robot(rng: Rng, height: float) -> Shape:
+    """A robot's own deck, posts and antennas as its lidar sees them."""
+    shape, body = Shape(), m.one_of(rng, m.metal, m.lacquer)
+    deck = height - float(rng.uniform(0.06, 0.35))
+    if deck > 0.1:
+        ahead, behind, wide = (float(v) for v in rng.uniform(0.1, 0.4, 3))
+        shape.slab((-behind, -wide, 0.05), (ahead, wide, deck), "clutter", body)
+    for _ in range(int(rng.integers(0, 4))):
+        angle, away = float(rng.uniform(0, 2 * np.pi)), float(rng.uniform(0.12, 0.35))
+        x, y = away * np.cos(angle), away * np.sin(angle)
+        shape.tube(
+            (x, y, 0.1),
+            (x, y, height + float(rng.uniform(-0.1, 0.4))),
+            float(rng.uniform(0.005, 0.03)),
+            "clutter",
+            body,
+        )
+    return shape
 
 
-def _attitude(rng: Rng, place: npt.NDArray[np.float64]) -> Transform:
-    """Where the robot stands and how it leans: within 5 degrees, one in eight up to 15."""
-    lean = rng.normal(0, 1.2, 2).clip(-5, 5) if rng.random() < 0.88 else rng.uniform(-15, 15, 2)
-    T = rotation(float(np.radians(lean[0])), float(np.radians(lean[1])), float(rng.uniform(-np.pi, np.pi)))
-    T[:2, 3] = place
-    return T
+def _with_company(rng: Rng, building: Building, T_world_base: Transform) -> list[Person]:
+    """The people of the building, and often somebody near the sensor: who carries it, or looks at the robot."""
+    people = list(building.people)
+    x, y = T_world_base[:2, 3]
+    for _ in range(int(rng.choice([0, 1, 2, 4], p=[0.6, 0.25, 0.1, 0.05]))):
+        angle, away = float(rng.uniform(0, 2 * np.pi)), float(rng.uniform(0.5, 3.0))
+        at = (float(x + away * np.cos(angle)), float(y + away * np.sin(angle)))
+        room = building.room_at(*at)
+        if room and building.clear(np.array([at]), 0.1)[0]:
+            pose = str(rng.choice(["stand", "sit"], p=[0.8, 0.2]))
+            people.append(Person(int(rng.integers(1 << 30)), pose, at, at, float(rng.uniform(0, 2 * np.pi))))
+    return people
 
 
-def _motion(rng: Rng, T_world_base: Transform) -> tuple[npt.NDArray[np.float64], float]:
+def _motion(rng: Rng, T_world_base: Transform) -> tuple[Float64, float]:
     """Velocity along the base's x, and yaw rate; a third stands still."""
     if rng.random() < 0.33:
         return np.zeros(3), 0.0

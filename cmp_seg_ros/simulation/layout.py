@@ -1,6 +1,7 @@
 """Floor plans: rectangular rooms that share walls, and the openings between them."""
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 
@@ -20,6 +21,7 @@ class Opening:
         kind: door, passage, window or glass (a window into another room).
         depth: metres of wall to go through.
         owner: whether this side carries the leaf, the frame and the pane (the other side has only the hole).
+        outer: whether it leads outside.
     """
 
     low: float
@@ -29,6 +31,7 @@ class Opening:
     kind: str
     depth: float
     owner: bool = True
+    outer: bool = False
 
 
 @dataclass
@@ -128,7 +131,7 @@ def _corridor_plan(rng: Rng, length: float, depth: float) -> list[tuple[Rect, st
         largest = float(rng.uniform(4, 11))
         for start, end in stretches:
             cuts = _cut(rng, start, end, 2.3, largest)
-            cells += [((a, low, b, high), "") for a, b in zip(cuts[:-1], cuts[1:], strict=True)]
+            cells += [((a, low, b, high), "") for a, b in pairwise(cuts)]
     return cells
 
 
@@ -149,13 +152,11 @@ def _cells(rng: Rng, kind: str) -> list[tuple[Rect, str]]:
             cells += [((x, y + d, a, b + d), k) for (x, y, a, b), k in _corridor_plan(rng, w, deep + 2.5)]
         else:
             cuts = _cut(rng, 0, w, 2.5, 8)
-            cells += [((a, d, b, d + deep), "") for a, b in zip(cuts[:-1], cuts[1:], strict=True)]
+            cells += [((a, d, b, d + deep), "") for a, b in pairwise(cuts)]
     if rng.random() < 0.5:
         wide = float(rng.uniform(2.0, 6))
         cuts = _cut(rng, 0, d, 2.5, 8)
-        cells += [
-            ((-wide, a, 0, b), str(rng.choice(["", "corridor"]))) for a, b in zip(cuts[:-1], cuts[1:], strict=True)
-        ]
+        cells += [((-wide, a, 0, b), str(rng.choice(["", "corridor"]))) for a, b in pairwise(cuts)]
     return cells
 
 
@@ -200,7 +201,7 @@ def _connect(rng: Rng, plan: Plan) -> None:
         for j in range(i + 1, len(rooms))
         if (found := _shared(rooms[i].cell, rooms[j].cell)) and found[3] - found[2] > plan.thickness + 1.0
     ]
-    rng.shuffle(walls)  # type: ignore[arg-type]
+    rng.shuffle(walls)
     walls.sort(key=lambda w: "corridor" not in (rooms[w[0]].kind, rooms[w[1]].kind))
     group = list(range(len(rooms)))
     glassy = rng.random() < 0.25
@@ -315,7 +316,7 @@ def _windows(rng: Rng, plan: Plan) -> None:
             width = float(rng.uniform(1.2, 2.4)) if ribbon or front else float(rng.uniform(0.6, 1.8))
             width = min(width, high - 0.15 - at)
             if width > 0.4 and room.free_span(side, at, at + width):
-                room.openings[side].append(Opening(at, at + width, sill, top, "window", plan.thickness))
+                room.openings[side].append(Opening(at, at + width, sill, top, "window", plan.thickness, outer=True))
             at += width + (float(rng.uniform(0.08, 0.2)) if ribbon or front else float(rng.uniform(0.3, 2.5)))
     if rng.random() < 0.5:  # an entrance
         i, side, low, high = plan.outside[int(rng.integers(len(plan.outside)))]
@@ -324,7 +325,9 @@ def _windows(rng: Rng, plan: Plan) -> None:
             at = float(rng.uniform(low + 0.1, high - width - 0.1))
             if plan.rooms[i].free_span(side, at, at + width):
                 top = min(2.15, plan.rooms[i].height - 0.1)
-                plan.rooms[i].openings[side].append(Opening(at, at + width, 0.0, top, "door", plan.thickness))
+                plan.rooms[i].openings[side].append(
+                    Opening(at, at + width, 0.0, top, "door", plan.thickness, outer=True)
+                )
 
 
 def make_plan(rng: Rng) -> Plan:

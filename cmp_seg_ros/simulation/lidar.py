@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from cmp_seg_ros import resources
 from cmp_seg_ros.errors import UserError
-from cmp_seg_ros.scan import UNLABELLED, Bool, Float32, Scan, UInt8
+from cmp_seg_ros.scan import UNLABELLED, Float32, Scan, UInt8
 from cmp_seg_ros.simulation.raycast import Hits, Scene, cast_all, rows_of
 
 FOLDER = "config/sensors"
@@ -78,30 +78,42 @@ class Lidar(BaseModel):
         return self.beams, self.columns
 
     @cached_property
-    def column_times(self) -> npt.NDArray[np.float64]:
-        """(W,) seconds from the start of the sweep."""
-        return np.arange(self.columns) / (self.columns * self.rate)
+    def firing(self) -> npt.NDArray[np.int64]:
+        """(H, W) number of the firing that fills each pixel.
+
+        Ouster's driver shifts each row by its beam's azimuth, so that a column of the image looks one way; elsewhere a
+        column is one firing.
+        """
+        firing = np.tile(np.arange(self.columns), (self.beams, 1))
+        if self.layout == "ouster":
+            shift = np.round(np.array(self.azimuths) * self.columns / 360).astype(np.int64)
+            firing = (firing - shift[:, None] * (1 if self.clockwise else -1)) % self.columns
+        return firing
 
     @cached_property
-    def _column_angles(self) -> npt.NDArray[np.float64]:
-        """(W,) azimuth of the rotor; the sweep begins behind the sensor."""
-        turn = 2 * np.pi * np.arange(self.columns) / self.columns
-        return np.pi - turn if self.clockwise else turn - np.pi
+    def times(self) -> Float32:
+        """(H, W) seconds from the start of the sweep."""
+        return (self.firing / (self.columns * self.rate)).astype(np.float32)
 
     @cached_property
     def directions(self) -> Float32:
         """(H, W, 3) unit directions in the lidar's frame."""
         altitude = np.radians(self.altitudes)[:, None]
-        azimuth = self._column_angles[None] - np.radians(self.azimuths)[:, None]
+        azimuth = self._rotor - np.radians(self.azimuths)[:, None]
         parts = np.cos(altitude) * np.cos(azimuth), np.cos(altitude) * np.sin(azimuth), np.sin(altitude) + 0 * azimuth
         return np.stack(parts, axis=2).astype(np.float32)
 
     @cached_property
     def offsets(self) -> Float32:
-        """(W, 3) where the beams of a column begin, in the lidar's frame."""
-        angle = self._column_angles
-        ring = np.stack([np.cos(angle), np.sin(angle), 0 * angle], axis=1)
+        """(H, W, 3) where the beams begin, in the lidar's frame."""
+        ring = np.stack([np.cos(self._rotor), np.sin(self._rotor), 0 * self._rotor], axis=2)
         return (self.beam_offset * ring).astype(np.float32)
+
+    @property
+    def _rotor(self) -> npt.NDArray[np.float64]:
+        """(H, W) azimuth of the rotor; the sweep begins behind the sensor."""
+        turn = 2 * np.pi * self.firing / self.columns
+        return np.pi - turn if self.clockwise else turn - np.pi
 
 
 def sensor_names() -> list[str]:
@@ -163,7 +175,7 @@ def sweep(
     scenes: list[Scene],
     T_world_lidar: Callable[[npt.NDArray[np.float64]], Transform],
     rng: Rng,
-    noise: Noise = Noise(),  # noqa: B008
+    noise: Noise = Noise(),
     stamp: int = 0,
     frame_id: str = "lidar",
 ) -> Sweep:
@@ -179,13 +191,12 @@ def sweep(
         frame_id: of the scan.
     """
     height, width = lidar.shape
-    poses = T_world_lidar(lidar.column_times)
-    turn, place = poses[:, :3, :3].astype(np.float32), poses[:, :3, 3].astype(np.float32)
-    directions = np.einsum("wij,hwj->hwi", turn, lidar.directions).reshape(-1, 3)
-    origins = np.einsum("wij,wj->wi", turn, lidar.offsets) + place
-    origins = np.broadcast_to(origins, (height, width, 3)).reshape(-1, 3)
+    poses = T_world_lidar(np.arange(width) / (width * lidar.rate)).astype(np.float32)[lidar.firing]  # (H, W, 4, 4)
+    turn, place = poses[..., :3, :3], poses[..., :3, 3]
+    directions = (turn @ lidar.directions[..., None])[..., 0].reshape(-1, 3)
+    origins = ((turn @ lidar.offsets[..., None])[..., 0] + place).reshape(-1, 3)
 
-    hits = through_glass(scenes, origins, directions, rng)
+    hits = reflected(scenes, origins, directions, through_glass(scenes, origins, directions, rng))
     cosine = np.abs((hits.normal * directions).sum(axis=1))
     brightness = hits.reflectivity * (1 - 0.7 * hits.gloss) * cosine
     distance, label = hits.distance.copy(), hits.label.copy()
@@ -207,13 +218,13 @@ def sweep(
 
     distance = np.where(returned, distance, 0).astype(np.float32)
     local = lidar.directions.reshape(-1, 3) * distance[:, None]
-    local += np.broadcast_to(lidar.offsets, (height, width, 3)).reshape(-1, 3)
+    local += lidar.offsets.reshape(-1, 3)
     local[~returned] = 0
     intensity = _intensity(lidar, brightness, distance, noise, rng)
     scan = Scan(
         local,
         np.where(returned, intensity, 0),
-        np.tile(lidar.column_times, height),
+        lidar.times.ravel(),
         stamp,
         frame_id,
         lidar.shape,
@@ -248,11 +259,25 @@ def through_glass(scenes: list[Scene], origins: Float32, directions: Float32, rn
     return hits
 
 
+def reflected(scenes: list[Scene], origins: Float32, directions: Float32, hits: Hits) -> Hits:
+    """Replace hits on mirrors by what the mirror shows: a ghost behind it, to which no class is true (255)."""
+    rows = np.flatnonzero(hits.gloss > 0.95).astype(np.int32)
+    if len(rows):
+        normal, before = hits.normal[rows], hits.distance[rows]
+        onward = directions[rows] - 2 * (directions[rows] * normal).sum(axis=1, keepdims=True) * normal
+        ghosts = cast_all(scenes, origins[rows] + before[:, None] * directions[rows] + 0.005 * onward, onward)
+        ghosts.distance[:] += before
+        ghosts.label[:] = UNLABELLED
+        # incidence is measured against the ray as it left the sensor
+        ghosts.normal[:] -= 2 * (ghosts.normal * normal).sum(axis=1, keepdims=True) * normal
+        hits.replace(rows, ghosts)
+    return hits
+
+
 def _detection(lidar: Lidar, brightness: Float32, distance: Float32) -> Float32:
     """(N,) probability that the pulse comes back: received power falls with the square of the range."""
-    with np.errstate(divide="ignore"):
-        power = (brightness / 0.1) * (lidar.reach / np.maximum(distance, 0.1)) ** 2
-    return power / (1 + power)
+    power = (brightness / 0.1) * (lidar.reach / np.clip(distance, 0.1, 1e4)) ** 2
+    return np.asarray(power / (1 + power), dtype=np.float32)
 
 
 def _mixed_pixels(
@@ -274,10 +299,7 @@ def _mixed_pixels(
 
 def _intensity(lidar: Lidar, brightness: Float32, distance: Float32, noise: Noise, rng: Rng) -> Float32:
     """(N,) in the sensor's scale. The optics are out of focus near by, so the signal levels off under 2 m."""
-    if lidar.intensity == "signal":
-        value = brightness * 4 / (distance**2 + 2.0)
-    else:
-        value = brightness**0.8
+    value = brightness * 4 / (distance**2 + 2.0) if lidar.intensity == "signal" else brightness**0.8
     value = value * lidar.intensity_scale * noise.intensity_scale
     value = value * (1 + 0.1 * rng.standard_normal(len(value), dtype=np.float32)) + rng.uniform(0, 2, len(value))
     top = 65535 if lidar.intensity == "signal" else 255

@@ -90,5 +90,11 @@ def furniture(rng: Rng) -> Material:
     return wood(rng) if rng.random() < 0.55 else lacquer(rng)
 
 
+def glass(rng: Rng) -> Material:
+    """A pane, from freshly washed to tinted or frosted."""
+    passing = float(rng.uniform(0.75, 0.97)) if rng.random() < 0.85 else float(rng.uniform(0.2, 0.6))
+    return Material(GLASS.color, float(rng.uniform(0.03, 0.15)), gloss=0.5, transmission=passing, texture="glass")
+
+
 def one_of(rng: Rng, *families: Callable[[Rng], Material]) -> Material:
     return families[int(rng.integers(len(families)))](rng)

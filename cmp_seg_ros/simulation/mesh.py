@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -14,13 +14,13 @@ Int32 = npt.NDArray[np.int32]
 Point = Sequence[float] | npt.NDArray[np.floating]
 
 
-@lru_cache(maxsize=1)
+@cache
 def indoor() -> LabelSpace:
     """The label space of every simulated triangle."""
     return LabelSpace.load("indoor")
 
 
-@lru_cache(maxsize=None)
+@cache
 def class_id(name: str) -> int:
     """Id of the class `name` in the label space `indoor`."""
     space = indoor()
@@ -76,14 +76,14 @@ _CUBE_FACES = np.array(
 CUBE = _CUBE_CORNERS[_CUBE_FACES]  # (12, 3, 3), side 1, centred
 
 
-@lru_cache(maxsize=None)
+@cache
 def _circle(sides: int) -> Float32:
     """(sides + 1, 2) unit circle, closed."""
     angle = np.linspace(0, 2 * np.pi, sides + 1)
     return np.stack([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _sphere(sides: int) -> Float32:
     """(T, 3, 3) unit sphere of latitude rings."""
     rings = max(3, sides // 2)
@@ -114,9 +114,13 @@ def rotation_z(yaw: float) -> npt.NDArray[np.float32]:
 
 
 class Shape:
-    """Collects primitives; `finish` makes the mesh. Every method takes a class name and a material."""
+    """Collects primitives; `finish` makes the mesh. Every method takes a class name and a material.
+
+    `surface` is (width, depth, height) of a free top on which something may stand, if there is one.
+    """
 
     def __init__(self) -> None:
+        self.surface: tuple[float, float, float] | None = None
         self._triangles: list[Float32] = []
         self._labels: list[UInt8] = []
         self._materials: list[Int32] = []

@@ -98,9 +98,11 @@ def body(seed: int, pose: str, stride: float) -> Shape:
     return shape
 
 
-def people_mesh(people: list[Person], time: float) -> Mesh:
-    """Everybody at `time` (seconds)."""
+def people_mesh(people: list[Person], time: float, more: Shape | None = None) -> Mesh:
+    """Everybody at `time` (seconds), and whatever else moves."""
     shape = Shape()
+    if more:
+        shape.put(more, (0, 0, 0))
     for person in people:
         position, yaw, stride = person.at(time)
         shape.put(body(person.seed, person.pose, stride), position, yaw)

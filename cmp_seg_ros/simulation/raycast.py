@@ -45,7 +45,7 @@ class Hits:
 
 
 class Scene:
-    """A mesh ready to be cast against. A second mesh of what moves (`moving`) is cast beside it and may be exchanged."""
+    """A mesh ready to be cast against."""
 
     def __init__(self, mesh: Mesh) -> None:
         self.mesh = mesh
