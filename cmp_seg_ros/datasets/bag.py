@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -138,14 +139,10 @@ class Reader(BaseReader):
     def __init__(self, path: Path, topic: str = "") -> None:
         super().__init__(path, topic)
         self.bag = Bag(path)
-        self.packets: BaseReader | None = None
-        types = {info.type for info in self.bag.topics.values()}
-        if not topic and POINT_CLOUD2 not in types and types & set(ouster.PACKET_TYPES):
-            self.packets = ouster.Reader(path)
-            self.problems = self.packets.problems
-        else:
-            self.topic = choose_topic(self.bag, topic)
-            self.problems = self.bag.problems
+        self.problems = self.bag.problems
+        self.topic = choose_topic(self.bag, topic)
+        self.packets = self.bag.topics[self.topic].type != POINT_CLOUD2
+        if not self.packets:
             self.count = self.bag.topics[self.topic].size
 
     @classmethod
@@ -156,7 +153,7 @@ class Reader(BaseReader):
 
     def __iter__(self) -> Iterator[Sample]:
         if self.packets:
-            yield from self.packets
+            yield from ouster.samples_of_bag(self.bag, self.topic)
             return
         before = 0
         for index, (_, _, message) in enumerate(self.bag.messages([self.topic])):
@@ -185,8 +182,8 @@ class Reader(BaseReader):
 def choose_topic(bag: Bag, topic: str = "") -> str:
     """The topic of clouds that is asked for, or the only one. Raises UserError with the topics that would do."""
     clouds = [name for name, info in bag.topics.items() if info.type == POINT_CLOUD2 and info.size]
-    with_points = [name for name in clouds if _has_points(bag.first(name))]
-    would_do = ", ".join(f"{name} ({bag.topics[name].size} clouds)" for name in with_points)
+    with_points = [name for name in clouds if _has_points(bag.first(name))] or ouster.lidar_topics(bag.topics)
+    would_do = ", ".join(f"{name} ({bag.topics[name].size} messages)" for name in with_points)
     if topic:
         topic = f"/{topic.strip('/')}"
         if topic in with_points:
@@ -234,7 +231,7 @@ class _open:
 
     def __enter__(self) -> "AnyReader":
         from rosbags.highlevel import AnyReader
-        from rosbags.typesys import Stores, get_typestore
+        from rosbags.typesys import Stores
 
         path = self.path
         if path.is_dir():
@@ -245,7 +242,7 @@ class _open:
             path = Path(self.folder.name) / f"bag{suffix}"
             path.symlink_to(self.path.resolve())
         try:
-            self.reader = AnyReader([path], default_typestore=get_typestore(Stores.ROS2_HUMBLE))
+            self.reader = AnyReader([path], default_typestore=_typestore(Stores.ROS2_HUMBLE))
             self.reader.open()
         except Exception as error:  # whatever damaged bytes make of the library
             self._remove()
@@ -271,11 +268,22 @@ def _storage_files(path: Path) -> list[Path]:
 
 def _deserialize(data: bytes, msgtype: str, path: Path) -> Any:
     """A message without the definitions of its bag: those of ROS are taken."""
-    from rosbags.typesys import Stores, get_typestore
+    from rosbags.typesys import Stores
 
     if any(recovery.storage(file) == recovery.ROS1 for file in _storage_files(path)):
-        return get_typestore(Stores.ROS1_NOETIC).deserialize_ros1(data, msgtype)
-    return get_typestore(Stores.ROS2_HUMBLE).deserialize_cdr(data, msgtype)
+        return _typestore(Stores.ROS1_NOETIC).deserialize_ros1(data, msgtype)
+    return _typestore(Stores.ROS2_HUMBLE).deserialize_cdr(data, msgtype)
+
+
+@cache
+def _typestore(store: Any) -> Any:
+    """The messages of a distribution of ROS, and Ouster's packets."""
+    from rosbags.typesys import get_types_from_msg, get_typestore
+
+    types = get_typestore(store)
+    for name in ouster.PACKET_TYPES:
+        types.register(get_types_from_msg("uint8[] buf", name))
+    return types
 
 
 def _line(error: Exception) -> str:

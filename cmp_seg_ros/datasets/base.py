@@ -94,6 +94,8 @@ def sample(
     number: int, key: str, columns: Mapping[str, Array], shape: tuple[int, int], stamp: int = 0, frame_id: str = "lidar"
 ) -> Sample:
     """A sample from (N,) columns, among them x, y, z. Raises UserError."""
+    if 0 in shape:
+        raise UserError("it holds no points; record it again")
     fields = {
         name: values if values.dtype in point_cloud2.DATATYPES else values.astype(np.float64)
         for name, values in ((name, values.astype(values.dtype.newbyteorder("="))) for name, values in columns.items())

@@ -1,18 +1,19 @@
 """Raw packets of Ouster sensors: .pcap with its .json, .osf, and bags of packets, decoded by ouster-sdk."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from cmp_seg_ros.datasets.base import Problems, Sample, head, sample
 from cmp_seg_ros.datasets.base import Reader as BaseReader
-from cmp_seg_ros.datasets.base import Sample, head, sample
 from cmp_seg_ros.errors import UserError
 
 PCAP = (b"\xd4\xc3\xb2\xa1", b"\xa1\xb2\xc3\xd4", b"\x4d\x3c\xb2\xa1", b"\xa1\xb2\x3c\x4d", b"\n\r\r\n")
 OSF = b"OSF$"  # file identifier at byte 8
 PACKET_TYPES = ("ouster_ros/msg/PacketMsg", "ouster_sensor_msgs/msg/PacketMsg")  # in bags
+METADATA_TYPE = "std_msgs/msg/String"
 # ouster-sdk 1.0 asks for an old rosbags, which it needs for nothing that is used here.
 INSTALL = 'pip install --no-deps "ouster-sdk>=1.0"'
 
@@ -29,32 +30,85 @@ class Reader(BaseReader):
         return start.startswith(PCAP) or start[8:12] == OSF or (path.suffix == ".osf" and path.is_file())
 
     def __iter__(self) -> Iterator[Sample]:
+        return _samples(self.path, self._frames(), self.problems)
+
+    def _frames(self) -> Iterator[Any]:
         try:
             from ouster.sdk import open_source
         except ImportError as error:
-            raise UserError(f"{self.path} holds Ouster packets, which need ouster-sdk: {INSTALL}") from error
-        index = 0
-        try:
-            for frames in open_source(str(self.path)):
-                for frame in frames:
-                    if frame is not None:
-                        yield _sample(index, frame)
-                        index += 1
-        except UserError:
-            raise
-        except Exception as error:  # ouster-sdk raises many kinds for what it cannot read
-            why = str(error).splitlines()[-1].removeprefix("more details: ") if str(error) else type(error).__name__
-            if index == 0:
-                raise UserError(
-                    f"{self.path} cannot be read by ouster-sdk: {why} (a .pcap needs the sensor's metadata, a .json "
-                    "whose name begins alike, beside it)"
-                ) from error
-            self.problems.add(f"{self.path} is damaged or cut short after {index} scans: {why}")
-        if index == 0:
-            raise UserError(f"{self.path} holds no whole scan of an Ouster sensor; record it again")
+            raise _missing_sdk(self.path) from error
+        for frames in open_source(str(self.path)):
+            yield from frames
 
 
-def _sample(index: int, frame: Any) -> Sample:
+def lidar_topics(topics: Mapping[str, Any]) -> list[str]:
+    """Topics of packets with points, among topics whose values have a `type`."""
+    return [name for name, info in topics.items() if info.type in PACKET_TYPES and "lidar" in name.rpartition("/")[2]]
+
+
+def samples_of_bag(bag: Any, topic: str) -> Iterator[Sample]:
+    """The scans in a bag's packets on `topic` (a `datasets.bag.Bag`). Raises UserError."""
+    return _samples(bag.path, _frames_of_bag(bag, topic), bag.problems)
+
+
+def _frames_of_bag(bag: Any, topic: str) -> Iterator[Any]:
+    # Not ouster-sdk's own reader of bags, which replaces parts of rosbags for the whole process.
+    try:
+        from ouster.sdk.core import FrameBatcher, LidarFrame, LidarPacket, PacketFormat, SensorInfo
+    except ImportError as error:
+        raise _missing_sdk(bag.path) from error
+    metadata_topic = f"{topic.rpartition('/')[0]}/metadata"
+    metadata = bag.first(metadata_topic) if metadata_topic in bag.topics else None
+    if metadata is None:
+        raise UserError(f"bag {bag.path} has packets on {topic} but nothing on {metadata_topic}; record that topic too")
+    info = SensorInfo(metadata.data)
+    layout = PacketFormat(info)
+    batcher, frame, pending = FrameBatcher(info), LidarFrame(info), 0
+    for _, time, message in bag.messages([topic]):
+        if len(message.buf) < layout.lidar_packet_size:
+            bag.problems.add(
+                f"bag {bag.path} has packets of {len(message.buf)} bytes on {topic}, the metadata says "
+                f"{layout.lidar_packet_size}; is {metadata_topic} of the same sensor?",
+                "packet",
+            )
+            continue
+        packet = LidarPacket(layout)
+        packet.buf[:] = message.buf[: layout.lidar_packet_size]  # old drivers wrote one byte more
+        packet.host_timestamp = time
+        pending += 1
+        if batcher.batch(packet, frame):
+            yield frame
+            frame, pending = LidarFrame(info), 0
+    if pending:
+        yield frame
+
+
+def _samples(path: Path, frames: Iterator[Any], problems: Problems) -> Iterator[Sample]:
+    number = 0
+    try:
+        for frame in frames:
+            if frame is not None:
+                yield _sample(number, frame)
+                number += 1
+    except UserError:
+        raise
+    except Exception as error:  # ouster-sdk raises many kinds for what it cannot read
+        why = str(error).splitlines()[-1].removeprefix("more details: ") if str(error) else type(error).__name__
+        if number == 0:
+            raise UserError(
+                f"{path} cannot be read by ouster-sdk: {why} (a .pcap needs the sensor's metadata, a .json whose name "
+                "begins alike, beside it)"
+            ) from error
+        problems.add(f"{path} is damaged or cut short after {number} scans: {why}")
+    if number == 0:
+        raise UserError(f"{path} holds no whole scan of an Ouster sensor; record it again")
+
+
+def _missing_sdk(path: Path) -> UserError:
+    return UserError(f"{path} holds Ouster packets, which need ouster-sdk: {INSTALL}")
+
+
+def _sample(number: int, frame: Any) -> Sample:
     from ouster.sdk.core import XYZLut, destagger
 
     info = frame.sensor_info
@@ -74,4 +128,4 @@ def _sample(index: int, frame: Any) -> Sample:
     columns["ring"] = np.repeat(np.arange(frame.h, dtype=np.uint16), frame.w)
     columns["ambient"] = image("NEAR_IR").astype(np.uint16)
     columns["range"] = image("RANGE").astype(np.uint32)
-    return sample(index, f"{index:06d}", columns, shape, start, "os_sensor")
+    return sample(number, f"{number:06d}", columns, shape, start, "os_sensor")

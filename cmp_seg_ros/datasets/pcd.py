@@ -123,7 +123,7 @@ def lzf_decompress(data: bytes, size: int) -> bytes:
         length += 2
         if start < 0:
             raise ValueError("a reference before the start")
-        chunk = out[start : start + length]
+        chunk = bytes(out[start : start + length])
         while len(chunk) < length:  # a run that repeats what it is writing
             chunk += chunk
         out += chunk[:length]

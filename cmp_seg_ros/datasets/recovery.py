@@ -51,6 +51,7 @@ def _sqlite(path: Path) -> Iterator[RawMessage]:
     for mode in ("mode=ro", "immutable=1"):
         connection = sqlite3.connect(f"file:{path.resolve().as_posix()}?{mode}", uri=True)
         try:
+            connection.execute("PRAGMA writable_schema=ON")  # else SQLite refuses a file that is shorter than it was
             topics = {row[0]: row[1:] for row in connection.execute("SELECT id, name, type FROM topics")}
         except sqlite3.Error:
             connection.close()

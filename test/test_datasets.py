@@ -1,0 +1,289 @@
+"""Readers of scans: what goes in comes out, and what is broken is said in one line."""
+
+import struct
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cmp_seg_ros.datasets import open_input
+from cmp_seg_ros.datasets.base import Sample
+from cmp_seg_ros.datasets.pcd import lzf_decompress
+from cmp_seg_ros.datasets.ply import write_labelled
+from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.label_space import LabelSpace
+from cmp_seg_ros.scan import Labels, Scan
+
+RNG = np.random.default_rng(0)
+XYZ = RNG.normal(size=(57, 3)).astype(np.float32)
+INTENSITY = RNG.uniform(0, 255, 57).astype(np.float32)
+
+
+def read(path: Path) -> Sample:
+    (sample,) = open_input(path)
+    return sample
+
+
+def pcd(encoding: str, fields: dict[str, np.ndarray], order: list[str], **header: str) -> bytes:
+    """A .pcd of `fields` in some order."""
+    kinds = {"f": "F", "i": "I", "u": "U"}
+    columns = {name: fields[name] for name in order}
+    count = len(next(iter(columns.values())))
+    lines = {
+        "VERSION": "0.7",
+        "FIELDS": " ".join(order),
+        "SIZE": " ".join(str(values.dtype.itemsize) for values in columns.values()),
+        "TYPE": " ".join(kinds[values.dtype.kind] for values in columns.values()),
+        "COUNT": " ".join("1" for _ in columns),
+        "WIDTH": str(count),
+        "HEIGHT": "1",
+        "VIEWPOINT": "0 0 0 1 0 0 0",
+        "POINTS": str(count),
+        "DATA": encoding,
+        **header,
+    }
+    text = "# .PCD v0.7 - Point Cloud Data file format\n" + "".join(f"{k} {v}\n" for k, v in lines.items())
+    table = np.zeros(count, [(name, values.dtype) for name, values in columns.items()])
+    for name, values in columns.items():
+        table[name] = values
+    if encoding == "ascii":
+        body = "".join(" ".join(repr(value.item()) for value in row) + "\n" for row in table).encode()
+    elif encoding == "binary":
+        body = table.tobytes()
+    else:
+        plain = b"".join(np.ascontiguousarray(values).tobytes() for values in columns.values())
+        packed = lzf_literals(plain)
+        body = struct.pack("<II", len(packed), len(plain)) + packed
+    return text.encode() + body
+
+
+def lzf_literals(data: bytes) -> bytes:
+    """LZF that compresses nothing."""
+    return b"".join(bytes([len(data[i : i + 32]) - 1]) + data[i : i + 32] for i in range(0, len(data), 32))
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "binary", "binary_compressed"])
+@pytest.mark.parametrize("order", [["x", "y", "z"], ["intensity", "z", "ring", "x", "stamp", "y"]])
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_pcd(tmp_path: Path, encoding: str, order: list[str], kind: type) -> None:
+    fields = {axis: XYZ[:, i].astype(kind) for i, axis in enumerate("xyz")}
+    fields |= {"intensity": INTENSITY.astype(np.uint8), "ring": np.arange(57, dtype=np.uint16)}
+    fields["stamp"] = np.arange(57, dtype=np.int64)
+    (tmp_path / "scan.pcd").write_bytes(pcd(encoding, fields, order))
+    sample = read(tmp_path / "scan.pcd")
+    np.testing.assert_allclose(sample.scan.xyz, XYZ, rtol=1e-6)
+    assert sample.key == "scan"
+    if "intensity" in order:
+        np.testing.assert_array_equal(sample.scan.intensity, fields["intensity"])
+    else:
+        assert sample.scan.intensity is None
+    assert [field.name for field in sample.message.fields] == order
+
+
+def test_pcd_keeps_its_shape_and_takes_fields_of_several_values(tmp_path: Path) -> None:
+    table = np.zeros(6, [("x", "<f4"), ("normal", "<f4", 3), ("y", "<f4"), ("z", "<f4"), ("_", "u1"), ("_2", "u1")])
+    table["y"] = np.arange(6)
+    header = (
+        "VERSION .7\nFIELDS x normal y z _ _\nSIZE 4 4 4 4 1 1\nTYPE F F F F U U\nCOUNT 1 3 1 1 1 1\n"
+        "WIDTH 3\nHEIGHT 2\nPOINTS 6\nDATA binary\n"
+    )
+    (tmp_path / "organised").write_bytes(header.encode() + table.tobytes())
+    scan = read(tmp_path / "organised").scan
+    assert scan.shape == (2, 3)
+    np.testing.assert_array_equal(scan.xyz[:, 1], np.arange(6))
+
+
+def test_lzf_unpacks_references() -> None:
+    # "abcabcabcabc!": a literal run of 3, a reference 3 back of 9 (overlapping), a literal.
+    packed = bytes([2]) + b"abc" + bytes([7 << 5, 0, 2]) + bytes([0]) + b"!"
+    assert lzf_decompress(packed, 13) == b"abcabcabcabc!"
+    with pytest.raises(ValueError, match="before the start"):
+        lzf_decompress(bytes([1 << 5, 9]), 3)
+
+
+@given(st.binary(min_size=1, max_size=500))
+def test_lzf_round_trip_of_literals(data: bytes) -> None:
+    assert lzf_decompress(lzf_literals(data), len(data)) == data
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "binary_little_endian", "binary_big_endian"])
+def test_ply(tmp_path: Path, encoding: str) -> None:
+    order = ">" if "big" in encoding else "<"
+    table = np.zeros(
+        57, [("y", f"{order}f8"), ("x", f"{order}f4"), ("red", "u1"), ("z", f"{order}f4"), ("intensity", "u1")]
+    )
+    for i, axis in enumerate("xyz"):
+        table[axis] = XYZ[:, i]
+    table["intensity"] = INTENSITY
+    header = (
+        f"ply\r\nformat {encoding} 1.0\r\ncomment made by hand\r\nelement vertex 57\r\nproperty double y\r\n"
+        "property float x\r\nproperty uchar red\r\nproperty float32 z\r\nproperty uint8 intensity\r\n"
+        "element face 1\r\nproperty list uchar int vertex_indices\r\nend_header\r\n"
+    )
+    body = table.tobytes() + b"\x03" + bytes(12)
+    if encoding == "ascii":
+        body = "".join(" ".join(repr(v.item()) for v in row) + "\r\n" for row in table).encode() + b"3 0 1 2\r\n"
+    (tmp_path / "mesh.ply").write_bytes(header.encode() + body)
+    sample = read(tmp_path / "mesh.ply")
+    np.testing.assert_allclose(sample.scan.xyz, XYZ, rtol=1e-6)
+    np.testing.assert_array_equal(sample.scan.intensity, np.floor(INTENSITY))
+
+
+def test_labelled_ply_reads_back(tmp_path: Path) -> None:
+    space = LabelSpace.load("structural6")
+    labels = Labels((np.arange(57) % 7).astype(np.uint8), np.linspace(0, 1, 57, dtype=np.float32))
+    write_labelled(tmp_path / "a.ply", Scan(XYZ, INTENSITY), labels, space)
+    sample = read(tmp_path / "a.ply")
+    np.testing.assert_array_equal(sample.scan.xyz, XYZ)
+    np.testing.assert_array_equal(sample.scan.intensity, INTENSITY)
+    from cmp_seg_ros.ros.point_cloud2 import decode_labels
+
+    np.testing.assert_array_equal(decode_labels(sample.message).label, labels.label)
+    np.testing.assert_array_equal(decode_labels(sample.message).confidence, labels.confidence)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64, np.int16])
+def test_npy(tmp_path: Path, kind: type) -> None:
+    points = (100 * np.column_stack([XYZ, INTENSITY])).astype(kind)
+    np.save(tmp_path / "four.npy", points)
+    np.save(tmp_path / "three.npy", np.asfortranarray(points[:, :3]))
+    np.save(tmp_path / "image.npy", points[:56].reshape(7, 8, 4))
+    np.testing.assert_allclose(read(tmp_path / "four.npy").scan.xyz, points[:, :3].astype(np.float32))
+    np.testing.assert_allclose(read(tmp_path / "four.npy").scan.intensity, points[:, 3].astype(np.float32))
+    np.testing.assert_allclose(read(tmp_path / "three.npy").scan.xyz, points[:, :3].astype(np.float32))
+    assert read(tmp_path / "three.npy").scan.intensity is None
+    assert read(tmp_path / "image.npy").scan.shape == (7, 8)
+
+
+def test_npy_with_names(tmp_path: Path) -> None:
+    table = np.zeros((3, 4), [("intensity", "u2"), ("x", "f4"), ("y", "f4"), ("z", "f4")])
+    table["intensity"] = 7
+    np.save(tmp_path / "named.npy", table)
+    scan = read(tmp_path / "named.npy").scan
+    assert scan.shape == (3, 4)
+    assert (scan.intensity == 7).all()
+
+
+def test_kitti_bin(tmp_path: Path) -> None:
+    np.column_stack([XYZ, INTENSITY]).astype("<f4").tofile(tmp_path / "000001.bin")
+    scan = read(tmp_path / "000001.bin").scan
+    np.testing.assert_array_equal(scan.xyz, XYZ)
+    np.testing.assert_array_equal(scan.intensity, INTENSITY)
+
+
+def test_files_are_known_by_their_content(tmp_path: Path) -> None:
+    np.save(tmp_path / "points.npy", XYZ)
+    (tmp_path / "points.npy").rename(tmp_path / "points.dat")
+    assert len(read(tmp_path / "points.dat").scan) == 57
+
+
+def test_folder(tmp_path: Path) -> None:
+    for name, points in (("10.npy", XYZ[:10]), ("2.npy", XYZ[:2]), ("1.npy", XYZ[:1])):
+        np.save(tmp_path / name, points)
+    (tmp_path / "notes.txt").write_text("x")
+    (tmp_path / "3.bin").write_bytes(b"short")
+    reader = open_input(tmp_path)
+    samples = list(reader)
+    assert [(s.number, s.key, len(s.scan)) for s in samples] == [(0, "1", 1), (1, "2", 2), (3, "10", 10)]
+    assert len(reader.problems) == 1
+    assert "3.bin has 5 bytes" in next(iter(reader.problems))
+
+
+@pytest.mark.parametrize(
+    "name, content, says",
+    [
+        ("a.pcd", b"", "is empty"),
+        ("a.txt", b"hello", "not an input that is known"),
+        ("a.npy", b"\x93NUMPY\x01\x00", "not a whole .npy"),
+        ("a.bin", b"", "is empty"),
+        ("a.bin", bytes(30), "30 bytes"),
+        ("a.pcd", b"# .PCD v0.7\nFIELDS x y z\n", "no line DATA"),
+        ("a.pcd", b"# .PCD v0.7\nFIELDS x y z\nDATA ascii\n", "header"),
+        ("a.pcd", pcd("binary", {"x": XYZ[:, 0]}, ["x"]), "no field y, z"),
+        ("a.pcd", pcd("zip", {"x": XYZ[:, 0]}, ["x"]), "DATA zip"),
+        ("a.pcd", pcd("binary", dict(zip("xyz", XYZ.T, strict=True)), ["x", "y", "z"])[:-5], "cut short"),
+        ("a.pcd", pcd("binary_compressed", dict(zip("xyz", XYZ.T, strict=True)), ["x", "y", "z"])[:-5], "cut short"),
+        ("a.pcd", pcd("ascii", dict(zip("xyz", XYZ.T, strict=True)), ["x", "y", "z"])[:-30], "does not fit|cut short"),
+        ("a.pcd", pcd("binary", dict(zip("xyz", XYZ.T, strict=True)), ["x", "y", "z"], TYPE="F F Q"), "header"),
+        ("a.pcd", pcd("binary", dict(zip("xyz", XYZ[:0].T, strict=True)), ["x", "y", "z"]), "no points"),
+        ("a.ply", b"ply\nformat ascii 1.0\n", "no end_header"),
+        ("a.ply", b"ply\nformat ascii 1.0\nelement vertex 2\nproperty float x\nend_header\n1\n", "cut short"),
+        ("a.ply", b"ply\nformat zip 1.0\nelement vertex 2\nproperty float x\nend_header\n1\n", "header"),
+        ("a.ply", b"ply\nformat ascii 1.0\nelement vertex 1\nproperty float x\nend_header\none\n", "does not fit"),
+        ("a.pcap", b"\xd4\xc3\xb2\xa1" + bytes(60), "Ouster|ouster"),
+    ],
+)
+def test_broken_files_are_one_clear_error(tmp_path: Path, name: str, content: bytes, says: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=says) as error:
+        list(open_input(tmp_path / name))
+    assert name in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "array", [np.zeros(5), np.zeros((5, 7)), np.zeros((2, 3, 4, 4)), np.zeros((0, 3)), np.array(["a"])]
+)
+def test_arrays_of_another_shape_are_one_clear_error(tmp_path: Path, array: np.ndarray) -> None:
+    np.save(tmp_path / "a.npy", array)
+    with pytest.raises(UserError, match=r"shape|no points"):
+        list(open_input(tmp_path / "a.npy"))
+
+
+def test_what_does_not_exist(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="does not exist"):
+        open_input(tmp_path / "nothing.bag")
+    with pytest.raises(UserError, match="holds no input"):
+        open_input(tmp_path)
+
+
+def test_real_scans(shared_data: Path) -> None:
+    counts = {
+        "plycal": [26644, 26688, 26708, 26364],
+        "nebula_xt32/scan.pcd": [63021],
+        "nebula_vlp16/scan.pcd": [14831],
+    }
+    for name, expected in counts.items():
+        assert [len(sample.scan) for sample in open_input(shared_data / "real" / name)] == expected
+    vlp16 = read(shared_data / "real/nebula_vlp16/scan.pcd").scan
+    assert vlp16.intensity is not None
+    assert 0.0 <= vlp16.time.min() < vlp16.time.max() < 0.2
+
+
+@pytest.fixture
+def ouster(shared_data: Path) -> Path:
+    pytest.importorskip("ouster.sdk", reason="needs ouster-sdk")
+    return shared_data / "real/ouster"
+
+
+def test_ouster_pcap_and_bag(ouster: Path) -> None:
+    (pcap,) = open_input(ouster / "OS-1-64_1024x10_fw20.pcap")
+    assert pcap.scan.shape == (64, 1024)
+    ranges = np.linalg.norm(pcap.scan.xyz[pcap.scan.valid()], axis=1)
+    assert len(ranges) == 16749
+    assert np.median(ranges) == pytest.approx(2.1, abs=0.05)
+    assert pcap.scan.time.max() == pytest.approx(0.1, abs=0.001)
+    # Destaggered: each column of the image looks one way (within the beams' offsets), from left to right.
+    azimuth = np.unwrap(np.arctan2(*np.flip(pcap.scan.xyz[:, :2].astype(float), axis=1).T).reshape(64, 1024)[32])
+    assert np.corrcoef(azimuth[np.abs(azimuth) > 0], np.arange(1024)[np.abs(azimuth) > 0])[0, 1] < -0.9
+    (bag,) = open_input(ouster / "512x10_raw.bag")
+    assert bag.scan.shape == (128, 512)
+
+
+def test_ouster_without_its_sdk_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "ouster.sdk", None)
+    (tmp_path / "a.pcap").write_bytes(b"\xd4\xc3\xb2\xa1" + bytes(60))
+    with pytest.raises(UserError, match="pip install"):
+        list(open_input(tmp_path / "a.pcap"))
+
+
+def test_a_kind_that_gives_none_for_a_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A source without whole frames is an error, not silence."""
+    source = SimpleNamespace(open_source=lambda _: iter([[None]]))
+    monkeypatch.setitem(__import__("sys").modules, "ouster.sdk", source)
+    (tmp_path / "a.osf").write_bytes(b"1234567OSF$")
+    with pytest.raises(UserError, match="no whole scan"):
+        list(open_input(tmp_path / "a.osf"))

@@ -1,0 +1,256 @@
+"""Bags: every storage, topics that fit, bags cut short, and the labelled bag."""
+
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from rosbags.highlevel import AnyReader
+from rosbags.rosbag1 import Writer as Writer1
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin
+from rosbags.rosbag2 import Writer as Writer2
+from rosbags.typesys import Stores, get_typestore
+
+from cmp_seg_ros.datasets import open_input
+from cmp_seg_ros.datasets.bag import Bag
+from cmp_seg_ros.datasets.labelled_bag import LabelledBagWriter
+from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.label_space import LabelSpace
+from cmp_seg_ros.ros import point_cloud2
+from cmp_seg_ros.scan import Labels
+
+CLOUD = "sensor_msgs/msg/PointCloud2"
+SCANS = 20
+STORAGES = ["ros1", "sqlite3", "mcap"]
+SPACE = LabelSpace.load("structural6")
+
+
+def columns(number: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(number)
+    xyz = rng.normal(size=(400, 3)).astype(np.float32)
+    return {**dict(zip("xyz", xyz.T, strict=True)), "intensity": np.full(400, number, np.float32)}
+
+
+def write_bag(
+    path: Path, storage: str, topics: dict[str, list[dict[str, np.ndarray]]], stamps: list[int] | None = None, **options
+) -> Path:
+    """A bag of clouds; scan i is stamped 1000 + i seconds unless told otherwise."""
+    store = get_typestore(Stores.ROS1_NOETIC if storage == "ros1" else Stores.ROS2_JAZZY)
+    types = store.types
+    writer = (
+        Writer1(path)
+        if storage == "ros1"
+        else Writer2(path, version=9, storage_plugin=getattr(StoragePlugin, storage.upper()))
+    )
+    if storage == "ros1":
+        writer.set_compression(Writer1.CompressionFormat.LZ4)
+    elif "compression" in options:
+        writer.set_compression(options["compression"], CompressionFormat.ZSTD)
+    with writer:
+        connections = {topic: writer.add_connection(topic, CLOUD, typestore=store) for topic in topics}
+        for i in range(max(map(len, topics.values()))):
+            stamp = stamps[i] if stamps else (1000 + i) * 10**9
+            time = types["builtin_interfaces/msg/Time"](sec=stamp // 10**9, nanosec=stamp % 10**9)
+            sequence = {"seq": i} if storage == "ros1" else {}
+            header = types["std_msgs/msg/Header"](stamp=time, frame_id="lidar", **sequence)
+            for topic, clouds in topics.items():
+                if i < len(clouds):
+                    cloud = point_cloud2.encode(clouds[i], (1, len(next(iter(clouds[i].values())))))
+                    message = cloud.message(header, types[CLOUD], types["sensor_msgs/msg/PointField"])
+                    serialize = store.serialize_ros1 if storage == "ros1" else store.serialize_cdr
+                    writer.write(connections[topic], (2000 + i) * 10**9, serialize(message, CLOUD))
+    return path
+
+
+def scans(count: int = SCANS) -> list[dict[str, np.ndarray]]:
+    return [columns(i) for i in range(count)]
+
+
+def bag_path(folder: Path, storage: str) -> Path:
+    return folder / ("scans.bag" if storage == "ros1" else "scans")
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_every_storage_gives_the_same_scans(tmp_path: Path, storage: str) -> None:
+    path = write_bag(bag_path(tmp_path, storage), storage, {"/points": scans()})
+    reader = open_input(path)
+    samples = list(reader)
+    assert reader.count == SCANS and not reader.problems
+    assert [sample.key for sample in samples] == [f"{i:06d}" for i in range(SCANS)]
+    for i, sample in enumerate(samples):
+        np.testing.assert_array_equal(sample.scan.xyz, np.column_stack([columns(i)[axis] for axis in "xyz"]))
+        np.testing.assert_array_equal(sample.scan.intensity, i)
+        assert (sample.scan.stamp, sample.scan.frame_id) == ((1000 + i) * 10**9, "lidar")
+
+
+@pytest.mark.parametrize("mode", [CompressionMode.FILE, CompressionMode.MESSAGE])
+def test_compressed(tmp_path: Path, mode: CompressionMode) -> None:
+    path = write_bag(tmp_path / "scans", "sqlite3", {"/points": scans(3)}, compression=mode)
+    reader = open_input(path)
+    assert len(list(reader)) == 3
+    assert list(reader.problems) == []
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_a_single_file_by_any_name(tmp_path: Path, storage: str) -> None:
+    path = write_bag(bag_path(tmp_path, storage), storage, {"/points": scans(4)})
+    (file,) = [path] if path.is_file() else [f for f in path.iterdir() if f.name != "metadata.yaml"]
+    shutil.copy(file, tmp_path / "recording")
+    reader = open_input(tmp_path / "recording")
+    assert len(list(reader)) == 4
+    assert list(reader.problems) == []
+
+
+@pytest.mark.parametrize("storage", ["sqlite3", "mcap"])
+def test_a_folder_without_its_metadata(tmp_path: Path, storage: str) -> None:
+    path = write_bag(tmp_path / "scans", storage, {"/points": scans(4)})
+    (path / "metadata.yaml").unlink()
+    reader = open_input(path)
+    assert len(list(reader)) == 4
+    assert list(reader.problems) == []
+    assert len(list(Bag(path).messages(["/points"]))) == 4
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("share", [0.5, 0.9])
+def test_a_bag_cut_short_gives_what_it_has_and_says_so(tmp_path: Path, storage: str, share: float) -> None:
+    # Several chunks of a megabyte, so that some are whole.
+    clouds = [{name: np.tile(values, 60) for name, values in columns(i).items()} for i in range(SCANS)]
+    path = write_bag(bag_path(tmp_path, storage), storage, {"/points": clouds})
+    (file,) = [path] if path.is_file() else [f for f in path.iterdir() if f.name != "metadata.yaml"]
+    content = file.read_bytes()
+    file.write_bytes(content[: int(len(content) * share)])
+    reader = open_input(path)
+    samples = list(reader)
+    assert 0.7 * share * SCANS - 2 <= len(samples) < SCANS
+    for i, sample in enumerate(samples):
+        np.testing.assert_array_equal(sample.scan.intensity, i)
+    (problem,) = reader.problems
+    assert "damaged or cut short" in problem and path.name in problem and "record it again" in problem
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("size", [0, 10, 100, 4000])
+def test_a_bag_with_hardly_anything_left_is_one_clear_error(tmp_path: Path, storage: str, size: int) -> None:
+    path = write_bag(bag_path(tmp_path, storage), storage, {"/points": scans(3)})
+    (file,) = [path] if path.is_file() else [f for f in path.iterdir() if f.name != "metadata.yaml"]
+    file.write_bytes(file.read_bytes()[:size])
+    with pytest.raises(UserError) as error:
+        list(open_input(path))
+    assert path.name in str(error.value) and "\n" not in str(error.value)
+
+
+def test_damaged_bytes_in_the_middle(tmp_path: Path) -> None:
+    path = write_bag(tmp_path / "scans", "mcap", {"/points": scans()})
+    (file,) = path.glob("*.mcap")
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 4000] = bytes(4000)
+    file.write_bytes(bytes(content))
+    reader = open_input(path)
+    assert len(list(reader)) >= SCANS // 3
+    assert reader.problems or all(s.scan is not None for s in reader)
+
+
+def test_metadata_that_promises_more(tmp_path: Path) -> None:
+    path = write_bag(tmp_path / "scans", "sqlite3", {"/points": scans(3)})
+    text = (path / "metadata.yaml").read_text()
+    (path / "metadata.yaml").write_text(text.replace("message_count: 3", "message_count: 5"))
+    reader = open_input(path)
+    assert len(list(reader)) == 3
+    assert "2 are missing" in next(iter(reader.problems))
+
+
+def test_topics(tmp_path: Path) -> None:
+    truth = [{"structural6": np.zeros(400, np.uint8)} for _ in range(3)]
+    one = write_bag(tmp_path / "one", "mcap", {"/lidar/points": scans(3), "/truth/points": truth})
+    assert open_input(one).topic == "/lidar/points"
+    assert open_input(one, "lidar/points").topic == "/lidar/points"
+    with pytest.raises(
+        UserError, match=r"/wrong of .* is not in the bag; these would do: /lidar/points \(3 messages\)$"
+    ):
+        open_input(one, "/wrong")
+    with pytest.raises(UserError, match="no clouds with x, y and z; these would do: /lidar/points"):
+        open_input(one, "/truth/points")
+    two = write_bag(tmp_path / "two", "mcap", {"/front": scans(3), "/rear": scans(2)})
+    with pytest.raises(UserError, match=r"--topic: /front \(3 messages\), /rear \(2 messages\)"):
+        open_input(two)
+    assert len(list(open_input(two, "/rear"))) == 2
+    neither = write_bag(tmp_path / "neither", "mcap", {"/truth/points": truth})
+    with pytest.raises(UserError, match="no PointCloud2 with x, y and z; its topics are /truth/points"):
+        open_input(neither)
+
+
+def test_packets_need_the_driver(shared_data: Path) -> None:
+    for name, topic in (("nebula_xt32", "/pandar_packets"), ("nebula_vlp16", "/velodyne_packets")):
+        with pytest.raises(UserError, match=f"{topic} holds raw packets. Play the bag into the sensor's driver"):
+            open_input(shared_data / "real" / name / "bag")
+
+
+def test_clouds_that_cannot_be_read_are_left_out_and_named(tmp_path: Path) -> None:
+    clouds = scans(4)
+    clouds[1] = {"structural6": np.zeros(3, np.uint8)}
+    reader = open_input(write_bag(tmp_path / "scans", "mcap", {"/points": clouds}))
+    assert [sample.key for sample in reader] == ["000000", "000002", "000003"]
+    assert "scan 000001 on /points" in next(iter(reader.problems))
+    assert "no field x, y, z" in next(iter(reader.problems))
+
+
+def test_stamps_that_are_zero_or_run_backwards(tmp_path: Path) -> None:
+    stamps = [5 * 10**9, 6 * 10**9, 4 * 10**9, 0]
+    reader = open_input(write_bag(tmp_path / "scans", "mcap", {"/points": scans(4)}, stamps))
+    assert len(list(reader)) == 4
+    backwards, zero = reader.problems
+    assert "backwards at scan 000002" in backwards and "2.000 s" in backwards
+    assert "scan 000003" in zero and "stamp zero" in zero
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_labelled_bag(tmp_path: Path, storage: str) -> None:
+    path = write_bag(bag_path(tmp_path, storage), storage, {"/points": scans(3)})
+    labels = Labels((np.arange(400) % 6).astype(np.uint8), np.linspace(0, 1, 400, dtype=np.float32))
+    for _ in range(2):  # a bag that stands there is replaced
+        with LabelledBagWriter(tmp_path / "labelled", SPACE) as bag:
+            for sample in open_input(path):
+                bag.write(sample.message, labels)
+    reader = open_input(tmp_path / "labelled")
+    for i, sample in enumerate(reader):
+        np.testing.assert_array_equal(sample.scan.intensity, i)
+        assert (sample.scan.stamp, sample.scan.frame_id) == ((1000 + i) * 10**9, "lidar")
+        assert [f.name for f in sample.message.fields] == ["x", "y", "z", "intensity", "confidence", "rgb", "label"]
+        np.testing.assert_array_equal(point_cloud2.decode_labels(sample.message).label, labels.label)
+    assert reader.count == 3
+    # The label space is there for a reader that comes late.
+    with AnyReader([tmp_path / "labelled"]) as raw:
+        (connection,) = [c for c in raw.connections if c.topic.endswith("/label_space")]
+        assert connection.ext.offered_qos_profiles[0].durability.name == "TRANSIENT_LOCAL"
+        ((_, _, data),) = raw.messages([connection])
+        text = raw.deserialize(data, connection.msgtype).data
+    (tmp_path / "space.yaml").write_text(text)
+    assert LabelSpace.load(tmp_path / "space.yaml") == SPACE
+
+
+def test_scans_without_a_stamp_are_written_one_after_the_other(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.ones((4, 3)))
+    labels = Labels(np.zeros(4, np.uint8), np.ones(4, np.float32))
+    with LabelledBagWriter(tmp_path / "labelled", SPACE) as bag:
+        for _ in range(3):
+            for sample in open_input(tmp_path / "a.npy"):
+                bag.write(sample.message, labels)
+    times = [message.time for message in Bag(tmp_path / "labelled").messages(["/segmentation_node/labelled_points"])]
+    assert times == [100_000_000, 200_000_000, 300_000_000]
+
+
+def test_a_folder_that_is_no_bag_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(UserError, match="exists and is no bag"):
+        LabelledBagWriter(tmp_path / "mine", SPACE)
+
+
+def test_duck_typed_messages_are_enough(tmp_path: Path) -> None:
+    header = SimpleNamespace(stamp=SimpleNamespace(sec=1, nanosec=2), frame_id="")
+    cloud = point_cloud2.encode(columns(0), (4, 100)).message(header, SimpleNamespace, SimpleNamespace)
+    with LabelledBagWriter(tmp_path / "labelled", SPACE) as bag:
+        bag.write(cloud, Labels(np.zeros(400, np.uint8), np.ones(400, np.float32)))
+    (sample,) = open_input(tmp_path / "labelled")
+    assert (sample.scan.frame_id, sample.scan.shape, sample.scan.stamp) == ("lidar", (4, 100), 1_000_000_002)
