@@ -131,6 +131,7 @@ class Noise:
         mixed: probability that a pulse on a depth edge returns a range between both sides.
         haze: share of pulses that return from nothing (dust, crosstalk).
         intensity_scale: factor on intensities.
+        unit: number of the unit, which decides its beam errors for good; None draws them anew for each sweep.
     """
 
     range_scale: float = 1.0
@@ -139,6 +140,7 @@ class Noise:
     mixed: float = 0.3
     haze: float = 0.0001
     intensity_scale: float = 1.0
+    unit: int | None = None
 
     @classmethod
     def random(cls, rng: Rng) -> "Noise":
@@ -209,7 +211,8 @@ def sweep(
         shorter = np.minimum(distance[haze], 20.0) * rng.uniform(0.3, 1.0, len(haze)).astype(np.float32)
         returned[haze], distance[haze], label[haze] = True, shorter, UNLABELLED
     if noise.range_scale or noise.beam_bias:
-        bias = noise.beam_bias * rng.standard_normal(height, dtype=np.float32)
+        unit = rng if noise.unit is None else np.random.default_rng([noise.unit, 7])
+        bias = noise.beam_bias * unit.standard_normal(height, dtype=np.float32)
         sigma = lidar.range_noise * noise.range_scale
         distance = distance + sigma * rng.standard_normal(len(distance), dtype=np.float32) + np.repeat(bias, width)
         step = np.float32(lidar.range_resolution)

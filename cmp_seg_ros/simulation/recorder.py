@@ -1,0 +1,336 @@
+"""Records a simulated robot: a ROS 2 bag (mcap), its calibration file, a report and a picture."""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from functools import cache
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.label_space import LabelSpace
+from cmp_seg_ros.ros import point_cloud2
+from cmp_seg_ros.scan import UNLABELLED, UInt8
+from cmp_seg_ros.simulation.camera import Image
+from cmp_seg_ros.simulation.lidar import Lidar, Sweep
+from cmp_seg_ros.simulation.mesh import indoor
+from cmp_seg_ros.simulation.rig import Rig, RigConfig
+
+START = 1_700_000_000_000_000_000  # nanoseconds; a recording is the same whenever it is made
+ODOMETRY_RATE = 50.0
+TRUTH_SPACES = ("structural6", "indoor")
+
+CLOUD, IMAGE, INFO, ODOMETRY = (
+    "sensor_msgs/msg/PointCloud2",
+    "sensor_msgs/msg/Image",
+    "sensor_msgs/msg/CameraInfo",
+    "nav_msgs/msg/Odometry",
+)
+TOPICS = {
+    "/lidar/points": CLOUD,
+    "/truth/points": CLOUD,
+    "/camera/image": IMAGE,
+    "/camera/camera_info": INFO,
+    "/truth/image": IMAGE,
+    "/odom": ODOMETRY,
+}
+
+
+@dataclass(frozen=True)
+class Record:
+    """One serialised message of the bag."""
+
+    topic: str
+    time: int
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What one turn of the lidar brings: messages in the order of their times, and figures of the scan."""
+
+    records: list[Record]
+    points: int
+    classes: npt.NDArray[np.int64]  # (256,) points of each class of structural6
+
+
+def record(config: RigConfig, out: Path, camera: bool = True, processes: int | None = None) -> Iterator[int]:
+    """Write a recording to the folder `out` and yield the number of scans done after each.
+
+    Args:
+        config: what to record.
+        out: gets `bag/`, `calibration.yaml`, `report.json` and `preview.png`; an older recording there is replaced.
+        camera: whether to render images (most of the work).
+        processes: how many; None takes one a core, at most four. The bytes do not depend on it.
+
+    Raises:
+        UserError: unknown sensor, or the folder cannot be written.
+    """
+    began = time.perf_counter()
+    rig = Rig(config)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if (out / "bag").exists():
+            shutil.rmtree(out / "bag")
+        rig.calibration().save(out / "calibration.yaml")
+        writer, connections = _open(out / "bag", camera)
+    except OSError as error:
+        raise UserError(f"{out} cannot be written: {error.strerror}; give another --out") from error
+    points, classes, end = [], np.zeros(256, dtype=np.int64), rig.frames / rig.lidar.rate
+    odometry = list(_odometry(rig, end))
+    with closing(writer):
+        for index, frame in enumerate(_frames(rig, config, camera, processes)):
+            for entry in frame.records:
+                while odometry and odometry[0].time <= entry.time:
+                    _write(writer, connections, odometry.pop(0))
+                _write(writer, connections, entry)
+            points.append(frame.points)
+            classes += frame.classes
+            yield index + 1
+        for entry in odometry:
+            _write(writer, connections, entry)
+    report = _report(rig, camera, points, classes, time.perf_counter() - began)
+    (out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+    from cmp_seg_ros.simulation.preview import draw_preview
+
+    draw_preview(rig, out / "preview.png", camera)
+
+
+def _open(path: Path, camera: bool) -> tuple[Any, dict[str, Any]]:
+    from rosbags.rosbag2 import StoragePlugin, Writer
+
+    # Version 8 of the metadata is the newest that all of Humble to Kilted read.
+    writer = Writer(path, version=8, storage_plugin=StoragePlugin.MCAP)
+    writer.open()
+    topics = {t: kind for t, kind in TOPICS.items() if camera or kind not in (IMAGE, INFO)}
+    return writer, {t: writer.add_connection(t, kind, typestore=_store()) for t, kind in topics.items()}
+
+
+def _write(writer: Any, connections: dict[str, Any], entry: Record) -> None:
+    writer.write(connections[entry.topic], entry.time, entry.data)
+
+
+# -- frames, in one process or several
+
+_worker: tuple[Rig, bool] | None = None
+
+
+def _start_worker(config: RigConfig, camera: bool) -> None:
+    global _worker
+    _worker = Rig(config), camera
+
+
+def _work(index: int) -> Frame:
+    if _worker is None:
+        raise RuntimeError("_start_worker has not run")
+    return make_frame(*_worker, index)
+
+
+def _frames(rig: Rig, config: RigConfig, camera: bool, processes: int | None) -> Iterator[Frame]:
+    count = min(processes or min(4, os.cpu_count() or 1), rig.frames)
+    if count <= 1:
+        yield from (make_frame(rig, camera, i) for i in range(rig.frames))
+        return
+    context = get_context("spawn")
+    with ProcessPoolExecutor(count, context, initializer=_start_worker, initargs=(config, camera)) as pool:
+        yield from pool.map(_work, range(rig.frames))
+
+
+def make_frame(rig: Rig, camera: bool, index: int) -> Frame:
+    """Scan and image `index` as messages."""
+    scan_stamp = START + round(rig.scan_time(index) * 1e9)
+    done = scan_stamp + round(1e9 / rig.lidar.rate)
+    result = rig.scan(index, scan_stamp)
+    cloud, truth = scan_messages(result, rig.lidar)
+    records = [Record("/lidar/points", done, _cdr(cloud, CLOUD)), Record("/truth/points", done, _cdr(truth, CLOUD))]
+    if camera:
+        stamp = START + round(rig.image_time(index) * 1e9)
+        arrives = stamp + 5_000_000
+        image, labels = image_messages(rig.image(index), stamp)
+        info = _camera_info(rig, stamp)
+        records[:0] = [
+            Record("/camera/image", arrives, _cdr(image, IMAGE)),
+            Record("/camera/camera_info", arrives, _cdr(info, INFO)),
+            Record("/truth/image", arrives, _cdr(labels, IMAGE)),
+        ]
+    classes = np.bincount(to_structural6()[result.label], minlength=256)
+    classes[UNLABELLED] = 0
+    return Frame(records, int(result.scan.valid().sum()), classes)
+
+
+# -- messages
+
+
+@cache
+def _store() -> Any:
+    from rosbags.typesys import Stores, get_typestore
+
+    return get_typestore(Stores.ROS2_HUMBLE)
+
+
+@cache
+def to_structural6() -> UInt8:
+    """(256,) table from `indoor` to `structural6`."""
+    return LabelSpace.load("structural6").id_map(indoor())
+
+
+def _cdr(message: Any, kind: str) -> bytes:
+    return bytes(_store().serialize_cdr(message, kind))
+
+
+def _header(stamp: int, frame_id: str) -> Any:
+    types = _store().types
+    seconds, nanoseconds = divmod(stamp, 1_000_000_000)
+    when = types["builtin_interfaces/msg/Time"](sec=seconds, nanosec=nanoseconds)
+    return types["std_msgs/msg/Header"](stamp=when, frame_id=frame_id)
+
+
+def _cloud_message(cloud: point_cloud2.Cloud, stamp: int, frame_id: str) -> Any:
+    types = _store().types
+    return cloud.message(_header(stamp, frame_id), types[CLOUD], types["sensor_msgs/msg/PointField"])
+
+
+def scan_messages(result: Sweep, lidar: Lidar) -> tuple[Any, Any]:
+    """PointCloud2 of a sweep as the sensor's driver publishes it, and of its truth, point by point."""
+    rows, shape = _driver_order(result, lidar)
+    cloud = _driver_cloud(result, lidar, rows, shape)
+    label = result.label[rows]
+    truth = {name: LabelSpace.load(name).id_map(indoor())[label] for name in TRUTH_SPACES}
+    scan = result.scan
+    return (
+        _cloud_message(cloud, scan.stamp, scan.frame_id),
+        _cloud_message(point_cloud2.encode(truth, shape), scan.stamp, scan.frame_id),
+    )
+
+
+def _driver_order(result: Sweep, lidar: Lidar) -> tuple[npt.NDArray[np.int64], tuple[int, int]]:
+    """Which points a driver publishes, in its order, and (height, width).
+
+    Ouster's keeps the image of beams by columns, (0, 0, 0) where there is no return. Velodyne's and Hesai's publish the
+    returns alone, firing by firing.
+    """
+    numbers = np.arange(len(result.label)).reshape(lidar.shape)
+    if lidar.layout == "ouster":
+        return numbers.ravel(), lidar.shape
+    by_firing = numbers.T.ravel()
+    rows = by_firing[result.range[by_firing] > 0]
+    return rows, (1, len(rows))
+
+
+def _driver_cloud(
+    result: Sweep, lidar: Lidar, rows: npt.NDArray[np.int64], shape: tuple[int, int]
+) -> point_cloud2.Cloud:
+    """Fields, types, offsets and units as the drivers have them."""
+    scan = result.scan
+    if scan.intensity is None or scan.time is None:
+        raise ValueError("a sweep has intensities and times")
+    xyz, ring, seconds = scan.xyz[rows], result.ring[rows], scan.time[rows].astype(np.float64)
+    fields: dict[str, npt.NDArray[Any]] = {name: xyz[:, i] for i, name in enumerate("xyz")}
+    fields["intensity"] = scan.intensity[rows]
+    if lidar.layout == "ouster":  # ouster-ros, PointOS1: 48 bytes
+        fields["t"] = np.round(seconds * 1e9).astype(np.uint32)
+        fields["reflectivity"] = np.clip(255 * result.reflectivity[rows], 0, 255).astype(np.uint16)
+        fields["ring"] = ring
+        fields["ambient"] = np.where(result.range[rows] > 0, 60 + 240 * result.reflectivity[rows], 50).astype(np.uint16)
+        fields["range"] = np.round(result.range[rows] * 1000).astype(np.uint32)
+        offsets = dict(x=0, y=4, z=8, intensity=16, t=20, reflectivity=24, ring=26, ambient=28, range=32)  # noqa: C408
+        return point_cloud2.encode(fields, shape, offsets, 48)
+    fields["ring"] = ring
+    if lidar.layout == "velodyne":  # velodyne_pointcloud, PointXYZIRT: 22 bytes, time in seconds from the stamp
+        fields["time"] = seconds.astype(np.float32)
+        return point_cloud2.encode(fields, shape, point_step=22)
+    fields["timestamp"] = scan.stamp * 1e-9 + seconds  # Hesai's driver: 26 bytes, seconds since the epoch
+    return point_cloud2.encode(fields, shape, point_step=26)
+
+
+def image_messages(image: Image, stamp: int) -> tuple[Any, Any]:
+    """Image rgb8, and mono8 of the ids in structural6 (255 is the sky)."""
+    height, width = image.label.shape
+    kind = _store().types[IMAGE]
+    header = _header(stamp, "camera")
+    size = {"header": header, "height": height, "width": width, "is_bigendian": 0}
+    truth = to_structural6()[image.label]
+    return (
+        kind(**size, encoding="rgb8", step=3 * width, data=image.rgb.ravel()),
+        kind(**size, encoding="mono8", step=width, data=truth.ravel()),
+    )
+
+
+def _camera_info(rig: Rig, stamp: int) -> Any:
+    types, camera = _store().types, rig.config.camera
+    fx, fy, cx, cy = camera.intrinsics
+    if camera.model == "mei":
+        raise UserError("CameraInfo has no name for the model 'mei'; record with a pinhole or equidistant camera")
+    distortion = camera.distortion or [0.0] * 4
+    padded = [*distortion, 0.0] if camera.model == "pinhole" and len(distortion) == 4 else distortion
+    roi = types["sensor_msgs/msg/RegionOfInterest"](x_offset=0, y_offset=0, height=0, width=0, do_rectify=False)
+    return types[INFO](
+        header=_header(stamp, "camera"),
+        height=camera.height,
+        width=camera.width,
+        distortion_model="plumb_bob" if camera.model == "pinhole" else "equidistant",
+        d=np.array(padded),
+        k=np.array([fx, 0, cx, 0, fy, cy, 0, 0, 1]),
+        r=np.eye(3).ravel(),
+        p=np.array([fx, 0, cx, 0, 0, fy, cy, 0, 0, 0, 1, 0]),
+        binning_x=0,
+        binning_y=0,
+        roi=roi,
+    )
+
+
+def _odometry(rig: Rig, end: float) -> Iterator[Record]:
+    """Poses of `base` in `odom` (the building's frame) from the start to one sweep beyond the end."""
+    from scipy.spatial.transform import Rotation
+
+    types = _store().types
+    point, vector = types["geometry_msgs/msg/Point"], types["geometry_msgs/msg/Vector3"]
+    quaternion = types["geometry_msgs/msg/Quaternion"]
+    for at in np.arange(0.0, end + 1 / rig.lidar.rate, 1 / ODOMETRY_RATE):
+        T = rig.trajectory.pose(np.array([at]))[0]
+        x, y, z, w = (float(v) for v in Rotation.from_matrix(T[:3, :3]).as_quat())
+        position = point(*(float(v) for v in T[:3, 3]))
+        pose = types["geometry_msgs/msg/Pose"](position=position, orientation=quaternion(x, y, z, w))
+        linear, angular = (vector(*(float(v) for v in part)) for part in rig.trajectory.velocity(float(at)))
+        twist = types["geometry_msgs/msg/Twist"](linear=linear, angular=angular)
+        stamp = START + round(float(at) * 1e9)
+        message = types[ODOMETRY](
+            header=_header(stamp, "odom"),
+            child_frame_id="base",
+            pose=types["geometry_msgs/msg/PoseWithCovariance"](pose=pose, covariance=np.zeros(36)),
+            twist=types["geometry_msgs/msg/TwistWithCovariance"](twist=twist, covariance=np.zeros(36)),
+        )
+        yield Record("/odom", stamp, _cdr(message, ODOMETRY))
+
+
+def _report(
+    rig: Rig, camera: bool, points: list[int], classes: npt.NDArray[np.int64], wall_seconds: float
+) -> dict[str, Any]:
+    space, config = LabelSpace.load("structural6"), rig.config
+    places = rig.trajectory.pose(np.linspace(0, config.seconds, 200))[:, :3, 3]
+    return {
+        "seed": config.seed,
+        "building": rig.building.plan.kind,
+        "rooms": len(rig.building.plan.rooms),
+        "triangles": len(rig.building.mesh),
+        "people": len(rig.people),
+        "sensor": rig.lidar.name,
+        "seconds": config.seconds,
+        "rate_hz": rig.lidar.rate,
+        "motion": config.motion,
+        "scans": len(points),
+        "images": len(points) if camera else 0,
+        "points_per_scan": round(float(np.mean(points)), 1),
+        "class_shares": {c.name: round(float(classes[c.id] / max(classes.sum(), 1)), 4) for c in space.classes},
+        "metres": round(float(np.linalg.norm(np.diff(places, axis=0), axis=1).sum()), 2),
+        "wall_seconds": round(wall_seconds, 2),
+    }
