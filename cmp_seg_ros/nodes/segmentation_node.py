@@ -139,6 +139,7 @@ class SegmentationNode(Node):
         self._changed = threading.Condition()  # guards the three below, and the synchroniser
         self._newest: Arrival | None = None
         self._reported: Counter[str] = Counter()
+        self._silent = False
         self._last_arrival = time.monotonic()
         self._closing = False
         self._waiting: Labelled | None = None  # the worker's own
@@ -457,8 +458,12 @@ class SegmentationNode(Node):
         self._reported = now
         if not self.inputs:
             return diagnostics.WARN, f"loading the model {self.parameters['model']}"
-        if time.monotonic() - self._last_arrival > SILENCE:
-            return diagnostics.WARN, self._explain_silence()
+        silent, self._silent = self._silent, time.monotonic() - self._last_arrival > SILENCE
+        if self._silent:
+            message = self._explain_silence()
+            if not silent:
+                self._warn(message)
+            return diagnostics.WARN, message
         problems = [f"{count} {reason}" for reason, count in fresh.items() if reason != "superseded"]
         if problems:
             return (diagnostics.ERROR if fresh["failed"] else diagnostics.WARN), f"scans lost: {', '.join(problems)}"
@@ -477,7 +482,6 @@ class SegmentationNode(Node):
                 if others
                 else "nor other clouds"
             )
-        self._warn(message)
         return message
 
     def close(self) -> None:

@@ -1,0 +1,115 @@
+"""Images in every encoding we know, with padded rows and either byte order; and the contract shared with cv_bridge."""
+
+import io
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image as Picture
+
+from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.ros import images
+
+try:
+    from cv_bridge import CvBridge as RealBridge
+
+    BRIDGES = [images.CvBridge, RealBridge]
+except ImportError:
+    BRIDGES = [images.CvBridge]
+
+RGB = np.array([[[255, 0, 0], [0, 255, 0], [10, 20, 30]], [[0, 0, 255], [9, 9, 9], [200, 100, 50]]], np.uint8)
+
+
+def message(pixels: np.ndarray, encoding: str, padding: int = 0, big: bool = False):
+    """An Image with `padding` bytes of garbage behind each row."""
+    if big:
+        pixels = pixels.astype(pixels.dtype.newbyteorder(">"))
+    height, width = pixels.shape[:2]
+    rows = np.frombuffer(pixels.tobytes(), np.uint8).reshape(height, -1)
+    padded = np.hstack([rows, np.full((height, padding), 77, np.uint8)])
+    return SimpleNamespace(
+        height=height,
+        width=width,
+        encoding=encoding,
+        step=padded.shape[1],
+        is_bigendian=int(big),
+        data=padded.tobytes(),
+        header=None,
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(list(images.LAYOUTS)), st.integers(1, 5), st.integers(1, 6), st.integers(0, 9), st.booleans())
+def test_any_encoding_decodes(encoding, height, width, padding, big):
+    kind, channels = images.LAYOUTS[encoding]
+    pixels = np.random.default_rng(height).integers(0, 256, (height, width, channels)).astype(kind)
+    bridge = images.CvBridge()
+    same = bridge.imgmsg_to_cv2(message(pixels, encoding, padding, big))
+    np.testing.assert_array_equal(same.reshape(height, width, channels), pixels)
+    rgb = images.to_rgb(message(pixels, encoding, padding, big))
+    assert rgb.shape == (height, width, 3) and rgb.dtype == np.uint8
+
+
+@pytest.mark.parametrize("bridge", BRIDGES)
+@pytest.mark.parametrize("encoding", ["rgb8", "bgr8", "rgba8", "bgra8"])
+def test_contract_colours(bridge, encoding):
+    from sensor_msgs.msg import Image
+
+    order = images.RGB[encoding]
+    pixels = np.full((2, 3, images.LAYOUTS[encoding][1]), 255, np.uint8)
+    pixels[:, :, order] = RGB
+    msg = bridge().cv2_to_imgmsg(pixels, encoding)
+    assert isinstance(msg, Image)
+    assert (msg.height, msg.width, msg.encoding, msg.step) == (2, 3, encoding, 3 * pixels.shape[2])
+    np.testing.assert_array_equal(bridge().imgmsg_to_cv2(msg), pixels)
+    np.testing.assert_array_equal(bridge().imgmsg_to_cv2(msg, "rgb8"), RGB)
+    np.testing.assert_array_equal(bridge().imgmsg_to_cv2(msg, "bgr8"), RGB[:, :, ::-1])
+
+
+@pytest.mark.parametrize("bridge", BRIDGES)
+def test_contract_mono(bridge):
+    grey = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    back = bridge().imgmsg_to_cv2(bridge().cv2_to_imgmsg(grey, "mono8"), "mono8")
+    np.testing.assert_array_equal(back, grey)
+    deep = grey.astype(np.uint16) * 1000
+    np.testing.assert_array_equal(bridge().imgmsg_to_cv2(bridge().cv2_to_imgmsg(deep, "mono16")), deep)
+
+
+@pytest.mark.parametrize("bridge", BRIDGES)
+def test_contract_compressed(bridge):
+    file = io.BytesIO()
+    Picture.fromarray(RGB).save(file, "PNG")
+    msg = SimpleNamespace(format="png", data=file.getvalue())
+    np.testing.assert_array_equal(bridge().compressed_imgmsg_to_cv2(msg, "rgb8"), RGB)
+    np.testing.assert_array_equal(bridge().compressed_imgmsg_to_cv2(msg), RGB[:, :, ::-1])
+    np.testing.assert_array_equal(images.to_rgb(msg), RGB)
+
+
+def test_grey_images_become_grey_colours():
+    deep = np.array([[0, 0x1234, 0xFFFF]], np.uint16)
+    np.testing.assert_array_equal(images.to_rgb(message(deep, "mono16", big=True))[0], [[0] * 3, [0x12] * 3, [255] * 3])
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"encoding": "bayer_rggb8"}, r"bayer_rggb8.*rgb8, bgr8"),
+        ({"step": 3}, r"3 x 2 pixels of rgb8 and 3 bytes a row"),
+        ({"data": b"\0" * 17}, r"has 17 bytes"),
+        ({"height": 0}, r"3 x 0 pixels"),
+    ],
+)
+def test_malformed_images_are_named(changes, error):
+    msg = message(RGB, "rgb8")
+    vars(msg).update(changes)
+    with pytest.raises(UserError, match=error):
+        images.CvBridge().imgmsg_to_cv2(msg)
+
+
+def test_broken_jpeg_is_named():
+    with pytest.raises(UserError, match=r"compressed image \('jpeg'\) cannot be read"):
+        images.to_rgb(SimpleNamespace(format="jpeg", data=b"\xff\xd8\xff\xe0 no more"))
+    with pytest.raises(UserError, match="is no image of encoding 'rgb8'"):
+        images.CvBridge().cv2_to_imgmsg(np.zeros((2, 2), np.uint8), "rgb8")

@@ -1,0 +1,86 @@
+"""Large messages between processes: every one arrives, or is known to be lost."""
+
+import os
+from pathlib import Path
+
+import pytest
+from rclpy.qos import QoSProfile
+from ros_harness import Robot
+from sensor_msgs.msg import PointCloud2
+
+from cmp_seg_ros import resources
+from cmp_seg_ros.ros import environment, qos
+
+CLOUDS, RATE, SIZE = 20, 10.0, 2_000_000
+PUBLISHER = """
+import sys, time
+from array import array
+from cmp_seg_ros.ros import environment
+environment.prepare()
+import rclpy
+from rclpy.duration import Duration
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import PointCloud2
+reliability, clouds, rate, size = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])
+rclpy.init()
+node = rclpy.create_node("publisher")
+profile = QoSProfile(depth=clouds, reliability=ReliabilityPolicy[reliability])
+publisher = node.create_publisher(PointCloud2, "clouds", profile)
+while not publisher.get_subscription_count():
+    time.sleep(0.01)
+start = time.monotonic()
+for number in range(clouds):
+    msg = PointCloud2(width=number)
+    msg.data = array("B", [number]) * size
+    publisher.publish(msg)
+    time.sleep(max(0.0, start + (number + 1) / rate - time.monotonic()))
+publisher.wait_for_all_acked(Duration(seconds=30))
+"""
+
+
+@pytest.fixture
+def robot(tmp_path):
+    (tmp_path / "logs").mkdir()
+    robot = Robot(tmp_path / "logs")
+    yield robot
+    robot.close()
+
+
+def start_publisher(robot: Robot, tmp_path: Path, reliability: str):
+    script = tmp_path / "publisher.py"
+    script.write_text(PUBLISHER)
+    return robot.start(str(script), reliability, str(CLOUDS), str(RATE), str(SIZE))
+
+
+def test_clouds_of_two_megabytes_at_ten_hertz_all_arrive(robot, tmp_path):
+    clouds = robot.subscribe(PointCloud2, "clouds", QoSProfile(depth=CLOUDS))
+    publisher = start_publisher(robot, tmp_path, "RELIABLE")
+    robot.until(lambda: len(clouds) == CLOUDS, f"{CLOUDS} clouds of {SIZE} bytes")
+    assert publisher.wait() == 0
+    assert [cloud.width for cloud in clouds] == list(range(CLOUDS))
+    assert all(len(cloud.data) == SIZE and cloud.data[-1] == cloud.width for cloud in clouds)
+
+
+def test_input_becomes_best_effort_where_the_publisher_is(robot, tmp_path):
+    clouds: list[bytes] = []
+    node_input = qos.Input(robot.node, PointCloud2, "clouds", clouds.append)
+    assert node_input.reliability == "reliable"
+    publisher = start_publisher(robot, tmp_path, "BEST_EFFORT")
+    robot.until(lambda: len(clouds) >= CLOUDS // 2, "clouds of a best-effort publisher")  # those after the change
+    assert publisher.wait() == 0
+    assert node_input.reliability == "best_effort"
+
+
+def test_profile_is_used_unless_the_user_has_one(monkeypatch):
+    monkeypatch.delenv(environment.OLD_VARIABLE, raising=False)
+    monkeypatch.delenv("ROS_DISTRO", raising=False)
+    monkeypatch.delenv(environment.VARIABLE, raising=False)
+    environment.prepare()
+    assert os.environ[environment.VARIABLE] == str(resources.resource("config/fastdds.xml"))
+    monkeypatch.setenv(environment.VARIABLE, "mine.xml")
+    environment.prepare()
+    assert os.environ[environment.VARIABLE] == "mine.xml"
+    monkeypatch.delenv(environment.VARIABLE)
+    monkeypatch.setenv("ROS_DISTRO", "humble")
+    environment.prepare()
+    assert os.environ[environment.OLD_VARIABLE].endswith("fastdds.xml")
