@@ -1,0 +1,83 @@
+"""`cmp-seg evaluate`."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cmp_seg_ros.bundle import DEFAULT_BUNDLE
+from cmp_seg_ros.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+READINGS = {"structural4_primary": "structural4, primary", "structural4_strict": "structural4, strict"}
+
+
+def evaluate(
+    bag: Annotated[Path, typer.Argument(help="A simulated bag, or the folder of `cmp-seg simulate`.")],
+    out: Annotated[Path | None, typer.Option(help="Folder for report.json and pictures.")] = None,
+    model: Annotated[str, typer.Option(help="A bundle: a folder, or a name in models/.")] = DEFAULT_BUNDLE,
+    engine: Annotated[str, typer.Option(help="auto, or an engine by name; reference is the plain network.")] = "auto",
+    topic: Annotated[str, typer.Option(help="PointCloud2 topic, where the bag has several.")] = "",
+    calibration: Annotated[
+        Path | None, typer.Option(help="Calibration file. [default: calibration.yaml beside the bag, if there is one]")
+    ] = None,
+    lidar: Annotated[str, typer.Option(help="Name of the lidar, where the calibration has several.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Compare labels with the truth of a simulated bag. Exits with 1 if a scan could not be read, after the others."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
+
+    from cmp_seg_ros.evaluation.session import Rig
+    from cmp_seg_ros.evaluation.simulated import BagEvaluation, SimulatedBag
+
+    pairs = SimulatedBag(bag, topic)
+    rig = Rig(pairs.path, calibration, lidar)
+    evaluation = BagEvaluation(pairs, rig.segmenter(model, engine), rig, out)
+    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("scans", total=pairs.count)
+        report = evaluation.run(lambda done: bar.update(task, completed=done))
+    if as_json:
+        print(json.dumps(report))
+    else:
+        console = Console(highlight=False, soft_wrap=True)
+        console.print(iou_table(report))
+        console.print(latency_table(report))
+        console.print(f"{report['scans']} scans, {report['model']} with {report['engine']}", markup=False)
+        for warning in report["warnings"]:
+            Console(stderr=True, soft_wrap=True).print(f"warning: {warning}", markup=False, highlight=False)
+    if report["problems"]:
+        raise UserError(f"{report['scans']} scans evaluated, but: {'; '.join(report['problems'])}")
+
+
+def iou_table(report: dict[str, Any]) -> "Table":
+    """IoU of each class, a column for each reading of the truth."""
+    from rich.table import Table
+
+    names = [name for name, value in report.items() if isinstance(value, dict) and "overall_accuracy" in value]
+    table = Table("IoU", *(READINGS.get(name, name) for name in names), title="Labels against the truth")
+    for label in dict.fromkeys(label for name in names for label in report[name]["iou"]):
+        table.add_row(label, *(_percent(report[name]["iou"].get(label)) for name in names))
+    table.add_section()
+    table.add_row("mIoU", *(_percent(report[name]["miou"]) for name in names), style="bold")
+    table.add_row("accuracy", *(_percent(report[name]["overall_accuracy"]) for name in names))
+    table.add_row("points", *(f"{sum(report[name]['points'].values()):,}" for name in names))
+    return table
+
+
+def latency_table(report: dict[str, Any]) -> "Table":
+    """Milliseconds by stage."""
+    from rich.table import Table
+
+    table = Table("ms a scan", "p50", "p95", "p99")
+    for stage, values in report["stages_ms"].items():
+        table.add_row(stage, *(f"{values[name]:.1f}" for name in ("p50", "p95", "p99") if name in values))
+    return table
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{value:.1%}"

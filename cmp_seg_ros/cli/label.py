@@ -1,0 +1,64 @@
+"""`cmp-seg label`."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cmp_seg_ros.bundle import DEFAULT_BUNDLE
+from cmp_seg_ros.errors import UserError
+
+
+def label(
+    input: Annotated[
+        Path, typer.Argument(help="A bag, .pcd, .ply, .npy, .bin, an Ouster .pcap or .osf, or a folder of such.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for labels, labelled clouds, pictures and report.json.")],
+    model: Annotated[str, typer.Option(help="A bundle: a folder, or a name in models/.")] = DEFAULT_BUNDLE,
+    engine: Annotated[str, typer.Option(help="auto, or an engine by name; reference is the plain network.")] = "auto",
+    topic: Annotated[str, typer.Option(help="PointCloud2 topic, where a bag has several.")] = "",
+    calibration: Annotated[
+        Path | None, typer.Option(help="Calibration file. [default: calibration.yaml beside INPUT, if there is one]")
+    ] = None,
+    lidar: Annotated[str, typer.Option(help="Name of the lidar, where the calibration has several.")] = "",
+    label_space: Annotated[
+        str | None, typer.Option(help="Answer in this label space (structural4, or a file) instead of the model's.")
+    ] = None,
+    max_scans: Annotated[int | None, typer.Option(help="Stop after so many scans.", min=1)] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Label the scans of any input. Exits with 1 if a scan could not be read or labelled, after the others are done."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
+    from rich.table import Table
+
+    from cmp_seg_ros.datasets import open_input
+    from cmp_seg_ros.evaluation.labelling import Labelling
+    from cmp_seg_ros.evaluation.session import Rig
+
+    reader = open_input(input, topic)
+    rig = Rig(input, calibration, lidar)
+    labelling = Labelling(reader, rig.segmenter(model, engine, label_space), rig, out, max_scans)
+    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("scans", total=labelling.total)
+        report = labelling.run(lambda done: bar.update(task, completed=done))
+    if as_json:
+        print(json.dumps(report))
+    else:
+        table = Table("class", "share of points", title=f"{report['scans']} scans, {report['points']:,} points")
+        for name, share in report["share"].items():
+            table.add_row(name, f"{share:.1%}")
+        console = Console(highlight=False, soft_wrap=True)
+        console.print(table)
+        latency = report["latency_ms"]
+        console.print(
+            f"{report['model']} with {report['engine']}: {latency['p50']:.0f} ms a scan (p95 {latency['p95']:.0f} ms), "
+            f"{report['voxels_per_scan']:.0f} voxels of {report['voxel_size']} m\n{out}",
+            markup=False,
+        )
+        for warning in report["warnings"]:
+            Console(stderr=True, soft_wrap=True).print(f"warning: {warning}", markup=False, highlight=False)
+    if report["problems"]:
+        raise UserError(f"{report['scans']} scans labelled, but: {'; '.join(report['problems'])}")
