@@ -30,15 +30,28 @@ setup(
         "pydantic>=2",
         "pyyaml",
         "rich",
-        "rosbags",
+        "rosbags>=0.11",
         "safetensors",
         "scipy",
-        "torch",
+        "torch>=2.6",
         "typer",
     ],
+    # ouster-sdk (Ouster pcap and OSF files) is no extra: 1.0 demands rosbags 0.9.23, which nothing here needs of it.
+    # Install it with `pip install --no-deps ouster-sdk`.
     extras_require={
-        "ouster": ["ouster-sdk"],
         "simulation": ["embreex", "trimesh"],
+        # rclpy and messages without a ROS distribution; the distribution's own are used where one is sourced
+        "ros": [
+            "ros-kilted-diagnostic-msgs",
+            "ros-kilted-geometry-msgs",
+            "ros-kilted-nav-msgs",
+            "ros-kilted-rclpy",
+            "ros-kilted-rmw-fastrtps-cpp",
+            "ros-kilted-sensor-msgs",
+            "ros-kilted-std-msgs",
+            "ros-kilted-visualization-msgs",
+        ],
+        "dev": ["hypothesis", "mypy", "pytest", "ruff", "types-PyYAML"],
     },
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),

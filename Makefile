@@ -1,0 +1,62 @@
+# make demo    a simulated robot's scans, labelled over ROS 2 and compared with the truth, in out/demo
+# make test    linters, types and tests
+# make setup   only .venv with everything in it
+# make pins    renew requirements.txt from setup.py
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+EXTRAS := dev,ros,simulation
+TORCH := torch==2.13.0
+OUSTER := ouster-sdk==1.0.1  # without its dependencies, see setup.py
+PIP := -m pip --disable-pip-version-check --quiet
+
+# Python 3.11 is what the pins were made with; any from 3.10 on will do. PYTHON=... chooses another.
+PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.10; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && echo $$p && break; done)
+VERSION = $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+# The pinned numpy and scipy are not made for 3.10, which takes the newest that are.
+WANTED = $(if $(filter 3.10,$(VERSION)),$(TORCH) setuptools '.[$(EXTRAS)]',-r requirements.txt)
+
+.PHONY: setup demo test lint format pins clean
+
+setup: $(INSTALLED)
+
+$(INSTALLED): requirements.txt setup.py setup.cfg pyproject.toml
+	@test -n "$(VERSION)" || { echo "make: no Python 3.10 or newer: install python3.11, or set PYTHON=..." >&2; exit 1; }
+	@test "$(VERSION)" = 3.11 || echo "make: using Python $(VERSION); the pins were made with 3.11"
+	$(PYTHON) -m venv --clear $(VENV) || { echo "make: on Debian, apt install python$(VERSION)-venv" >&2; exit 1; }
+	$(BIN)/python $(PIP) install $(WANTED)
+	$(BIN)/python $(PIP) install --no-deps $(OUSTER)
+	$(BIN)/python $(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: setup
+	$(BIN)/cmp-seg demo --out out/demo
+
+lint: setup
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/python -m pytest
+
+format: setup
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+# What pip installed; the ROS wheels bring more names that are not on PyPI.
+LIST := from importlib.metadata import distributions as all; \
+	print(*sorted({f"{d.name}=={d.version}" for d in all() if d.read_text("INSTALLER")}, key=str.lower), sep="\n")
+
+pins:
+	$(PYTHON) -m venv --clear $(VENV)-pins
+	$(VENV)-pins/bin/python $(PIP) install $(TORCH) setuptools -e '.[$(EXTRAS)]'
+	{ grep '^#' requirements.txt; $(VENV)-pins/bin/python -c '$(LIST)' | grep -v '^pip=\|^cmp_seg_ros='; } \
+		| sed 's/+cpu//' > $(VENV)-pins/requirements.txt
+	mv $(VENV)-pins/requirements.txt requirements.txt
+	rm -r $(VENV)-pins
+
+clean:
+	rm -rf $(VENV) build install log out .mypy_cache .pytest_cache .ruff_cache .hypothesis
