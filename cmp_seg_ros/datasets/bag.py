@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -51,18 +51,57 @@ class Bag:
         self.path = path
         self.problems = Problems()
         self._damaged = ""  # why the bag cannot be read by its own reader
+        kinds = {recovery.storage(file) for file in _storage_files(path)} - {b""} if path.exists() else set()
+        if not kinds and not (path / METADATA).is_file():
+            raise UserError(f"{path} is no bag: neither a rosbag2 folder nor a .bag, .mcap or .db3 file")
+        self.is_ros1 = recovery.ROS1 in kinds
         self.topics = self._read_topics()
         if not self.topics:
             raise UserError(f"bag {path} holds no messages{self._damaged and f' ({self._damaged})'}; record it again")
 
     def messages(self, topics: Collection[str]) -> Iterator[Message]:
         """The messages of some topics, in the order of recording."""
+        for raw, reader in self._raw(topics):
+            for message in self._tried(reader.deserialize if reader else self._deserialize, raw):
+                yield Message(raw.topic, raw.time, message)
+
+    def serialised(self, topics: Collection[str]) -> Iterator[recovery.RawMessage]:
+        """The same messages as CDR, as ROS 2 sends them."""
+        from rosbags.typesys import Stores
+
+        for raw, reader in self._raw(topics):
+            if self.is_ros1:
+                typestore = reader.typestore if reader else _typestore(Stores.ROS1_NOETIC)
+                for data in self._tried(typestore.ros1_to_cdr, raw):
+                    yield raw._replace(data=bytes(data))
+            else:
+                yield raw
+
+    def _tried(self, convert: Callable[[bytes, str], Any], raw: recovery.RawMessage) -> Iterator[Any]:
+        """What becomes of a message; nothing, and a note, where its bytes make no sense."""
+        try:
+            converted = convert(raw.data, raw.type)
+        except Exception as error:  # whatever damaged bytes make of the library
+            what = f"bag {self.path} has a message on {raw.topic} that cannot be decoded: {_line(error)}"
+            self.problems.add(what, raw.topic)
+            return
+        yield converted
+
+    def _deserialize(self, data: bytes, msgtype: str) -> Any:
+        """A message without the definitions of its bag: those of ROS are taken."""
+        from rosbags.typesys import Stores
+
+        if self.is_ros1:
+            return _typestore(Stores.ROS1_NOETIC).deserialize_ros1(data, msgtype)
+        return _typestore(Stores.ROS2_HUMBLE).deserialize_cdr(data, msgtype)
+
+    def _raw(self, topics: Collection[str]) -> "Iterator[tuple[recovery.RawMessage, AnyReader | None]]":
         count = Counter[str]()
         if not self._damaged:
             try:
-                for topic, time, data, reader in self._whole(topics):
-                    count[topic] += 1
-                    yield from self._decoded(topic, time, data, reader)
+                for raw, reader in self._whole(topics):
+                    count[raw.topic] += 1
+                    yield raw, reader
             except _Damage as error:
                 self._damaged = str(error)
         if self._damaged:
@@ -74,7 +113,7 @@ class Bag:
                     skip[raw.topic] -= 1
                     continue
                 count[raw.topic] += 1
-                yield from self._decoded(raw.topic, raw.time, raw.data, None, raw.type)
+                yield raw, None
         missing = sum(max(0, self.topics[topic].size - count[topic]) for topic in topics if topic in self.topics)
         if self._damaged or missing:
             why = f" ({self._damaged})" if self._damaged else f" ({missing} are missing)"
@@ -104,7 +143,7 @@ class Bag:
             types[raw.topic] = raw.type
         return {topic: Topic(types[topic], count[topic]) for topic in sorted(count)}
 
-    def _whole(self, topics: Collection[str]) -> Iterator[tuple[str, int, bytes, "AnyReader"]]:
+    def _whole(self, topics: Collection[str]) -> "Iterator[tuple[recovery.RawMessage, AnyReader]]":
         with _open(self.path) as reader:
             connections = [connection for connection in reader.connections if connection.topic in topics]
             messages = reader.messages(connections) if connections else iter(())
@@ -115,22 +154,11 @@ class Bag:
                     return
                 except Exception as error:  # whatever damaged bytes make of the library
                     raise _Damage(_line(error)) from error
-                yield connection.topic, time, data, reader
+                yield recovery.RawMessage(connection.topic, connection.msgtype, time, data), reader
 
     def _recovered(self) -> Iterator[recovery.RawMessage]:
         for file in _storage_files(self.path):
             yield from recovery.recover(file)
-
-    def _decoded(
-        self, topic: str, time: int, data: bytes, reader: "AnyReader | None", msgtype: str = ""
-    ) -> Iterator[Message]:
-        msgtype = msgtype or self.topics[topic].type
-        try:
-            message = reader.deserialize(data, msgtype) if reader else _deserialize(data, msgtype, self.path)
-        except Exception as error:
-            self.problems.add(f"bag {self.path} has a message on {topic} that cannot be decoded: {_line(error)}", topic)
-            return
-        yield Message(topic, time, message)
 
 
 class Reader(BaseReader):
@@ -264,15 +292,6 @@ def _storage_files(path: Path) -> list[Path]:
     number = re.compile(r"(\d+)\D*$")
     files = [file for file in path.iterdir() if recovery.storage(file)]
     return sorted(files, key=lambda file: (int(m[1]) if (m := number.search(file.stem)) else 0, file.name))
-
-
-def _deserialize(data: bytes, msgtype: str, path: Path) -> Any:
-    """A message without the definitions of its bag: those of ROS are taken."""
-    from rosbags.typesys import Stores
-
-    if any(recovery.storage(file) == recovery.ROS1 for file in _storage_files(path)):
-        return _typestore(Stores.ROS1_NOETIC).deserialize_ros1(data, msgtype)
-    return _typestore(Stores.ROS2_HUMBLE).deserialize_cdr(data, msgtype)
 
 
 @cache
