@@ -31,12 +31,14 @@ def draw(
     drawn = drawn[np.argsort(-projection.depth[drawn])]  # NumPy keeps the last of several values for one pixel
     column, row = np.rint(projection.uv[drawn]).astype(np.int64).T
     colour = palette[label[drawn]]
-    points = image.copy()
+    drawing, touched = image.copy(), np.zeros(image.shape[:2], np.bool_)
     height, width = image.shape[:2]
     reach = range(-((size - 1) // 2), size // 2 + 1)
     for down in reach:
         for right in reach:
-            points[np.clip(row + down, 0, height - 1), np.clip(column + right, 0, width - 1)] = colour
-    if opacity >= 1:
-        return points
-    return np.rint(points * np.float32(opacity) + image * np.float32(1 - opacity)).astype(np.uint8)
+            pixels = np.clip(row + down, 0, height - 1), np.clip(column + right, 0, width - 1)
+            drawing[pixels] = colour
+            touched[pixels] = True
+    blended = drawing[touched] * np.float32(opacity) + image[touched] * np.float32(1 - opacity)
+    drawing[touched] = np.rint(blended).astype(np.uint8)
+    return drawing
