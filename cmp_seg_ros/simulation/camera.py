@@ -74,8 +74,8 @@ class Lights:
 class Renderer:
     """Renders one camera. The rays of its pixels are worked out once."""
 
-    def __init__(self, camera: Camera, building: Building, scene: Scene) -> None:
-        self.camera, self.still, self.lights = camera, scene, Lights(building)
+    def __init__(self, camera: Camera, building: Building) -> None:
+        self.camera, self.lights = camera, Lights(building)
         v, u = np.mgrid[0 : camera.height, 0 : camera.width].astype(np.float32)
         rays = camera.unproject(np.stack([u.ravel(), v.ravel()], axis=1))
         self._seen: Bool = np.asarray(np.isfinite(rays).all(axis=1))
@@ -84,12 +84,11 @@ class Renderer:
         # corners of the image get less light, by the fourth power of the cosine
         self._vignette = (0.6 + 0.4 * np.clip(self._rays[:, 2], 0, 1) ** 4)[:, None].astype(np.float32)
 
-    def render(self, moving: Scene, T_world_camera: Transform, rng: Rng) -> Image:
-        """One image from (4, 4) `T_world_camera`; `rng` makes the sensor's noise."""
+    def render(self, scenes: list[Scene], T_world_camera: Transform, rng: Rng) -> Image:
+        """One image of `scenes` from (4, 4) `T_world_camera`; `rng` makes the sensor's noise."""
         turn = T_world_camera[:3, :3].astype(np.float32)
         directions = np.ascontiguousarray(self._rays @ turn.T)
         origins = np.broadcast_to(T_world_camera[:3, 3].astype(np.float32), directions.shape)
-        scenes = [self.still, moving]
         hits = cast_all(scenes, origins, directions)
         label, depth = hits.label.copy(), hits.distance.copy()
         color = self._shade(scenes, origins, directions, hits)

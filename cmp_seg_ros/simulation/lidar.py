@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from cmp_seg_ros import resources
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.scan import UNLABELLED, Float32, Scan, UInt8
-from cmp_seg_ros.simulation.raycast import Hits, Scene, cast_all, rows_of
+from cmp_seg_ros.simulation.raycast import Hits, Scene, cast_all
 
 FOLDER = "config/sensors"
 Rng = np.random.Generator
@@ -65,8 +65,11 @@ class Lidar(BaseModel):
             return cls.model_validate(yaml.safe_load(path.read_text()))
         except OSError as error:
             raise UserError(f"sensor file {path} cannot be read: {error.strerror}") from error
-        except (yaml.YAMLError, ValidationError) as error:
-            raise UserError(f"sensor file {path} is not valid: {error}") from error
+        except yaml.YAMLError as error:
+            raise UserError(f"sensor file {path} is not YAML: {error}") from error
+        except ValidationError as error:
+            problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors())
+            raise UserError(f"sensor file {path}: {problems}") from error
 
     @property
     def beams(self) -> int:
@@ -248,17 +251,16 @@ def through_glass(scenes: list[Scene], origins: Float32, directions: Float32, rn
         cosine = np.abs((hits.normal[rows] * directions[rows]).sum(axis=1))
         # Schlick's approximation of Fresnel's reflection, glass to air (Schlick 1994): 4 % at right angles.
         passing = hits.transmission[rows] * (1 - (0.04 + 0.96 * (1 - cosine) ** 5))
-        rows = rows[rng.random(len(rows)) < passing].astype(np.int32)
+        goes_on = rng.random(len(rows)) < passing
+        hits.transmission[rows[~goes_on]] = 0  # these come back from the pane
+        rows = rows[goes_on].astype(np.int32)
         if not len(rows):
             break
-        beyond = hits.distance[rows] + np.float32(0.005)
-        behind = cast_all(scenes, origins[rows] + beyond[:, None] * directions[rows], directions[rows])
-        behind.distance[:] += beyond
-        # pulses go through the pane twice
-        behind.reflectivity[:] *= hits.transmission[rows] ** 2
-        kept = rows_of(hits, rows)
+        before = hits.distance[rows] + np.float32(0.005)
+        behind = cast_all(scenes, origins[rows] + before[:, None] * directions[rows], directions[rows])
+        behind.distance[:] += before
+        behind.reflectivity[:] *= hits.transmission[rows] ** 2  # through the pane twice
         hits.replace(rows, behind)
-        hits.transmission[rows] = np.where(behind.triangle == kept.triangle, 0, behind.transmission)
     return hits
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.scan import Bool, Float32, UInt8
 from cmp_seg_ros.simulation.mesh import Int32, Mesh
 
@@ -110,9 +111,11 @@ def _miss(count: int) -> Hits:
 
 
 def _commit(mesh: Mesh):  # type: ignore[no-untyped-def]
-    from embreex.mesh_construction import TriangleMesh
-    from embreex.rtcore_scene import EmbreeScene
-
+    try:
+        from embreex.mesh_construction import TriangleMesh
+        from embreex.rtcore_scene import EmbreeScene
+    except ImportError as error:
+        raise UserError(f"the simulator needs embreex ({error}); pip install cmp_seg_ros[simulation]") from error
     scene = EmbreeScene()
     if len(mesh):
         TriangleMesh(scene, mesh.triangles)

@@ -95,7 +95,7 @@ class Rig:
         rng = np.random.default_rng([self.config.seed, 5, index])
         return sweep(
             self.lidar,
-            [self._still, self._moving(start)],
+            self.scenes(start),
             lambda times: self.trajectory.pose(start + times) @ self.T_base_lidar,
             rng,
             self.noise,
@@ -106,7 +106,7 @@ class Rig:
         """Image `index` with its truth."""
         time = self.image_time(index)
         pose = self.trajectory.pose(np.array([time]))[0] @ self.T_base_camera
-        return self._renderer.render(self._moving(time), pose, np.random.default_rng([self.config.seed, 6, index]))
+        return self._renderer.render(self.scenes(time), pose, np.random.default_rng([self.config.seed, 6, index]))
 
     def calibration(self) -> Calibration:
         """The calibration file of this robot, intensity statistics of its first scans included."""
@@ -128,10 +128,11 @@ class Rig:
 
     @cached_property
     def _renderer(self) -> Renderer:
-        return Renderer(self.config.camera, self.building, self._still)
+        return Renderer(self.config.camera, self.building)
 
-    def _moving(self, time: float) -> Scene:
-        return Scene(people_mesh(self.people, time))
+    def scenes(self, time: float) -> list[Scene]:
+        """What stands, and what moves as it is at `time` seconds."""
+        return [self._still, Scene(people_mesh(self.people, time))]
 
     def _out_of_the_way(self, people: list[Person]) -> list[Person]:
         """Those who never come closer than half a metre to the robot: nobody walks through a lidar."""

@@ -1,0 +1,173 @@
+"""`cmp-seg simulate`: the bag read back, its truth, and lidar against camera."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer import Typer
+from typer.testing import CliRunner
+
+from cmp_seg_ros.cli.simulate import simulate
+from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.geometry.calibration import Calibration
+from cmp_seg_ros.geometry.cameras import Camera
+from cmp_seg_ros.ros import camera_info, images, point_cloud2
+from cmp_seg_ros.scan import UNLABELLED
+from cmp_seg_ros.simulation.lidar import NO_NOISE, fixed_pose, sweep
+from cmp_seg_ros.simulation.recorder import START, record, to_structural6
+from cmp_seg_ros.simulation.rig import PINHOLE, Rig, RigConfig
+
+SMALL = Camera(
+    model="pinhole", intrinsics=(105, 105, 79.5, 59.5), distortion=[-0.06, 0.01, 0, 0], width=160, height=120
+)
+
+
+def messages(bag: Path) -> list[tuple[str, int, Any]]:
+    from rosbags.highlevel import AnyReader
+    from rosbags.typesys import Stores, get_typestore
+
+    with AnyReader([bag], default_typestore=get_typestore(Stores.ROS2_HUMBLE)) as reader:
+        return [(c.topic, t, reader.deserialize(raw, c.msgtype)) for c, t, raw in reader.messages()]
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("simulated")
+    assert list(record(RigConfig(3, seconds=0.3, camera=SMALL), out, processes=1)) == [1, 2, 3]
+    return out
+
+
+def test_the_bag_has_every_topic_in_the_order_of_time(recording: Path) -> None:
+    found = messages(recording / "bag")
+    times = [time for _, time, _ in found]
+    assert times == sorted(times)
+    counts: dict[str, int] = {}
+    for topic, _, _ in found:
+        counts[topic] = counts.get(topic, 0) + 1
+    assert counts.pop("/odom") >= 15
+    assert counts == dict.fromkeys(
+        ["/lidar/points", "/truth/points", "/camera/image", "/camera/camera_info", "/truth/image"], 3
+    )
+    clouds = [m for topic, _, m in found if topic == "/lidar/points"]
+    assert [point_cloud2.stamp_ns(c.header) for c in clouds] == [START, START + 100_000_000, START + 200_000_000]
+    assert {m.header.frame_id for topic, _, m in found if topic == "/odom"} == {"odom"}
+
+
+def test_clouds_have_the_drivers_layout_and_the_rigs_points(recording: Path) -> None:
+    rig = Rig(RigConfig(3, seconds=0.3, camera=SMALL))
+    found = messages(recording / "bag")
+    clouds = [m for topic, _, m in found if topic == "/lidar/points"]
+    truths = [m for topic, _, m in found if topic == "/truth/points"]
+    layout = {f.name: (f.offset, f.datatype) for f in clouds[0].fields}
+    expected = {"x": (0, 7), "y": (4, 7), "z": (8, 7), "intensity": (16, 7), "t": (20, 6), "reflectivity": (24, 4)}
+    assert layout == expected | {"ring": (26, 4), "ambient": (28, 4), "range": (32, 6)}
+    assert (clouds[0].height, clouds[0].width, clouds[0].point_step) == (16, 1024, 48)
+    for index, (cloud, truth) in enumerate(zip(clouds, truths, strict=True)):
+        scan, sweep_ = point_cloud2.decode(cloud), rig.scan(index)
+        np.testing.assert_array_equal(scan.xyz, sweep_.scan.xyz)
+        assert scan.time is not None
+        np.testing.assert_allclose(scan.time, sweep_.scan.time, atol=1e-7)
+        assert (truth.height, truth.width, truth.header) == (16, 1024, cloud.header)
+        label = point_cloud2.decode_labels(truth, "structural6").label
+        np.testing.assert_array_equal(label, to_structural6()[sweep_.label])
+        np.testing.assert_array_equal(point_cloud2.decode_labels(truth, "indoor").label, sweep_.label)
+        assert (label[~scan.valid()] == UNLABELLED).all()
+        ranges = point_cloud2.decode_fields(cloud, "range")["range"]
+        np.testing.assert_allclose(ranges, 1000 * sweep_.range, atol=0.51)
+
+
+def test_images_calibration_and_report_fit(recording: Path) -> None:
+    found = messages(recording / "bag")
+    image = next(m for topic, _, m in found if topic == "/camera/image")
+    truth = next(m for topic, _, m in found if topic == "/truth/image")
+    info = next(m for topic, _, m in found if topic == "/camera/camera_info")
+    assert images.to_rgb(image).shape == (120, 160, 3)
+    assert truth.encoding == "mono8"
+    assert set(np.unique(truth.data)) <= {0, 1, 2, 3, 4, 5, UNLABELLED}
+    camera = camera_info.decode(info)
+    assert camera.intrinsics == SMALL.intrinsics
+    calibration = Calibration.load(recording / "calibration.yaml")
+    assert calibration.camera().intrinsics == SMALL.intrinsics
+    assert calibration.lidar().stamp == "start"
+    assert (calibration.lidar().intensity_std or 0) > 0
+    report = json.loads((recording / "report.json").read_text())
+    assert report["scans"] == report["images"] == 3
+    assert sum(report["class_shares"].values()) == pytest.approx(1, abs=1e-3)
+    assert (recording / "preview.png").stat().st_size > 10_000
+
+
+def test_two_processes_write_what_one_writes(recording: Path, tmp_path: Path) -> None:
+    list(record(RigConfig(3, seconds=0.3, camera=SMALL), tmp_path, processes=2))
+    one, two = (next((folder / "bag").glob("*.mcap")).read_bytes() for folder in (recording, tmp_path))
+    assert one == two
+
+
+@pytest.mark.parametrize(("sensor", "step"), [("vlp-16", 22), ("xt-32", 26)])
+def test_other_drivers_publish_returns_only(sensor: str, step: int, tmp_path: Path) -> None:
+    list(record(RigConfig(5, sensor, 0.1), tmp_path, camera=False, processes=1))
+    found = messages(tmp_path / "bag")
+    cloud = next(m for topic, _, m in found if topic == "/lidar/points")
+    truth = next(m for topic, _, m in found if topic == "/truth/points")
+    assert not any(topic.startswith("/camera") for topic, _, _ in found)
+    assert (cloud.height, cloud.point_step) == (1, step)
+    assert cloud.width == truth.width
+    scan = point_cloud2.decode(cloud)
+    assert scan.valid().all()
+    assert scan.time is not None
+    assert (np.diff(scan.time) >= -1e-6).all()
+    assert scan.time.min() >= 0
+    assert scan.time.max() < 0.1
+
+
+@pytest.mark.parametrize("seed", [3, 12])
+def test_lidar_and_camera_see_the_same_classes(seed: int) -> None:
+    """Labelled points projected by the calibration meet the same class in the image, away from its edges."""
+    rig = Rig(RigConfig(seed, "os1-64", 2.0, camera=PINHOLE))
+    image = rig.image(4)
+    still = fixed_pose(rig.trajectory.pose(np.array([rig.image_time(4)]))[0] @ rig.T_base_lidar)
+    result = sweep(rig.lidar, rig.scenes(rig.image_time(4)), still, np.random.default_rng(0), NO_NOISE)
+    calibrated = rig.calibration().camera()
+    T = np.array(calibrated.T_camera_lidar)
+    points = result.scan.xyz @ T[:3, :3].T + T[:3, 3]
+    uv, inside = calibrated.project(points.astype(np.float32))
+    inside &= result.scan.valid()
+    u, v = np.round(np.where(inside[:, None], uv, 0)).astype(int).T
+    # seen by both, not behind a nearer surface or a pane
+    inside &= np.abs(image.depth[v, u] - np.linalg.norm(points, axis=1)) < 0.1
+    truth = to_structural6()[image.label].astype(int)
+    smallest, largest = truth.copy(), truth.copy()
+    for dv in (-3, 0, 3):
+        for du in (-3, 0, 3):
+            shifted = np.roll(truth, (dv, du), (0, 1))
+            smallest, largest = np.minimum(smallest, shifted), np.maximum(largest, shifted)
+    inside &= (smallest == largest)[v, u]
+    assert inside.sum() > 1000
+    assert (truth[v, u] == to_structural6()[result.label])[inside].mean() > 0.95
+
+
+def test_a_mount_upside_down_still_has_its_floor_below() -> None:
+    rig = Rig(RigConfig(3, "os1-16", 1.0, roll=180.0))
+    result = rig.scan(0)
+    floor = to_structural6()[result.label] == 1
+    assert np.median(result.scan.xyz[floor, 2]) > 0
+    assert np.median((result.scan.xyz[floor] @ rig.T_base_lidar[:3, :3].T)[:, 2]) < 0
+
+
+def test_the_command_records_and_names_what_is_wrong(tmp_path: Path) -> None:
+    app = Typer()
+    app.command()(simulate)
+    arguments = ["--out", str(tmp_path / "run"), "--seconds", "0.1", "--seed", "4", "--no-camera", "--json"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout.strip().splitlines()[-1])
+    assert report["sensor"] == "os1-16"
+    assert {p.name for p in (tmp_path / "run").iterdir()} == {"bag", "calibration.yaml", "report.json", "preview.png"}
+    result = CliRunner().invoke(app, ["--out", str(tmp_path), "--sensor", "os9"])
+    assert isinstance(result.exception, UserError)
+    assert "no sensor 'os9'" in str(result.exception)
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    result = CliRunner().invoke(app, ["--out", str(blocked / "x"), "--seconds", "0.1", "--no-camera"])
+    assert isinstance(result.exception, UserError)
