@@ -56,7 +56,7 @@ class Bag:
             raise UserError(f"{path} is no bag: neither a rosbag2 folder nor a .bag, .mcap or .db3 file")
         self.is_ros1 = recovery.ROS1 in kinds
         self.topics = self._read_topics()
-        if not self.topics:
+        if not any(topic.size for topic in self.topics.values()):
             raise UserError(f"bag {path} holds no messages{self._damaged and f' ({self._damaged})'}; record it again")
 
     def messages(self, topics: Collection[str]) -> Iterator[Message]:
@@ -70,12 +70,15 @@ class Bag:
         from rosbags.typesys import Stores
 
         for raw, reader in self._raw(topics):
-            if self.is_ros1:
-                typestore = reader.typestore if reader else _typestore(Stores.ROS1_NOETIC)
-                for data in self._tried(typestore.ros1_to_cdr, raw):
-                    yield raw._replace(data=bytes(data))
-            else:
+            if not self.is_ros1:
                 yield raw
+                continue
+            typestore = _typestore(Stores.ROS2_HUMBLE)
+            if reader and raw.type not in typestore.fielddefs:
+                definitions = reader.typestore.fielddefs.items()
+                typestore.register({name: fields for name, fields in definitions if name not in typestore.fielddefs})
+            for data in self._tried(typestore.ros1_to_cdr, raw):
+                yield raw._replace(data=bytes(data))
 
     def _tried(self, convert: Callable[[bytes, str], Any], raw: recovery.RawMessage) -> Iterator[Any]:
         """What becomes of a message; nothing, and a note, where its bytes make no sense."""
