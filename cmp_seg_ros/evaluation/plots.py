@@ -61,7 +61,7 @@ def overview(
         assert image is not None and camera is not None and T_camera_lidar is not None
         draw_camera(figure.add_subplot(side[0]), image, scan, labels.label, label_space, camera, T_camera_lidar)
     draw_legend(figure.add_subplot(side[1] if side is not None else rows[0, 1]), labels.label, label_space)
-    draw_range(figure.add_subplot(rows[1, :]), xyz, labels.label, label_space)
+    draw_range(figure.add_subplot(rows[1, :]), scan.xyz, labels.label, label_space)
     save(figure, path)
 
 
@@ -91,8 +91,8 @@ def comparison(
     _points_from_above(axes, xyz[order], np.where(wrong[order, None], WRONG, RIGHT), 0.7)
     _frame(axes, xyz[compared], f"Wrong: {wrong.sum():,} of {compared.sum():,} points ({share:.1%})")
     draw_legend(figure.add_subplot(rows[1, :]), truth, label_space, "share of truth", columns=len(label_space.classes))
-    draw_range(figure.add_subplot(rows[2, :]), xyz, label, label_space, "Labels")
-    draw_range(figure.add_subplot(rows[3, :]), xyz, truth, label_space, "Truth")
+    draw_range(figure.add_subplot(rows[2, :]), scan.xyz, label, label_space, "Labels")
+    draw_range(figure.add_subplot(rows[3, :]), scan.xyz, truth, label_space, "Truth")
     save(figure, path)
 
 
@@ -107,7 +107,7 @@ def draw_bird(axes: "Axes", xyz: Float32, label: UInt8, space: LabelSpace, title
 
 
 def draw_range(axes: "Axes", xyz: Float32, label: UInt8, space: LabelSpace, title: str = "Range image") -> None:
-    """The scan as seen from the sensor, all around; near surfaces bright, far ones dark."""
+    """The (N, 3) points as the sensor sees them, all around, in its own frame; near surfaces bright, far ones dark."""
     picture, extent = range_image(xyz, label, space)
     axes.imshow(picture, extent=extent, aspect="auto", interpolation="nearest")
     axes.set_title(f"{title}: near bright, far dark", fontsize=12)

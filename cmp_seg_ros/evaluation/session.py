@@ -29,7 +29,7 @@ class Rig:
     """The calibration of the sensors of an input.
 
     Args:
-        path: the input. A calibration.yaml beside it is taken where `calibration` is None.
+        path: the input. A calibration.yaml in it or beside it is taken where `calibration` is None.
         calibration: file.
         lidar: name of the lidar; needed only where the calibration has several.
 
@@ -38,8 +38,8 @@ class Rig:
     """
 
     def __init__(self, path: Path, calibration: Path | None = None, lidar: str = "") -> None:
-        beside = path.resolve().parent / CALIBRATION
-        self.file = calibration or (beside if beside.is_file() else None)
+        found = [folder / CALIBRATION for folder in (path, path.resolve().parent) if (folder / CALIBRATION).is_file()]
+        self.file = calibration or (found[0] if found else None)
         self.calibration = Calibration() if self.file is None else Calibration.load(self.file)
         self.lidar = self.calibration.lidar(lidar) if lidar or self.calibration.lidars else None
 
@@ -92,7 +92,7 @@ def check(sample: Sample, labels: Labels, segmenter: Segmenter, rig: Rig, path: 
         text = f"{name} has {outside:.0%} of its returns {beyond}; they got the label of the nearest voxel"
         yield Finding("outside", f"{text}; {remedy}", False)
     if sample.scan.intensity is None:
-        yield Finding("intensity", f"{path} has no intensity: the labels rest on shape alone", False)
+        yield Finding("intensity", f"{name} has no intensity: the labels rest on shape alone", False)
 
 
 def image_of(sample: Sample, path: Path, bag: Bag | None) -> UInt8 | None:
