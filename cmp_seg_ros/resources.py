@@ -1,7 +1,6 @@
 """Where the package's data lie: models/ and config/, in a checkout or in the installed share folder."""
 
 import os
-import sys
 from pathlib import Path
 
 from cmp_seg_ros.errors import UserError
@@ -17,7 +16,8 @@ def share_folders() -> list[Path]:
     checkout = Path(__file__).resolve().parent.parent
     folders = [checkout] if (checkout / "package.xml").exists() else []
     prefixes = [Path(p) for p in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if p]
-    folders += [prefix / "share" / PACKAGE for prefix in [*prefixes, Path(sys.prefix)]]
+    prefixes += Path(__file__).resolve().parents  # wherever pip put it: a venv, ~/.local, /usr/local
+    folders += [prefix / "share" / PACKAGE for prefix in prefixes]
     return [folder for folder in folders if folder.is_dir()]
 
 
