@@ -43,7 +43,6 @@ class Room:
     inner: Rect = (0, 0, 0, 0)
     height: float = 2.6
     openings: dict[str, list[Opening]] = field(default_factory=lambda: {side: [] for side in SIDES})
-    neighbours: set[int] = field(default_factory=set)
 
     @property
     def size(self) -> tuple[float, float]:
@@ -208,15 +207,10 @@ def _connect(rng: Rng, plan: Plan) -> None:
     for i, j, (side_i, side_j, low, high) in walls:
         corridor = "corridor" in (rooms[i].kind, rooms[j].kind)
         both = rooms[i].kind == rooms[j].kind == "corridor"
-        if group[i] == group[j] and rng.random() > (0.5 if corridor else 0.2):
-            pass
-        else:
-            old, new = group[i], group[j]
+        if group[i] != group[j] or rng.random() <= (0.5 if corridor else 0.2):
             for _ in range(1 + (rng.random() < 0.12) + 3 * (high - low > 15 and corridor)):
                 _hole(rng, plan, i, j, side_i, side_j, low, high, both)
-            group = [new if g == old else g for g in group]
-            rooms[i].neighbours.add(j)
-            rooms[j].neighbours.add(i)
+            group = [group[j] if g == group[i] else g for g in group]
         if glassy and corridor and rng.random() < 0.6:
             _inner_window(rng, plan, i, j, side_i, side_j, low, high)
 
