@@ -1,0 +1,373 @@
+"""`cmp-seg label` and `cmp-seg evaluate`, as a user calls them."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import Stores, get_typestore
+
+from cmp_seg_ros.datasets import open_input
+from cmp_seg_ros.evaluation.metrics import Confusion
+from cmp_seg_ros.geometry.calibration import CalibratedCamera, CalibratedLidar, Calibration
+from cmp_seg_ros.label_space import LabelSpace
+from cmp_seg_ros.ros import point_cloud2
+from cmp_seg_ros.ros.point_cloud2 import decode_labels
+from cmp_seg_ros.scan import UNLABELLED, Scan
+from cmp_seg_ros.segmenter import Segmenter
+
+CLOUD, IMAGE = "sensor_msgs/msg/PointCloud2", "sensor_msgs/msg/Image"
+RNG = np.random.default_rng(0)
+POINTS = np.column_stack([RNG.uniform(-5, 5, (400, 2)), RNG.uniform(-1, 2, 400), RNG.uniform(0, 99, 400)]).astype(
+    np.float32
+)
+IDENTITY = np.eye(4).tolist()
+
+Run = Callable[..., SimpleNamespace]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run `cmp-seg ARGS` in this process: code, out and err."""
+    from cmp_seg_ros.cli import main
+
+    def call(*args: Any) -> SimpleNamespace:
+        monkeypatch.setattr("sys.argv", ["cmp-seg", *map(str, args)])
+        capsys.readouterr()
+        code: Any = 0
+        try:
+            main.main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        said = capsys.readouterr()
+        return SimpleNamespace(code=code, out=said.out, err=said.err)
+
+    return call
+
+
+@pytest.fixture
+def label(run: Run, tiny_bundle: Path, tmp_path: Path) -> Run:
+    """Run `cmp-seg label INPUT` with a tiny model into tmp_path/out."""
+    common = ("--model", tiny_bundle, "--engine", "reference", "--out", tmp_path / "out")
+    return lambda path, *args: run("label", path, *common, *args)
+
+
+@pytest.fixture
+def evaluate(run: Run, tiny_bundle: Path, tmp_path: Path) -> Run:
+    common = ("--model", tiny_bundle, "--engine", "reference", "--out", tmp_path / "out")
+    return lambda path, *args: run("evaluate", path, *common, *args)
+
+
+def write_bag(path: Path, clouds: dict[str, list[point_cloud2.Cloud]], image: np.ndarray | None = None) -> Path:
+    """A bag of clouds, scan i stamped 10 + i seconds, with one image at 10.1 s."""
+    store = get_typestore(Stores.ROS2_HUMBLE)
+    types = store.types
+    with Writer(path, version=8, storage_plugin=StoragePlugin.MCAP) as writer:
+
+        def header(seconds: int, nanoseconds: int = 0) -> Any:
+            time = types["builtin_interfaces/msg/Time"](sec=seconds, nanosec=nanoseconds)
+            return types["std_msgs/msg/Header"](stamp=time, frame_id="lidar")
+
+        for topic, series in clouds.items():
+            connection = writer.add_connection(topic, CLOUD, typestore=store)
+            for i, cloud in enumerate(series):
+                message = cloud.message(header(10 + i), types[CLOUD], types["sensor_msgs/msg/PointField"])
+                writer.write(connection, (10 + i) * 10**9, store.serialize_cdr(message, CLOUD))
+        if image is not None:
+            connection = writer.add_connection("/camera/image", IMAGE, typestore=store)
+            height, width = image.shape[:2]
+            message = types[IMAGE](
+                header=header(10, 10**8), height=height, width=width, encoding="rgb8", is_bigendian=0, step=3 * width,
+                data=image.reshape(-1),
+            )  # fmt: skip
+            writer.write(connection, 10 * 10**9 + 10**8, store.serialize_cdr(message, IMAGE))
+    return path
+
+
+def cloud(points: np.ndarray) -> point_cloud2.Cloud:
+    return point_cloud2.encode(dict(zip(("x", "y", "z", "intensity"), points.T, strict=True)), (1, len(points)))
+
+
+def truth_cloud(truth: np.ndarray) -> point_cloud2.Cloud:
+    return point_cloud2.encode({"structural6": truth}, (1, len(truth)))
+
+
+def calibration(path: Path, **changes: Any) -> Path:
+    camera = CalibratedCamera(
+        model="pinhole", intrinsics=(100, 100, 79.5, 59.5), width=160, height=120,
+        T_camera_lidar=[[0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, 1]],
+    )  # fmt: skip
+    lidar = CalibratedLidar(T_base_lidar=changes.get("T_base_lidar", IDENTITY))
+    Calibration(cameras={"camera": camera}, lidars={"lidar": lidar}).save(path)
+    return path
+
+
+def test_label_a_file(label: Run, tmp_path: Path, tiny_bundle: Path) -> None:
+    points = POINTS.copy()
+    points[5] = np.nan
+    np.save(tmp_path / "scan.npy", points)
+    ran = label(tmp_path / "scan.npy")
+    assert ran.code == 0, ran.err
+    out = tmp_path / "out"
+    stored = np.load(out / "scans/000000.npz")
+    expected = Segmenter.from_bundle(tiny_bundle, "reference")(Scan(points[:, :3], points[:, 3]))
+    np.testing.assert_array_equal(stored["label"], expected.label)
+    np.testing.assert_array_equal(stored["confidence"], expected.confidence)
+    assert (stored["label"].dtype, stored["confidence"].dtype) == (np.uint8, np.float32)
+    assert stored["label"][5] == UNLABELLED and stored["key"] == "scan"
+    report = json.loads((out / "report.json").read_text())
+    assert (report["scans"], report["points"], report["engine"]) == (1, 400, "reference-fp32")
+    assert report["model"] == "tiny" and report["label_space"] == "structural6" and report["voxel_size"] == 0.1
+    assert sum(report["share"].values()) == pytest.approx(1) and report["unlabelled"] == 1 / 400
+    assert {"preprocess", "network", "backfill", "total"} <= set(report["stages_ms"])
+    assert set(report["latency_ms"]) == {"p50", "p95"}
+    # The labelled clouds, in the bag and beside it.
+    for copy in (out / "labelled", out / "clouds/000000.ply"):
+        (sample,) = open_input(copy)
+        np.testing.assert_array_equal(decode_labels(sample.message).label, expected.label)
+        np.testing.assert_array_equal(sample.scan.xyz, points[:, :3])
+    assert Image.open(out / "overview.png").width > 1000
+
+
+def test_label_a_bag(label: Run, tmp_path: Path) -> None:
+    bag = write_bag(tmp_path / "bag", {"/points": [cloud(POINTS + i / 10) for i in range(12)]})
+    ran = label(bag, "--json")
+    assert ran.code == 0, ran.err
+    report = json.loads(ran.out)
+    assert (report["scans"], report["topic"], report["warnings"]) == (12, "/points", [])
+    out = tmp_path / "out"
+    assert sorted(file.name for file in (out / "scans").iterdir()) == [f"{i:06d}.npz" for i in range(12)]
+    assert np.load(out / "scans/000003.npz")["stamp"] == 13 * 10**9
+    assert sorted(file.name for file in (out / "pictures").iterdir()) == ["000003.png", "000006.png", "000009.png"]
+    assert not (out / "clouds").exists()
+    for i, sample in enumerate(open_input(out / "labelled")):
+        stored = np.load(out / f"scans/{i:06d}.npz")
+        np.testing.assert_array_equal(decode_labels(sample.message).label, stored["label"])
+        np.testing.assert_array_equal(decode_labels(sample.message).confidence, stored["confidence"])
+    # A second, shorter run leaves nothing of the first.
+    assert label(bag, "--max-scans", 2).code == 0
+    assert len(list((out / "scans").iterdir())) == 2
+    assert len(list(open_input(out / "labelled"))) == 2
+
+
+def test_label_in_another_space(label: Run, tmp_path: Path) -> None:
+    np.save(tmp_path / "scan.npy", POINTS)
+    assert label(tmp_path / "scan.npy").code == 0
+    six = np.load(tmp_path / "out/scans/000000.npz")
+    assert label(tmp_path / "scan.npy", "--label-space", "structural4").code == 0
+    four = np.load(tmp_path / "out/scans/000000.npz")
+    assert set(np.unique(four["label"])) <= {0, 1, 2, 3}
+    assert (four["confidence"] >= six["confidence"] - 1e-6).all()  # merged probabilities add up
+    report = json.loads((tmp_path / "out/report.json").read_text())
+    assert list(report["share"]) == ["wall", "floor", "ceiling", "non-structural"]
+    ran = label(tmp_path / "scan.npy", "--label-space", "indoor")
+    assert ran.code == 1 and "no mapping from 'structural6'" in ran.err
+
+
+def test_calibration_turns_the_scan_upright(label: Run, tmp_path: Path) -> None:
+    # Voxels start at the cloud's minimum, so a turned cloud is cut into other voxels, unless its points lie apart.
+    grid = np.stack(np.meshgrid(*[np.arange(-3, 3.1, 0.5)] * 2, [-1, 0, 1.0]), axis=-1).reshape(-1, 3)
+    np.save(tmp_path / "level.npy", grid + 0.05)
+    np.save(tmp_path / "hanging.npy", (grid + 0.05) * [1, -1, -1])
+    assert label(tmp_path / "level.npy").code == 0
+    level = np.load(tmp_path / "out/scans/000000.npz")
+    path = calibration(tmp_path / "mount.yaml", T_base_lidar=np.diag([1.0, -1, -1, 1]).tolist())
+    assert label(tmp_path / "hanging.npy", "--calibration", path).code == 0
+    hanging = np.load(tmp_path / "out/scans/000000.npz")
+    np.testing.assert_array_equal(hanging["label"], level["label"])
+    assert json.loads((tmp_path / "out/report.json").read_text())["calibration"] == str(path)
+
+
+def test_calibration_beside_the_input_is_taken(label: Run, tmp_path: Path) -> None:
+    image = np.full((120, 160, 3), 90, np.uint8)
+    bag = write_bag(tmp_path / "bag", {"/points": [cloud(POINTS)]}, image)
+    without = label(bag)
+    size = Image.open(tmp_path / "out/overview.png").width
+    calibration(tmp_path / "calibration.yaml")
+    ran = label(bag)
+    assert (without.code, ran.code) == (0, 0), ran.err
+    assert json.loads((tmp_path / "out/report.json").read_text())["calibration"].endswith("calibration.yaml")
+    assert Image.open(tmp_path / "out/overview.png").width > size  # the camera image has joined
+
+
+def test_picture_beside_a_file(label: Run, tmp_path: Path) -> None:
+    np.save(tmp_path / "7.npy", POINTS)
+    Image.new("RGB", (160, 120)).save(tmp_path / "7.jpg")
+    path = calibration(tmp_path / "calibration.yaml")
+    assert label(tmp_path / "7.npy").code == 0
+    assert Image.open(tmp_path / "out/overview.png").width == 1400
+    Image.new("RGB", (80, 60)).save(tmp_path / "7.jpg")
+    ran = label(tmp_path / "7.npy")
+    assert ran.code == 1
+    assert "80 x 60 pixels" in ran.err and str(path) in ran.err.replace("\n", "")
+    assert (tmp_path / "out/report.json").exists()
+
+
+def test_wrong_topic(label: Run, tmp_path: Path) -> None:
+    bag = write_bag(tmp_path / "bag", {"/points": [cloud(POINTS)]})
+    ran = label(bag, "--topic", "/wrong")
+    assert ran.code == 1
+    assert "these would do: /points" in ran.err and "Traceback" not in ran.err
+
+
+@pytest.mark.parametrize(
+    "points, says",
+    [
+        (np.zeros((0, 4)), "no points"),
+        (np.full((50, 4), np.nan), "no return"),
+        (np.zeros((50, 4)), "no return"),
+        (POINTS[:1], "too few returns, 1"),
+        (POINTS[:9], "too few returns, 9"),
+        (POINTS + 500, "without a label, beyond the model's field of view"),
+        (POINTS[:, :2], "must be numbers of shape"),
+    ],
+)
+def test_scans_that_cannot_be_labelled_well(label: Run, tmp_path: Path, points: np.ndarray, says: str) -> None:
+    np.save(tmp_path / "bad.npy", points)
+    ran = label(tmp_path / "bad.npy")
+    assert ran.code == 1
+    assert says in ran.err and "bad.npy" in ran.err and "Traceback" not in ran.err
+    assert ran.err.count("error:") == 1
+
+
+def test_one_bad_scan_does_not_stop_the_others(label: Run, tmp_path: Path) -> None:
+    clouds = [cloud(POINTS), cloud(np.full_like(POINTS, np.nan)), truth_cloud(np.zeros(4, np.uint8)), cloud(POINTS)]
+    ran = label(write_bag(tmp_path / "bag", {"/points": clouds}))
+    assert ran.code == 1
+    assert "3 scans labelled, but: scan 000001" in ran.err and "scan 000002" in ran.err
+    out = tmp_path / "out"
+    assert sorted(file.name for file in (out / "scans").iterdir()) == ["000000.npz", "000001.npz", "000003.npz"]
+    assert (np.load(out / "scans/000001.npz")["label"] == UNLABELLED).all()
+    assert len(json.loads((out / "report.json").read_text())["problems"]) == 2
+
+
+def test_a_bag_cut_short_is_labelled_as_far_as_it_goes(label: Run, tmp_path: Path) -> None:
+    bag = write_bag(tmp_path / "bag", {"/points": [cloud(np.tile(POINTS, (60, 1))) for _ in range(8)]})
+    (file,) = bag.glob("*.mcap")
+    file.write_bytes(file.read_bytes()[: file.stat().st_size * 6 // 10])
+    ran = label(bag)
+    assert ran.code == 1 and "damaged or cut short" in ran.err and "Traceback" not in ran.err
+    report = json.loads((tmp_path / "out/report.json").read_text())
+    assert 2 <= report["scans"] < 8
+    assert len(list(open_input(tmp_path / "out/labelled"))) == report["scans"]
+
+
+def test_no_intensity_is_a_warning(label: Run, tmp_path: Path) -> None:
+    np.save(tmp_path / "scan.npy", POINTS[:, :3])
+    ran = label(tmp_path / "scan.npy")
+    assert ran.code == 0 and "has no intensity" in ran.err
+
+
+@pytest.mark.parametrize(
+    "args, says",
+    [
+        (("--model", "none"), "no bundle 'none'"),
+        (("--engine", "none"), "no engine 'none'"),
+        (("--label-space", "none"), "no label space 'none'"),
+        (("--calibration", "none.yaml"), "none.yaml cannot be read"),
+        (("--lidar", "roof"), "lidar 'roof' is not in the calibration"),
+    ],
+)
+def test_wrong_options(label: Run, tmp_path: Path, args: tuple[str, ...], says: str) -> None:
+    np.save(tmp_path / "scan.npy", POINTS)
+    ran = label(tmp_path / "scan.npy", *args)
+    assert ran.code == 1 and says in ran.err.replace("\n", " ") and "Traceback" not in ran.err
+
+
+def test_mirrored_calibration(label: Run, tmp_path: Path) -> None:
+    np.save(tmp_path / "scan.npy", POINTS)
+    path = calibration(tmp_path / "mirror.yaml")
+    path.write_text(path.read_text().replace("[0.0, 0.0, 1.0, 0.0]", "[0.0, 0.0, -1.0, 0.0]"))
+    ran = label(tmp_path / "scan.npy", "--calibration", path)
+    assert ran.code == 1 and "lidars.lidar.T_base_lidar" in ran.err and "mirrors" in ran.err
+
+
+def test_broken_bundle(label: Run, tmp_path: Path, tiny_bundle: Path) -> None:
+    np.save(tmp_path / "scan.npy", POINTS)
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken/bundle.yaml").write_text((tiny_bundle / "bundle.yaml").read_text())
+    (tmp_path / "broken/weights.safetensors").write_bytes(b"short")
+    ran = label(tmp_path / "scan.npy", "--model", tmp_path / "broken")
+    assert ran.code == 1 and "is damaged" in ran.err
+
+
+def test_an_out_that_cannot_be_written(label: Run, tmp_path: Path) -> None:
+    np.save(tmp_path / "scan.npy", POINTS)
+    (tmp_path / "out").write_text("a file")
+    ran = label(tmp_path / "scan.npy")
+    assert ran.code == 1 and "cannot be written" in ran.err and "Traceback" not in ran.err
+
+
+def test_every_real_scan(label: Run, shared_data: Path, tmp_path: Path) -> None:
+    real = shared_data / "real"
+    for name, count in (("plycal", 4), ("nebula_xt32/scan.pcd", 1), ("nebula_vlp16/scan.pcd", 1)):
+        ran = label(real / name)
+        assert ran.code == 0, ran.err
+        report = json.loads((tmp_path / "out/report.json").read_text())
+        assert report["scans"] == count and report["unlabelled"] == 0
+    for name in ("nebula_xt32", "nebula_vlp16"):
+        ran = label(real / name / "bag")
+        assert ran.code == 1 and "raw packets" in ran.err
+
+
+def test_ouster_packets(label: Run, shared_data: Path, tmp_path: Path) -> None:
+    pytest.importorskip("ouster.sdk", reason="needs ouster-sdk")
+    ran = label(shared_data / "real/ouster")
+    assert ran.code == 0, ran.err
+    assert json.loads((tmp_path / "out/report.json").read_text())["points"] == 2 * 65536
+
+
+@pytest.fixture
+def simulated(tmp_path: Path) -> tuple[Path, np.ndarray]:
+    """A folder as `cmp-seg simulate` leaves it, with truth at random, and that truth."""
+    truth = RNG.integers(0, 6, 400).astype(np.uint8)
+    truth[::10] = UNLABELLED
+    (tmp_path / "sim").mkdir()
+    clouds = {"/lidar/points": [cloud(POINTS)] * 4, "/truth/points": [truth_cloud(truth)] * 4}
+    write_bag(tmp_path / "sim/bag", clouds)
+    calibration(tmp_path / "sim/calibration.yaml")
+    return tmp_path / "sim", truth
+
+
+def test_evaluate(evaluate: Run, simulated: tuple[Path, np.ndarray], tmp_path: Path, tiny_bundle: Path) -> None:
+    folder, truth = simulated
+    for path in (folder, folder / "bag"):
+        ran = evaluate(path, "--json")
+        assert ran.code == 0, ran.err
+        report = json.loads(ran.out)
+        assert report == json.loads((tmp_path / "out/report.json").read_text())
+        labels = Segmenter.from_bundle(tiny_bundle, "reference")(Scan(POINTS[:, :3], POINTS[:, 3]))
+        expected = Confusion(LabelSpace.load("structural6"))
+        expected.add(truth, labels.label)
+        assert report["structural6"]["iou"] == pytest.approx(expected.report()["iou"])
+        assert report["structural4_strict"]["miou"] == pytest.approx(expected.structural4("strict").miou())
+        assert report["miou"] == report["structural4_primary"]["miou"]
+        assert report["scans"] == 4 and sum(report["structural6"]["points"].values()) == 4 * 360
+        assert set(report["latency_ms"]) == {"p50", "p95", "p99"}
+        assert report["calibration"].endswith("sim/calibration.yaml")
+        assert report["worst"]["miou"] <= report["best"]["miou"]
+    assert (tmp_path / "out/worst.png").exists() and (tmp_path / "out/best.png").exists()
+    table = evaluate(folder).out
+    assert all(word in table for word in ("non-structural", "mIoU", "structural4, primary", "p99", "network"))
+
+
+def test_evaluate_needs_truth(evaluate: Run, tmp_path: Path) -> None:
+    bag = write_bag(tmp_path / "bag", {"/points": [cloud(POINTS)]})
+    ran = evaluate(bag)
+    assert ran.code == 1 and "has no truth on /truth/points (its clouds: /points)" in ran.err
+    ran = evaluate(tmp_path / "nothing")
+    assert ran.code == 1 and "does not exist" in ran.err
+
+
+def test_evaluate_leaves_out_what_has_no_partner(evaluate: Run, tmp_path: Path) -> None:
+    truth = truth_cloud(np.zeros(400, np.uint8))
+    wrong_size = truth_cloud(np.zeros(3, np.uint8))
+    bag = write_bag(tmp_path / "bag", {"/points": [cloud(POINTS)] * 4, "/truth/points": [truth, wrong_size, truth]})
+    ran = evaluate(bag)
+    assert ran.code == 1
+    assert "2 scans evaluated, but:" in ran.err and "1 scans of" in ran.err and "has 400 points, its truth 3" in ran.err
