@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from cmp_seg_ros import Scan, Segmenter, UserError
+from cmp_seg_ros.scan import UNLABELLED
 from cmp_seg_ros.training.augment import augment, voxels_and_targets
 from cmp_seg_ros.training.cache import ScanCache, TrainingScan
 from cmp_seg_ros.training.config import AugmentConfig, TrainConfig
@@ -27,6 +28,7 @@ def box_room(seed: int, points: int = 1500) -> TrainingScan:
     distance = half / np.abs(ray)
     axis = distance.argmin(axis=1)
     label = np.where(axis < 2, WALL, np.where(ray[:, 2] < 0, FLOOR, CEILING))
+    label[::100] = UNLABELLED  # ghosts behind mirrors have no truth
     xyz = ray * distance.min(axis=1)[:, None]
     return TrainingScan(
         xyz.astype(np.float32), rng.random(points, np.float32), ring.astype(np.uint8), label.astype(np.uint8)

@@ -18,7 +18,7 @@ def train(
     """Train a bundle on simulated buildings. Stops and resumes exactly where it was."""
     import yaml
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
     from cmp_seg_ros.training.cache import ScanCache
@@ -37,7 +37,7 @@ def train(
 
     console = Console(stderr=True)
     columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Bar(*columns, TextColumn("{task.fields[state]}"), console=console) as bar:
+    with Bar(*columns, console=console) as bar:
         for name, scans, first, count in (
             ("validation buildings", validation, data.first_validation_building, data.validation_buildings),
             ("training buildings", training, data.first_building, data.buildings),
@@ -45,11 +45,11 @@ def train(
             for _ in bar.track(scans.fill(range(first, first + count)), total=count, description=name):
                 pass
         trainer = Trainer(settings, training, validation, out, workers)
-        task = bar.add_task("training, in 1/1000", total=1000, state="")
+        task = bar.add_task("training", total=1000)
 
         def report(progress: Progress) -> None:
-            state = f"step {progress.step}  loss {progress.loss:.3f}  primary mIoU {progress.score:.3f}"
-            bar.update(task, completed=int(1000 * progress.fraction(settings)), state=state)
+            state = f"training: step {progress.step}, loss {progress.loss:.3f}, mIoU {progress.score:.3f}, thousandths"
+            bar.update(task, completed=int(1000 * progress.fraction(settings)), description=state)
 
         bundle = trainer.run(report)
     curves(out / "log.csv", out / "curves.png")

@@ -23,7 +23,7 @@ class DataConfig(_Strict):
     first_building: int = 1_000_000
     buildings: int = Field(default=300, gt=0)
     scans_per_building: int = Field(default=8, gt=0)
-    first_validation_building: int = 2_000_000
+    first_validation_building: int = 10_000_000
     validation_buildings: int = Field(default=12, gt=0)
     validation_sensor: str = "os1-16"
 

@@ -15,6 +15,7 @@ from cmp_seg_ros.bundle import Bundle
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.evaluation.metrics import Confusion
 from cmp_seg_ros.label_space import LabelSpace
+from cmp_seg_ros.scan import UNLABELLED
 from cmp_seg_ros.training.cache import ScanCache
 from cmp_seg_ros.training.config import TrainConfig
 from cmp_seg_ros.training.data import TrainingItem, training_batches, validation_batches
@@ -120,7 +121,8 @@ class Trainer:
         for batch, target in self.validation:
             with self._autocast():
                 best = self.network(batch).argmax(dim=1).numpy()
-            confusion.add(self.space.ids[target.numpy()], self.space.ids[best])
+            known = (target != UNLABELLED).numpy()
+            confusion.add(self.space.ids[target.numpy()[known]], self.space.ids[best[known]])
         scores = {"miou": confusion.miou(), **{f"iou_{name}": value for name, value in confusion.iou().items()}}
         if self.space.name == "structural6":
             scores["primary_miou"] = confusion.structural4("primary").miou()
