@@ -1,7 +1,9 @@
 """`cmp-seg train`."""
 
 import json
+import signal
 from pathlib import Path
+from threading import Event
 from typing import Annotated
 
 import typer
@@ -51,7 +53,13 @@ def train(
             state = f"training: step {progress.step}, loss {progress.loss:.3f}, mIoU {progress.score:.3f}, thousandths"
             bar.update(task, completed=int(1000 * progress.fraction(settings)), description=state)
 
-        bundle = trainer.run(report)
+        stop = Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: stop.set())
+        bundle = trainer.run(report, stop.is_set)
+    if bundle is None:
+        console.print(f"stopped and saved at step {trainer.progress.step}; the same command goes on from there")
+        raise typer.Exit(130)
     curves(out / "log.csv", out / "curves.png")
     result = summary(settings, trainer.progress, bundle.description.measured["validation"])
     (out / "report.json").write_text(json.dumps(result, indent=2) + "\n")

@@ -67,8 +67,13 @@ class Trainer:
         self.validation = validation_batches(config, validation)
         self.progress = Progress()
 
-    def run(self, report: Callable[[Progress], None] = lambda _: None) -> Bundle:
-        """Train to the end (from the checkpoint, where there is one), validate, and write the bundle."""
+    def run(
+        self, report: Callable[[Progress], None] = lambda _: None, stop: Callable[[], bool] = lambda: False
+    ) -> Bundle | None:
+        """Train to the end (from the checkpoint, where there is one), validate, and write the bundle.
+
+        Where `stop` says so after a step, save instead, and return None.
+        """
         self._resume()
         batches = training_batches(self.config, self.cache, self.progress.step * self.config.accumulate, self.workers)
         saved = time.monotonic()
@@ -82,9 +87,12 @@ class Trainer:
                 self._log(loss=self.progress.loss)
             if self.progress.step % self.config.validate_every == 0:
                 self._log(**self.validate())
-            if time.monotonic() - saved > SAVE_EVERY:
+            stopping = stop()
+            if stopping or time.monotonic() - saved > SAVE_EVERY:
                 self.save()
                 saved = time.monotonic()
+            if stopping:
+                return None
         scores = self.validate()
         self._log(**scores)
         self.save()

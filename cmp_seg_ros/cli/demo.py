@@ -1,0 +1,112 @@
+"""`cmp-seg demo`: the main job in one command, measured."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for bag, report.json, overview.png and the labelled bag.")],
+    seconds: Annotated[float, typer.Option(help="Length of the drive.", min=1.0)] = 20.0,
+    seed: Annotated[int, typer.Option(help="The building; none of training.", min=0)] = 3,
+    sensor: Annotated[str, typer.Option(help="A lidar of config/sensors/.")] = "os1-16",
+    model: Annotated[str, typer.Option(help="A bundle: a folder, or a name in models/.")] = "waffleiron24-128",
+    engine: Annotated[str, typer.Option(help="What runs the network.")] = "auto",
+    rate: Annotated[float, typer.Option(help="How fast the bag plays; 1 is real time.", min=0.01)] = 1.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Simulate a drive, play it to the node over ROS 2, receive the labelled clouds, compare them with the truth."""
+    from rich.console import Console
+    from rich.markup import escape
+
+    from cmp_seg_ros.errors import UserError
+
+    console = Console(stderr=True)
+    out.mkdir(parents=True, exist_ok=True)
+    drive = out / "drive"
+    shutil.rmtree(drive, ignore_errors=True)
+    # In a process of its own: the simulator's memory is none of the node's or the demo's.
+    command = ["simulate", "--out", drive, "--seconds", seconds, "--seed", seed, "--sensor", sensor]
+    if subprocess.call([sys.executable, "-m", "cmp_seg_ros.cli.main", *map(str, command)], stdout=subprocess.DEVNULL):
+        raise UserError(f"the simulator failed; try: cmp-seg {' '.join(map(str, command))}")
+
+    from cmp_seg_ros.datasets.labelled_bag import LabelledBagWriter
+    from cmp_seg_ros.evaluation import live
+    from cmp_seg_ros.geometry.calibration import Calibration
+    from cmp_seg_ros.label_space import LabelSpace
+    from cmp_seg_ros.nodes.live_run import play_to_node
+    from cmp_seg_ros.ros import point_cloud2
+
+    with console.status("starting") as status:
+        run = play_to_node(
+            drive / "bag",
+            {live.POINTS: "/points", live.IMAGE: "/image", "/camera/camera_info": "/camera_info"},
+            {"model": model, "engine": engine, "calibration_file": str(drive / "calibration.yaml")},
+            {"rate": rate},
+            lambda what, count: status.update(f"{what}: {count} labelled clouds"),
+        )
+        status.update("comparing with the truth")
+        messages = run.messages(rate)
+        result = live.evaluate(run, drive / "bag", messages, model)
+        report = {"seed": seed, "sensor": sensor, "seconds": seconds, "played_at": rate, **result.report}
+        with LabelledBagWriter(out / "labelled", LabelSpace.load(live.TRUTH_SPACE)) as bag:
+            for stamp in sorted(messages):
+                bag.write(messages[stamp], point_cloud2.decode_labels(messages[stamp]))
+        title = f"{model} ({report['engine']}) on simulated {sensor}, building {seed}: mIoU {report['miou']:.1%}"
+        calibration = Calibration.load(drive / "calibration.yaml")
+        live.picture(out / "overview.png", result.pictured, drive / "bag", calibration, title)
+        (out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+    if as_json:
+        print(json.dumps(report))
+    else:
+        for table in tables(report):
+            Console().print(table)
+        Console().print(f"report.json, overview.png, labelled/ and drive/ are in {escape(str(out))}", highlight=False)
+
+
+def tables(report: dict[str, Any]) -> "list[Table]":
+    """The report for people: how fast, and how right."""
+    from rich.table import Table
+
+    scans = report["scans"]
+    speed = Table(title="How fast", title_justify="left")
+    for name, justify in (("", "left"), ("p50", "right"), ("p95", "right"), ("p99", "right")):
+        speed.add_column(name, justify=justify)  # type: ignore[arg-type]
+    rows = {"scan stamp to labelled cloud received": report["latency_ms"], **report["stages_ms"]}
+    for name, figures in rows.items():
+        speed.add_row(name, *(f"{figures[p]:.1f} ms" for p in ("p50", "p95", "p99")))
+    speed.caption = (
+        f"{report['rate_hz']:.2f} labelled clouds a second; scans in {scans['in']} = out {scans['out']} + "
+        f"dropped {scans['dropped']} (received {scans['received']}, played {scans['played']})\n"
+        f"{report['points_per_scan']:.0f} points, {report['voxels_per_scan']:.0f} voxels of "
+        f"{report['voxel_size']:.2f} m a scan; engine {report['engine']}; "
+        f"peak memory: node {report['memory_mb']['node']:.0f} MB, "
+        f"receiver {report['memory_mb']['receiver']:.0f} MB"
+    )
+    quality = Table(title="How right, against the truth", title_justify="left")
+    quality.add_column("class")
+    quality.add_column("IoU", justify="right")
+    quality.add_column("class (structural6)")
+    quality.add_column("IoU", justify="right")
+    quality.add_column("points", justify="right")
+    four = [*report["iou"].items(), ("mIoU, primary", report["miou"]), ("mIoU, strict", report["miou_strict"])]
+    six = list(report["iou_structural6"].items())
+    for i in range(max(len(four), len(six))):
+        left = (four[i][0], percent(four[i][1])) if i < len(four) else ("", "")
+        name = six[i][0] if i < len(six) else ""
+        right = (name, percent(six[i][1]), f"{report['points_by_class'][name]:,}") if name else ("", "", "")
+        quality.add_row(*left, *right)
+    return [speed, quality]
+
+
+def percent(value: float | None) -> str:
+    """A fraction for people; a dash where there is none."""
+    return "-" if value is None else f"{value:.1%}"

@@ -1,0 +1,126 @@
+"""What a live run over ROS was worth: labels against the truth in the bag, rates, latencies, pictures."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from cmp_seg_ros.datasets.bag import Bag
+from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.evaluation import plots
+from cmp_seg_ros.evaluation.metrics import Confusion, percentiles, readings
+from cmp_seg_ros.geometry.calibration import Calibration
+from cmp_seg_ros.label_space import LabelSpace
+from cmp_seg_ros.ros import images, point_cloud2
+from cmp_seg_ros.scan import UInt8
+
+if TYPE_CHECKING:
+    from cmp_seg_ros.nodes.live_run import LiveRun
+
+TRUTH_SPACE = "structural6"
+POINTS, TRUTH, IMAGE = "/lidar/points", "/truth/points", "/camera/image"
+TOLERANCE = 1000  # nanoseconds; a bag that does not play at its own rate has rounded stamps
+PICTURED = 0.4  # which of the labelled scans is drawn, as a fraction of the run
+
+
+class Evaluated(NamedTuple):
+    """Figures of a run, and the scan that stands for it in the picture."""
+
+    report: dict[str, Any]
+    pictured: Any  # labelled cloud, a message with its stamp by the bag's clock
+
+
+def evaluate(run: "LiveRun", bag: Path, messages: Mapping[int, Any], model: str) -> Evaluated:
+    """Compare labelled clouds with the truth of a simulated bag.
+
+    Args:
+        messages: the run's labelled clouds as messages, by their stamps in nanoseconds by the bag's clock.
+
+    Raises:
+        UserError: nothing was labelled, or what was labelled is not in the bag.
+    """
+    if not messages:
+        raise UserError("no labelled cloud came from the node; see its log, or try again on a less busy machine")
+    space = LabelSpace.load(TRUTH_SPACE)
+    truths = _truths(bag)
+    unknown = [stamp for stamp in messages if stamp not in truths]
+    if unknown:
+        raise UserError(
+            f"{len(unknown)} labelled clouds have stamps that {bag} does not; is something else publishing?"
+        )
+    confusion = Confusion(space)
+    for stamp, message in messages.items():
+        confusion.add(truths[stamp], point_cloud2.decode_labels(message).label)
+    scores = readings(confusion)
+
+    infos = list(run.scan_infos.values())
+    latency = [1e-6 * (cloud.time - cloud.stamp) for cloud in run.clouds]
+    arrivals = np.array([cloud.time for cloud in run.clouds]) * 1e-9
+    stages = sorted({key.removeprefix("ms.") for info in infos for key in info if key.startswith("ms.")})
+    counts = {key: int(run.diagnostics[key]) for key in ("in", "out", "dropped")}
+    report = {
+        "rate_hz": float((len(arrivals) - 1) / np.ptp(arrivals)) if len(arrivals) > 1 else 0.0,
+        "latency_ms": percentiles(latency),
+        "stages_ms": {
+            stage: percentiles([float(info[f"ms.{stage}"]) for info in infos if info.get(f"ms.{stage}")])
+            for stage in stages
+        },
+        "scans": {
+            "played": run.player["messages"]["/points"],
+            **counts,
+            "received": len(run.clouds),
+            "dropped_by_reason": {
+                key.removeprefix("dropped."): int(value)
+                for key, value in run.diagnostics.items()
+                if key.startswith("dropped.")
+            },
+        },
+        "miou": scores["structural4_primary"].miou(),
+        "miou_strict": scores["structural4_strict"].miou(),
+        "miou_structural6": scores[TRUTH_SPACE].miou(),
+        "iou": scores["structural4_primary"].report()["iou"],
+        "iou_structural6": scores[TRUTH_SPACE].report()["iou"],
+        "points_by_class": scores[TRUTH_SPACE].points(),
+        "engine": run.diagnostics.get("engine", ""),
+        "model": model,
+        "points_per_scan": float(np.median([int(info["points"]) for info in infos])),
+        "voxels_per_scan": float(np.median([int(info["voxels"]) for info in infos])),
+        "voxel_size": float(infos[-1]["voxel_size"]),
+        "memory_mb": run.memory_mb,
+    }
+    stamps = sorted(messages)
+    return Evaluated(report, messages[stamps[int(PICTURED * (len(stamps) - 1))]])
+
+
+def picture(path: Path, message: Any, bag: Path, calibration: Calibration, title: str) -> None:
+    """Save the overview of a labelled cloud, over the camera image of the bag that is nearest in time."""
+    scan = point_cloud2.decode(message)
+    nearest = min(
+        Bag(bag).messages([IMAGE]),
+        key=lambda found: abs(point_cloud2.stamp_ns(found.message.header) - scan.stamp),
+        default=None,
+    )
+    camera = calibration.camera() if nearest is not None else None
+    plots.overview(
+        path,
+        scan,
+        point_cloud2.decode_labels(message),
+        LabelSpace.load(TRUTH_SPACE),
+        None if nearest is None else images.to_rgb(nearest.message),
+        camera,
+        None if camera is None else np.array(camera.T_camera_lidar),
+        np.array(calibration.lidar().T_base_lidar),
+        title=title,
+    )
+
+
+def _truths(bag: Path) -> dict[int, UInt8]:
+    """(N,) truth of each scan by its stamp."""
+    found = {
+        point_cloud2.stamp_ns(message.header): point_cloud2.decode_labels(message, TRUTH_SPACE).label
+        for _, _, message in Bag(bag).messages([TRUTH])
+    }
+    if not found:
+        raise UserError(f"bag {bag} has no truth on {TRUTH}; it must come from cmp-seg simulate")
+    return found

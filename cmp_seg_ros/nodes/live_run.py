@@ -1,0 +1,195 @@
+"""A bag played to a segmentation node: two processes, and a receiver in this one, over DDS."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rclpy.serialization import deserialize_message
+from sensor_msgs.msg import PointCloud2
+
+from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.ros import environment
+from cmp_seg_ros.ros.receiver import Received, Receiver
+
+NODE, PLAYER = "segmentation_node", "bag_player"
+START_TIMEOUT = 120.0  # seconds for the node to load its model and for the two to find each other
+DRAIN_TIMEOUT = 30.0  # seconds for the last scans after the bag's end
+
+
+@dataclass(frozen=True)
+class LiveRun:
+    """What a run gave.
+
+    Args:
+        clouds: labelled clouds, serialised, in the order they came.
+        scan_infos: the values of ~/scan_info by stamp.
+        diagnostics: the node's last report.
+        player: the player's report.
+        memory_mb: peak resident memory by process.
+    """
+
+    clouds: list[Received]
+    scan_infos: dict[int, dict[str, str]]
+    diagnostics: dict[str, str]
+    player: dict[str, Any]
+    memory_mb: dict[str, float]
+
+    def messages(self, rate: float) -> dict[int, PointCloud2]:
+        """The labelled clouds by their stamps on the bag's clock, for a bag that was played `rate` times as fast."""
+        first, offset = self.player["first_ns"], self.player["offset_ns"]
+        found = {}
+        for cloud in self.clouds:
+            message = deserialize_message(cloud.data, PointCloud2)
+            stamp = first + round((cloud.stamp - offset - first) * rate)
+            message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp, 1_000_000_000)
+            found[stamp] = message
+        return found
+
+
+def play_to_node(
+    bag: Path,
+    remaps: dict[str, str],
+    node_parameters: dict[str, Any],
+    player_parameters: dict[str, Any],
+    report: Callable[[str, int], None] = lambda _what, _count: None,
+) -> LiveRun:
+    """Play `bag` to a segmentation node and receive what it publishes.
+
+    Args:
+        remaps: topics of the bag -> topics of the node.
+        report: is told what goes on, and how many labelled clouds have come.
+
+    Raises:
+        UserError: a process ended before its time; the message has its last words.
+    """
+    environment.prepare()
+    with tempfile.TemporaryDirectory() as folder, isolated_ros(), Receiver(NODE) as receiver:
+        logs = Path(folder)
+        with process(NODE, node_parameters, {}, logs) as node:
+            report("node loads its model", 0)
+            wait_for(lambda: bool(receiver.diagnostics.get("topic")), START_TIMEOUT, "the node to be ready", node)
+            with process(
+                PLAYER,
+                {
+                    "bag": str(bag),
+                    "topics": ",".join(remaps),
+                    "wait_for_subscribers": START_TIMEOUT,
+                    **player_parameters,
+                },
+                remaps,
+                logs,
+            ) as player:
+                while player.poll() is None:
+                    node.check()
+                    report("bag plays", len(receiver.clouds))
+                    time.sleep(0.1)
+                player.check()
+                played = json.loads(player.output().strip().splitlines()[-1])
+            report("last scans", len(receiver.clouds))
+            expected = played["messages"].get(next(iter(remaps.values())), 0)
+
+            def drained() -> bool:
+                counts = receiver.counts()
+                complete = counts["in"] >= expected and counts["pending"] == 0
+                return complete and len(receiver.clouds) >= counts["out"]
+
+            wait_for(drained, DRAIN_TIMEOUT, "the last scans", node, give_up=True)
+            memory = {"node": node.peak_memory_mb(), "receiver": peak_memory_mb(os.getpid())}
+        return LiveRun(receiver.clouds, receiver.scan_infos, receiver.diagnostics, played, memory)
+
+
+class Process:
+    """A console script of ours as a process; its output goes to files, for its last words."""
+
+    def __init__(self, name: str, parameters: dict[str, Any], remaps: dict[str, str], logs: Path) -> None:
+        self.name = name
+        self._stdout, self._stderr = logs / f"{name}.out", logs / f"{name}.err"
+        arguments = [f for key, value in parameters.items() for f in ("-p", f"{key}:={json.dumps(value)}")]
+        arguments += [f for source, target in remaps.items() for f in ("-r", f"{source}:={target}")]
+        command = [sys.executable, "-m", f"cmp_seg_ros.nodes.{name}", "--ros-args", *arguments]
+        with self._stdout.open("w") as out, self._stderr.open("w") as err:
+            self._process = subprocess.Popen(command, stdout=out, stderr=err)
+
+    def poll(self) -> int | None:
+        return self._process.poll()
+
+    def output(self) -> str:
+        return self._stdout.read_text()
+
+    def check(self) -> None:
+        """Raise UserError if the process ended with an error."""
+        if self.poll():
+            words = (self._stderr.read_text() or self.output()).strip().splitlines()
+            raise UserError(f"{self.name} ended with status {self.poll()}: {words[-1] if words else 'it said nothing'}")
+
+    def peak_memory_mb(self) -> float:
+        return peak_memory_mb(self._process.pid)
+
+    def stop(self) -> None:
+        if self.poll() is None:
+            self._process.send_signal(signal.SIGINT)
+            try:
+                self._process.wait(timeout=20)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+
+
+@contextmanager
+def process(name: str, parameters: dict[str, Any], remaps: dict[str, str], logs: Path) -> Iterator[Process]:
+    """A process that is stopped at the end, whatever happens."""
+    started = Process(name, parameters, remaps, logs)
+    try:
+        yield started
+    finally:
+        started.stop()
+
+
+@contextmanager
+def isolated_ros() -> Iterator[None]:
+    """This machine only, and a domain of our own, so that no robot nearby hears or disturbs a run."""
+    changes = {"ROS_DOMAIN_ID": str(1 + os.getpid() % 100), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+    before = {key: os.environ.get(key) for key in changes}
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        for key, value in before.items():
+            if value is None:
+                del os.environ[key]
+            else:
+                os.environ[key] = value
+
+
+def wait_for(condition: Callable[[], bool], seconds: float, what: str, node: Process, give_up: bool = False) -> None:
+    """Wait until the condition holds while the node lives. Raises UserError after `seconds`, unless `give_up`."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        node.check()
+        if time.monotonic() > deadline:
+            if give_up:
+                return
+            raise UserError(
+                f"waited {seconds:.0f} s for {what}; is the machine busy, or shared memory (/dev/shm) full?"
+            )
+        time.sleep(0.05)
+
+
+def peak_memory_mb(pid: int) -> float:
+    """Peak resident memory of a process; NaN where the system does not tell."""
+    try:
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+    except OSError:
+        pass
+    return float("nan")
