@@ -25,6 +25,7 @@ setup(
     python_requires=">=3.10",
     install_requires=[
         "matplotlib",
+        "numba",
         "numpy",
         "pillow",
         "pydantic>=2",
