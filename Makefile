@@ -25,7 +25,7 @@ setup: $(INSTALLED)
 $(INSTALLED): requirements.txt setup.py setup.cfg pyproject.toml
 	@test -n "$(VERSION)" || { echo "make: no Python 3.10 or newer: install python3.11, or set PYTHON=..." >&2; exit 1; }
 	@test "$(VERSION)" = 3.11 || echo "make: using Python $(VERSION); the pins were made with 3.11"
-	$(PYTHON) -m venv --clear $(VENV) || { echo "make: on Debian, apt install python$(VERSION)-venv" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV) || { echo "make: on Debian, apt install python$(VERSION)-venv" >&2; exit 1; }
 	$(BIN)/python $(PIP) install $(WANTED)
 	$(BIN)/python $(PIP) install --no-deps $(OUSTER)
 	$(BIN)/python $(PIP) install --no-deps --no-build-isolation -e .
