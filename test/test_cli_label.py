@@ -303,6 +303,16 @@ def test_an_out_that_cannot_be_written(label: Run, tmp_path: Path) -> None:
     assert ran.code == 1 and "cannot be written" in ran.err and "Traceback" not in ran.err
 
 
+def test_a_full_disk(label: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    np.save(tmp_path / "scan.npy", POINTS)
+    monkeypatch.setattr(np, "savez_compressed", full)
+    ran = label(tmp_path / "scan.npy")
+    assert ran.code == 1 and "cannot be written: No space left on device" in ran.err and "Traceback" not in ran.err
+
+
 def test_every_real_scan(label: Run, shared_data: Path, tmp_path: Path) -> None:
     real = shared_data / "real"
     for name, count in (("plycal", 4), ("nebula_xt32/scan.pcd", 1), ("nebula_vlp16/scan.pcd", 1)):

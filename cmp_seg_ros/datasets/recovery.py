@@ -5,6 +5,7 @@ Formats: http://wiki.ros.org/Bags/Format/2.0, https://mcap.dev/spec, rosbag2_sto
 """
 
 import bz2
+import mmap
 import sqlite3
 import struct
 from collections.abc import Callable, Iterator
@@ -42,7 +43,8 @@ def recover(path: Path) -> Iterator[RawMessage]:
     if kind == SQLITE:
         yield from _sqlite(path)
     elif kind:
-        content = memoryview(path.read_bytes())
+        with path.open("rb") as file:
+            content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
         yield from (_ros1 if kind == ROS1 else _mcap)(content)
 
 

@@ -16,7 +16,7 @@ from cmp_seg_ros.scan import UNLABELLED, Labels
 from cmp_seg_ros.segmenter import Segmenter
 
 PICTURES = 5  # of scans, the overview included
-PATTERN = "[0-9]" * 6
+NUMBERED = "[0-9]" * 6
 
 
 class Labelling:
@@ -48,7 +48,20 @@ class Labelling:
 
     def run(self, progress: Callable[[int], None] = lambda done: None) -> dict[str, Any]:
         """Label all scans and return the report. Raises UserError if there is none."""
-        session.prepare_folder(self.out, scans=f"{PATTERN}.npz", clouds=f"{PATTERN}.ply", pictures=f"{PATTERN}.png")
+        with session.writing(self.out):
+            for folder in ("scans", "clouds", "pictures"):
+                for leftover in (self.out / folder).glob(f"{NUMBERED}.*"):
+                    leftover.unlink()
+            self._label_all(progress)
+            for problem in self.reader.problems:
+                self.problems.add(problem)
+            if not self.points:
+                raise UserError("; ".join(self.problems) or f"{self.reader.path} holds no scans; record it again")
+            report = self._report()
+            session.write_report(self.out, report)
+            return report
+
+    def _label_all(self, progress: Callable[[int], None]) -> None:
         (self.out / "scans").mkdir(exist_ok=True)
         with LabelledBagWriter(self.out / "labelled", self.segmenter.label_space) as clouds:
             for done, sample in enumerate(self.reader):
@@ -61,13 +74,6 @@ class Labelling:
                 progress(done + 1)
                 if done + 1 == self.max_scans:
                     break
-        for problem in self.reader.problems:
-            self.problems.add(problem)
-        if not self.points:
-            raise UserError("; ".join(self.problems) or f"{self.reader.path} holds no scans; record it again")
-        report = self._report()
-        session.write_report(self.out, report)
-        return report
 
     def _write(self, sample: Sample, labels: Labels, clouds: LabelledBagWriter) -> None:
         clouds.write(sample.message, labels)
@@ -94,8 +100,8 @@ class Labelling:
         if camera and image is not None and image.shape[:2] != (camera.height, camera.width):
             height, width = image.shape[:2]
             self.problems.add(
-                f"the image of scan {sample.key} is {width} x {height} pixels, the calibration {self.rig.file} says "
-                f"{camera.width} x {camera.height}: not drawn; calibrate this camera at its size"
+                f"the image of {session.name_of(sample, self.reader.path)} is {width} x {height} pixels, calibration "
+                f"{self.rig.file} says {camera.width} x {camera.height}: not drawn; calibrate this camera at its size"
             )
             image = None
         path = self.out / ("overview.png" if done == 0 else f"pictures/{sample.number:06d}.png")
@@ -108,7 +114,7 @@ class Labelling:
             camera,
             None if camera is None else np.array(camera.T_camera_lidar),
             self.rig.T_base_lidar,
-            title=f"{self.reader.path.name}, scan {sample.key}: {session.describe(sample.scan)}",
+            title=f"{session.name_of(sample, Path(self.reader.path.name))}: {session.describe(sample.scan)}",
         )
 
     def _count(self, labels: Labels) -> None:

@@ -167,7 +167,7 @@ def draw_legend(
 def range_image(xyz: Float32, label: UInt8, space: LabelSpace) -> tuple[UInt8, tuple[float, float, float, float]]:
     """The labels seen from the origin as an image: azimuth from 180 (left) to -180, elevation upwards.
 
-    Gaps between the rings of the lidar are filled with the nearest ring, up to the distance of two rings.
+    Gaps between the lidar's rings and columns are filled from the nearest, not those where a return is missing.
 
     Returns:
         (H, W, 3) colours, black where nothing was measured, and (left, right, bottom, top) in degrees.
@@ -190,10 +190,11 @@ def range_image(xyz: Float32, label: UInt8, space: LabelSpace) -> tuple[UInt8, t
     far_first = np.flatnonzero(inside)[np.argsort(-distance[inside])]
     hit = np.full((height, width), -1)
     hit[row[far_first], column[far_first]] = far_first
-    # Upwards the rings are far apart, sideways neighbours are near: a pixel sideways counts as three.
-    gap = _ring_spacing(elevation) / ELEVATION_STEP
-    away, (rows, columns) = distance_transform_edt(hit < 0, sampling=(1.0, 3.0), return_indices=True)
-    hit = np.where(away <= max(1.0, 0.6 * gap), hit[rows, columns], -1)
+    # Distances to the nearest hit, in units of the lidar's own spacing.
+    upwards, sideways = _spacing(elevation)
+    sampling = (1 / max(upwards / ELEVATION_STEP, 2.0), 1 / max(sideways / AZIMUTH_STEP, 2.0))
+    away, (rows, columns) = distance_transform_edt(hit < 0, sampling=sampling, return_indices=True)
+    hit = np.where(away <= 0.75, hit[rows, columns], -1)
     near, far = np.log(np.maximum(np.percentile(distance, [2, 98]), 0.1))
     shade = 1.0 - 0.6 * np.clip((np.log(distance) - near) / max(far - near, 1e-3), 0, 1)  # (M,)
     colour = space.palette[label[labelled]] * shade[:, None]
@@ -201,12 +202,15 @@ def range_image(xyz: Float32, label: UInt8, space: LabelSpace) -> tuple[UInt8, t
     return picture, (180.0, -180.0, top - height * ELEVATION_STEP, float(top))
 
 
-def _ring_spacing(elevation: Float64) -> float:
-    """Degrees between neighbouring rings, as far as the (M,) elevations show rings."""
-    occupied = np.flatnonzero(
-        np.bincount(((elevation - elevation.min()) / 0.1).astype(np.int64)) > len(elevation) / 2000
-    )
-    return float(np.clip(np.percentile(np.diff(occupied), 95) * 0.1, 0.3, 3.0)) if len(occupied) > 1 else 1.0
+def _spacing(elevation: Float64) -> tuple[float, float]:
+    """Degrees between neighbouring rings and between neighbours in a ring, as far as (M,) elevations tell."""
+    bins = np.bincount(((elevation - elevation.min()) / 0.1).astype(np.int64))
+    occupied = np.flatnonzero(bins > len(elevation) / 2000)
+    if len(occupied) < 2:
+        return 1.0, 0.5
+    upwards = float(np.clip(np.percentile(np.diff(occupied), 95) * 0.1, 0.3, 3.0))
+    rings = (occupied[-1] - occupied[0]) * 0.1 / upwards + 1
+    return upwards, float(np.clip(360 * rings / len(elevation), 0.1, 1.0))
 
 
 def upright(xyz: Float32, T_base_lidar: Transform | None) -> Float32:

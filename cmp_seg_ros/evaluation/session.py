@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,7 +69,7 @@ class Finding(NamedTuple):
 
 def check(sample: Sample, labels: Labels, segmenter: Segmenter, rig: Rig, path: Path) -> Iterator[Finding]:
     """What is to be said of a labelled scan of the input `path`, with the remedy."""
-    name = f"scan {sample.key} of {path}"
+    name = name_of(sample, path)
     valid = sample.scan.valid()
     returns = int(valid.sum())
     config = segmenter.bundle.description.preprocess
@@ -126,6 +127,11 @@ def shares(count: Iterable[int], names: Iterable[str]) -> dict[str, float]:
     return {name: value / total for name, value in zip(names, counts, strict=True)}
 
 
+def name_of(sample: Sample, path: Path) -> str:
+    """The scan for a reader of messages: its input, and which of it where there are several."""
+    return str(path) if sample.key == path.stem else f"scan {sample.key} of {path}"
+
+
 def describe(scan: Scan) -> str:
     """A few words on a scan for a title."""
     height, width = scan.shape
@@ -138,12 +144,11 @@ def write_report(out: Path, report: dict[str, Any]) -> None:
     (out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
 
 
-def prepare_folder(out: Path, **leftovers: str) -> None:
-    """Make `out`, and remove from its folders what an earlier run left there: folder=pattern. Raises UserError."""
+@contextmanager
+def writing(out: Path) -> Iterator[None]:
+    """Makes `out`; inside, what cannot be written (a full disk, a folder of somebody else) is a UserError."""
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for folder, pattern in leftovers.items():
-            for file in (out / folder).glob(pattern):
-                file.unlink()
+        yield
     except OSError as error:
-        raise UserError(f"{out} cannot be written: {error.strerror}; give another --out") from error
+        raise UserError(f"{out} cannot be written: {error.strerror or error}; give another --out") from error

@@ -107,11 +107,8 @@ class BagEvaluation:
 
     def run(self, progress: Callable[[int], None] = lambda done: None) -> dict[str, Any]:
         """Evaluate all scans and return the report. Raises UserError if there is none."""
-        if self.out is not None:
-            session.prepare_folder(self.out)
         for done, pair in enumerate(self.pairs):
-            labels = self.segmenter(pair.sample.scan)
-            self._score(pair, labels)
+            self._score(pair, self.segmenter(pair.sample.scan))
             progress(done + 1)
         for problem in self.pairs.problems:
             self.problems.add(problem)
@@ -119,9 +116,10 @@ class BagEvaluation:
             raise UserError("; ".join(self.problems) or f"{self.pairs.path} holds no scans; simulate it again")
         report = self._report()
         if self.out is not None:
-            session.write_report(self.out, report)
-            for which in self.extremes:
-                self._draw(which)
+            with session.writing(self.out):
+                session.write_report(self.out, report)
+                for which in self.extremes:
+                    self._draw(self.out, which)
         return report
 
     def _score(self, pair: Pair, labels: Labels) -> None:
@@ -171,15 +169,14 @@ class BagEvaluation:
             "problems": list(self.problems),
         }
 
-    def _draw(self, which: str) -> None:
-        assert self.out is not None
+    def _draw(self, out: Path, which: str) -> None:
         score, pair, labels = self.extremes[which]
         space = self.segmenter.label_space
         truth = pair.truth
         if space.names != self.pairs.space.names:
             truth = space.id_map(self.pairs.space)[truth]
         plots.comparison(
-            self.out / f"{which}.png",
+            out / f"{which}.png",
             pair.sample.scan,
             labels,
             np.where(pair.sample.scan.valid(), truth, UNLABELLED).astype(np.uint8),
