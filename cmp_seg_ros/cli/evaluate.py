@@ -22,7 +22,7 @@ def evaluate(
     engine: Annotated[str, typer.Option(help="auto, or an engine by name; reference is the plain network.")] = "auto",
     topic: Annotated[str, typer.Option(help="PointCloud2 topic, where the bag has several.")] = "",
     calibration: Annotated[
-        Path | None, typer.Option(help="Calibration file. [default: calibration.yaml beside the bag, if there is one]")
+        Path | None, typer.Option(help="Calibration file; by default calibration.yaml beside the bag, if there is one.")
     ] = None,
     lidar: Annotated[str, typer.Option(help="Name of the lidar, where the calibration has several.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,

@@ -19,7 +19,8 @@ def label(
     engine: Annotated[str, typer.Option(help="auto, or an engine by name; reference is the plain network.")] = "auto",
     topic: Annotated[str, typer.Option(help="PointCloud2 topic, where a bag has several.")] = "",
     calibration: Annotated[
-        Path | None, typer.Option(help="Calibration file. [default: calibration.yaml beside INPUT, if there is one]")
+        Path | None,
+        typer.Option(help="Calibration file; by default calibration.yaml in or beside INPUT, if there is one."),
     ] = None,
     lidar: Annotated[str, typer.Option(help="Name of the lidar, where the calibration has several.")] = "",
     label_space: Annotated[
