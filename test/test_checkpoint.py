@@ -4,6 +4,8 @@ import json
 import os
 import pickle
 import re
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -516,3 +518,13 @@ def test_waffleiron_takes_raw_intensities(files: Files) -> None:
             out=files.folder / "b",
             **STATISTICS,
         )
+
+
+def test_the_command_line_says_it_in_one_line(files: Files) -> None:
+    """No traceback, status 1, and what looks like markup in a name is left alone."""
+    absent, config = files.folder / "[red]absent.pth", files.yaml("c", waffleiron_yaml())
+    command = [sys.executable, "-m", "cmp_seg_ros.cli.main", "import-checkpoint", absent, "--config", config]
+    done = subprocess.run([*command, "--out", files.folder / "b"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == f"error: checkpoint {absent} cannot be read: No such file or directory\n"
+    assert done.stdout == ""
