@@ -137,6 +137,14 @@ def test_weights_survive_the_file(tmp_path: Path) -> None:
         torch.testing.assert_close(weights.load(tmp_path / "h", config)(batch), network(batch), atol=0.05, rtol=0.05)
 
 
+def test_what_float16_cannot_hold_stays_float32(tmp_path: Path) -> None:
+    config = NetworkConfig(width=8, depth=1, outputs=5)
+    network = Segmenter(config)
+    network.embed.norm.running_var[0] = 1e6
+    (tmp_path / "w").write_bytes(weights.serialise(network))
+    assert weights.load(tmp_path / "w", config).embed.norm.running_var[0] == 1e6
+
+
 def test_every_fault_of_the_weights_is_named() -> None:
     state = published.state(depth=2)
     del state["waffleiron.channel_mix.1.mlp.0.bias"], state["embed.norm.running_var"]

@@ -12,10 +12,17 @@ from cmp_seg_ros.waffleiron.network import Segmenter
 
 
 def serialise(network: Segmenter, half: bool = True) -> bytes:
-    """Weights and running statistics; float16 unless `half` is false. Counters of batches are left out."""
-    state = {key: value for key, value in network.state_dict().items() if not key.endswith("num_batches_tracked")}
-    dtype = torch.float16 if half else torch.float32
-    return safetensors.torch.save({key: value.detach().to(dtype).contiguous() for key, value in state.items()})
+    """Weights and running statistics as safetensors, without counters of batches.
+
+    In float16 (float32 where a value is beyond it, such as a variance of raw intensities) unless `half` is false.
+    """
+    state = network.state_dict()
+    kept = {key: value.detach().contiguous() for key, value in state.items() if not key.endswith("num_batches_tracked")}
+    return safetensors.torch.save({key: _half(value) if half else value.float() for key, value in kept.items()})
+
+
+def _half(value: Tensor) -> Tensor:
+    return value.half() if value.half().isfinite().all() else value.float()
 
 
 def load(path: Path, config: NetworkConfig) -> Segmenter:
