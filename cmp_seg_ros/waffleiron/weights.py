@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import safetensors.torch
-import torch
 from torch import Tensor
 
 from cmp_seg_ros.errors import UserError
