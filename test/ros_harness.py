@@ -13,7 +13,7 @@ from typing import Any
 
 from cmp_seg_ros.ros import environment, qos
 
-PATIENCE = 60.0  # seconds until a test gives up; nothing takes as long on an idle machine
+PATIENCE = 240.0  # seconds until a test gives up; a few on an idle machine, but tests may share theirs
 NODES = "cmp_seg_ros.nodes"
 
 

@@ -18,7 +18,7 @@ from cmp_seg_ros import resources
 from cmp_seg_ros.geometry.calibration import Calibration
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.nodes import segmentation_node
-from cmp_seg_ros.ros import diagnostics, point_cloud2, qos
+from cmp_seg_ros.ros import diagnostics, point_cloud2, qos, runner
 from cmp_seg_ros.ros.images import CvBridge
 from cmp_seg_ros.scan import UNLABELLED, Scan
 
@@ -80,8 +80,12 @@ class Graph(Robot):
         self.infos = self.subscribe(DiagnosticStatus, f"{ours}/scan_info")
         self.reports = self.subscribe(DiagnosticArray, "/diagnostics")
         self.program = self.start(*arguments)
-        self.points = self.publisher(PointCloud2, "/points")
-        self.until(lambda: self.points.get_subscription_count() and self.matched(), "a node that is ready")
+        try:
+            self.points = self.publisher(PointCloud2, "/points")
+            self.until(self.matched, "a node that is ready")
+        except BaseException:
+            self.close()
+            raise
 
     def matched(self) -> bool:
         topics = ("labelled_points", "scan_info")
@@ -424,29 +428,36 @@ WRONG = {
 }
 
 
-@pytest.fixture(scope="module")
-def outcomes(broken, tiny_bundle, tmp_path_factory):
-    """All the wrong starts at once: exit status and what was logged, by name."""
-    robot = Robot(tmp_path_factory.mktemp("wrong"))
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_start_is_one_line_and_exit_status_1(broken, tiny_bundle, capfd, monkeypatch, name):
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "OFF")
+    arguments, pattern = WRONG[name]
+    arguments = ["--ros-args", *(argument.format(broken=broken, bundle=tiny_bundle) for argument in arguments)]
+    status = runner.run(segmentation_node.NAME, segmentation_node.SegmentationNode, arguments)
+    err = capfd.readouterr().err
+    assert status == 1
+    assert "Traceback" not in err
+    lines = [line for line in err.splitlines() if line.strip() and "[rcl]" not in line and "rmw_fastrtps" not in line]
+    assert len(lines) == 1 and re.search(pattern, lines[0]), err
+
+
+def test_a_wrong_start_ends_the_process(broken, tmp_path):
+    robot = Robot(tmp_path)
     try:
-        programs = {
-            name: robot.start(
-                "segmentation_node", "--ros-args", *(a.format(broken=broken, bundle=tiny_bundle) for a in arguments)
-            )
-            for name, (arguments, _) in WRONG.items()
-        }
-        yield {name: (program.wait(180), program.err) for name, program in programs.items()}
+        program = robot.start("segmentation_node", "--ros-args", "-p", f"model:={broken / 'damaged'}")
+        assert program.wait() == 1
+        assert len(program.err.splitlines()) == 1 and re.search("weights.safetensors is damaged", program.err)
     finally:
         robot.close()
 
 
-@pytest.mark.parametrize("name", WRONG)
-def test_wrong_start_is_one_line_and_exit_status_1(outcomes, name):
-    status, err = outcomes[name]
-    assert status == 1
-    assert "Traceback" not in err
-    lines = [line for line in err.splitlines() if line.strip() and "[INFO]" not in line and "[rcl]" not in line]
-    assert len(lines) == 1 and re.search(WRONG[name][1], lines[0]), err
+def test_help_lists_every_parameter(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["segmentation_node", "-h"])
+    with pytest.raises(SystemExit) as end:
+        segmentation_node.main()
+    assert end.value.code == 0
+    shown = capsys.readouterr().out
+    assert all(f"  {p.name} = " in shown and p.description in shown for p in segmentation_node.PARAMETERS)
 
 
 def test_parameter_file_holds_the_defaults():

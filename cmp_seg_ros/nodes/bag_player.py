@@ -7,9 +7,7 @@ scan can be measured. At the end, when all is acknowledged, one line of JSON tel
 Exit status 1 where the bag is damaged, nobody subscribes in time, or a message is not acknowledged.
 """
 
-import argparse
 import json
-import struct
 import sys
 import threading
 import time
@@ -27,9 +25,9 @@ from rclpy.utilities import remove_ros_args
 from rosgraph_msgs.msg import Clock
 
 from cmp_seg_ros.errors import UserError
-from cmp_seg_ros.ros import qos, runner
+from cmp_seg_ros.ros import cdr, qos, runner
 from cmp_seg_ros.ros.diagnostics import percentiles
-from cmp_seg_ros.ros.parameters import Parameter, Parameters
+from cmp_seg_ros.ros.parameters import Parameter, Parameters, command_line
 
 NAME = "bag_player"
 PARAMETERS = [
@@ -218,7 +216,7 @@ class Sender:
     def send(self, data: bytes, shift: tuple[int, int, float] | None) -> None:
         """Publish a message (CDR). `shift`: (first, start, rate) of `shifted` for its stamps, or None to leave them."""
         if shift and self.has_header:
-            data = with_stamp(data, shifted(qos.cdr_stamp_ns(data), *shift))
+            data = cdr.with_stamp(data, shifted(cdr.stamp_ns(data), *shift))
         elif shift and self.has_transforms:
             message: Any = deserialize_message(data, self.message)
             for transform in message.transforms:
@@ -235,15 +233,9 @@ def shifted(stamp: int, first: int, start: int, rate: float) -> int:
     return start + round((stamp - first) / rate) if stamp else 0
 
 
-def with_stamp(data: bytes, stamp: int) -> bytes:
-    """A serialised message (CDR) that begins with a header, with another stamp."""
-    order = "<" if data[1] & 1 else ">"
-    return data[:4] + struct.pack(f"{order}iI", *divmod(stamp, 1_000_000_000)) + data[12:]
-
-
 def main() -> None:
     """Entry point."""
-    parser = argparse.ArgumentParser(NAME, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(NAME, __doc__ or "", PARAMETERS)
     parser.add_argument("bag", nargs="?", default="", help="rosbag2 folder, or .bag, .mcap or .db3 file")
     bag = parser.parse_args(remove_ros_args(sys.argv)[1:]).bag
     sys.exit(runner.run(NAME, lambda: BagPlayer(bag)))

@@ -20,16 +20,16 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
-from rclpy.serialization import deserialize_message
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2, PointField
+from rclpy.utilities import remove_ros_args
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_msgs.msg import String
 
 from cmp_seg_ros.bundle import DEFAULT_BUNDLE
 from cmp_seg_ros.errors import UserError
-from cmp_seg_ros.geometry.calibration import Calibration, Transform
-from cmp_seg_ros.geometry.cameras import Camera
-from cmp_seg_ros.ros import camera_info, diagnostics, images, overlay, point_cloud2, qos, runner
-from cmp_seg_ros.ros.parameters import Parameter, Parameters
+from cmp_seg_ros.geometry.calibration import Calibration
+from cmp_seg_ros.ros import cdr, diagnostics, images, overlay, point_cloud2, qos, runner
+from cmp_seg_ros.ros.camera_view import CameraView
+from cmp_seg_ros.ros.parameters import Parameter, Parameters, command_line
 from cmp_seg_ros.ros.synchroniser import Match, Synchroniser
 from cmp_seg_ros.ros.transforms import TfExtrinsics
 from cmp_seg_ros.scan import UNLABELLED, Labels, Scan
@@ -115,20 +115,19 @@ class SegmentationNode(Node):
         if p["threads"]:  # before an engine's runtime is imported
             for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
                 os.environ[variable] = str(p["threads"])
-        self.calibration = Calibration.load(p["calibration_file"]) if p["calibration_file"] else Calibration()
-        self.lidar = None
+        calibration = Calibration()
         if p["extrinsics"] == "file" and p["calibration_file"]:
-            self.lidar = self.calibration.lidar(p["lidar_name"])
-            if self.calibration.cameras:
-                self.calibration.camera(p["camera_name"])  # complain about a wrong name now
+            calibration = Calibration.load(p["calibration_file"])
+        self.lidar = calibration.lidar(p["lidar_name"]) if calibration.lidars or p["lidar_name"] else None
         self.tf = TfExtrinsics(self) if p["extrinsics"] == "tf" else None
+        camera = calibration.camera(p["camera_name"]) if calibration.cameras or p["camera_name"] else None
+        self.view = CameraView(camera, self.tf)
         self.segmenter: Segmenter | None = None
 
         self.tally = diagnostics.Tally()
         self.throttle = diagnostics.Throttle()
         self.synchroniser: Synchroniser[bytes] = Synchroniser(p["sync_deadline"])
         self.inputs: dict[str, qos.Input] = {}
-        self.camera_info: CameraInfo | None = None
 
         self.cloud_publisher = self.create_publisher(PointCloud2, "~/labelled_points", qos.OUTPUT)
         self.info_publisher = self.create_publisher(DiagnosticStatus, "~/scan_info", qos.OUTPUT)
@@ -136,19 +135,21 @@ class SegmentationNode(Node):
         self.space_publisher = self.create_publisher(String, "~/label_space", qos.LATCHED)
         self.diagnostics_publisher = self.create_publisher(DiagnosticArray, "/diagnostics", qos.OUTPUT)
 
-        self._changed = threading.Condition()  # guards the three below, and the synchroniser
+        self._changed = threading.Condition()  # guards the synchroniser and these three
         self._newest: Arrival | None = None
-        self._reported: Counter[str] = Counter()
-        self._silent = False
         self._last_arrival = time.monotonic()
         self._closing = False
-        self._waiting: Labelled | None = None  # the worker's own
-        self._worker = threading.Thread(target=self._run_worker, name="worker")
-        self._worker.start()
+
+        self._reported: Counter[str] = Counter()  # what the last diagnostics said
+        self._silent = False
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # turns also where a simulated time stands still
         self._start_timer = self.create_timer(0.02, self._subscribe_when_ready, clock=steady)
         self.create_timer(1.0, self.publish_diagnostics, clock=steady)
         self.publish_diagnostics()
+
+        self._waiting: Labelled | None = None  # the worker's own
+        self._worker = threading.Thread(target=self._run_worker, name="worker")
+        self._worker.start()
 
     # The callbacks, in the executor's thread: they only store.
 
@@ -161,11 +162,11 @@ class SegmentationNode(Node):
 
     def _on_image(self, data: bytes) -> None:
         with self._changed:
-            self.synchroniser.add_image(qos.cdr_stamp_ns(data), data, time.monotonic())
+            self.synchroniser.add_image(cdr.stamp_ns(data), data, time.monotonic())
             self._changed.notify()
 
     def _on_camera_info(self, data: bytes) -> None:
-        self.camera_info = deserialize_message(data, CameraInfo)
+        self.view.camera_info = data
 
     # The worker.
 
@@ -214,7 +215,6 @@ class SegmentationNode(Node):
         self._start_timer.cancel()
         reliability = self.parameters["input_reliability"]
         compressed = self.parameters["image_transport"] == "compressed"
-        self.image_type = CompressedImage if compressed else Image
         image_topic = self.resolve_topic_name("image") + "/compressed" if compressed else "image"
 
         def lost(count: int) -> None:
@@ -222,7 +222,9 @@ class SegmentationNode(Node):
 
         self.inputs = {
             "camera_info": qos.Input(self, CameraInfo, "camera_info", self._on_camera_info, reliability, 2),
-            "image": qos.Input(self, self.image_type, image_topic, self._on_image, reliability),
+            "image": qos.Input(
+                self, CompressedImage if compressed else Image, image_topic, self._on_image, reliability
+            ),
             "points": qos.Input(self, PointCloud2, "points", self._on_points, reliability, on_lost=lost),
         }
 
@@ -254,7 +256,7 @@ class SegmentationNode(Node):
         clock.lap("wait")
         reason = "malformed"
         try:
-            msg = deserialize_message(arrival.data, PointCloud2)
+            msg = cdr.deserialize(arrival.data, cdr.POINT_CLOUD2)
             if not (msg.height and msg.width):
                 reason = "empty"
             scan = point_cloud2.decode(msg)
@@ -266,7 +268,8 @@ class SegmentationNode(Node):
             cloud = point_cloud2.encode_labelled(
                 msg, labels, self.segmenter.label_space, self.parameters["output_profile"]
             )
-            out = cloud.message(msg.header, PointCloud2, PointField)
+            classes = cdr.message_class(cdr.POINT_CLOUD2), cdr.message_class(cdr.POINT_FIELD)
+            out = cdr.serialize(cloud.message(msg.header, *classes), cdr.POINT_CLOUD2)
             clock.lap("encode")
             self.cloud_publisher.publish(out)
             clock.lap("publish")
@@ -340,13 +343,16 @@ class SegmentationNode(Node):
         """Publish what is known of a scan, and the overlay where there is an image and somebody who looks."""
         assert self.segmenter is not None
         stages = dict(labelled.stages_ms)
-        if match is not None and self.overlay_publisher.get_subscription_count():
+        if match is not None:
             clock = Stopwatch()
             try:
-                self._publish_overlay(labelled, match.image)
-                stages["overlay"] = clock.total_ms
-            except UserError as error:
-                self._note("no_overlay", f"no overlay: {error}")
+                self.view.check()
+                if self.overlay_publisher.get_subscription_count():
+                    self._publish_overlay(labelled, match.image)
+                    stages["overlay"] = clock.total_ms
+            except Exception as error:
+                kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+                self._note("no_overlay", f"no overlay: {kind}{error}")
         scan, labels = labelled.scan, labelled.labels
         values = {
             "stamp_ns": scan.stamp,
@@ -364,52 +370,20 @@ class SegmentationNode(Node):
 
     def _publish_overlay(self, labelled: Labelled, data: bytes) -> None:
         assert self.segmenter is not None
-        msg = deserialize_message(data, self.image_type)
-        image = images.to_rgb(msg)
-        camera, T_camera_lidar = self._camera(
-            image.shape[1], image.shape[0], msg.header.frame_id, labelled.scan.frame_id
-        )
+        p = self.parameters
+        msg = cdr.deserialize(data, cdr.COMPRESSED_IMAGE if p["image_transport"] == "compressed" else cdr.IMAGE)
         drawn = overlay.draw(
-            image,
+            image := images.to_rgb(msg),
             labelled.scan.xyz,
             labelled.labels.label,
             self.segmenter.label_space.palette,
-            camera,
-            T_camera_lidar,
-            self.parameters["overlay_point_size"],
-            self.parameters["overlay_opacity"],
+            self.view.camera(image.shape[1], image.shape[0]),
+            self.view.T_camera_lidar(msg.header.frame_id, labelled.scan.frame_id),
+            p["overlay_point_size"],
+            p["overlay_opacity"],
         )
-        self.overlay_publisher.publish(images.CvBridge().cv2_to_imgmsg(drawn, "rgb8", msg.header))
-
-    def _camera(self, width: int, height: int, camera_frame: str, lidar_frame: str) -> tuple[Camera, Transform]:
-        """The camera of an image of that size, and T_camera_lidar. Raises UserError where they are not known.
-
-        The pose comes from the calibration file or TF; the intrinsics from the file, where they are for images of this
-        size, else from the camera info.
-        """
-        calibrated = None
-        if self.parameters["extrinsics"] == "file" and self.calibration.cameras:
-            calibrated = self.calibration.camera(self.parameters["camera_name"])
-            T_camera_lidar = np.array(calibrated.T_camera_lidar)
-        elif self.tf is not None and (found := self.tf.lookup(camera_frame, lidar_frame)) is not None:
-            T_camera_lidar = found
-        else:
-            raise UserError(
-                "where the camera sits is not known; give a calibration_file with cameras, or extrinsics from tf"
-            )
-        if calibrated is not None and (calibrated.width, calibrated.height) == (width, height):
-            return calibrated, T_camera_lidar
-        if self.camera_info is None:
-            raise UserError(
-                f"there is no calibration for images of {width} x {height} on {self.inputs['image'].topic}; "
-                f"publish {self.inputs['camera_info'].topic}, or give the camera in the calibration file"
-            )
-        camera = camera_info.decode(self.camera_info)
-        if (camera.width, camera.height) != (width, height):
-            raise UserError(
-                f"the camera info is for {camera.width} x {camera.height} pixels, the image has {width} x {height}"
-            )
-        return camera, T_camera_lidar
+        out = images.encode(drawn, "rgb8", msg.header, cdr.message_class(cdr.IMAGE))
+        self.overlay_publisher.publish(cdr.serialize(out, cdr.IMAGE))
 
     # What the node says about itself.
 
@@ -529,6 +503,7 @@ def empty_room(points: int = 16384) -> Scan:
 
 def main() -> None:
     """Entry point."""
+    command_line(NAME, __doc__ or "", PARAMETERS).parse_args(remove_ros_args(sys.argv)[1:])
     sys.exit(runner.run(NAME, SegmentationNode))
 
 

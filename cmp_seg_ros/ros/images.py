@@ -5,6 +5,7 @@ cv_bridge is not installed, and where its build does not fit the NumPy at hand.
 """
 
 import io
+import sys
 from array import array
 from typing import Any
 
@@ -52,6 +53,28 @@ def to_rgb(msg: Any) -> UInt8:
     return converted
 
 
+def encode(pixels: Array, encoding: str, header: Any, image: type) -> Any:
+    """An Image of the given class: that of `sensor_msgs.msg` or of a rosbags type store.
+
+    Args:
+        pixels: (H, W, C), or (H, W) with one channel, of the encoding's type. Raises UserError where it does not fit.
+    """
+    pixels = np.ascontiguousarray(pixels if pixels.ndim == 3 else pixels[:, :, None])
+    if LAYOUTS.get(encoding) != (pixels.dtype.str[1:], pixels.shape[2]):
+        raise UserError(f"an array {pixels.shape} of {pixels.dtype} is no image of encoding '{encoding}'")
+    height, width, channels = pixels.shape
+    data = pixels.reshape(-1).view(np.uint8)
+    return image(
+        header=header,
+        height=height,
+        width=width,
+        encoding=encoding,
+        is_bigendian=int(pixels.dtype.itemsize > 1 and sys.byteorder == "big"),
+        step=width * channels * pixels.itemsize,
+        data=array("B", data.tobytes()) if hasattr(image, "get_fields_and_field_types") else data,
+    )
+
+
 class CvBridge:
     """Images of messages as arrays (H, W, C), or (H, W) with one channel, and back."""
 
@@ -93,19 +116,11 @@ class CvBridge:
     def cv2_to_imgmsg(self, cvim: Array, encoding: str = "passthrough", header: Any = None) -> Any:
         """A sensor_msgs/Image of rclpy. Raises UserError where array and encoding do not fit each other."""
         from sensor_msgs.msg import Image
+        from std_msgs.msg import Header
 
-        pixels = np.ascontiguousarray(cvim if cvim.ndim == 3 else cvim[:, :, None])
         if encoding == "passthrough":
-            encoding = f"{8 * pixels.itemsize}UC{pixels.shape[2]}"
-        if LAYOUTS.get(encoding) != (pixels.dtype.str[1:], pixels.shape[2]):
-            raise UserError(f"an array {pixels.shape} of {pixels.dtype} is no image of encoding '{encoding}'")
-        height, width, channels = pixels.shape
-        msg = Image(height=height, width=width, encoding=encoding, step=width * channels * pixels.itemsize)
-        if header is not None:
-            msg.header = header
-        msg.is_bigendian = int(pixels.dtype.newbyteorder("=").str[0] == ">")
-        msg.data = array("B", pixels.tobytes())
-        return msg
+            encoding = f"{8 * cvim.itemsize}UC{1 if cvim.ndim == 2 else cvim.shape[2]}"
+        return encode(cvim, encoding, header or Header(), Image)
 
 
 def _convert(image: Array, encoding: str, desired: str) -> Array:

@@ -1,5 +1,6 @@
 """Parameters of a node as a table: name, default, description, and what is allowed."""
 
+import argparse
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,11 @@ class Parameter:
     description: str
     allowed: tuple[Any, ...] | None = None
     read_only: bool = True
+
+    def __str__(self) -> str:
+        joint = " | " if isinstance(self.default, str) else " to "
+        allowed = f" ({joint.join(map(str, self.allowed))})" if self.allowed else ""
+        return f"{self.name} = {self.default!r}: {self.description}{allowed}"
 
     @property
     def descriptor(self) -> ParameterDescriptor:
@@ -80,3 +86,11 @@ class Parameters:
         known = [self._table[change.name].problem(change.value) for change in changes if change.name in self._table]
         problem = next(filter(None, known), "")
         return SetParametersResult(successful=not problem, reason=problem)
+
+
+def command_line(name: str, description: str, table: list[Parameter]) -> argparse.ArgumentParser:
+    """What is on the command line beside ROS arguments: nothing so far, and -h, which lists the parameters."""
+    epilog = "ROS parameters (-p name:=value after --ros-args):\n" + "\n".join(f"  {parameter}" for parameter in table)
+    return argparse.ArgumentParser(
+        name, description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
+    )

@@ -88,10 +88,3 @@ class Input:
         if self._reliability == ReliabilityPolicy.RELIABLE:
             self._node.destroy_subscription(self._subscription)
             self._subscribe(ReliabilityPolicy.BEST_EFFORT)
-
-
-def cdr_stamp_ns(data: bytes) -> int:
-    """The stamp, in nanoseconds, of a serialised message that begins with a std_msgs/Header."""
-    order: Literal["little", "big"] = "little" if data[1] & 1 else "big"
-    seconds = int.from_bytes(data[4:8], order, signed=True)
-    return seconds * 1_000_000_000 + int.from_bytes(data[8:12], order)

@@ -13,8 +13,7 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import PointCloud2
 
-from cmp_seg_ros.ros import diagnostics
-from cmp_seg_ros.ros.qos import cdr_stamp_ns
+from cmp_seg_ros.ros import cdr, diagnostics
 
 DEPTH = 100  # messages; nothing that is published may be lost here
 
@@ -68,7 +67,7 @@ class Receiver:
         return {key: int(self.diagnostics.get(key) or 0) for key in ("in", "out", "dropped", "pending")}
 
     def _on_cloud(self, data: bytes) -> None:
-        self.clouds.append(Received(cdr_stamp_ns(data), time.time_ns(), data))
+        self.clouds.append(Received(cdr.stamp_ns(data), time.time_ns(), data))
 
     def _on_scan_info(self, message: DiagnosticStatus) -> None:
         values = diagnostics.values(message)

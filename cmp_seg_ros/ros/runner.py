@@ -30,8 +30,12 @@ class _Stop:
 
     def __init__(self) -> None:
         self.requested = self.spinning = False
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._handle)
+        self._before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def restore(self) -> None:
+        """Let signals do again what they did before."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def _handle(self, *_: Any) -> None:
         self.requested = True
@@ -67,11 +71,13 @@ def run(name: str, make: Callable[[], Program], args: list[str] | None = None) -
 
     stop = _Stop()
     node: Program | None = None
+    logger, handler = logging.getLogger("cmp_seg_ros"), None
     try:
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
         node = make()
-        logging.getLogger("cmp_seg_ros").addHandler(_ToRos(node.get_logger()))
-        logging.getLogger("cmp_seg_ros").setLevel(logging.INFO)
+        handler = _ToRos(node.get_logger())
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
         executor = SingleThreadedExecutor()
         executor.add_node(node)  # type: ignore[arg-type]
         stop.spinning = True
@@ -89,6 +95,8 @@ def run(name: str, make: Callable[[], Program], args: list[str] | None = None) -
         stop.spinning = True  # let the end of the work be undisturbed
         if node is not None:
             node.close()
+            logger.removeHandler(handler) if handler else None
             node.destroy_node()
         rclpy.try_shutdown()
+        stop.restore()
     return node.done or 0 if node is not None else 0

@@ -1,0 +1,116 @@
+"""Extrinsics from TF, and from the calibration file, and what is said without either."""
+
+import sys
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rclpy.serialization import serialize_message
+from scipy.spatial.transform import Rotation
+from sensor_msgs.msg import CameraInfo
+
+from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.geometry.calibration import CalibratedCamera
+from cmp_seg_ros.ros import transforms
+from cmp_seg_ros.ros.camera_view import CameraView
+
+K = [500.0, 0, 320, 0, 510, 240, 0, 0, 1]
+
+
+def transform(rotation: Rotation, translation=(1.0, 2.0, 3.0)):
+    quaternion = dict(zip("xyzw", rotation.as_quat(), strict=True))
+    return SimpleNamespace(
+        rotation=SimpleNamespace(**quaternion),
+        translation=SimpleNamespace(**dict(zip("xyz", translation, strict=True))),
+    )
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_matrix_of_a_transform(seed):
+    rotation = Rotation.random(random_state=seed)
+    T = transforms.matrix(transform(rotation))
+    np.testing.assert_allclose(T[:3, :3], rotation.as_matrix(), atol=1e-12)
+    np.testing.assert_array_equal(T[:, 3], [1, 2, 3, 1])
+
+
+class Missing(Exception):
+    pass
+
+
+class Buffer:
+    """What we use of tf2_ros.Buffer."""
+
+    def __init__(self):
+        self.known = {}
+        self.lookups = 0
+
+    def lookup_transform(self, target, source, _time):
+        self.lookups += 1
+        if (target, source) not in self.known:
+            raise Missing
+        return SimpleNamespace(transform=self.known[target, source])
+
+
+@pytest.fixture
+def tf(monkeypatch):
+    """Our lookups, over a stand-in for tf2_ros where that is not installed."""
+    stand_in = ModuleType("tf2_ros")
+    stand_in.Buffer, stand_in.TransformException = Buffer, Missing
+    stand_in.TransformListener = lambda buffer, node: (buffer, node)
+    monkeypatch.setitem(sys.modules, "tf2_ros", stand_in)
+    return transforms.TfExtrinsics(SimpleNamespace())
+
+
+def test_transforms_are_looked_up_until_they_are_known(tf):
+    assert tf.lookup("base_link", "lidar") is None
+    tf._buffer.known["base_link", "lidar"] = transform(Rotation.from_euler("x", 90, degrees=True))
+    np.testing.assert_allclose(tf.lookup("base_link", "lidar")[:3, 2], [0, -1, 0], atol=1e-12)
+    tf.lookup("base_link", "lidar")
+    assert tf._buffer.lookups == 2, "a static transform is looked up once"
+
+
+def test_without_tf2_ros_the_remedy_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tf2_ros", None)
+    with pytest.raises(UserError, match=r"needs tf2_ros.*calibration_file"):
+        transforms.TfExtrinsics(SimpleNamespace())
+
+
+def calibrated(**changes):
+    given = {"model": "pinhole", "intrinsics": (9, 9, 5, 5), "width": 10, "height": 10}
+    return CalibratedCamera(**(given | {"T_camera_lidar": np.eye(4).tolist()} | changes))
+
+
+def info(**changes):
+    given = {"width": 640, "height": 480, "k": K, "distortion_model": "plumb_bob"}
+    return serialize_message(CameraInfo(**(given | changes)))
+
+
+def test_a_camera_nobody_knows():
+    view = CameraView(None, None)
+    for question in (view.check, lambda: view.T_camera_lidar("camera", "lidar")):
+        with pytest.raises(UserError, match="where the camera sits is not known"):
+            question()
+
+
+def test_the_calibration_file_comes_first():
+    view = CameraView(calibrated(), None)
+    view.camera_info = info()
+    assert view.camera(10, 10).intrinsics == (9, 9, 5, 5)
+    np.testing.assert_array_equal(view.T_camera_lidar("camera", "lidar"), np.eye(4))
+    assert view.camera(640, 480).intrinsics == (500, 510, 320, 240), "for other sizes the camera info"
+
+
+def test_intrinsics_that_do_not_fit(tf):
+    view = CameraView(None, tf)
+    with pytest.raises(UserError, match="no calibration for images of 640 x 480"):
+        view.camera(640, 480)
+    view.camera_info = info(k=[0.0] * 9)
+    with pytest.raises(UserError, match="K is zero"):
+        view.camera(640, 480)
+    view.camera_info = info()
+    with pytest.raises(UserError, match="for 640 x 480 pixels, the image has 320 x 240"):
+        view.camera(320, 240)
+    with pytest.raises(UserError, match="TF has no transform from lidar to camera"):
+        view.T_camera_lidar("camera", "lidar")
