@@ -78,19 +78,19 @@ class Segmenter:
         intensity = self.intensity(None if scan.intensity is None else scan.intensity[valid], len(valid))
         if self.rotation is not None:
             xyz = xyz @ self.rotation.T
-        voxels, tree = prepare(xyz, intensity, self.preprocess)
+        voxels, grid = prepare(xyz, intensity, self.preprocess)
         prepared = perf_counter()
 
         label = np.full(len(scan), UNLABELLED, dtype=np.uint8)
         confidence = np.zeros(len(scan), dtype=np.float32)
         inferred = prepared
-        if tree is not None:
+        if grid is not None:
             probabilities = softmax(self._engine(voxels))  # (M, C)
             inferred = perf_counter()
             if self.merge is not None:
                 probabilities = probabilities @ self.merge
             best = probabilities.argmax(axis=1)  # (M,)
-            nearest = nearest_voxel(xyz, voxels, tree)
+            nearest = nearest_voxel(xyz, grid)
             label[valid] = self.label_space.ids[best][nearest]
             confidence[valid] = probabilities[np.arange(len(best)), best][nearest]
         done = perf_counter()

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.spatial import cKDTree
 
+from cmp_seg_ros.kernels.search import build, nearest_others
 from cmp_seg_ros.waffleiron.config import PreprocessConfig
-from cmp_seg_ros.waffleiron.preprocess import Float32, nearest_neighbours, nearest_voxel, prepare, voxelise
+from cmp_seg_ros.waffleiron.preprocess import Float32, nearest_voxel, prepare, voxelise
 
 CONFIG = PreprocessConfig(fov_min=(-8, -8, -2), fov_max=(8, 8, 2), grids=[(16, 16), (16, 4), (16, 4)])
 
@@ -31,11 +31,11 @@ def test_pipeline_of_the_reference(shared_data: Path, sample: int) -> None:
         grids=[(int(h), int(w)) for h, w in golden["grids"]],
     )
     xyz = np.ascontiguousarray(raw[:, :3])
-    voxels, tree = prepare(xyz, raw[:, 3], config)
-    assert len(voxels) == count and tree is not None
+    voxels, grid = prepare(xyz, raw[:, 3], config)
+    assert len(voxels) == count and grid is not None
     np.testing.assert_allclose(voxels.features.T, golden["feat"][sample][:, :count], atol=1e-6)
     np.testing.assert_array_equal(voxels.cells, golden["cell_ind"][sample][:, :count])
-    np.testing.assert_array_equal(nearest_voxel(xyz, voxels, tree), golden[f"upsample{sample}"])
+    np.testing.assert_array_equal(nearest_voxel(xyz, grid), golden[f"upsample{sample}"])
     published = golden["neighbors_emb"][sample]
     np.testing.assert_array_equal(
         published[0, :count], np.arange(count)
@@ -56,7 +56,7 @@ def test_packed_keys_are_the_plain_ones(seed: int, points: int, size: float) -> 
 @settings(max_examples=40, deadline=None)
 def test_neighbours_are_the_nearest_others(points: int, count: int) -> None:
     xyz, _ = cloud(points, points)
-    found = nearest_neighbours(cKDTree(xyz), count)
+    found = nearest_others(build(xyz, 0.5), count)
     assert found.shape == (points, count)
     distance = np.linalg.norm(xyz[:, None].astype(np.float64) - xyz[None], axis=2)
     for row, (index, others) in enumerate(zip(found, distance, strict=True)):
@@ -88,16 +88,16 @@ def test_every_feature() -> None:
 
 def test_points_outside_the_view_are_answered_by_the_nearest_inside() -> None:
     xyz = np.array([[1, 1, 0], [7, 7, 0], [50, 50, 0], [1, 1, 9]], dtype=np.float32)
-    voxels, tree = prepare(xyz, np.zeros(4, np.float32), CONFIG)
-    assert tree is not None
+    voxels, grid = prepare(xyz, np.zeros(4, np.float32), CONFIG)
+    assert grid is not None
     assert sorted(voxels.points.tolist()) == [0, 1]
-    assert voxels.points[nearest_voxel(xyz, voxels, tree)].tolist() == [0, 1, 1, 0]
+    assert voxels.points[nearest_voxel(xyz, grid)].tolist() == [0, 1, 1, 0]
 
 
 @pytest.mark.parametrize("xyz", [np.empty((0, 3)), np.full((5, 3), 100.0), np.array([[8.0, 0, 0], [0, 0, -2.0]])])
 def test_no_point_in_view_gives_no_voxels(xyz: np.ndarray) -> None:
-    voxels, tree = prepare(xyz.astype(np.float32), np.zeros(len(xyz), np.float32), CONFIG)
-    assert len(voxels) == 0 and tree is None
+    voxels, grid = prepare(xyz.astype(np.float32), np.zeros(len(xyz), np.float32), CONFIG)
+    assert len(voxels) == 0 and grid is None
     assert voxels.neighbours.shape == (0, 16) and voxels.cells.shape == (3, 0) and voxels.features.shape == (0, 5)
 
 
@@ -105,12 +105,12 @@ def test_no_point_in_view_gives_no_voxels(xyz: np.ndarray) -> None:
 def test_a_wild_point_does_not_touch_the_others(far: float) -> None:
     xyz, intensity = cloud(500)
     alone, _ = prepare(xyz, intensity, CONFIG)
-    wild, tree = prepare(
+    wild, grid = prepare(
         np.vstack([xyz, np.full((1, 3), far, np.float32)]), np.append(intensity, np.float32(0)), CONFIG
     )
     np.testing.assert_array_equal(wild.points, alone.points)
     np.testing.assert_array_equal(wild.neighbours, alone.neighbours)
-    assert tree is not None
+    assert grid is not None
 
 
 @pytest.mark.parametrize(

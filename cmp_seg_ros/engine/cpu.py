@@ -1,26 +1,78 @@
-"""The network on this machine's processor: bfloat16 products where it has them, else float32."""
+"""The network on this machine's processor, with kernels of our own; the default. Does not need PyTorch."""
 
-import torch
+import logging
+
+import numpy as np
 
 from cmp_seg_ros.bundle import Bundle
-from cmp_seg_ros.engine.reference import ReferenceEngine
+from cmp_seg_ros.engine import fold
+from cmp_seg_ros.kernels import network
+from cmp_seg_ros.kernels.launch import is_cached, launch
+from cmp_seg_ros.kernels.vector import HAS_BFLOAT16
 from cmp_seg_ros.scan import Float32
-from cmp_seg_ros.waffleiron.preprocess import Voxels
+from cmp_seg_ros.waffleiron.preprocess import Voxels, prepare
+
+logger = logging.getLogger(__name__)
 
 
-class CpuEngine(ReferenceEngine):
-    """The reference network under autocast."""
+class CpuEngine:
+    """Occupied cells only, memory kept from scan to scan; bfloat16 products where the processor has them.
+
+    Args:
+        bundle: the model.
+        bfloat16: else float32.
+
+    Raises:
+        UserError: the weights cannot be read or do not fit the bundle's network.
+    """
 
     name = "cpu"
 
-    def __init__(self, bundle: Bundle) -> None:
-        super().__init__(bundle)
-        self.bfloat16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()
-        self.precision = "bf16" if self.bfloat16 else "fp32"
+    def __init__(self, bundle: Bundle, bfloat16: bool = HAS_BFLOAT16) -> None:
+        self.precision = "bf16" if bfloat16 else "fp32"
+        self.config = bundle.description.network
+        self.preprocess = bundle.description.preprocess
+        self.weights = fold.load(bundle.weights_path, self.config, bfloat16)
+        self._tokens = self._scratch = self._statistics = np.empty((0, 0), np.float32)
+        self._warm_up()
 
     def __call__(self, voxels: Voxels) -> Float32:
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16):
-            return super().__call__(voxels)
+        logits = np.empty((len(voxels), self.config.outputs), np.float32)
+        if len(voxels) == 0:
+            return logits
+        self._reserve(len(voxels))
+        planes = tuple(
+            network.Plane(*network.lay_out(cells, *grid))
+            for cells, grid in zip(voxels.cells, self.preprocess.grids, strict=True)
+        )
+        launch(
+            network.evaluate,
+            self.weights,
+            np.ascontiguousarray(voxels.features),
+            np.ascontiguousarray(voxels.neighbours),
+            planes,
+            self._tokens[: len(voxels)],
+            self._scratch[: len(voxels)],
+            self._statistics[: len(voxels)],
+            logits,
+            blocks=-(-len(voxels) // network.BLOCK),
+            phases=network.phases(self.config.depth),
+        )
+        return logits
+
+    def _reserve(self, voxels: int) -> None:
+        """Memory for so many voxels, and some more."""
+        if voxels > len(self._tokens):
+            rows, width = voxels * 5 // 4, self.weights.norms.shape[-1]
+            self._tokens, self._scratch = (fold.aligned(np.zeros((rows, width), np.float32)) for _ in range(2))
+            self._statistics = np.zeros((rows, 2), np.float32)
+
+    def _warm_up(self) -> None:
+        """Have everything compiled before the first scan comes."""
+        if not is_cached(network.evaluate):
+            logger.warning("compiling for this processor; this takes about half a minute, once")
+        middle = (np.array(self.preprocess.fov_min) + self.preprocess.fov_max) / 2
+        self(prepare(middle.astype(np.float32)[None], np.zeros(1, np.float32), self.preprocess)[0])
 
 
 def load(bundle: Bundle) -> CpuEngine:

@@ -8,14 +8,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.spatial import cKDTree
 
+from cmp_seg_ros.kernels import search
+from cmp_seg_ros.kernels.voxels import voxel_keys
 from cmp_seg_ros.scan import Float32
 from cmp_seg_ros.waffleiron.config import PLANE_AXES, Feature, PreprocessConfig
 
 Int64 = npt.NDArray[np.int64]
 
 FAR = 1000.0  # metres along an axis; what is beyond is no measurement, and would spoil the voxels of all others
+CELL = 3  # voxels along a cell of the search grid; measured
 FOV_MARGIN = 1e-4  # metres; keeps points on the border out of a cell beyond the grid
 
 
@@ -44,28 +46,39 @@ class Voxels:
 def voxelise(xyz: Float32, voxel_size: float) -> Int64:
     """(N, 3) points -> (M,) index of the first point of each occupied voxel, in the order of the voxels.
 
-    Voxels start at the cloud's minimum. The three coordinates share one int64 key, which sorts as they do.
+    Voxels start at the minimum of the cloud, of which points beyond FAR are no part.
     """
-    steps = ((xyz - xyz.min(axis=0)) / np.float32(voxel_size)).astype(np.int64)
-    key = (steps[:, 0] << 42) | (steps[:, 1] << 21) | steps[:, 2]
-    return np.unique(key, return_index=True)[1]
+    keys, count = voxel_keys(xyz, np.float32(voxel_size), np.float32(FAR))
+    bits = len(xyz).bit_length()
+    if count * 2.0**bits >= 2.0**63:
+        keys, unpacked = np.unique(keys, return_index=True)
+        return unpacked[keys >= 0]
+    # A point's number behind the key of its voxel: the plain sort, several times faster, puts first points first.
+    packed = np.sort(keys << bits | np.arange(len(xyz)))
+    packed = packed[np.searchsorted(packed, 0) :]
+    first = np.ones(len(packed), dtype=bool)
+    first[1:] = packed[1:] >> bits != packed[:-1] >> bits
+    points: Int64 = packed[first] & ((1 << bits) - 1)
+    return points
 
 
 def inside_fov(xyz: Float32, config: PreprocessConfig) -> npt.NDArray[np.bool_]:
     """(N,) true strictly inside the field of view."""
-    low = np.array(config.fov_min, dtype=np.float32) + FOV_MARGIN
-    high = np.array(config.fov_max, dtype=np.float32) - FOV_MARGIN
-    return np.logical_and.reduce((xyz > low) & (xyz < high), axis=1)
+    inside = np.ones(len(xyz), dtype=bool)
+    for axis, low, high in zip(xyz.T, config.fov_min, config.fov_max, strict=True):
+        inside &= (axis > np.float32(low) + np.float32(FOV_MARGIN)) & (axis < np.float32(high) - np.float32(FOV_MARGIN))
+    return inside
 
 
 def features(xyz: Float32, intensity: Float32, names: list[Feature]) -> Float32:
     """(M, C) input channels in the order of `names`."""
-    columns: dict[Feature, Float32] = {"intensity": intensity[:, None], "xyz": xyz, "height": xyz[:, 2:]}
+    x, y, z = xyz.T
+    columns: dict[Feature, list[Float32]] = {"intensity": [intensity], "xyz": [x, y, z], "height": [z]}
     if "radius" in names:
-        columns["radius"] = np.linalg.norm(xyz, axis=1, keepdims=True)
+        columns["radius"] = [np.sqrt(x * x + y * y + z * z)]
     if "constant" in names:
-        columns["constant"] = np.ones((len(xyz), 1), dtype=np.float32)
-    return np.concatenate([columns[name] for name in names], axis=1, dtype=np.float32)
+        columns["constant"] = [np.ones(len(xyz), dtype=np.float32)]
+    return np.stack([column for name in names for column in columns[name]], axis=1)
 
 
 def cells(xyz: Float32, config: PreprocessConfig) -> Int64:
@@ -80,41 +93,24 @@ def cells(xyz: Float32, config: PreprocessConfig) -> Int64:
     return indices
 
 
-def nearest_neighbours(tree: cKDTree, count: int) -> Int64:
-    """(M, count) nearest other points of each point of the tree; itself where there are too few."""
-    points = tree.n
-    found = tree.query(tree.data, k=range(2, min(count + 1, points) + 1), workers=-1)[1] if points > 1 else None
-    neighbours = np.repeat(np.arange(points, dtype=np.int64)[:, None], count, axis=1)
-    if found is not None:
-        neighbours[:, : found.shape[1]] = found
-    return neighbours
-
-
-def prepare(xyz: Float32, intensity: Float32, config: PreprocessConfig) -> tuple[Voxels, cKDTree | None]:
-    """Voxels of (N, 3) finite points in the gravity-aligned frame, and their search tree (None without voxels)."""
-    points = np.flatnonzero((np.abs(xyz) < FAR).all(axis=1))
-    if len(points):
-        points = points[voxelise(xyz[points], config.voxel_size)]
+def prepare(xyz: Float32, intensity: Float32, config: PreprocessConfig) -> tuple[Voxels, search.Grid | None]:
+    """Voxels of (N, 3) finite points in the gravity-aligned frame, and their search grid (None without voxels)."""
+    points = voxelise(xyz, config.voxel_size)
     points = points[inside_fov(xyz[points], config)]
     position = xyz[points]
-    tree = cKDTree(position) if len(points) else None
+    grid = search.build(position, CELL * config.voxel_size) if len(points) else None
     voxels = Voxels(
         points=points,
         xyz=position,
         features=features(position, intensity[points], config.features),
         neighbours=np.empty((0, config.neighbours), np.int64)
-        if tree is None
-        else nearest_neighbours(tree, config.neighbours),
+        if grid is None
+        else search.nearest_others(grid, config.neighbours),
         cells=cells(position, config),
     )
-    return voxels, tree
+    return voxels, grid
 
 
-def nearest_voxel(xyz: Float32, voxels: Voxels, tree: cKDTree) -> Int64:
+def nearest_voxel(xyz: Float32, grid: search.Grid) -> Int64:
     """(N,) voxel whose representative is nearest to each of the (N, 3) points that were prepared."""
-    nearest = np.empty(len(xyz), dtype=np.int64)
-    nearest[voxels.points] = np.arange(len(voxels))
-    others = np.ones(len(xyz), dtype=bool)
-    others[voxels.points] = False
-    nearest[others] = tree.query(xyz[others], workers=-1)[1]
-    return nearest
+    return search.nearest(grid, xyz)

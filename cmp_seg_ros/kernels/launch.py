@@ -1,0 +1,141 @@
+"""How a kernel is compiled, and how it runs on all cores.
+
+A kernel is called once a thread, without the interpreter's lock, and takes its work block by block from shared
+counters. There is no pool of threads: nothing survives a call, so kernels mix with fork, with other threads and with
+any library's own pool.
+"""
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba import types
+
+# Untyped, since numba's annotations differ by version and do not know what decorators make of functions.
+njit: Any = numba.njit
+intrinsic: Any = numba.extending.intrinsic
+config: Any = numba.config
+
+MAX_THREADS = 16  # phases of a scan are too short for more
+SPINS = 1000  # looks at a barrier before the processor is offered to others
+COUNTERS = 16  # int64 of each phase: blocks taken, and on a cache line of its own the threads that are done
+ARRIVED = 8
+
+Function = Callable[..., Any]
+
+
+def kernel(function: Function) -> Function:
+    """Compile `function` when it is first called, or load what an earlier process compiled."""
+    return _compile(function)
+
+
+def inlined(function: Function) -> Function:
+    """As `kernel`, for what is called in an innermost loop."""
+    return _compile(function, forceinline=True)
+
+
+def threads() -> int:
+    """Threads a launch uses: the processors this process may run on, or OMP_NUM_THREADS."""
+    limit = os.environ.get("OMP_NUM_THREADS", "")
+    return min(MAX_THREADS, int(limit) if limit.isdigit() and int(limit) else len(os.sched_getaffinity(0)))
+
+
+def launch(function: Function, *args: Any, blocks: int, phases: int = 1) -> None:
+    """Run `function(*args, sync, threads)` on as many threads as there are processors, at most `blocks`.
+
+    sync: (phases, COUNTERS) int64, for `take` and `wait`.
+    """
+    count = max(1, min(threads(), blocks))
+    sync = np.zeros((phases, COUNTERS), dtype=np.int64)
+    helpers = [Thread(target=function, args=(*args, sync, count)) for _ in range(count - 1)]
+    for helper in helpers:
+        helper.start()
+    function(*args, sync, count)
+    for helper in helpers:
+        helper.join()
+
+
+def is_cached(function: Function) -> bool:
+    """Whether an earlier process has compiled the kernel."""
+    return any(Path(_folder()).rglob(f"*.{function.__name__}-*.nbc"))
+
+
+def _compile(function: Function, **options: bool) -> Function:
+    options |= {"nogil": True, "cache": True}
+    with _cache_folder():
+        try:
+            compiled: Function = njit(error_model="numpy", fastmath={"contract"}, **options)(function)
+        except RuntimeError:  # there is no folder to write to: compile in every process
+            compiled = njit(error_model="numpy", fastmath={"contract"}, **options | {"cache": False})(function)
+    return compiled
+
+
+@contextlib.contextmanager
+def _cache_folder() -> Iterator[None]:
+    """Let numba keep our kernels in a folder of our own: in its own it misses that a kernel of another file changed."""
+    before = config.CACHE_DIR
+    config.CACHE_DIR = _folder()
+    try:
+        yield
+    finally:
+        config.CACHE_DIR = before
+
+
+@cache
+def _folder() -> str:
+    sources = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return str(Path(root) / "cmp_seg_ros" / f"kernels-{hashlib.sha256(sources).hexdigest()[:12]}")
+
+
+@intrinsic
+def _fetch_add(typing: Any, address: Any) -> Any:
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        pointer = builder.inttoptr(args[0], ir.IntType(64).as_pointer())
+        return builder.atomic_rmw("add", pointer, ir.Constant(ir.IntType(64), 1), "acq_rel")
+
+    return types.intp(types.intp), generate
+
+
+@intrinsic
+def _atomic_load(typing: Any, address: Any) -> Any:
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        return builder.load_atomic(builder.inttoptr(args[0], ir.IntType(64).as_pointer()), "acquire", 8)
+
+    return types.intp(types.intp), generate
+
+
+@intrinsic
+def _yield(typing: Any) -> Any:
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        name, kind = "sched_yield", ir.FunctionType(ir.IntType(32), [])
+        builder.call(builder.module.globals.get(name) or ir.Function(builder.module, kind, name), [])
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+@kernel
+def take(sync: Any, phase: int) -> int:
+    """The next block of a phase: 0, 1, 2, ..., each given out once."""
+    return _fetch_add(sync[phase].ctypes.data)
+
+
+@kernel
+def wait(sync: Any, phase: int, threads: int) -> None:
+    """Until all threads have come here."""
+    arrived = sync[phase, ARRIVED:].ctypes.data
+    _fetch_add(arrived)
+    spins = 0
+    while _atomic_load(arrived) < threads:
+        spins += 1
+        if spins > SPINS:
+            _yield()

@@ -1,0 +1,475 @@
+"""WaffleIron on one scan, on all cores, at occupied cells only.
+
+Tokens are (M, F) float32, F padded to whole tiles. A block of tokens goes through a whole mix while it is in the cache;
+products take bfloat16 or float32 and add in float32. What is computed does not depend on the number of threads.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from numba import types
+from numba.extending import overload
+
+from cmp_seg_ros.kernels.launch import inlined, kernel, take, wait
+from cmp_seg_ros.kernels.vector import COLUMNS, LANES, ROWS, filter3x3, sum_rows, tile
+
+BLOCK = 8 * ROWS  # tokens a thread takes at a time
+EPSILON = np.float32(1e-5)  # of the layer norms
+
+Float32 = npt.NDArray[np.float32]
+Int32 = npt.NDArray[np.int32]
+
+
+class Product(NamedTuple):
+    """A linear layer, packed for `tile`.
+
+    Args:
+        weight: (panels, steps, ...) of COLUMNS outputs a panel, float32, or uint16 holding bfloat16.
+        bias: (panels * COLUMNS,) float32.
+    """
+
+    weight: npt.NDArray[Any]
+    bias: Float32
+
+
+class Weights(NamedTuple):
+    """The network, its norms and scales folded where that is exact. C inputs, F padded width, L layers.
+
+    Args:
+        neighbour_in: (C, F) first linear layer of the neighbour branch with the norms around it.
+        neighbour_shift: (F,) what these norms add.
+        neighbour_out: second linear layer of that branch.
+        point: (C, F) the point branch with its part of the merge.
+        merge: the neighbours' part of the merge, with all biases.
+        norms: (L, 2, 2, F) factor and shift of the norms before the spatial and the channel mix.
+        filters: (L, F / LANES, 2, 10, LANES) taps and bias of the two 3x3 filters, the layer scale in the second.
+        mix: (L, 2, panels, ...) linear layers of the channel mix as in Product, the layer scale in the second.
+        mix_bias: (L, 2, F).
+        head_norm: (2, F) factor and shift before the head.
+        hidden: hidden layer of the head; of no panels where it has none.
+        head: last layer.
+        width: F without padding.
+        layer_norm: whether tokens are normalised by their own mean and variance first.
+        gelu: else ReLU.
+    """
+
+    neighbour_in: Float32
+    neighbour_shift: Float32
+    neighbour_out: Product
+    point: Float32
+    merge: Product
+    norms: Float32
+    filters: Float32
+    mix: npt.NDArray[Any]
+    mix_bias: Float32
+    head_norm: Float32
+    hidden: Product
+    head: Product
+    width: int
+    layer_norm: bool
+    gelu: bool
+
+
+class Plane(NamedTuple):
+    """Where M tokens fall on one plane: n occupied cells, a cells in or beside an occupied one.
+
+    Args:
+        cell: (M,) occupied cell of each token.
+        order: (M,) tokens sorted by cell.
+        start: (n + 1,) first of each occupied cell in `order`.
+        near: (a, 9) the occupied cells around each of the a cells; n where there is none.
+        around: (n, 9) those of the a cells around each occupied one; a beyond the grid.
+    """
+
+    cell: Int32
+    order: Int32
+    start: Int32
+    near: Int32
+    around: Int32
+
+
+class Room(NamedTuple):
+    """What a thread works in."""
+
+    low: npt.NDArray[Any]  # (rows, columns) inputs of a product, in its type
+    low2: npt.NDArray[Any]
+    high: Float32  # (rows, columns)
+    high2: Float32
+    mean: Float32  # (n + 1, LANES)
+    hidden: Float32  # (a + 1, LANES)
+
+
+def phases(depth: int) -> int:
+    """Phases of `evaluate`."""
+    return 2 * depth + 3
+
+
+@kernel
+def lay_out(index: Any, height: int, width: int) -> Any:
+    """The fields of a Plane for (M,) flat cells of a grid of height x width; M > 0."""
+    top, bottom, left, right = height, 0, width, 0
+    for token in range(len(index)):
+        row, column = index[token] // width, index[token] % width
+        top, bottom, left, right = min(top, row), max(bottom, row), min(left, column), max(right, column)
+    wide = right - left + 5  # two cells around: whatever is looked at has a place
+    places = (bottom - top + 5) * wide
+    corner = (top - 2) * wide + left - 2
+
+    count = np.zeros(places, np.int32)
+    for token in range(len(index)):
+        count[index[token] // width * wide + index[token] % width - corner] += 1
+    occupied, active = np.full(places, -1, np.int32), np.full(places, -1, np.int32)
+    cells, reached = 0, 0
+    for row in range(max(top - 1, 0), min(bottom + 1, height - 1) + 1):
+        for column in range(max(left - 1, 0), min(right + 1, width - 1) + 1):
+            place, beside = row * wide + column - corner, 0
+            for tap in range(9):
+                beside += count[place + (tap // 3 - 1) * wide + tap % 3 - 1]
+            if beside:
+                active[place] = reached
+                reached += 1
+            if count[place]:
+                occupied[place] = cells
+                cells += 1
+
+    start = np.zeros(cells + 1, np.int32)
+    near, around = np.empty((reached, 9), np.int32), np.empty((cells, 9), np.int32)
+    for place in range(places):
+        if active[place] >= 0:
+            for tap in range(9):
+                cell = occupied[place + (tap // 3 - 1) * wide + tap % 3 - 1]
+                near[active[place], tap] = cell if cell >= 0 else cells
+        if occupied[place] >= 0:
+            start[occupied[place] + 1] = start[occupied[place]] + count[place]
+            for tap in range(9):
+                cell = active[place + (tap // 3 - 1) * wide + tap % 3 - 1]
+                around[occupied[place], tap] = cell if cell >= 0 else reached
+
+    cell_of, order = np.empty(len(index), np.int32), np.empty(len(index), np.int32)
+    filled = np.zeros(cells, np.int32)
+    for token in range(len(index)):
+        cell = occupied[index[token] // width * wide + index[token] % width - corner]
+        cell_of[token] = cell
+        order[start[cell] + filled[cell]] = token
+        filled[cell] += 1
+    return cell_of, order, start, near, around
+
+
+@kernel
+def evaluate(
+    weights: Weights,
+    features: Any,
+    neighbours: Any,
+    planes: Any,
+    tokens: Any,
+    scratch: Any,
+    statistics: Any,
+    logits: Any,
+    sync: Any,
+    threads: int,
+) -> None:
+    """logits (M, outputs) <- the network on features (M, C), neighbours (M, K) and the planes.
+
+    tokens, scratch: (M, F) float32; scratch holds the first layer of the neighbour branch, then a plane's cells.
+    statistics: (M, 2) float32, for layer norms: 1 / deviation and -mean / deviation of each token.
+    """
+    room = _room(weights, neighbours.shape[1], planes)
+    phase = 0
+    _project(weights, features, scratch, sync, phase)
+    wait(sync, phase, threads)
+    phase += 1
+    _embed(weights, features, neighbours, scratch, tokens, statistics, room, sync, phase)
+    for layer in range(weights.mix.shape[0]):
+        wait(sync, phase, threads)
+        phase += 1
+        plane = planes[layer % len(planes)]
+        _mix_spatially(weights, layer, plane, tokens, statistics, scratch, room, sync, phase)
+        wait(sync, phase, threads)
+        phase += 1
+        _mix_channels(weights, layer, plane, scratch, tokens, statistics, room, sync, phase)
+    wait(sync, phase, threads)
+    phase += 1
+    _classify(weights, tokens, logits, room, sync, phase)
+
+
+@kernel
+def _project(weights: Weights, features: Any, projected: Any, sync: Any, phase: int) -> None:
+    """projected <- first linear layer of the neighbour branch; it is linear, so of x_j - x_i it is their difference."""
+    while True:
+        first = take(sync, phase) * BLOCK
+        if first >= len(features):
+            return
+        for i in range(first, min(first + BLOCK, len(features))):
+            projected[i] = 0
+            _add_linear(projected[i], features[i], weights.neighbour_in)
+
+
+@kernel
+def _embed(
+    weights: Weights,
+    features: Any,
+    neighbours: Any,
+    projected: Any,
+    tokens: Any,
+    statistics: Any,
+    room: Room,
+    sync: Any,
+    phase: int,
+) -> None:
+    """tokens <- merge([point, max over neighbours j of out(relu(in(x_j - x_i)))])"""
+    count = neighbours.shape[1]
+    together = max(1, BLOCK // count)  # tokens whose neighbours share a product
+    width = tokens.shape[1]
+    shift = weights.neighbour_shift
+    while True:
+        first = take(sync, phase) * BLOCK
+        if first >= len(tokens):
+            return
+        end = min(first + BLOCK, len(tokens))
+        for i0 in range(first, end, together):
+            i1 = min(i0 + together, end)
+            row = 0
+            for i in range(i0, i1):
+                here = projected[i]
+                for k in range(count):
+                    there, rectified = projected[neighbours[i, k]], room.high[row]
+                    for c in range(width):
+                        rectified[c] = max(there[c] - here[c] + shift[c], np.float32(0))
+                    row += 1
+            _round(room.low, room.high, row, width)
+            _multiply(room.low, weights.neighbour_out, room.high, row)
+            row = 0
+            for i in range(i0, i1):
+                best = room.high2[i - first]
+                for c in range(width):
+                    best[c] = room.high[row, c]
+                for k in range(1, count):
+                    other = room.high[row + k]
+                    for c in range(width):
+                        best[c] = max(best[c], other[c])
+                row += count
+        _round(room.low, room.high2, end - first, width)
+        _multiply(room.low, weights.merge, room.high, end - first)
+        for i in range(first, end):
+            token, merged = tokens[i], room.high[i - first]
+            for c in range(width):
+                token[c] = merged[c]
+            _add_linear(token, features[i], weights.point)
+            if weights.layer_norm:
+                _normalise(token, weights.width, statistics[i])
+
+
+@kernel
+def _mix_spatially(
+    weights: Weights,
+    layer: int,
+    plane: Plane,
+    tokens: Any,
+    statistics: Any,
+    cells: Any,
+    room: Room,
+    sync: Any,
+    phase: int,
+) -> None:
+    """cells <- filter(activation(filter(mean of norm(tokens) in each cell))), LANES channels at a time"""
+    occupied, active = len(plane.around), len(plane.near)
+    mean, hidden = room.mean, room.hidden
+    while True:
+        block = take(sync, phase)
+        column = block * LANES
+        if column >= tokens.shape[1]:
+            return
+        factor, shift = weights.norms[layer, 0, 0, column:], weights.norms[layer, 0, 1, column:]
+        for cell in range(occupied):
+            first, end = plane.start[cell], plane.start[cell + 1]
+            if weights.layer_norm:
+                sum_rows(tokens, column, statistics, plane.order, first, end, mean, cell)
+            else:
+                sum_rows(tokens, column, None, plane.order, first, end, mean, cell)
+            count = np.float32(end - first)
+            weight = np.float32(1) / (count + np.float32(1e-6))  # as published
+            for c in range(LANES):
+                mean[cell, c] = weight * (mean[cell, c] * factor[c] + count * shift[c])
+        mean[occupied] = 0
+        for cell in range(active):
+            filter3x3(mean, plane.near, cell, weights.filters[layer, block, 0], hidden, 0)
+        _activate(hidden, active, LANES, weights.gelu)
+        hidden[active] = 0
+        for cell in range(occupied):
+            filter3x3(hidden, plane.around, cell, weights.filters[layer, block, 1], cells, column)
+
+
+@kernel
+def _mix_channels(
+    weights: Weights,
+    layer: int,
+    plane: Plane,
+    cells: Any,
+    tokens: Any,
+    statistics: Any,
+    room: Room,
+    sync: Any,
+    phase: int,
+) -> None:
+    """tokens <- tokens + cells at the token; tokens <- tokens + second(activation(first(norm(tokens))))"""
+    width = tokens.shape[1]
+    factor, shift = weights.norms[layer, 1, 0], weights.norms[layer, 1, 1]
+    first_layer = Product(weights.mix[layer, 0], weights.mix_bias[layer, 0])
+    second_layer = Product(weights.mix[layer, 1], weights.mix_bias[layer, 1])
+    norm = np.array([1, 0], np.float32)
+    while True:
+        first = take(sync, phase) * BLOCK
+        if first >= len(tokens):
+            return
+        end = min(first + BLOCK, len(tokens))
+        for i in range(first, end):
+            token, cell, normed = tokens[i], cells[plane.cell[i]], room.high[i - first]
+            for c in range(width):
+                token[c] += cell[c]
+            if weights.layer_norm:
+                _normalise(token, weights.width, norm)
+            for c in range(width):
+                normed[c] = (token[c] * norm[0] + norm[1]) * factor[c] + shift[c]
+        _round(room.low, room.high, end - first, width)
+        _multiply(room.low, first_layer, room.high, end - first)
+        _activate(room.high, end - first, width, weights.gelu)
+        _round(room.low2, room.high, end - first, width)
+        _multiply(room.low2, second_layer, room.high, end - first)
+        for i in range(first, end):
+            token, residual = tokens[i], room.high[i - first]
+            for c in range(width):
+                token[c] += residual[c]
+            if weights.layer_norm:
+                _normalise(token, weights.width, statistics[i])
+
+
+@kernel
+def _classify(weights: Weights, tokens: Any, logits: Any, room: Room, sync: Any, phase: int) -> None:
+    """logits <- head(tokens)"""
+    width, outputs = tokens.shape[1], logits.shape[1]
+    factor, shift = weights.head_norm[0], weights.head_norm[1]
+    while True:
+        first = take(sync, phase) * BLOCK
+        if first >= len(tokens):
+            return
+        count = min(BLOCK, len(tokens) - first)
+        for i in range(count):
+            for c in range(width):
+                room.high[i, c] = tokens[first + i, c] * factor[c] + shift[c]
+        _round(room.low, room.high, count, width)
+        if len(weights.hidden.weight):
+            _multiply(room.low, weights.hidden, room.high, count)
+            _activate(room.high, count, len(weights.hidden.bias), False)
+            _round(room.low, room.high, count, len(weights.hidden.bias))
+        _multiply(room.low, weights.head, room.high, count)
+        for i in range(count):
+            for c in range(outputs):
+                logits[first + i, c] = room.high[i, c]
+
+
+@kernel
+def _room(weights: Weights, neighbours: int, planes: Any) -> Room:
+    rows = max(BLOCK, -(-neighbours // ROWS) * ROWS)
+    columns = max(len(weights.head_norm[0]), len(weights.hidden.bias), len(weights.head.bias))
+    occupied, active = 0, 0
+    for plane in planes:
+        occupied, active = max(occupied, len(plane.around)), max(active, len(plane.near))
+    return Room(
+        _aligned(rows, columns, weights.mix),
+        _aligned(rows, columns, weights.mix),
+        _aligned(rows, columns, weights.norms),
+        _aligned(rows, columns, weights.norms),
+        _aligned(occupied + 1, LANES, weights.norms),
+        _aligned(active + 1, LANES, weights.norms),
+    )
+
+
+@kernel
+def _aligned(rows: int, columns: int, like: Any) -> Any:
+    """(rows, columns) of zeros that begin with a cache line."""
+    room = np.zeros(rows * columns + 64, like.dtype)
+    first = -room.ctypes.data % 64 // like.itemsize
+    return room[first : first + rows * columns].reshape(rows, columns)
+
+
+@inlined
+def _multiply(rows: Any, product: Product, out: Any, count: int) -> None:
+    """out <- product of the first `count` rows"""
+    for panel in range(len(product.weight)):
+        for row in range(0, count, ROWS):
+            tile(rows, row, product.weight[panel], product.bias, panel * COLUMNS, out)
+
+
+@inlined
+def _add_linear(out: Any, values: Any, weight: Any) -> None:
+    """out (F,) <- out + values (C,) @ weight (C, F)"""
+    for k in range(len(values)):
+        for c in range(len(out)):
+            out[c] += values[k] * weight[k, c]
+
+
+@inlined
+def _normalise(token: Any, width: int, norm: Any) -> None:
+    """norm (2,) <- the factor and the shift that give the token mean 0 and variance 1"""
+    mean, square = np.float32(0), np.float32(0)
+    for c in range(width):
+        mean += token[c]
+    mean /= np.float32(width)
+    for c in range(width):
+        square += (token[c] - mean) ** 2
+    norm[0] = np.float32(1) / np.sqrt(square / np.float32(width) + EPSILON)
+    norm[1] = -mean * norm[0]
+
+
+@inlined
+def _activate(values: Any, rows: int, columns: int, gelu: bool) -> None:
+    for r in range(rows):
+        row = values[r]
+        if gelu:
+            for c in range(columns):
+                row[c] = np.float32(0.5) * row[c] * (np.float32(1) + _erf(row[c] * np.float32(np.sqrt(0.5))))
+        else:
+            for c in range(columns):
+                row[c] = max(row[c], np.float32(0))
+
+
+@inlined
+def _erf(x: Any) -> Any:
+    """erf(x) to 4e-7, as x P(x^2) / Q(x^2) fitted to |x| <= 4, beyond which it is 1. Runs on whole vectors."""
+    x = min(max(x, np.float32(-4)), np.float32(4))
+    s = x * x
+    p = np.float32(1.9747714834898257e-06) * s + np.float32(0.0002880370671387724)
+    p = p * s + np.float32(0.004003632056921064)
+    p = p * s + np.float32(0.05346739965081253)
+    p = p * s + np.float32(0.19624917212386267)
+    p = p * s + np.float32(1.1283789765061871)
+    q = np.float32(3.748003535667312e-05) * s + np.float32(0.0012163494992450392)
+    q = q * s + np.float32(0.015444389626185138)
+    q = q * s + np.float32(0.11647641309317809)
+    q = q * s + np.float32(0.5072524599251177)
+    q = q * s + np.float32(1)
+    return x * p / q
+
+
+def _round(rounded: Any, values: Any, rows: int, columns: int) -> None:
+    """rounded <- values in its type, to the nearest; ties to even"""
+
+
+@overload(_round)
+def _round_for(rounded: Any, values: Any, rows: int, columns: int) -> Any:
+    def to_bfloat16(rounded: Any, values: Any, rows: int, columns: int) -> None:
+        bits = values.view(np.uint32)
+        for r in range(rows):
+            source, target = bits[r], rounded[r]
+            for c in range(columns):
+                odd = (source[c] >> np.uint32(16)) & np.uint32(1)
+                target[c] = np.uint16((source[c] + np.uint32(0x7FFF) + odd) >> np.uint32(16))
+
+    def to_float32(rounded: Any, values: Any, rows: int, columns: int) -> None:
+        for r in range(rows):
+            source, target = values[r], rounded[r]
+            for c in range(columns):
+                target[c] = source[c]
+
+    return to_bfloat16 if rounded.dtype == types.uint16 else to_float32

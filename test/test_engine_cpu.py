@@ -1,0 +1,231 @@
+"""The CPU engine against the reference: every variant, every size, both precisions."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from cmp_seg_ros.bundle import Bundle
+from cmp_seg_ros.engine import cpu, reference
+from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.kernels import network as kernels
+from cmp_seg_ros.kernels.vector import HAS_BFLOAT16
+from cmp_seg_ros.label_space import LabelSpace
+from cmp_seg_ros.scan import Float32
+from cmp_seg_ros.segmenter import softmax
+from cmp_seg_ros.waffleiron import weights
+from cmp_seg_ros.waffleiron.config import NetworkConfig, PreprocessConfig
+from cmp_seg_ros.waffleiron.network import LayerScale, Segmenter
+from cmp_seg_ros.waffleiron.preprocess import Voxels, prepare
+
+PREPROCESS = PreprocessConfig(fov_min=(-10, -10, -2), fov_max=(10, 10, 3), grids=[(40, 40), (40, 10), (40, 10)])
+MakeBundle = Callable[..., Bundle]
+
+
+@pytest.fixture(scope="module")
+def make_bundle(tmp_path_factory: pytest.TempPathFactory) -> MakeBundle:
+    """Bundles with statistics, scales and weights of the size that training gives them."""
+
+    def make(preprocess: PreprocessConfig = PREPROCESS, **fields: Any) -> Bundle:
+        config = NetworkConfig(**{"width": 24, "depth": 4, "outputs": 6, "inputs": preprocess.inputs} | fields)
+        torch.manual_seed(1)
+        network = Segmenter(config)
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm1d):
+                module.running_mean.normal_(0, 0.5)
+                module.running_var.uniform_(0.3, 3)
+            if isinstance(module, nn.BatchNorm1d | nn.LayerNorm):
+                nn.init.uniform_(module.weight, 0.5, 1.5)
+                nn.init.normal_(module.bias, 0, 0.3)
+            if isinstance(module, LayerScale):
+                nn.init.normal_(module.weight, 0, 0.3)
+        last = [module for module in network.classif.modules() if isinstance(module, nn.Linear)][-1]
+        nn.init.normal_(last.weight, 0, 4 / last.in_features**0.5)  # answers as decided as those of a trained head
+        return Bundle.write(
+            tmp_path_factory.mktemp("bundle"),
+            weights.serialise(network),
+            name="test",
+            network=config,
+            preprocess=preprocess,
+            label_space=LabelSpace.model_validate(
+                {
+                    "name": "test",
+                    "classes": [{"name": f"c{i}", "id": i, "color": [i, 0, 0]} for i in range(config.outputs)],
+                }
+            ),
+        )
+
+    return make
+
+
+def room(points: int, seed: int = 0) -> tuple[Float32, Float32]:
+    """Points on the walls, the floor and the ceiling of a room, and on a ball in it, as a lidar sees them."""
+    random = np.random.default_rng(seed)
+    direction = random.normal(size=(points, 3)) * [1, 1, 0.35]
+    direction /= np.linalg.norm(direction, axis=1, keepdims=True)
+    walls = np.abs(np.array([5.0, 3.5, 1.4]) / direction).min(axis=1)
+    ball = np.array([1.5, 1.0, -0.5])
+    along = direction @ ball
+    hit = along - np.sqrt(np.maximum(along**2 - ball @ ball + 0.3, 0))
+    distance = np.where((along**2 - ball @ ball + 0.3 > 0) & (along > 0), hit, walls)
+    xyz = direction * (distance + random.normal(0, 0.01, points))[:, None]
+    return xyz.astype(np.float32), random.random(points).astype(np.float32)
+
+
+def voxels_of(points: int, preprocess: PreprocessConfig = PREPROCESS, seed: int = 0) -> Voxels:
+    return prepare(*room(points, seed), preprocess)[0]
+
+
+def check(bundle: Bundle, voxels: Voxels) -> None:
+    """In float32 all but the same; in bfloat16 the same labels but where two classes are all but equal."""
+    truth = reference.load(bundle)(voxels)
+    exact = cpu.CpuEngine(bundle, bfloat16=False)(voxels)
+    np.testing.assert_allclose(exact, truth, atol=2e-5 * max(1.0, float(np.abs(truth).max())))
+    if not HAS_BFLOAT16:
+        return
+    rounded = cpu.CpuEngine(bundle, bfloat16=True)(voxels)
+    difference = np.abs(softmax(rounded) - softmax(truth))
+    assert difference.mean() < 0.005
+    assert difference.max() < 0.1
+    best = np.sort(softmax(truth), axis=1)
+    clear = best[:, -1] - best[:, -2:-1].max(axis=1, initial=0) > 2 * difference.max()
+    np.testing.assert_array_equal(rounded.argmax(axis=1)[clear], truth.argmax(axis=1)[clear])
+
+
+@pytest.mark.parametrize(
+    ("norm", "activation", "head"),
+    list(product(("batchnorm", "layernorm"), ("relu", "gelu"), ("linear", "mlp", "probe"))),
+)
+def test_every_variant(make_bundle: MakeBundle, norm: str, activation: str, head: str) -> None:
+    bundle = make_bundle(norm=norm, activation=activation, head=head, head_hidden=40)
+    check(bundle, voxels_of(2000))
+
+
+@pytest.mark.parametrize(("width", "depth", "outputs"), [(1, 1, 1), (16, 2, 3), (64, 3, 6), (100, 5, 20), (130, 2, 70)])
+def test_every_width_and_depth(make_bundle: MakeBundle, width: int, depth: int, outputs: int) -> None:
+    check(make_bundle(width=width, depth=depth, outputs=outputs), voxels_of(700))
+
+
+@pytest.mark.parametrize("points", [1, 2, 3, 16, 17, 48, 49, 97])
+def test_every_size(make_bundle: MakeBundle, points: int) -> None:
+    check(make_bundle(), voxels_of(points))
+
+
+def test_no_voxels(make_bundle: MakeBundle) -> None:
+    voxels = prepare(np.full((4, 3), 50, np.float32), np.zeros(4, np.float32), PREPROCESS)[0]
+    assert cpu.load(make_bundle())(voxels).shape == (0, 6)
+
+
+@pytest.mark.parametrize("neighbours", [1, 5, 48, 60])
+def test_every_number_of_neighbours(make_bundle: MakeBundle, neighbours: int) -> None:
+    preprocess = PREPROCESS.model_copy(update={"neighbours": neighbours})
+    check(make_bundle(preprocess), voxels_of(300, preprocess))
+
+
+def test_other_features_and_planes(make_bundle: MakeBundle) -> None:
+    fields = PREPROCESS.model_dump() | {
+        "features": ["intensity", "xyz", "radius", "height", "constant"],
+        "planes": ["yz", "xy"],
+        "grids": [(41, 9), (37, 43)],
+    }
+    preprocess = PreprocessConfig.model_validate(fields)
+    check(make_bundle(preprocess, planes=2, depth=5), voxels_of(800, preprocess))
+
+
+def test_the_border_of_the_grid_stays_a_border(make_bundle: MakeBundle) -> None:
+    """A view smaller than the room: cells along all four borders are occupied, and filters must not look beyond."""
+    fields = PREPROCESS.model_dump() | {
+        "fov_min": (-2, -2, -1),
+        "fov_max": (2, 2, 1),
+        "grids": [(8, 8), (8, 4), (8, 4)],
+    }
+    preprocess = PreprocessConfig.model_validate(fields)
+    random = np.random.default_rng(0)
+    xyz = random.uniform(-3, 3, (3000, 3)).astype(np.float32)
+    voxels = prepare(xyz, random.random(3000).astype(np.float32), preprocess)[0]
+    assert {0, 7} <= set((voxels.cells[0] // 8).tolist())
+    check(make_bundle(preprocess), voxels)
+
+
+def test_memory_of_the_last_scan_does_not_show(make_bundle: MakeBundle) -> None:
+    """Large, small, large: each scan is answered as by a fresh engine, bit for bit."""
+    bundle = make_bundle(norm="layernorm")
+    engine = cpu.load(bundle)
+    for points, seed in ((1500, 0), (40, 1), (1200, 2), (1, 3), (1500, 0)):
+        voxels = voxels_of(points, seed=seed)
+        np.testing.assert_array_equal(engine(voxels), cpu.load(bundle)(voxels))
+
+
+def test_threads_do_not_change_the_answer(make_bundle: MakeBundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle, voxels, answers = make_bundle(), voxels_of(1500), []
+    for count in ("1", "2", "5"):
+        monkeypatch.setenv("OMP_NUM_THREADS", count)
+        answers.append(cpu.load(bundle)(voxels))
+    np.testing.assert_array_equal(answers[0], answers[1])
+    np.testing.assert_array_equal(answers[0], answers[2])
+
+
+def test_cells_of_a_plane() -> None:
+    """By hand: two tokens in a corner cell, one beside it, one in the corner far away."""
+    plane = kernels.Plane(*kernels.lay_out(np.array([0, 1, 19, 0]), 4, 5))
+    assert plane.cell.tolist() == [0, 1, 2, 0]
+    assert plane.order.tolist() == [0, 3, 1, 2]
+    assert plane.start.tolist() == [0, 2, 3, 4]
+    assert len(plane.near) == 6 + 4  # rows 0..1 of columns 0..2, rows 2..3 of columns 3..4
+    assert plane.near[0].tolist() == [3, 3, 3, 3, 0, 1, 3, 3, 3]
+    assert plane.around[0].tolist() == [10, 10, 10, 10, 0, 1, 10, 3, 4]
+    assert plane.around[2].tolist() == [6, 7, 10, 8, 9, 10, 10, 10, 10]
+
+
+def test_weights_that_do_not_fit_are_named(make_bundle: MakeBundle, tmp_path: Path) -> None:
+    bundle = make_bundle()
+    other = make_bundle(width=16, depth=5)
+    with pytest.raises(UserError, match="do not fit the network") as caught:
+        cpu.fold.load(other.weights_path, bundle.description.network, False)
+    assert "unexpected: " in str(caught.value) and "embed.final.weight is (16, 32), not (24, 48)" in str(caught.value)
+    (tmp_path / "weights.safetensors").write_bytes(b"no weights")
+    with pytest.raises(UserError, match="cannot be read"):
+        cpu.fold.load(tmp_path / "weights.safetensors", bundle.description.network, False)
+
+
+def test_pytorch_is_not_needed(tiny_bundle: Path) -> None:
+    """A segmenter with the CPU engine labels a scan in a process that has not imported PyTorch."""
+    code = f"""
+import sys, numpy as np
+from cmp_seg_ros import Scan, Segmenter
+labels = Segmenter.from_bundle({str(tiny_bundle)!r})(Scan(np.random.default_rng(0).normal(size=(500, 3)) * 3))
+assert (labels.label < 6).all()
+heavy = sorted({{'torch', 'scipy.spatial', 'matplotlib'}} & set(sys.modules))
+assert not heavy, heavy
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
+
+
+@pytest.mark.slow
+def test_a_processor_without_avx512(make_bundle: MakeBundle, tmp_path: Path) -> None:
+    """The narrow tiles, compiled for an older processor, answer as the reference does."""
+    bundle, voxels = make_bundle(), voxels_of(500)
+    np.save(tmp_path / "truth.npy", reference.load(bundle)(voxels))
+    np.savez(tmp_path / "voxels.npz", **vars(voxels))
+    code = f"""
+import numpy as np
+from cmp_seg_ros.bundle import Bundle
+from cmp_seg_ros.engine import cpu
+from cmp_seg_ros.kernels import vector
+from cmp_seg_ros.waffleiron.preprocess import Voxels
+assert vector.COLUMNS == 16 and not vector.HAS_BFLOAT16
+voxels = Voxels(**np.load({str(tmp_path / "voxels.npz")!r}))
+engine = cpu.load(Bundle({str(bundle.path)!r}))
+assert engine.precision == "fp32"
+np.testing.assert_allclose(engine(voxels), np.load({str(tmp_path / "truth.npy")!r}), atol=1e-3)
+"""
+    older = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+sse4.2,+avx,+avx2,+fma,+f16c,+bmi,+bmi2,+popcnt"}
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=900, env=os.environ | older)
