@@ -1,0 +1,56 @@
+"""The demo as a user runs it, with a small untrained bundle: everything is counted, and everything is left behind."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cmp_seg_ros.datasets.bag import Bag
+from cmp_seg_ros.ros import point_cloud2
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path) -> Path:
+    out = tmp_path_factory.mktemp("demo")
+    command = [sys.executable, "-m", "cmp_seg_ros.cli.main", "demo", "--out", out, "--seconds", "2", "--json"]
+    done = subprocess.run(
+        [*map(str, command), "--model", str(tiny_bundle)], capture_output=True, text=True, timeout=400, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == json.loads((out / "report.json").read_text())
+    return out
+
+
+def test_every_scan_is_accounted_for(demo: Path) -> None:
+    report = json.loads((demo / "report.json").read_text())
+    scans = report["scans"]
+    assert scans["played"] == scans["in"] == 20
+    assert scans["in"] == scans["out"] + scans["dropped"]
+    assert scans["received"] == scans["out"] > 0
+    assert sum(scans["dropped_by_reason"].values()) == scans["dropped"]
+
+
+def test_report_has_what_the_readme_promises(demo: Path) -> None:
+    report = json.loads((demo / "report.json").read_text())
+    assert 0 < report["latency_ms"]["p50"] <= report["latency_ms"]["p95"] <= report["latency_ms"]["p99"]
+    assert {"decode", "preprocess", "network", "backfill", "encode", "publish"} <= report["stages_ms"].keys()
+    assert 0 <= report["miou"] <= 1
+    assert set(report["iou"]) == {"wall", "floor", "ceiling", "non-structural"}
+    assert report["points_per_scan"] == 16 * 1024
+    assert 0 < report["voxels_per_scan"] < report["points_per_scan"]
+    assert report["rate_hz"] > 0 and report["engine"] and report["model"]
+    assert report["memory_mb"]["node"] > 0
+
+
+def test_picture_and_labelled_bag_are_there(demo: Path) -> None:
+    assert np.ptp(np.asarray(Image.open(demo / "overview.png").convert("L"))) > 200
+    report = json.loads((demo / "report.json").read_text())
+    clouds = [m.message for m in Bag(demo / "labelled").messages(["/segmentation_node/labelled_points"])]
+    assert len(clouds) == report["scans"]["received"]
+    labels = point_cloud2.decode_labels(clouds[0])
+    returns = point_cloud2.decode(clouds[0]).valid()
+    assert ((labels.label != 255) == returns).all()
