@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -59,7 +59,7 @@ class ScanCache:
         from cmp_seg_ros.simulation.generate import scans_of_building
 
         table = LabelSpace.load(self.label_space).id_map(LabelSpace.load("indoor"))
-        arrays: dict[str, np.ndarray] = {}
+        arrays: dict[str, Any] = {}  # `savez` has other options by keyword, of other types
         for index, (scan, label, T_base_lidar) in enumerate(
             scans_of_building(building, self.scans_per_building, self.sensor)
         ):
