@@ -24,8 +24,7 @@ def test_clouds_go_to_rclpy_and_back():
     read = cdr.deserialize(data, cdr.POINT_CLOUD2)
     assert point_cloud2.decode(read).frame_id == header.frame_id
     np.testing.assert_array_equal(point_cloud2.decode(read).xyz[:, 0], np.arange(12))
-    classes = cdr.message_class(cdr.POINT_CLOUD2), cdr.message_class(cdr.POINT_FIELD)
-    written = cdr.serialize(cloud.message(read.header, *classes), cdr.POINT_CLOUD2)
+    written = cdr.serialize_cloud(cloud, read.header)
     assert len(written) == len(data) and deserialize_message(written, sensor_msgs.PointCloud2) == message
     assert np.shares_memory(read.data, np.frombuffer(data, np.uint8))
 

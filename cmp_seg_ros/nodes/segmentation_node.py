@@ -198,7 +198,7 @@ class SegmentationNode(Node):
         )
         if p["threads"] and "torch" in sys.modules:
             sys.modules["torch"].set_num_threads(p["threads"])
-        segmenter(empty_room())
+        rehearse(segmenter)
         self.space_publisher.publish(String(data=segmenter.label_space.to_yaml()))
         self._publish_label_info(segmenter)
         if self.lidar is None and self.tf is None:
@@ -268,8 +268,7 @@ class SegmentationNode(Node):
             cloud = point_cloud2.encode_labelled(
                 msg, labels, self.segmenter.label_space, self.parameters["output_profile"]
             )
-            classes = cdr.message_class(cdr.POINT_CLOUD2), cdr.message_class(cdr.POINT_FIELD)
-            out = cdr.serialize(cloud.message(msg.header, *classes), cdr.POINT_CLOUD2)
+            out = cdr.serialize_cloud(cloud, msg.header)
             clock.lap("encode")
             self.cloud_publisher.publish(out)
             clock.lap("publish")
@@ -493,12 +492,21 @@ class Stopwatch:
 
 
 def empty_room(points: int = 16384) -> Scan:
-    """A scan of a bare room, to run the engine once before the first real scan comes. It has no intensity."""
+    """A scan of a bare room. It has no intensity, so that no statistics are learnt from it."""
     rng = np.random.default_rng(0)
     directions = rng.normal(size=(points, 3)).astype(np.float32)
     half = np.array([4.0, 5.0, 1.5], np.float32)  # metres
     reach = (half / np.abs(directions)).min(axis=1, keepdims=True)
     return Scan(directions * reach)
+
+
+def rehearse(segmenter: "Segmenter") -> None:
+    """Take a scan all the way once, so that the first real one finds compiled, imported, allocated what it needs."""
+    room = empty_room()
+    cloud = point_cloud2.encode({axis: room.xyz[:, i] for i, axis in enumerate("xyz")}, room.shape)
+    msg = cdr.deserialize(cdr.serialize_cloud(cloud, cdr.header()), cdr.POINT_CLOUD2)
+    labels = segmenter(point_cloud2.decode(msg))
+    cdr.serialize_cloud(point_cloud2.encode_labelled(msg, labels, segmenter.label_space), msg.header)
 
 
 def main() -> None:

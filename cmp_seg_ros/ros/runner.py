@@ -51,8 +51,10 @@ class _ToRos(logging.Handler):
         self._logger = logger
 
     def emit(self, record: logging.LogRecord) -> None:
-        severe = record.levelno >= logging.WARNING
-        (self._logger.warning if severe else self._logger.info)(record.getMessage())
+        if record.levelno >= logging.WARNING:  # on lines of their own: rclpy knows a place by its line and severity
+            self._logger.warning(record.getMessage())
+        else:
+            self._logger.info(record.getMessage())
 
 
 def run(name: str, make: Callable[[], Program], args: list[str] | None = None) -> int:
@@ -64,6 +66,7 @@ def run(name: str, make: Callable[[], Program], args: list[str] | None = None) -
         args: command line with `--ros-args`; None takes that of the process.
     """
     environment.prepare()
+    environment.keep_large_buffers()
     import rclpy
     from rclpy._rclpy_pybind11 import RCLError
     from rclpy.executors import SingleThreadedExecutor
