@@ -58,7 +58,8 @@ class Scan:
 
     def valid(self) -> Bool:
         """(N,) true where the point is a return: finite, and not at the sensor's origin."""
-        valid: Bool = np.all(np.isfinite(self.xyz), axis=1) & np.any(self.xyz, axis=1)
+        x, y, z = self.xyz.T  # by columns: numpy is slow along rows of three
+        valid: Bool = np.isfinite(x) & np.isfinite(y) & np.isfinite(z) & ((x != 0) | (y != 0) | (z != 0))
         return valid
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cmp_seg_ros.kernels import search
-from cmp_seg_ros.kernels.voxels import voxel_keys
+from cmp_seg_ros.kernels.voxels import first_points
 from cmp_seg_ros.scan import Float32
 from cmp_seg_ros.waffleiron.config import PLANE_AXES, Feature, PreprocessConfig
 
@@ -48,17 +48,7 @@ def voxelise(xyz: Float32, voxel_size: float) -> Int64:
 
     Voxels start at the minimum of the cloud, of which points beyond FAR are no part.
     """
-    keys, count = voxel_keys(xyz, np.float32(voxel_size), np.float32(FAR))
-    bits = len(xyz).bit_length()
-    if count * 2.0**bits >= 2.0**63:
-        keys, unpacked = np.unique(keys, return_index=True)
-        return unpacked[keys >= 0]
-    # A point's number behind the key of its voxel: the plain sort, several times faster, puts first points first.
-    packed = np.sort(keys << bits | np.arange(len(xyz)))
-    packed = packed[np.searchsorted(packed, 0) :]
-    first = np.ones(len(packed), dtype=bool)
-    first[1:] = packed[1:] >> bits != packed[:-1] >> bits
-    points: Int64 = packed[first] & ((1 << bits) - 1)
+    points: Int64 = first_points(xyz, np.float32(voxel_size), np.float32(FAR))
     return points
 
 
