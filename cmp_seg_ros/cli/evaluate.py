@@ -12,11 +12,21 @@ from cmp_seg_ros.errors import UserError
 if TYPE_CHECKING:
     from rich.table import Table
 
+ROWS = 40  # of the table of planes, at most
 READINGS = {"structural4_primary": "structural4, primary", "structural4_strict": "structural4, strict"}
 
 
 def evaluate(
-    bag: Annotated[Path, typer.Argument(help="A simulated bag, or the folder of `cmp-seg simulate`.")],
+    input: Annotated[
+        Path,
+        typer.Argument(
+            help="A simulated bag, or the folder of `cmp-seg simulate`. With --planes any bag, .pcd, .ply, .npy, .bin, "
+            "Ouster .pcap or .osf, or a folder of such."
+        ),
+    ],
+    planes: Annotated[
+        bool, typer.Option("--planes", help="Check labels against floor, ceiling and walls; needs no truth.")
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="Folder for report.json and pictures.")] = None,
     model: Annotated[str, typer.Option(help="A bundle: a folder, or a name in models/.")] = DEFAULT_BUNDLE,
     engine: Annotated[str, typer.Option(help="auto, or an engine by name; reference is the plain network.")] = "auto",
@@ -27,31 +37,41 @@ def evaluate(
     lidar: Annotated[str, typer.Option(help="Name of the lidar, where the calibration has several.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Compare labels with the truth of a simulated bag. Exits with 1 if a scan could not be read, after the others."""
+    """Compare labels with the truth of a simulated bag, or with the planes of any scans.
+
+    Exits with 1 if a scan could not be read, after the others.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
+    from cmp_seg_ros.evaluation.plane_check import PlaneCheck, bag_of
     from cmp_seg_ros.evaluation.session import Rig
     from cmp_seg_ros.evaluation.simulated import BagEvaluation, SimulatedBag
 
-    pairs = SimulatedBag(bag, topic)
-    rig = Rig(pairs.path, calibration, lidar)
-    evaluation = BagEvaluation(pairs, rig.segmenter(model, engine), rig, out)
+    evaluation: BagEvaluation | PlaneCheck
+    if planes:
+        rig = Rig(bag_of(input), calibration, lidar)
+        evaluation = PlaneCheck(input, rig.segmenter(model, engine), rig, out, topic)
+    else:
+        pairs = SimulatedBag(input, topic)
+        rig = Rig(pairs.path, calibration, lidar)
+        evaluation = BagEvaluation(pairs, rig.segmenter(model, engine), rig, out)
     columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("scans", total=pairs.count)
+        task = bar.add_task("scans", total=evaluation.count)
         report = evaluation.run(lambda done: bar.update(task, completed=done))
+    count = len(report["scans"]) if planes else report["scans"]
     if as_json:
         print(json.dumps(report))
     else:
         console = Console(highlight=False, soft_wrap=True)
-        console.print(iou_table(report))
-        console.print(latency_table(report))
-        console.print(f"{report['scans']} scans, {report['model']} with {report['engine']}", markup=False)
+        for table in (plane_table,) if planes else (iou_table, latency_table):
+            console.print(table(report))
+        console.print(f"{count} scans, {report['model']} with {report['engine']}", markup=False)
         for warning in report["warnings"]:
             Console(stderr=True, soft_wrap=True).print(f"warning: {warning}", markup=False, highlight=False)
     if report["problems"]:
-        raise UserError(f"{report['scans']} scans evaluated, but: {'; '.join(report['problems'])}")
+        raise UserError(f"{count} scans evaluated, but: {'; '.join(report['problems'])}")
 
 
 def iou_table(report: dict[str, Any]) -> "Table":
@@ -76,6 +96,34 @@ def latency_table(report: dict[str, Any]) -> "Table":
     table = Table("ms a scan", "p50", "p95", "p99")
     for stage, values in report["stages_ms"].items():
         table.add_row(stage, *(f"{values[name]:.1f}" for name in ("p50", "p95", "p99") if name in values))
+    return table
+
+
+def plane_table(report: dict[str, Any]) -> "Table":
+    """The plane check, a row for each scan, then the medians."""
+    from rich.table import Table
+
+    figures = {
+        "floor": ("recall", "precision", "points"),
+        "ceiling": ("recall", "precision", "points"),
+        "wall": ("recall", "planes"),
+    }
+    columns = [(surface, figure) for surface, names in figures.items() for figure in names]
+    table = Table("scan", *("\n".join(column) for column in columns), title="Labels against the planes of each scan")
+
+    def add(name: str, scores: dict[str, Any], style: str = "") -> None:
+        values = [(figure, scores[surface][figure]) for surface, figure in columns]
+        shown = (
+            f"{value or 0:,.0f}" if figure in ("points", "planes") else _percent(value) for figure, value in values
+        )
+        table.add_row(name, *shown, style=style)
+
+    for scan in report["scans"][:ROWS]:
+        add(Path(scan["file"]).name, scan)
+    table.add_section()
+    add("median", report["median"], "bold")
+    if "perfect_median" in report:
+        add("median of a perfect labeller", report["perfect_median"])
     return table
 
 

@@ -95,6 +95,7 @@ class BagEvaluation:
         self.segmenter = segmenter
         self.rig = rig
         self.out = out
+        self.count = pairs.count
         self.problems = Problems()
         self.warnings = Problems()
         self.confusion = Confusion(pairs.space, segmenter.label_space)
