@@ -24,7 +24,7 @@ from cmp_seg_ros.scan import UNLABELLED, Scan
 
 SECOND = 1_000_000_000
 START = 1_800_000_000 * SECOND
-TILT = np.radians(20.0)
+TILT = np.radians(25.0)
 T_BASE_LIDAR = [[1, 0, 0, 0], [0, np.cos(TILT), -np.sin(TILT), 0], [0, np.sin(TILT), np.cos(TILT), 1], [0, 0, 0, 1]]
 T_CAMERA_LIDAR = [[0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, 1]]
 CALIBRATION = {
@@ -362,6 +362,26 @@ def test_image_without_calibration(tiny_bundle, tmp_path):
         assert "Traceback" not in graph.program.err
     finally:
         graph.close()
+
+
+def test_a_lidar_that_leans_is_warned_of_unless_it_is_calibrated(graph, tiny_bundle, tmp_path):
+    from cmp_seg_ros.simulation.generate import random_scan
+
+    level, _, T_base_lidar = random_scan(10_000_003, "os1-16")
+    upright = level.xyz @ T_base_lidar[:3, :3].T.astype(np.float32)
+    scan = Scan(upright @ np.array(T_BASE_LIDAR, np.float32)[:3, :3], level.intensity, shape=level.shape)
+    leaning = Graph(tmp_path, *node_arguments(tiny_bundle))
+    try:
+        leaning.label(cloud(scan))
+        leaning.until(
+            lambda: leaning.logged(r"leans by about (19|2\d) degrees.*give T_base_lidar"), "a line about the tilt"
+        )
+        leaning.until(lambda: leaning.counts().get("note.tilted") == "1", "a count in /diagnostics")
+        leaning.label(cloud(scan))
+    finally:
+        leaning.close()
+    graph.label(cloud(scan))
+    assert not graph.logged("leans")
 
 
 FAILING = """

@@ -81,6 +81,7 @@ PARAMETERS = [
     Parameter("overlay_opacity", 0.8, "Opacity of the points in ~/overlay", (0.0, 1.0), read_only=False),
     Parameter("threads", 0, "Threads of the engine; 0: as many as it sees fit", (0, 256)),
 ]
+FEW_RETURNS = 1000  # too few to tell whether the lidar is upright
 SILENCE = 3.0  # seconds without a scan that are worth a warning
 PLAUSIBLE_AGE_MS = 60e3  # older stamps are of another clock, as when a bag is played as it was recorded
 
@@ -147,7 +148,8 @@ class SegmentationNode(Node):
         self.create_timer(1.0, self.publish_diagnostics, clock=steady)
         self.publish_diagnostics()
 
-        self._waiting: Labelled | None = None  # the worker's own
+        self._waiting: Labelled | None = None  # this and the next are the worker's own
+        self._level_check: threading.Thread | None = None
         self._worker = threading.Thread(target=self._run_worker, name="worker")
         self._worker.start()
 
@@ -323,8 +325,25 @@ class SegmentationNode(Node):
             self._note("few_points", f"a cloud on {topic} has {returns} valid points, fewer than {least} neighbours")
         elif not labels.confidence.any():
             self._note("outside_view", f"no point of a cloud on {topic} is inside the model's field of view; units?")
+        if self._level_check is None and returns > FEW_RETURNS and self.lidar is None and self.tf is None:
+            self._level_check = threading.Thread(target=self._check_level, args=(scan,), name="level check")
+            self._level_check.start()  # half a second of work that no scan should wait for
         if scan.intensity is None:
             self._note("no_intensity", f"clouds on {topic} have no intensity; labelling without it")
+
+    def _check_level(self, scan: Scan) -> None:
+        """Say so where a lidar that is taken as upright is not: its labels would suffer."""
+        from cmp_seg_ros.evaluation.planes import MAX_TILT, RADII, surface_normals, thin, vertical
+
+        normals = surface_normals(thin(scan.xyz[scan.valid()].astype(np.float64), RADII[0] / 3)[0])
+        up = vertical(normals[np.isfinite(normals).all(axis=1)])
+        tilt = float(np.degrees(np.arccos(np.clip(up[2], -1, 1))))
+        if tilt > MAX_TILT:
+            self._note(
+                "tilted",
+                f"the lidar leans by about {tilt:.0f} degrees, by the floor and walls that it sees, but is taken as "
+                "upright; give T_base_lidar in a calibration_file",
+            )
 
     # The image of a labelled scan.
 
@@ -463,6 +482,8 @@ class SegmentationNode(Node):
             self._closing = True
             self._changed.notify()
         self._worker.join()
+        if self._level_check is not None:
+            self._level_check.join()
         if self._newest is not None:
             self.tally.drop("shutdown")
             self._newest = None

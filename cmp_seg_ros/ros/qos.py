@@ -3,9 +3,13 @@
 from collections.abc import Callable
 from typing import Any, Literal
 
-from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+
+try:
+    from rclpy.event_handler import SubscriptionEventCallbacks
+except ImportError:  # Humble
+    from rclpy.qos_event import SubscriptionEventCallbacks
 
 Reliability = Literal["auto", "reliable", "best_effort"]
 
