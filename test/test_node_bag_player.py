@@ -2,6 +2,7 @@
 
 import json
 import re
+import threading
 import time
 
 import numpy as np
@@ -11,7 +12,7 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import PointCloud2
 from test_datasets_bag import STORAGES, bag_path, scans, write_bag
 
-from cmp_seg_ros.nodes.bag_player import shifted
+from cmp_seg_ros.nodes.bag_player import ahead, shifted
 from cmp_seg_ros.ros import point_cloud2, qos
 
 SECOND = 1_000_000_000
@@ -132,6 +133,31 @@ def test_packets_without_their_messages_are_refused(robot, shared_data):
     player = robot.start("bag_player", str(shared_data / "real" / "nebula_xt32" / "bag"))
     assert player.wait() == 1
     assert re.search(r"message types of /pandar_packets \(pandar_msgs/msg/PandarScan\) are not installed", player.err)
+
+
+def test_reading_ahead_changes_nothing():
+    opened_in = []
+
+    def numbers(last):
+        opened_in.append(threading.get_ident())
+        try:
+            for number in range(last):
+                if number == 70:
+                    raise ValueError("damaged")
+                yield number
+        finally:
+            assert threading.get_ident() == opened_in[-1]
+            opened_in.append(None)
+
+    assert list(ahead(numbers(70))) == list(range(70))
+    assert list(ahead(numbers(3), 10)) == [0, 1, 2]
+    given = ahead(numbers(80))
+    with pytest.raises(ValueError, match="damaged"):
+        list(given)
+    broken_off = ahead(numbers(60))
+    assert next(broken_off) == 0
+    broken_off.close()
+    assert opened_in[-1] is None and threading.get_ident() not in opened_in
 
 
 def test_shifted_stamps():

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -65,7 +65,7 @@ class Bag:
             for message in self._tried(reader.deserialize if reader else self._deserialize, raw):
                 yield Message(raw.topic, raw.time, message)
 
-    def serialised(self, topics: Collection[str]) -> Iterator[recovery.RawMessage]:
+    def serialised(self, topics: Collection[str]) -> Generator[recovery.RawMessage, None, None]:
         """The same messages as CDR, as ROS 2 sends them."""
         from rosbags.typesys import Stores
 

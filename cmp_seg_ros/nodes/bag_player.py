@@ -11,10 +11,12 @@ import json
 import sys
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rclpy.duration import Duration
 from rclpy.node import Node
@@ -28,6 +30,8 @@ from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.ros import cdr, qos, runner
 from cmp_seg_ros.ros.diagnostics import percentiles
 from cmp_seg_ros.ros.parameters import Parameter, Parameters, command_line
+
+T = TypeVar("T")
 
 NAME = "bag_player"
 PARAMETERS = [
@@ -134,12 +138,13 @@ class BagPlayer(Node):
 
     def _play(self) -> None:
         """Send every message when its time has come."""
-        due = start = self.start_time or time.time_ns()
+        due = start = self.start_time
         first = None
         while not self._stop.is_set():
-            for message in self.bag.serialised(list(self.senders)):
+            for message in ahead(self.bag.serialised(list(self.senders))):
                 if first is None:
                     self.first = first = message.time
+                    start = start or time.time_ns()  # not before the bag is open and read
                     self.offset = start - first
                 due = start + round((message.time - first) / self.rate)
                 self._wait_until(due, message.time)
@@ -226,6 +231,21 @@ class Sender:
             self.publisher.publish(message)
             return
         self.publisher.publish(data)
+
+
+def ahead(messages: Generator[T, None, None], count: int = 32) -> Iterator[T]:
+    """The messages, read in another thread ahead of their use: a chunk of a bag may take long to read."""
+    end: Any = object()
+    with ThreadPoolExecutor(1) as reader:
+        try:
+            coming = deque(reader.submit(next, messages, end) for _ in range(count))
+            while (message := coming.popleft().result()) is not end:
+                coming.append(reader.submit(next, messages, end))
+                yield message
+        finally:
+            reader.submit(messages.close)  # where it was opened, as sqlite wants it
+            for future in coming:
+                future.cancel()
 
 
 def shifted(stamp: int, first: int, start: int, rate: float) -> int:

@@ -215,6 +215,7 @@ class SegmentationNode(Node):
         if self.segmenter is None:
             return
         self._start_timer.cancel()
+        self._last_arrival = time.monotonic()  # silence counts from here
         reliability = self.parameters["input_reliability"]
         compressed = self.parameters["image_transport"] == "compressed"
         image_topic = self.resolve_topic_name("image") + "/compressed" if compressed else "image"
