@@ -101,29 +101,26 @@ def latency_table(report: dict[str, Any]) -> "Table":
 
 def plane_table(report: dict[str, Any]) -> "Table":
     """The plane check, a row for each scan, then the medians."""
+    from rich import box
     from rich.table import Table
 
-    figures = {
-        "floor": ("recall", "precision", "points"),
-        "ceiling": ("recall", "precision", "points"),
-        "wall": ("recall", "planes"),
-    }
-    columns = [(surface, figure) for surface, names in figures.items() for figure in names]
-    table = Table("scan", *("\n".join(column) for column in columns), title="Labels against the planes of each scan")
+    columns = [("floor", "recall"), ("floor", "precision"), ("ceiling", "recall"), ("ceiling", "precision")]
+    columns += [("wall", "recall")]
+    table = Table("scan", title="Labels against the planes of each scan", box=box.SIMPLE_HEAD)
+    for surface, figure in columns:
+        table.add_column(f"{surface}\n{figure}", justify="right", min_width=len("precision"))
+    table.add_column("walls", justify="right")
 
     def add(name: str, scores: dict[str, Any], style: str = "") -> None:
-        values = [(figure, scores[surface][figure]) for surface, figure in columns]
-        shown = (
-            f"{value or 0:,.0f}" if figure in ("points", "planes") else _percent(value) for figure, value in values
-        )
-        table.add_row(name, *shown, style=style)
+        found = (_percent(scores[surface][figure]) or "-" for surface, figure in columns)
+        table.add_row(name, *found, f"{scores['wall']['planes']:g}", style=style)
 
     for scan in report["scans"][:ROWS]:
         add(Path(scan["file"]).name, scan)
     table.add_section()
     add("median", report["median"], "bold")
     if "perfect_median" in report:
-        add("median of a perfect labeller", report["perfect_median"])
+        add("perfect labeller", report["perfect_median"])
     return table
 
 

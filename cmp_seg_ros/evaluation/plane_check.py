@@ -149,7 +149,7 @@ def draw(path: Path, found: Planes, label: UInt8, space: LabelSpace, title: str)
     names = {**{f"on a {name}": value for name, value in colours.items()}, "on one, labelled otherwise": plots.WRONG}
     names[f"on none (within {100 * NEAR:.0f} cm)"] = plots.RIGHT
     marks = [Patch(facecolor=(r / 255, g / 255, b / 255), label=name) for name, (r, g, b) in names.items()]
-    above.legend(handles=marks, loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+    figure.legend(handles=marks, loc="lower center", ncols=len(marks), frameon=False)
     plots.save(figure, path)
 
 

@@ -25,7 +25,9 @@ Int64 = npt.NDArray[np.int64]
 # The yardstick: metres, degrees, square metres.
 NEAR = 0.10  # a point is on a plane within this distance
 ALIKE = 35  # and with a normal within this angle
-TALL = 1.8  # height that makes a wall
+TALL = 1.8  # height above the floor that makes a wall; furniture may hide its foot
+SEEN = 1.0  # height that must be seen of it
+SLACK = 0.01  # of the range: how well a plane is known beyond 10 m, where few of its points are
 LARGE = 4.0  # area that makes a wall
 OPEN = 2.0  # area that makes a floor or ceiling: in a small furnished room a lidar sees no more
 
@@ -37,7 +39,7 @@ WIDE = 0.5  # across / along a neighbourhood: less is a line, such as a single r
 FLAT = 0.3  # thickness / width of a neighbourhood: more is no surface
 STEEP = 10  # degrees from level at which a plane is neither floor nor ceiling
 VOTING = 25  # degrees between a normal and that of the plane it votes for
-GAP = 1.0  # metres without a point along a wall that end it
+GAP = 2.0  # metres without a point along a wall that end it: more than a door
 CELL = 0.4  # metres, to measure an area that rings cover sparsely
 BEYOND = 0.25  # metres below the floor (above the ceiling) that count as beyond it
 STRAYS = 0.05  # share of points that may lie there: reflections, a stair
@@ -61,10 +63,11 @@ class Plane(NamedTuple):
         signed: Float64 = xyz @ self.normal - self.offset
         return signed
 
-    def near(self, xyz: npt.NDArray[Any]) -> Bool:
-        """(N,) which of (N, 3) points are on the plane."""
+    def near(self, xyz: npt.NDArray[Any], within: float | Float64 = NEAR) -> Bool:
+        """(N,) which of (N, 3) points are `within` metres of the plane."""
         along = xyz @ self.along
-        close: Bool = (np.abs(self.distance(xyz)) <= NEAR) & (along >= self.start - NEAR) & (along <= self.end + NEAR)
+        ends = (along >= self.start - NEAR) & (along <= self.end + NEAR)
+        close: Bool = (np.abs(self.distance(xyz)) <= within) & ends
         return close
 
 
@@ -89,16 +92,19 @@ class Planes:
 
     def on(self, planes: list[Plane]) -> Bool:
         """(N,) points that lie on one of `planes`, and whose normal says so."""
-        return self._near(planes, lambda cosine: cosine >= np.cos(np.radians(ALIKE)))
-
-    def along(self, planes: list[Plane]) -> Bool:
-        """(N,) points that lie on one of `planes`, unless their normal says that they cross it."""
-        return self._near(planes, lambda cosine: ~(cosine < np.sin(np.radians(ALIKE))))
-
-    def _near(self, planes: list[Plane], agrees: Any) -> Bool:
         found = np.zeros(len(self.xyz), dtype=bool)
         for plane in planes:
-            found |= plane.near(self.xyz) & agrees(np.abs(self.normals @ plane.normal))
+            alike = np.abs(self.normals @ plane.normal) >= np.cos(np.radians(ALIKE))
+            found |= plane.near(self.xyz) & alike
+        return found
+
+    def along(self, planes: list[Plane]) -> Bool:
+        """(N,) points that may be of one of `planes`: near it, as far as it is known there, and not crossing it."""
+        found = np.zeros(len(self.xyz), dtype=bool)
+        within = np.maximum(NEAR, SLACK * np.linalg.norm(self.xyz, axis=1))
+        for plane in planes:
+            crossing = np.abs(self.normals @ plane.normal) < np.sin(np.radians(ALIKE))
+            found |= plane.near(self.xyz, within) & ~crossing
         return found
 
     def tilt(self) -> float:
@@ -125,14 +131,11 @@ def find_planes(xyz: Float32) -> Planes:
     all_xyz[returns] = xyz[returns]
     normals = np.full(xyz.shape, np.nan)
     normals[returns] = voxel_normals[voxel_of]
-    return Planes(
-        floor=_levels([plane for plane in level if plane.offset < 0], height, STEP),
-        ceiling=_flipped(_levels(_flipped([plane for plane in level if plane.offset > 0]), -height[::-1], DROP)),
-        walls=wall_planes(seen, facing, up),
-        up=up,
-        xyz=all_xyz,
-        normals=normals,
-    )
+    floor = _levels([plane for plane in level if plane.offset < 0], height, STEP)
+    ceiling = _flipped(_levels(_flipped([plane for plane in level if plane.offset > 0]), -height[::-1], DROP))
+    # A floor that is not seen is lower than next to all that is seen.
+    ground = floor[0].offset if floor else float(np.quantile(height, 0.02)) if len(height) else 0.0
+    return Planes(floor, ceiling, wall_planes(seen, facing, up, ground), up, all_xyz, normals)
 
 
 def thin(xyz: Float64, size: float) -> tuple[Float64, Int64]:
@@ -217,12 +220,16 @@ def level_planes(points: Float64, normals: Float64, up: Float64) -> list[Plane]:
     return found
 
 
-def wall_planes(points: Float64, normals: Float64, up: Float64) -> list[Plane]:
-    """Planes along `up` of at least LARGE and TALL, by decreasing support: straight lines seen from above."""
+def wall_planes(points: Float64, normals: Float64, up: Float64, ground: float) -> list[Plane]:
+    """Planes along `up` of at least LARGE and TALL, by decreasing support: straight lines seen from above.
+
+    Args:
+        ground: height of the floor.
+    """
     upright = np.abs(normals @ up) <= np.sin(np.radians(VOTING))
     x, y = _basis(up)
     flat = points[upright] @ np.stack([x, y], axis=1)  # (K, 2)
-    height = points[upright] @ up
+    height = points[upright] @ up - ground
     facing = normals[upright] @ np.stack([x, y], axis=1)
     angle = np.degrees(np.arctan2(facing[:, 1], facing[:, 0])) % 180
     # Every point votes for the lines through it whose normals are like its own, at steps of a degree and a NEAR.
@@ -270,7 +277,7 @@ def score(planes: Planes, label: UInt8, space: LabelSpace) -> dict[str, Any]:
     Returns:
         `{"floor": {"recall", "precision", "points"}, "ceiling": the same, "wall": {"recall", "planes"}}`. Recall: of
         the points on the plane, those so labelled (on walls: wall or flush). Precision: of the points so labelled,
-        those within NEAR of the plane that do not cross it. None where the plane, or such a label, is not there.
+        those on a level of it (`Planes.along`). None where the plane, or such a label, is not there.
     """
     named = class_masks(space)
     result: dict[str, Any] = {}
@@ -364,11 +371,17 @@ def _area(flat: Float64) -> float:
 
 
 def _walls(along: Float64, height: Float64) -> list[tuple[float, float]]:
-    """From where to where (K,) points of an upright plane are a wall: without a GAP, TALL and, by columns, LARGE."""
+    """From where to where (K,) points of an upright plane are a wall: without a GAP, TALL and, by columns, LARGE.
+
+    Args:
+        height: above the floor.
+    """
     order = np.argsort(along)
     walls = []
     for piece in np.split(order, np.flatnonzero(np.diff(along[order]) > GAP) + 1):
-        if len(piece) < 3 * FEW or np.ptp(np.percentile(height[piece], [1, 99])) < TALL:
+        if len(piece) < 3 * FEW or np.ptp(np.percentile(height[piece], [1, 99])) < SEEN:
+            continue
+        if np.percentile(height[piece], 99) < TALL:
             continue
         column = np.floor((along[piece] - along[piece[0]]) / CELL).astype(np.int64)
         top = np.full(column[-1] + 1, -np.inf)
