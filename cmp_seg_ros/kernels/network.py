@@ -8,13 +8,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import types
-from numba.extending import overload
 
 from cmp_seg_ros.kernels.launch import inlined, kernel, take, wait
-from cmp_seg_ros.kernels.vector import COLUMNS, LANES, ROWS, filter3x3, sum_rows, tile
+from cmp_seg_ros.kernels.vector import COLUMNS, LANES, ROWS, filter3x3, rounded, sum_rows, tile
 
 BLOCK = 8 * ROWS  # tokens a thread takes at a time
+CELLS = 4  # cells a thread takes at a time
 EPSILON = np.float32(1e-5)  # of the layer norms
 
 Float32 = npt.NDArray[np.float32]
@@ -94,15 +93,14 @@ class Room(NamedTuple):
 
     low: npt.NDArray[Any]  # (rows, columns) inputs of a product, in its type
     low2: npt.NDArray[Any]
-    high: Float32  # (rows, columns)
-    high2: Float32
+    high: Float32  # (rows, columns) outputs of a product
     mean: Float32  # (n + 1, LANES)
     hidden: Float32  # (a + 1, LANES)
 
 
 def phases(depth: int) -> int:
     """Phases of `evaluate`."""
-    return 2 * depth + 3
+    return 3 * depth + 3
 
 
 @kernel
@@ -184,7 +182,10 @@ def evaluate(
         wait(sync, phase, threads)
         phase += 1
         plane = planes[layer % len(planes)]
-        _mix_spatially(weights, layer, plane, tokens, statistics, scratch, room, sync, phase)
+        _average(weights, layer, plane, tokens, statistics, scratch, sync, phase)
+        wait(sync, phase, threads)
+        phase += 1
+        _filter(weights, layer, plane, scratch, room, sync, phase)
         wait(sync, phase, threads)
         phase += 1
         _mix_channels(weights, layer, plane, scratch, tokens, statistics, room, sync, phase)
@@ -233,24 +234,23 @@ def _embed(
             for i in range(i0, i1):
                 here = projected[i]
                 for k in range(count):
-                    there, rectified = projected[neighbours[i, k]], room.high[row]
+                    there, low = projected[neighbours[i, k]], room.low[row]
                     for c in range(width):
-                        rectified[c] = max(there[c] - here[c] + shift[c], np.float32(0))
+                        low[c] = rounded(max(there[c] - here[c] + shift[c], np.float32(0)), low)
                     row += 1
-            _round(room.low, room.high, row, width)
             _multiply(room.low, weights.neighbour_out, room.high, row)
             row = 0
             for i in range(i0, i1):
-                best = room.high2[i - first]
-                for c in range(width):
-                    best[c] = room.high[row, c]
+                best = room.high[row]
                 for k in range(1, count):
                     other = room.high[row + k]
                     for c in range(width):
                         best[c] = max(best[c], other[c])
+                low2 = room.low2[i - first]
+                for c in range(width):
+                    low2[c] = rounded(best[c], low2)
                 row += count
-        _round(room.low, room.high2, end - first, width)
-        _multiply(room.low, weights.merge, room.high, end - first)
+        _multiply(room.low2, weights.merge, room.high, end - first)
         for i in range(first, end):
             token, merged = tokens[i], room.high[i - first]
             for c in range(width):
@@ -261,40 +261,46 @@ def _embed(
 
 
 @kernel
-def _mix_spatially(
-    weights: Weights,
-    layer: int,
-    plane: Plane,
-    tokens: Any,
-    statistics: Any,
-    cells: Any,
-    room: Room,
-    sync: Any,
-    phase: int,
+def _average(
+    weights: Weights, layer: int, plane: Plane, tokens: Any, statistics: Any, cells: Any, sync: Any, phase: int
 ) -> None:
-    """cells <- filter(activation(filter(mean of norm(tokens) in each cell))), LANES channels at a time"""
+    """cells <- mean of norm(tokens) in each occupied cell"""
+    occupied, width = len(plane.around), tokens.shape[1]
+    factor, shift = weights.norms[layer, 0, 0], weights.norms[layer, 0, 1]
+    while True:
+        block = take(sync, phase) * CELLS
+        if block >= occupied:
+            return
+        for cell in range(block, min(block + CELLS, occupied)):
+            first, end = plane.start[cell], plane.start[cell + 1]
+            for column in range(0, width, LANES):
+                if weights.layer_norm:
+                    sum_rows(tokens, column, statistics, plane.order, first, end, cells, cell)
+                else:
+                    sum_rows(tokens, column, None, plane.order, first, end, cells, cell)
+            count, mean = np.float32(end - first), cells[cell]
+            weight = np.float32(1) / (count + np.float32(1e-6))  # as published
+            for c in range(width):
+                mean[c] = weight * (mean[c] * factor[c] + count * shift[c])
+
+
+@kernel
+def _filter(weights: Weights, layer: int, plane: Plane, cells: Any, room: Room, sync: Any, phase: int) -> None:
+    """cells <- filter(activation(filter(cells))), LANES channels at a time"""
     occupied, active = len(plane.around), len(plane.near)
     mean, hidden = room.mean, room.hidden
     while True:
         block = take(sync, phase)
         column = block * LANES
-        if column >= tokens.shape[1]:
+        if column >= cells.shape[1]:
             return
-        factor, shift = weights.norms[layer, 0, 0, column:], weights.norms[layer, 0, 1, column:]
         for cell in range(occupied):
-            first, end = plane.start[cell], plane.start[cell + 1]
-            if weights.layer_norm:
-                sum_rows(tokens, column, statistics, plane.order, first, end, mean, cell)
-            else:
-                sum_rows(tokens, column, None, plane.order, first, end, mean, cell)
-            count = np.float32(end - first)
-            weight = np.float32(1) / (count + np.float32(1e-6))  # as published
             for c in range(LANES):
-                mean[cell, c] = weight * (mean[cell, c] * factor[c] + count * shift[c])
+                mean[cell, c] = cells[cell, column + c]
         mean[occupied] = 0
         for cell in range(active):
             filter3x3(mean, plane.near, cell, weights.filters[layer, block, 0], hidden, 0)
-        _activate(hidden, active, LANES, weights.gelu)
+        _activate(hidden, hidden, active, LANES, weights.gelu)
         hidden[active] = 0
         for cell in range(occupied):
             filter3x3(hidden, plane.around, cell, weights.filters[layer, block, 1], cells, column)
@@ -324,17 +330,15 @@ def _mix_channels(
             return
         end = min(first + BLOCK, len(tokens))
         for i in range(first, end):
-            token, cell, normed = tokens[i], cells[plane.cell[i]], room.high[i - first]
+            token, cell, low = tokens[i], cells[plane.cell[i]], room.low[i - first]
             for c in range(width):
                 token[c] += cell[c]
             if weights.layer_norm:
                 _normalise(token, weights.width, norm)
             for c in range(width):
-                normed[c] = (token[c] * norm[0] + norm[1]) * factor[c] + shift[c]
-        _round(room.low, room.high, end - first, width)
+                low[c] = rounded((token[c] * norm[0] + norm[1]) * factor[c] + shift[c], low)
         _multiply(room.low, first_layer, room.high, end - first)
-        _activate(room.high, end - first, width, weights.gelu)
-        _round(room.low2, room.high, end - first, width)
+        _activate(room.low2, room.high, end - first, width, weights.gelu)
         _multiply(room.low2, second_layer, room.high, end - first)
         for i in range(first, end):
             token, residual = tokens[i], room.high[i - first]
@@ -355,13 +359,12 @@ def _classify(weights: Weights, tokens: Any, logits: Any, room: Room, sync: Any,
             return
         count = min(BLOCK, len(tokens) - first)
         for i in range(count):
+            token, low = tokens[first + i], room.low[i]
             for c in range(width):
-                room.high[i, c] = tokens[first + i, c] * factor[c] + shift[c]
-        _round(room.low, room.high, count, width)
+                low[c] = rounded(token[c] * factor[c] + shift[c], low)
         if len(weights.hidden.weight):
             _multiply(room.low, weights.hidden, room.high, count)
-            _activate(room.high, count, len(weights.hidden.bias), False)
-            _round(room.low, room.high, count, len(weights.hidden.bias))
+            _activate(room.low, room.high, count, len(weights.hidden.bias), False)
         _multiply(room.low, weights.head, room.high, count)
         for i in range(count):
             for c in range(outputs):
@@ -378,7 +381,6 @@ def _room(weights: Weights, neighbours: int, planes: Any) -> Room:
     return Room(
         _aligned(rows, columns, weights.mix),
         _aligned(rows, columns, weights.mix),
-        _aligned(rows, columns, weights.norms),
         _aligned(rows, columns, weights.norms),
         _aligned(occupied + 1, LANES, weights.norms),
         _aligned(active + 1, LANES, weights.norms),
@@ -423,15 +425,17 @@ def _normalise(token: Any, width: int, norm: Any) -> None:
 
 
 @inlined
-def _activate(values: Any, rows: int, columns: int, gelu: bool) -> None:
+def _activate(out: Any, values: Any, rows: int, columns: int, gelu: bool) -> None:
+    """out <- activation(values), rounded to the type of out"""
     for r in range(rows):
-        row = values[r]
+        target, row = out[r], values[r]
         if gelu:
             for c in range(columns):
-                row[c] = np.float32(0.5) * row[c] * (np.float32(1) + _erf(row[c] * np.float32(np.sqrt(0.5))))
+                value = np.float32(0.5) * row[c] * (np.float32(1) + _erf(row[c] * np.float32(np.sqrt(0.5))))
+                target[c] = rounded(value, target)
         else:
             for c in range(columns):
-                row[c] = max(row[c], np.float32(0))
+                target[c] = rounded(max(row[c], np.float32(0)), target)
 
 
 @inlined
@@ -450,26 +454,3 @@ def _erf(x: Any) -> Any:
     q = q * s + np.float32(0.5072524599251177)
     q = q * s + np.float32(1)
     return x * p / q
-
-
-def _round(rounded: Any, values: Any, rows: int, columns: int) -> None:
-    """rounded <- values in its type, to the nearest; ties to even"""
-
-
-@overload(_round)
-def _round_for(rounded: Any, values: Any, rows: int, columns: int) -> Any:
-    def to_bfloat16(rounded: Any, values: Any, rows: int, columns: int) -> None:
-        bits = values.view(np.uint32)
-        for r in range(rows):
-            source, target = bits[r], rounded[r]
-            for c in range(columns):
-                odd = (source[c] >> np.uint32(16)) & np.uint32(1)
-                target[c] = np.uint16((source[c] + np.uint32(0x7FFF) + odd) >> np.uint32(16))
-
-    def to_float32(rounded: Any, values: Any, rows: int, columns: int) -> None:
-        for r in range(rows):
-            source, target = values[r], rounded[r]
-            for c in range(columns):
-                target[c] = source[c]
-
-    return to_bfloat16 if rounded.dtype == types.uint16 else to_float32

@@ -62,7 +62,7 @@ def tile(typing: Any, rows: Any, row: Any, weight: Any, bias: Any, column: Any, 
 def sum_rows(
     typing: Any, x: Any, column: Any, norms: Any, order: Any, first: Any, end: Any, out: Any, place: Any
 ) -> tuple[Any, Any]:
-    """out[place] <- sum over e in first..end of x[order[e], column:+LANES]; end > first
+    """out[place, column:+LANES] <- sum over e in first..end of x[order[e], column:+LANES]; end > first
 
     With norms (M, 2) instead of None: of x * norms[., 0] + norms[., 1].
     """
@@ -80,7 +80,7 @@ def sum_rows(
                 factor, shift = (_splat(builder, _load(builder, norm, offset, _F32)) for offset in (0, 4))
                 value = _fma(builder, shift, value, factor)
             e.set(total, builder.fadd(total, value))
-        _store(builder, e.last(total), out.at(place), 0)
+        _store(builder, e.last(total), out.at(place, column), 0)
         return context.get_dummy_value()
 
     return types.void(x, types.intp, norms, order, types.intp, types.intp, out, types.intp), generate
@@ -105,6 +105,20 @@ def filter3x3(typing: Any, cells: Any, taps: Any, cell: Any, weights: Any, out: 
         return context.get_dummy_value()
 
     return types.void(cells, taps, types.intp, weights, out, types.intp), generate
+
+
+@intrinsic
+def rounded(typing: Any, value: Any, like: Any) -> tuple[Any, Any]:
+    """A float32 as an element of `like`: itself, or the nearest bfloat16 (ties to even) in an uint16."""
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        if like.dtype == types.float32:
+            return args[0]
+        bits = builder.bitcast(args[0], _I32)
+        odd = builder.and_(builder.lshr(bits, _I32(16)), _I32(1))
+        return builder.trunc(builder.lshr(builder.add(builder.add(bits, _I32(0x7FFF)), odd), _I32(16)), ir.IntType(16))
+
+    return like.dtype(types.float32, like), generate
 
 
 class _Matrix:
