@@ -117,7 +117,7 @@ def test_a_large_table_is_no_floor() -> None:
 
 
 def test_a_platform_is_a_level_of_the_floor() -> None:
-    platform = ((-3.9, -2.9, -0.9), (-1.0, 2.9, -0.7))
+    platform = ((-3.9, -2.9, -0.9), (-1.0, 2.9, -0.72))
     xyz, label = room(furniture=(platform,))
     label[(label == OBJECT) & (xyz[:, 2] > -0.75)] = FLOOR
     planes = find_planes(xyz)

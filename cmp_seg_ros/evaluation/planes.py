@@ -6,7 +6,8 @@
 1. A normal for every point, from the smallest neighbourhood that shows a surface (see `surface_normals`).
 2. The vertical, from the normals: parallel to those of floors and ceilings, perpendicular to those of walls.
 3. Level planes as peaks over height, walls as peaks of a Hough transform from above; each fitted by least squares.
-4. The floor is the lowest large level plane, seen from above, with next to nothing below it; the ceiling likewise.
+4. The floor is large, level, seen from above and the lowest: next to nothing around it is below it. Several levels can
+   be floor, such as a room's and the ground outside its window. The ceiling likewise.
 """
 
 from dataclasses import dataclass
@@ -41,11 +42,10 @@ STEEP = 10  # degrees from level at which a plane is neither floor nor ceiling
 VOTING = 25  # degrees between a normal and that of the plane it votes for
 GAP = 2.0  # metres without a point along a wall that end it: more than a door
 CELL = 0.4  # metres, to measure an area that rings cover sparsely
-BEYOND = 0.25  # metres below the floor (above the ceiling) that count as beyond it
-STRAYS = 0.05  # share of points that may lie there: reflections, a stair
+BEYOND = 0.2  # metres below the floor (above the ceiling) that count as beyond it: more than a step
+STRAYS = 0.2  # points that may lie there for each on the plane: reflections, a stair
+AROUND = 1.0  # metres around a plane that tell whether something is beyond it
 UPRIGHT = 0.01  # weight of z as the vertical, against the normals; it decides where these say nothing
-STEP = 0.35  # metres between the levels of a floor
-DROP = 1.2  # metres between the levels of a ceiling
 MAX_TILT = 20  # degrees between z and the vertical that are worth a word
 
 
@@ -76,8 +76,9 @@ class Planes:
     """What was found in the N points of a scan.
 
     Args:
-        floor, ceiling: levels, the lowest (highest) first; empty where there is none.
+        floor, ceiling: levels, by decreasing support; empty where there is none.
         walls: planes.
+        overhead: level planes above head height: the ceiling, and beams or ducts below it, which may be called ceiling.
         up: (3,) the vertical.
         xyz: (N, 3) points; NaN where there is no return.
         normals: (N, 3) unit normals of either sign; NaN where none can be told.
@@ -86,6 +87,7 @@ class Planes:
     floor: list[Plane]
     ceiling: list[Plane]
     walls: list[Plane]
+    overhead: list[Plane]
     up: Float64
     xyz: Float32
     normals: Float64
@@ -126,16 +128,18 @@ def find_planes(xyz: Float32) -> Planes:
     seen, facing = points[known], voxel_normals[known]
     up = vertical(facing)
     level = level_planes(seen, facing, up)
-    height = np.sort(points @ up)  # of the sensor: 0
     all_xyz = np.full(xyz.shape, np.nan, dtype=np.float32)
     all_xyz[returns] = xyz[returns]
     normals = np.full(xyz.shape, np.nan)
     normals[returns] = voxel_normals[voxel_of]
-    floor = _levels([plane for plane in level if plane.offset < 0], height, STEP)
-    ceiling = _flipped(_levels(_flipped([plane for plane in level if plane.offset > 0]), -height[::-1], DROP))
+    floor = [plane for plane in level if plane.offset < 0 and _outermost(plane, points, -1)]
+    ceiling = [plane for plane in level if plane.offset > 0 and _outermost(plane, points, 1)]
     # A floor that is not seen is lower than next to all that is seen.
-    ground = floor[0].offset if floor else float(np.quantile(height, 0.02)) if len(height) else 0.0
-    return Planes(floor, ceiling, wall_planes(seen, facing, up, ground), up, all_xyz, normals)
+    ground = floor[0].offset if floor else float(np.quantile(points @ up, 0.02)) if len(points) else 0.0
+    overhead = [
+        plane for plane in level if plane.offset > 0 and (_outermost(plane, points, 1) or plane.offset - ground >= TALL)
+    ]
+    return Planes(floor, ceiling, wall_planes(seen, facing, up, ground), overhead, up, all_xyz, normals)
 
 
 def thin(xyz: Float64, size: float) -> tuple[Float64, Int64]:
@@ -277,16 +281,19 @@ def score(planes: Planes, label: UInt8, space: LabelSpace) -> dict[str, Any]:
     Returns:
         `{"floor": {"recall", "precision", "points"}, "ceiling": the same, "wall": {"recall", "planes"}}`. Recall: of
         the points on the plane, those so labelled (on walls: wall or flush). Precision: of the points so labelled,
-        those on a level of it (`Planes.along`). None where the plane, or such a label, is not there.
+        those on a level of it, or overhead (`Planes.along`). None where the plane, or such a label, is not there.
     """
     named = class_masks(space)
     result: dict[str, Any] = {}
-    for name, levels in (("floor", planes.floor), ("ceiling", planes.ceiling)):
+    for name, levels, allowed in (
+        ("floor", planes.floor, planes.floor),
+        ("ceiling", planes.ceiling, planes.overhead),
+    ):
         right = named[name][label]
         on = planes.on(levels)
         result[name] = {
             "recall": _share(right, on),
-            "precision": _share(planes.along(levels), right & (label != UNLABELLED)) if levels else None,
+            "precision": _share(planes.along(allowed), right & (label != UNLABELLED)) if levels else None,
             "points": int(on.sum()),
         }
     result["wall"] = {
@@ -329,20 +336,17 @@ def medians(scores: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _levels(planes: list[Plane], height: Float64, step: float) -> list[Plane]:
-    """Of large level planes below the sensor: the lowest and what lies a step above it, if it is a floor at all."""
-    planes = sorted(planes, key=lambda plane: plane.offset)
-    if not planes:
-        return []
-    below = np.searchsorted(height, planes[0].offset - BEYOND) / max(1, len(height))
-    if below > STRAYS:
-        return []
-    return [plane for plane in planes if plane.offset - planes[0].offset <= step]
-
-
-def _flipped(planes: list[Plane]) -> list[Plane]:
-    """The planes with offsets of the other sign: a ceiling is a floor upside down."""
-    return [plane._replace(offset=-plane.offset) for plane in planes]
+def _outermost(plane: Plane, points: Float64, side: int) -> bool:
+    """Whether next to none of the (M, 3) points around a level plane lie beyond it: below (side -1) or above it (1)."""
+    distance = plane.distance(points)
+    x, y = _basis(plane.normal)
+    cell = np.floor(points @ np.stack([x, y], axis=1) / AROUND).astype(np.int64).clip(-10_000, 10_000)
+    key = (cell[:, 0] + 20_000) * 40_000 + cell[:, 1] + 20_000
+    on = np.abs(distance) <= NEAR
+    steps = [row * 40_000 + column for row in (-1, 0, 1) for column in (-1, 0, 1)]
+    around = np.isin(key, (np.unique(key[on])[:, None] + steps).ravel())
+    beyond = around & (side * distance > BEYOND)
+    return int(beyond.sum()) <= STRAYS * int(on.sum())
 
 
 def _fit_level(points: Float64, x: Float64, y: Float64, up: Float64) -> Plane:
