@@ -114,8 +114,10 @@ class Robot:
         return value
 
     def close(self) -> None:
-        for process in self.processes:
-            if process.process.poll() is None:
+        for process in self.processes:  # killed, they would leave their shared memory behind
+            try:
+                process.stop()
+            except subprocess.TimeoutExpired:
                 process.process.kill()
                 process.wait()
         self.node.destroy_node()
