@@ -64,6 +64,14 @@ class Process:
             self.process.send_signal(number)
         return self.wait()
 
+    def end(self) -> None:
+        """Have it stop, whatever it takes."""
+        try:
+            self.stop()
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.wait()
+
 
 class Robot:
     """A ROS graph of processes under test, with a node of this process in it."""
@@ -115,11 +123,7 @@ class Robot:
 
     def close(self) -> None:
         for process in self.processes:  # killed, they would leave their shared memory behind
-            try:
-                process.stop()
-            except subprocess.TimeoutExpired:
-                process.process.kill()
-                process.wait()
+            process.end()
         self.node.destroy_node()
         self.context.try_shutdown()
         self.domain.release()
