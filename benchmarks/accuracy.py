@@ -43,7 +43,8 @@ def main(
     classes = list(next(iter(results.values()))["iou"])
     table = Table("", *results, title=f"IoU of {model} in {buildings} buildings, per cent")
     table.add_row("mIoU, primary", *(percent(result["miou"]) for result in results.values()))
-    table.add_row("95 % interval", *("-".join(map(percent, result["interval"])) for result in results.values()))
+    intervals = (result["interval"] for result in results.values())
+    table.add_row("95 % interval", *(f"{100 * low:.0f}-{100 * high:.0f}" for low, high in intervals))
     table.add_row("mIoU, strict", *(percent(result["miou_strict"]) for result in results.values()))
     for name in classes:
         table.add_row(name, *(percent(result["iou"][name]) for result in results.values()))

@@ -21,7 +21,7 @@ from cmp_seg_ros.ros import environment
 from cmp_seg_ros.ros.receiver import Received, Receiver
 
 NODE, PLAYER = "segmentation_node", "bag_player"
-START_TIMEOUT = 120.0  # seconds for the node to load its model and for the two to find each other
+START_TIMEOUT = 300.0  # seconds for the node to compile its kernels, load its model and find the player
 DRAIN_TIMEOUT = 30.0  # seconds for the last scans after the bag's end
 
 
