@@ -29,6 +29,7 @@ $(INSTALLED): requirements.txt setup.py setup.cfg pyproject.toml
 	$(BIN)/python $(PIP) install $(WANTED)
 	$(BIN)/python $(PIP) install --no-deps $(OUSTER)
 	$(BIN)/python $(PIP) install --no-deps --no-build-isolation -e .
+	$(BIN)/python -c 'from cmp_seg_ros import Segmenter; Segmenter.from_bundle("waffleiron24-128")'  # compiles the kernels
 	@touch $@
 
 demo: setup
