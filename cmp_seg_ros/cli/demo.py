@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +12,9 @@ import typer
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+STAGES = ("wait", "decode", "preprocess", "network", "backfill", "encode", "publish", "total")
+PERCENTILES = ("p50", "p95", "p99")
 
 
 def demo(
@@ -27,10 +31,13 @@ def demo(
     from rich.console import Console
     from rich.markup import escape
 
+    from cmp_seg_ros.bundle import Bundle
     from cmp_seg_ros.errors import UserError
+    from cmp_seg_ros.evaluation.session import prepare_folder
 
     console = Console(stderr=True)
-    out.mkdir(parents=True, exist_ok=True)
+    Bundle.find(model)  # complain before the simulator's work
+    prepare_folder(out)
     drive = out / "drive"
     shutil.rmtree(drive, ignore_errors=True)
     # In a process of its own: the simulator's memory is none of the node's or the demo's.
@@ -67,44 +74,54 @@ def demo(
     if as_json:
         print(json.dumps(report))
     else:
-        for table in tables(report):
-            Console().print(table)
-        Console().print(f"report.json, overview.png, labelled/ and drive/ are in {escape(str(out))}", highlight=False)
+        console = Console(highlight=False, soft_wrap=True)
+        for part in (speed_table(report), counts(report), quality_table(report)):
+            console.print(part)
+        console.print(f"report.json, overview.png, labelled/ and drive/ are in {escape(str(out))}")
 
 
-def tables(report: dict[str, Any]) -> "list[Table]":
-    """The report for people: how fast, and how right."""
+def speed_table(report: dict[str, Any]) -> "Table":
+    """Latency from stamp to receiver, and by stage of the node."""
     from rich.table import Table
 
-    scans = report["scans"]
-    speed = Table(title="How fast", title_justify="left")
-    for name, justify in (("", "left"), ("p50", "right"), ("p95", "right"), ("p99", "right")):
-        speed.add_column(name, justify=justify)  # type: ignore[arg-type]
-    rows = {"scan stamp to labelled cloud received": report["latency_ms"], **report["stages_ms"]}
+    table = Table("", title="How fast", title_justify="left")
+    for percentile in PERCENTILES:
+        table.add_column(percentile, justify="right")
+    rows = {"scan stamp (start of sweep) to labelled cloud received": report["latency_ms"]}
+    rows |= {f"node: {name}": report["stages_ms"][name] for name in STAGES if name in report["stages_ms"]}
     for name, figures in rows.items():
-        speed.add_row(name, *(f"{figures[p]:.1f} ms" for p in ("p50", "p95", "p99")))
-    speed.caption = (
-        f"{report['rate_hz']:.2f} labelled clouds a second; scans in {scans['in']} = out {scans['out']} + "
-        f"dropped {scans['dropped']} (received {scans['received']}, played {scans['played']})\n"
-        f"{report['points_per_scan']:.0f} points, {report['voxels_per_scan']:.0f} voxels of "
+        table.add_row(name, *(f"{figures[percentile]:.1f} ms" for percentile in PERCENTILES))
+    return table
+
+
+def counts(report: dict[str, Any]) -> str:
+    """What came, what went, and what it took."""
+    scans, memory = report["scans"], report["memory_mb"]
+    return (
+        f"{report['rate_hz']:.2f} labelled clouds a second; {scans['in']} scans in = {scans['out']} out + "
+        f"{scans['dropped']} dropped ({scans['played']} played, {scans['received']} received)\n"
+        f"{report['points_per_scan']:.0f} points and {report['voxels_per_scan']:.0f} voxels of "
         f"{report['voxel_size']:.2f} m a scan; engine {report['engine']}; "
-        f"peak memory: node {report['memory_mb']['node']:.0f} MB, "
-        f"receiver {report['memory_mb']['receiver']:.0f} MB"
+        f"peak memory: node {memory['node']:.0f} MB, receiver {memory['receiver']:.0f} MB\n"
     )
-    quality = Table(title="How right, against the truth", title_justify="left")
-    quality.add_column("class")
-    quality.add_column("IoU", justify="right")
-    quality.add_column("class (structural6)")
-    quality.add_column("IoU", justify="right")
-    quality.add_column("points", justify="right")
+
+
+def quality_table(report: dict[str, Any]) -> "Table":
+    """IoU by class against the truth, in structural4 and structural6."""
+    from rich.table import Table
+
+    table = Table("structural4", title="How right, against the truth", title_justify="left")
+    table.add_column("IoU", justify="right")
+    table.add_column("structural6")
+    table.add_column("IoU", justify="right")
+    table.add_column("points", justify="right")
     four = [*report["iou"].items(), ("mIoU, primary", report["miou"]), ("mIoU, strict", report["miou_strict"])]
-    six = list(report["iou_structural6"].items())
-    for i in range(max(len(four), len(six))):
-        left = (four[i][0], percent(four[i][1])) if i < len(four) else ("", "")
-        name = six[i][0] if i < len(six) else ""
-        right = (name, percent(six[i][1]), f"{report['points_by_class'][name]:,}") if name else ("", "", "")
-        quality.add_row(*left, *right)
-    return [speed, quality]
+    for left, right in zip_longest(four, report["iou_structural6"].items(), fillvalue=("", None)):
+        points = report["points_by_class"].get(right[0])
+        table.add_row(
+            left[0], percent(left[1]), right[0], percent(right[1]), f"{points:,}" if points is not None else ""
+        )
+    return table
 
 
 def percent(value: float | None) -> str:
