@@ -54,3 +54,19 @@ def test_picture_and_labelled_bag_are_there(demo: Path) -> None:
     labels = point_cloud2.decode_labels(clouds[0])
     returns = point_cloud2.decode(clouds[0]).valid()
     assert ((labels.label != 255) == returns).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--model", "nosuch"], "no bundle 'nosuch'"),
+        (["--sensor", "nosuch"], "no sensor 'nosuch'"),
+        (["--out", "/dev/null/x"], "/dev/null/x cannot be written"),
+    ],
+)
+def test_wrong_arguments_are_one_line(tmp_path: Path, tiny_bundle: Path, arguments: list[str], said: str) -> None:
+    command = [sys.executable, "-m", "cmp_seg_ros.cli.main", "demo", "--out", str(tmp_path / "out")]
+    command += ["--model", str(tiny_bundle), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 1
+    assert said in done.stderr and len(done.stderr.strip().splitlines()) == 1

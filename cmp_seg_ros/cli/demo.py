@@ -32,18 +32,17 @@ def demo(
     from rich.markup import escape
 
     from cmp_seg_ros.bundle import Bundle
-    from cmp_seg_ros.errors import UserError
-    from cmp_seg_ros.evaluation.session import prepare_folder
+    from cmp_seg_ros.evaluation.session import writing
 
     console = Console(stderr=True)
     Bundle.find(model)  # complain before the simulator's work
-    prepare_folder(out)
     drive = out / "drive"
-    shutil.rmtree(drive, ignore_errors=True)
+    with writing(out):
+        shutil.rmtree(drive, ignore_errors=True)
     # In a process of its own: the simulator's memory is none of the node's or the demo's.
     command = ["simulate", "--out", drive, "--seconds", seconds, "--seed", seed, "--sensor", sensor]
     if subprocess.call([sys.executable, "-m", "cmp_seg_ros.cli.main", *map(str, command)], stdout=subprocess.DEVNULL):
-        raise UserError(f"the simulator failed; try: cmp-seg {' '.join(map(str, command))}")
+        raise typer.Exit(1)  # it has said why
 
     from cmp_seg_ros.datasets.labelled_bag import LabelledBagWriter
     from cmp_seg_ros.evaluation import live

@@ -23,6 +23,7 @@ def train(
     from rich.progress import BarColumn, MofNCompleteColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
+    from cmp_seg_ros.evaluation.session import writing
     from cmp_seg_ros.training.cache import ScanCache
     from cmp_seg_ros.training.config import TrainConfig
     from cmp_seg_ros.training.loop import Progress, Trainer, curves, summary
@@ -30,8 +31,8 @@ def train(
     settings = TrainConfig.load(config)
     if hours is not None:
         settings = settings.model_copy(update={"hours": hours})
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "config.yaml").write_text(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False))
+    with writing(out):
+        (out / "config.yaml").write_text(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False))
     data = settings.data
     folder = cache or out / "scans"
     training = ScanCache(folder, settings.label_space, data.scans_per_building)
