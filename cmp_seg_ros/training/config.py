@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cmp_seg_ros import resources
 from cmp_seg_ros.bundle import IntensityConfig
-from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.errors import UserError, one_line
 from cmp_seg_ros.waffleiron.config import NetworkConfig, PreprocessConfig
 
 FOLDER = "config/training"
@@ -83,4 +83,4 @@ class TrainConfig(_Strict):
         try:
             return cls.model_validate(yaml.safe_load(path.read_text()))
         except (OSError, yaml.YAMLError, ValidationError) as error:
-            raise UserError(f"training configuration {path} is not valid: {error}") from error
+            raise UserError(f"training configuration {path} is not valid: {one_line(error)}") from error
