@@ -82,5 +82,7 @@ class TrainConfig(_Strict):
             path = resources.resource(f"{FOLDER}/{name_or_path}.yaml")
         try:
             return cls.model_validate(yaml.safe_load(path.read_text()))
-        except (OSError, yaml.YAMLError, ValidationError) as error:
+        except ValidationError as error:
             raise UserError(f"training configuration {path} is not valid: {one_line(error)}") from error
+        except (OSError, yaml.YAMLError) as error:
+            raise UserError(f"training configuration {path} cannot be read: {' '.join(str(error).split())}") from error
