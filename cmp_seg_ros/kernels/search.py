@@ -101,7 +101,7 @@ def _nearest_others(grid: Grid, found: Any, sync: Any, threads: int) -> None:
             # The neighbours of the point before are not far: no other is farther than they are from here.
             reach = np.sqrt(best[count - 1]) + np.sqrt(_apart(grid, i, query))
             query[:] = grid.xyz[i]
-            best[:] = reach**2 * (1 + 1e-9)
+            best[:] = _above(reach**2)
             index[:] = i
             _search(grid, query, i, best, index)
             for k in range(count):
@@ -119,7 +119,7 @@ def _nearest(grid: Grid, xyz: Any, found: Any, sync: Any, threads: int) -> None:
             return
         for i in range(first, min(first + BLOCK, len(xyz))):
             query[:] = xyz[i]
-            best[0] = _apart(grid, index[0], query)  # the answer for the point before is a good start
+            best[0] = _above(_apart(grid, index[0], query))  # the answer for the point before is not far
             _search(grid, query, -1, best, index)
             found[i] = grid.order[index[0]]
 
@@ -129,6 +129,12 @@ def _apart(grid: Grid, j: int, query: Any) -> float:
     """Squared distance."""
     dx, dy, dz = grid.xyz[j, 0] - query[0], grid.xyz[j, 1] - query[1], grid.xyz[j, 2] - query[2]
     return dx * dx + dy * dy + dz * dz
+
+
+@inlined
+def _above(bound: float) -> float:
+    """A little more, so that what is just as far is found again: among equals the first in the grid is the answer."""
+    return bound * (1 + 1e-9) + 1e-30
 
 
 @inlined
