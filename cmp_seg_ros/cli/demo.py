@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 STAGES = ("wait", "decode", "preprocess", "network", "backfill", "encode", "publish", "total")
+INTERRUPTED = 15.0  # seconds
 PERCENTILES = ("p50", "p95", "p99")
 
 
@@ -32,16 +33,18 @@ def demo(
     from rich.markup import escape
 
     from cmp_seg_ros.bundle import Bundle
+    from cmp_seg_ros.engine.base import module_of
     from cmp_seg_ros.evaluation.session import writing
 
     console = Console(stderr=True)
     Bundle.find(model)  # complain before the simulator's work
+    module_of(engine)
     drive = out / "drive"
     with writing(out):
         shutil.rmtree(drive, ignore_errors=True)
     # In a process of its own: the simulator's memory is none of the node's or the demo's.
     command = ["simulate", "--out", drive, "--seconds", seconds, "--seed", seed, "--sensor", sensor]
-    if subprocess.call([sys.executable, "-m", "cmp_seg_ros.cli.main", *map(str, command)], stdout=subprocess.DEVNULL):
+    if run_ours(command):
         raise typer.Exit(1)  # it has said why
 
     from cmp_seg_ros.datasets.labelled_bag import LabelledBagWriter
@@ -77,6 +80,20 @@ def demo(
         for part in (speed_table(report), counts(report), quality_table(report)):
             console.print(part)
         console.print(f"report.json, overview.png, labelled/ and drive/ are in {escape(str(out))}")
+
+
+def run_ours(command: list[Any]) -> int:
+    """Run a subcommand in a process of its own, without its report; an interrupted one has time to end its workers."""
+    everything = [sys.executable, "-m", "cmp_seg_ros.cli.main", *map(str, command)]
+    with subprocess.Popen(everything, stdout=subprocess.DEVNULL) as process:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            try:
+                process.wait(timeout=INTERRUPTED)
+            except subprocess.TimeoutExpired:
+                process.kill()
+            raise
 
 
 def speed_table(report: dict[str, Any]) -> "Table":

@@ -23,11 +23,16 @@ class Engine(Protocol):
         ...
 
 
-def load_engine(bundle: Bundle, name: str = "auto") -> Engine:
-    """The engine `name` of a bundle; `auto` is the fastest that this machine runs. Raises UserError."""
+def module_of(name: str) -> str:
+    """The file of the engine `name`; `auto` is the fastest that this machine runs. Raises UserError."""
     if name == "auto":
-        name = "cpu"
+        return "cpu"
     if name not in ENGINES:
         raise UserError(f"no engine '{name}'; known: auto, {', '.join(ENGINES)}")
-    engine: Engine = import_module(f"cmp_seg_ros.engine.{name}").load(bundle)
+    return name
+
+
+def load_engine(bundle: Bundle, name: str = "auto") -> Engine:
+    """The engine `name` of a bundle. Raises UserError."""
+    engine: Engine = import_module(f"cmp_seg_ros.engine.{module_of(name)}").load(bundle)
     return engine

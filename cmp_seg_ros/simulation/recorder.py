@@ -5,11 +5,9 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cache
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +22,7 @@ from cmp_seg_ros.simulation.camera import Image
 from cmp_seg_ros.simulation.lidar import Lidar, Sweep
 from cmp_seg_ros.simulation.mesh import indoor
 from cmp_seg_ros.simulation.rig import Rig, RigConfig
+from cmp_seg_ros.workers import workers
 
 START = 1_700_000_000_000_000_000  # nanoseconds; a recording is the same whenever it is made
 ODOMETRY_RATE = 50.0
@@ -140,8 +139,7 @@ def _frames(rig: Rig, config: RigConfig, camera: bool, processes: int | None) ->
     if count <= 1:
         yield from (make_frame(rig, camera, i) for i in range(rig.frames))
         return
-    context = get_context("spawn")
-    with ProcessPoolExecutor(count, context, initializer=_start_worker, initargs=(config, camera)) as pool:
+    with workers(count, _start_worker, (config, camera)) as pool:
         yield from pool.map(_work, range(rig.frames))
 
 

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +11,7 @@ import numpy as np
 
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.scan import Float32, UInt8
+from cmp_seg_ros.workers import workers
 
 
 class TrainingScan(NamedTuple):
@@ -49,7 +50,7 @@ class ScanCache:
         if not missing:
             return
         self.path(0).parent.mkdir(parents=True, exist_ok=True)
-        with ProcessPoolExecutor(processes or os.cpu_count()) as pool:
+        with workers(processes) as pool:
             futures = {pool.submit(self._simulate, building): building for building in missing}
             for future in as_completed(futures):
                 future.result()

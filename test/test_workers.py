@@ -1,0 +1,56 @@
+"""An interrupted command takes its worker processes with it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+
+def members(group: int) -> list[int]:
+    """Living processes of a process group."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, pgrp = status.read_text().rpartition(")")[2].split()[:3]
+        except OSError:
+            continue
+        if int(pgrp) == group and state != "Z":
+            found.append(int(status.parent.name))
+    return found
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["simulate", "--seconds", "60", "--processes", "2"], ["train", "waffleiron24-128"]],
+    ids=["simulate", "train"],
+)
+def test_ctrl_c_ends_the_workers_too(tmp_path: Path, command: list[str]) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cmp_seg_ros.cli.main", *command, "--out", str(tmp_path / "out")],
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Where tests run in the background, SIGINT is ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # type: ignore[arg-type, return-value]
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while len(members(process.pid)) < 4:  # the command, two workers, and what watches over their resources
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+        assert process.returncode == 130
+        assert "Traceback" not in said
+        deadline = time.monotonic() + 10
+        while members(process.pid):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    finally:
+        for pid in members(process.pid):
+            os.kill(pid, signal.SIGKILL)
