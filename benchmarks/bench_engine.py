@@ -31,7 +31,6 @@ from cmp_seg_ros.bundle import Bundle
 from cmp_seg_ros.engine import cpu, reference
 from cmp_seg_ros.engine.base import Engine
 from cmp_seg_ros.kernels.launch import threads
-from cmp_seg_ros.kernels.vector import HAS_BFLOAT16
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.ros.point_cloud2 import decode, encode, encode_labelled
 from cmp_seg_ros.scan import Scan
@@ -83,11 +82,11 @@ def networks(bundle: Bundle, voxels: Voxels, args: argparse.Namespace) -> list[d
     """Rows of the table: the CPU engine in each precision, beside bare products of the same and the plain network."""
     width, rows = bundle.description.network.width, []
     truth: Any = None
-    for bfloat16 in (True, False) if HAS_BFLOAT16 else (False,):
-        engine: Engine = cpu.CpuEngine(bundle, bfloat16)
+    for precision in cpu.precisions():
+        engine: Engine = cpu.CpuEngine(bundle, precision)
         rivals: dict[str, Timed] = {"network": lambda: engine(voxels)}  # noqa: B023
-        rivals |= {f"matmul {name}": run for name, run in products(width, len(voxels), bfloat16).items()}
-        if not bfloat16 and len(voxels) <= args.dense_up_to:
+        rivals |= {f"matmul {name}": run for name, run in products(width, len(voxels), precision).items()}
+        if precision == "fp32" and len(voxels) <= args.dense_up_to:
             plain = reference.load(bundle)
             rivals["dense"] = lambda: plain(voxels)  # noqa: B023
         took = race(rivals, args)
@@ -112,9 +111,12 @@ def networks(bundle: Bundle, voxels: Voxels, args: argparse.Namespace) -> list[d
     return rows
 
 
-def products(width: int, voxels: int, bfloat16: bool) -> dict[str, Timed]:
-    """The network's bare products by library: 2 DEPTH of N x F x F, one of 16 N x F x F, one of N x 2F x F."""
-    kind = torch.bfloat16 if bfloat16 else torch.float32
+def products(width: int, voxels: int, precision: str) -> dict[str, Timed]:
+    """The network's bare products by library: 2 DEPTH of N x F x F, one of 16 N x F x F, one of N x 2F x F.
+
+    For int8 they are those in bfloat16, the lowest precision that a library has without calibration.
+    """
+    kind = torch.float32 if precision == "fp32" else torch.bfloat16
     sizes = [(voxels, width)] * (2 * DEPTH) + [(16 * voxels, width), (voxels, 2 * width)]
     inputs = {size: torch.randn(size).to(kind) for size in set(sizes)}
     matrices = [torch.randn(width, inner).to(kind) for _, inner in sizes]
@@ -125,13 +127,13 @@ def products(width: int, voxels: int, bfloat16: bool) -> dict[str, Timed]:
 
     libraries: dict[str, Timed] = {"torch": with_torch}
     try:
-        libraries["openvino"] = _openvino(sizes, bfloat16)
+        libraries["openvino"] = _openvino(sizes, precision)
     except ImportError:
         print("openvino is not installed: its products are not in the comparison")
     return libraries
 
 
-def _openvino(sizes: list[tuple[int, int]], bfloat16: bool) -> Timed:
+def _openvino(sizes: list[tuple[int, int]], precision: str) -> Timed:
     import openvino
     from openvino import opset13 as op
 
@@ -145,7 +147,7 @@ def _openvino(sizes: list[tuple[int, int]], bfloat16: bool) -> Timed:
             matrix = op.constant(rng.normal(size=(width, inner)).astype(np.float32) / width**0.5)
             last = op.matmul(last, matrix, False, True)
         options = {
-            "INFERENCE_PRECISION_HINT": "bf16" if bfloat16 else "f32",
+            "INFERENCE_PRECISION_HINT": "f32" if precision == "fp32" else "bf16",
             "INFERENCE_NUM_THREADS": threads(),
             "PERFORMANCE_HINT": "LATENCY",
         }

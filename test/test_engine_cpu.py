@@ -14,10 +14,10 @@ import torch
 from torch import nn
 
 from cmp_seg_ros.bundle import Bundle
-from cmp_seg_ros.engine import cpu, reference
+from cmp_seg_ros.engine import cpu, parity, reference
+from cmp_seg_ros.engine.base import load_engine
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.kernels import network as kernels
-from cmp_seg_ros.kernels.vector import HAS_BFLOAT16
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.scan import Float32
 from cmp_seg_ros.segmenter import softmax
@@ -84,20 +84,23 @@ def voxels_of(points: int, preprocess: PreprocessConfig = PREPROCESS, seed: int 
     return prepare(*room(points, seed), preprocess)[0]
 
 
+# Mean and greatest difference of probabilities that a precision may bring to these networks.
+TOLERANCE = {"bf16": (0.005, 0.1), "int8": (0.015, 0.25)}
+
+
 def check(bundle: Bundle, voxels: Voxels) -> None:
-    """In float32 all but the same; in bfloat16 the same labels but where two classes are all but equal."""
+    """In float32 all but the same; in others the same labels but where two classes are all but equal."""
     truth = reference.load(bundle)(voxels)
-    exact = cpu.CpuEngine(bundle, bfloat16=False)(voxels)
+    exact = cpu.CpuEngine(bundle, "fp32")(voxels)
     np.testing.assert_allclose(exact, truth, atol=2e-5 * max(1.0, float(np.abs(truth).max())))
-    if not HAS_BFLOAT16:
-        return
-    rounded = cpu.CpuEngine(bundle, bfloat16=True)(voxels)
-    difference = np.abs(softmax(rounded) - softmax(truth))
-    assert difference.mean() < 0.005
-    assert difference.max() < 0.1
     best = np.sort(softmax(truth), axis=1)
-    clear = best[:, -1] - best[:, -2:-1].max(axis=1, initial=0) > 2 * difference.max()
-    np.testing.assert_array_equal(rounded.argmax(axis=1)[clear], truth.argmax(axis=1)[clear])
+    for precision in cpu.precisions()[:-1]:
+        rounded = cpu.CpuEngine(bundle, precision)(voxels)
+        difference = np.abs(softmax(rounded) - softmax(truth))
+        mean, greatest = TOLERANCE[precision]
+        assert difference.mean() < mean and difference.max() < greatest, precision
+        clear = best[:, -1] - best[:, -2:-1].max(axis=1, initial=0) > 2 * difference.max()
+        np.testing.assert_array_equal(rounded.argmax(axis=1)[clear], truth.argmax(axis=1)[clear])
 
 
 @pytest.mark.parametrize(
@@ -189,11 +192,11 @@ def test_weights_that_do_not_fit_are_named(make_bundle: MakeBundle, tmp_path: Pa
     bundle = make_bundle()
     other = make_bundle(width=16, depth=5)
     with pytest.raises(UserError, match="do not fit the network") as caught:
-        cpu.fold.load(other.weights_path, bundle.description.network, False)
+        cpu.fold.load(other.weights_path, bundle.description.network, "fp32")
     assert "unexpected: " in str(caught.value) and "embed.final.weight is (16, 32), not (24, 48)" in str(caught.value)
     (tmp_path / "weights.safetensors").write_bytes(b"no weights")
     with pytest.raises(UserError, match="cannot be read"):
-        cpu.fold.load(tmp_path / "weights.safetensors", bundle.description.network, False)
+        cpu.fold.load(tmp_path / "weights.safetensors", bundle.description.network, "fp32")
 
 
 def test_pytorch_is_not_needed(tiny_bundle: Path) -> None:
@@ -209,6 +212,44 @@ assert not heavy, heavy
     subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
 
 
+def test_a_precision_that_answers_otherwise_is_not_taken(
+    make_bundle: MakeBundle, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    bundle = make_bundle()
+    monkeypatch.setattr(parity, "cache_folder", lambda: tmp_path)
+    sound, asked = cpu.load(bundle).precision, []
+
+    class Wrong(cpu.CpuEngine):
+        def __call__(self, voxels: Voxels) -> Float32:
+            asked.append(self.precision)
+            return super().__call__(voxels) * (1 if self.precision == "fp32" else -1)
+
+    monkeypatch.setattr(cpu, "CpuEngine", Wrong)
+    assert cpu.load(bundle).precision == sound and "fp32" not in asked  # remembered
+    for memory in tmp_path.iterdir():
+        memory.write_text("damaged")
+    assert cpu.load(bundle).precision == "fp32"
+    assert len(cpu.precisions()) == 1 or "taking the next precision" in caplog.text
+    assert cpu.load(bundle).precision == "fp32"
+
+
+def test_precisions_by_name(make_bundle: MakeBundle) -> None:
+    bundle = make_bundle()
+    for precision in cpu.precisions():
+        assert load_engine(bundle, f"cpu-{precision}").precision == precision
+    with pytest.raises(UserError, match="this processor has no fp4"):
+        load_engine(bundle, "cpu-fp4")
+    with pytest.raises(UserError, match="is fp32, not bf16"):
+        load_engine(bundle, "reference-bf16")
+
+
+def test_the_sample_scan_is_a_room() -> None:
+    voxels = parity.sample(PREPROCESS)
+    assert 1500 < len(voxels) < 6000
+    assert (voxels.xyz.min(axis=0) > np.array(parity.WALLS[0]) - 0.1).all()
+    assert (voxels.xyz.max(axis=0) < np.array(parity.WALLS[1]) + 0.1).all()
+
+
 @pytest.mark.slow
 def test_a_processor_without_avx512(make_bundle: MakeBundle, tmp_path: Path) -> None:
     """The narrow tiles, compiled for an older processor, answer as the reference does."""
@@ -221,7 +262,7 @@ from cmp_seg_ros.bundle import Bundle
 from cmp_seg_ros.engine import cpu
 from cmp_seg_ros.kernels import vector
 from cmp_seg_ros.waffleiron.preprocess import Voxels
-assert vector.COLUMNS == 16 and not vector.HAS_BFLOAT16
+assert vector.COLUMNS == 16 and cpu.precisions() == ['fp32']
 voxels = Voxels(**np.load({str(tmp_path / "voxels.npz")!r}))
 engine = cpu.load(Bundle({str(bundle.path)!r}))
 assert engine.precision == "fp32"

@@ -8,7 +8,7 @@ from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.scan import Float32
 from cmp_seg_ros.waffleiron.preprocess import Voxels
 
-# One file per runtime beside this one, each with a function `load(bundle) -> Engine`.
+# One file per runtime beside this one, each with a function `load(bundle, precision) -> Engine`.
 ENGINES = ("reference", "cpu")
 
 
@@ -24,15 +24,22 @@ class Engine(Protocol):
 
 
 def module_of(name: str) -> str:
-    """The file of the engine `name`; `auto` is the fastest that this machine runs. Raises UserError."""
-    if name == "auto":
+    """The file of the engine `name`, which may end in a precision as in `cpu-bf16`. Raises UserError.
+
+    `auto` is the fastest that this machine runs.
+    """
+    engine = name.partition("-")[0]
+    if engine == "auto":
         return "cpu"
-    if name not in ENGINES:
+    if engine not in ENGINES:
         raise UserError(f"no engine '{name}'; known: auto, {', '.join(ENGINES)}")
-    return name
+    return engine
 
 
 def load_engine(bundle: Bundle, name: str = "auto") -> Engine:
-    """The engine `name` of a bundle. Raises UserError."""
-    engine: Engine = import_module(f"cmp_seg_ros.engine.{module_of(name)}").load(bundle)
+    """The engine `name` of a bundle, in the precision that the name ends in, or else that the engine thinks best.
+
+    Raises UserError.
+    """
+    engine: Engine = import_module(f"cmp_seg_ros.engine.{module_of(name)}").load(bundle, name.partition("-")[2])
     return engine

@@ -6,21 +6,25 @@ import numpy as np
 
 from cmp_seg_ros.bundle import Bundle
 from cmp_seg_ros.engine import fold
+from cmp_seg_ros.engine.parity import agreement
+from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.kernels import network
 from cmp_seg_ros.kernels.launch import is_cached, launch
-from cmp_seg_ros.kernels.vector import HAS_BFLOAT16
+from cmp_seg_ros.kernels.vector import HAS_BFLOAT16, HAS_INT8
 from cmp_seg_ros.scan import Float32
 from cmp_seg_ros.waffleiron.preprocess import Voxels, prepare
+
+ENOUGH = 0.99  # of the labels of a sample scan must be as in float32
 
 logger = logging.getLogger(__name__)
 
 
 class CpuEngine:
-    """Occupied cells only, memory kept from scan to scan; bfloat16 products where the processor has them.
+    """Occupied cells only, memory kept from scan to scan.
 
     Args:
         bundle: the model.
-        bfloat16: else float32.
+        precision: of the products.
 
     Raises:
         UserError: the weights cannot be read or do not fit the bundle's network.
@@ -28,11 +32,11 @@ class CpuEngine:
 
     name = "cpu"
 
-    def __init__(self, bundle: Bundle, bfloat16: bool = HAS_BFLOAT16) -> None:
-        self.precision = "bf16" if bfloat16 else "fp32"
+    def __init__(self, bundle: Bundle, precision: fold.Precision) -> None:
+        self.precision: str = precision
         self.config = bundle.description.network
         self.preprocess = bundle.description.preprocess
-        self.weights = fold.load(bundle.weights_path, self.config, bfloat16)
+        self.weights = fold.load(bundle.weights_path, self.config, precision)
         self._tokens = self._scratch = self._statistics = np.empty((0, 0), np.float32)
         self._warm_up()
 
@@ -75,5 +79,28 @@ class CpuEngine:
         self(prepare(middle.astype(np.float32)[None], np.zeros(1, np.float32), self.preprocess)[0])
 
 
-def load(bundle: Bundle) -> CpuEngine:
-    return CpuEngine(bundle)
+def precisions() -> list[fold.Precision]:
+    """Those that this processor has, fastest first."""
+    has: dict[fold.Precision, bool] = {"int8": HAS_INT8, "bf16": HAS_BFLOAT16, "fp32": True}
+    return [precision for precision, there in has.items() if there]
+
+
+def load(bundle: Bundle, precision: str = "") -> CpuEngine:
+    """The engine in the named precision, or in the fastest that answers as float32 does. Raises UserError."""
+    known = precisions()
+    chosen = [candidate for candidate in known if precision in ("", candidate)]
+    if not chosen:
+        raise UserError(f"this processor has no {precision} for engine 'cpu'; it has {', '.join(known)}")
+    for candidate in chosen:
+        engine = CpuEngine(bundle, candidate)
+        if len(chosen) == 1 or candidate == "fp32":
+            break
+        agreed = agreement(bundle, engine, lambda: CpuEngine(bundle, "fp32"))
+        if agreed >= ENOUGH:
+            break
+        logger.warning(
+            "%s labels a sample scan as float32 does in %.1f %% only; taking the next precision",
+            candidate,
+            100 * agreed,
+        )
+    return engine

@@ -1,11 +1,11 @@
 """A bundle's weights as the CPU kernels take them: norms and scales folded into their neighbours, matrices packed.
 
-Folding is exact algebra, done in float64. A norm in front of a bfloat16 product is left there, since it centres what is
-then rounded.
+Folding is exact algebra, done in float64. A norm in front of a product is left there, since it centres what is then
+rounded.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,16 +18,17 @@ from cmp_seg_ros.kernels.vector import COLUMNS, LANES
 from cmp_seg_ros.waffleiron.config import NetworkConfig
 
 Float64 = npt.NDArray[np.float64]
+Precision = Literal["int8", "bf16", "fp32"]
 
 
-def load(path: Path, config: NetworkConfig, bfloat16: bool) -> Weights:
+def load(path: Path, config: NetworkConfig, precision: Precision) -> Weights:
     """Weights in a safetensors file. Raises UserError naming every key that is missing, unexpected or misshapen."""
     try:
         tensors = safetensors.numpy.load_file(path)
     except (OSError, safetensors.SafetensorError) as error:
         raise UserError(f"weights file {path} cannot be read: {error}") from error
     state = _State(tensors)
-    weights = _fold(state, config, bfloat16)
+    weights = _fold(state, config, precision)
     state.check(str(path))
     return weights
 
@@ -72,7 +73,7 @@ class _State:
         return self(f"{key}.weight", config.width), self(f"{key}.bias", config.width)
 
 
-def _fold(state: _State, config: NetworkConfig, bfloat16: bool) -> Weights:
+def _fold(state: _State, config: NetworkConfig, precision: Precision) -> Weights:
     width, inputs, depth = config.width, config.inputs, config.depth
     padded = -(-width // COLUMNS) * COLUMNS
 
@@ -101,33 +102,34 @@ def _fold(state: _State, config: NetworkConfig, bfloat16: bool) -> Weights:
             filters[layer, place, 9, :width] = scale * state(f"{spatial}.ffn.{step}.bias", width)
         for step, scale in ((0, np.ones(width)), (2, channel_scale)):
             weight = scale[:, None] * state(f"{channel}.mlp.{step}.weight", width, width)
-            mixes.append(_pack(weight, scale * state(f"{channel}.mlp.{step}.bias", width), bfloat16))
+            mixes.append(_pack(weight, scale * state(f"{channel}.mlp.{step}.bias", width), precision))
 
     head_norm = np.zeros((2, padded), np.float32)
     head_norm[0] = 1
-    hidden = _pack(np.zeros((0, width)), np.zeros(0), bfloat16)
+    hidden = _pack(np.zeros((0, width)), np.zeros(0), precision)
     last, last_inputs = "classif", width
     if config.head == "probe":
         head_norm[:, :width] = state.batch_norm("classif.0", width)
         last = "classif.1"
     if config.head == "mlp":
         last, last_inputs = "classif.2", config.head_hidden
-        hidden = _pack(state("classif.0.weight", last_inputs, width), state("classif.0.bias", last_inputs), bfloat16)
+        hidden = _pack(state("classif.0.weight", last_inputs, width), state("classif.0.bias", last_inputs), precision)
     head = state(f"{last}.weight", config.outputs, last_inputs), state(f"{last}.bias", config.outputs)
 
     return Weights(
         neighbour_in=_columns(neighbour * difference_factor * input_factor, padded),
         neighbour_shift=_columns(neighbour_shift[:, None], padded)[0],
-        neighbour_out=_pack(state("embed.conv2.4.weight", width, width), np.zeros(width), bfloat16),
+        neighbour_out=_pack(state("embed.conv2.4.weight", width, width), np.zeros(width), precision),
         point=_columns(point * input_factor, padded),
-        merge=_pack(merge[:, width:], merge_bias, bfloat16),
+        merge=_pack(merge[:, width:], merge_bias, precision),
         norms=norms,
         filters=aligned(filters.reshape(depth, 2, 10, -1, LANES).transpose(0, 3, 1, 2, 4)),
         mix=aligned(np.stack([mix.weight for mix in mixes]).reshape(depth, 2, *mixes[0].weight.shape)),
-        mix_bias=aligned(np.stack([mix.bias for mix in mixes]).reshape(depth, 2, padded)),
+        mix_columns=aligned(np.stack([mix.columns for mix in mixes]).reshape(depth, 2, 3, padded)),
+        low=np.empty(0, {"int8": np.uint8, "bf16": np.uint16, "fp32": np.float32}[precision]),
         head_norm=head_norm,
         hidden=hidden,
-        head=_pack(*head, bfloat16),
+        head=_pack(*head, precision),
         width=width,
         layer_norm=config.norm == "layernorm",
         gelu=config.activation == "gelu",
@@ -141,24 +143,29 @@ def _columns(weight: Float64, padded: int) -> npt.NDArray[np.float32]:
     return aligned(columns)
 
 
-def _pack(weight: Float64, bias: Float64, bfloat16: bool) -> Product:
+def _pack(weight: Float64, bias: Float64, precision: Precision) -> Product:
     """A linear layer of (outputs, inputs) in panels of COLUMNS outputs, both padded with zeros."""
     outputs, inputs = (-(-size // COLUMNS) * COLUMNS for size in weight.shape)
-    full = np.zeros((inputs, outputs), np.float32)
+    full = np.zeros((inputs, outputs))
     full[: weight.shape[1], : weight.shape[0]] = weight.T
-    panels = full.reshape(inputs, outputs // COLUMNS, COLUMNS).transpose(1, 0, 2)  # (panels, inputs, COLUMNS)
-    packed: npt.NDArray[Any] = panels
-    if bfloat16:
-        pairs = panels.reshape(len(panels), inputs // 2, 2, COLUMNS).transpose(0, 1, 3, 2)
-        packed = to_bfloat16(pairs).reshape(len(panels), inputs // 2, 2 * COLUMNS)
-    padded_bias = np.zeros(outputs, np.float32)
-    padded_bias[: len(bias)] = bias
-    return Product(aligned(packed), aligned(padded_bias))
+    columns = np.zeros((3, outputs), np.float32)
+    columns[0, : len(bias)] = bias
+    packed: npt.NDArray[Any] = full.astype(np.float32)
+    if precision == "int8":
+        step = np.abs(full).max(axis=0) / 127  # what one step of each output's weights is worth
+        packed = np.rint(full / np.where(step > 0, step, 1)).astype(np.int8)
+        columns[1:] = step, step * packed.sum(axis=0)
+    elif precision == "bf16":
+        packed = _to_bfloat16(packed)
+    side_by_side = 4 // packed.itemsize  # inputs that share 32 bits
+    steps, panels = inputs // side_by_side, outputs // COLUMNS
+    packed = packed.reshape(steps, side_by_side, panels, COLUMNS).transpose(2, 0, 3, 1)
+    return Product(aligned(packed.reshape(panels, steps, COLUMNS * side_by_side)), aligned(columns))
 
 
-def to_bfloat16(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint16]:
+def _to_bfloat16(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint16]:
     """The upper halves of float32, rounded to nearest even."""
-    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    bits = values.view(np.uint32)
     rounded: npt.NDArray[np.uint16] = ((bits + (0x7FFF + ((bits >> 16) & 1))) >> 16).astype(np.uint16)
     return rounded
 

@@ -3,6 +3,7 @@
 import torch
 
 from cmp_seg_ros.bundle import Bundle
+from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.scan import Float32
 from cmp_seg_ros.waffleiron import weights
 from cmp_seg_ros.waffleiron.batch import collate
@@ -25,5 +26,7 @@ class ReferenceEngine:
         return logits
 
 
-def load(bundle: Bundle) -> ReferenceEngine:
+def load(bundle: Bundle, precision: str = "") -> ReferenceEngine:
+    if precision not in ("", "fp32"):
+        raise UserError(f"engine 'reference' is fp32, not {precision}; 'cpu-{precision}' may be what you want")
     return ReferenceEngine(bundle)

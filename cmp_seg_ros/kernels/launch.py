@@ -65,7 +65,15 @@ def launch(function: Function, *args: Any, blocks: int, phases: int = 1) -> None
 
 def is_cached(function: Function) -> bool:
     """Whether an earlier process has compiled the kernel."""
-    return any(Path(_folder()).rglob(f"*.{function.__name__}-*.nbc"))
+    return any(cache_folder().rglob(f"*.{function.__name__}-*.nbc"))
+
+
+@cache
+def cache_folder() -> Path:
+    """Where compiled kernels are kept, and what was found out about them; another one when a kernel changes."""
+    sources = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return root / "cmp_seg_ros" / f"kernels-{hashlib.sha256(sources).hexdigest()[:12]}"
 
 
 def _compile(function: Function, **options: bool) -> Function:
@@ -82,18 +90,11 @@ def _compile(function: Function, **options: bool) -> Function:
 def _cache_folder() -> Iterator[None]:
     """Let numba keep our kernels in a folder of our own: in its own it misses that a kernel of another file changed."""
     before = config.CACHE_DIR
-    config.CACHE_DIR = _folder()
+    config.CACHE_DIR = str(cache_folder())
     try:
         yield
     finally:
         config.CACHE_DIR = before
-
-
-@cache
-def _folder() -> str:
-    sources = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return str(Path(root) / "cmp_seg_ros" / f"kernels-{hashlib.sha256(sources).hexdigest()[:12]}")
 
 
 @intrinsic

@@ -1,7 +1,7 @@
 """WaffleIron on one scan, on all cores, at occupied cells only.
 
 Tokens are (M, F) float32, F padded to whole tiles. A block of tokens goes through a whole mix while it is in the cache;
-products take bfloat16 or float32 and add in float32. What is computed does not depend on the number of threads.
+products take int8, bfloat16 or float32 and give float32. What is computed does not depend on the number of threads.
 """
 
 from typing import Any, NamedTuple
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cmp_seg_ros.kernels.launch import inlined, kernel, take, wait
-from cmp_seg_ros.kernels.vector import COLUMNS, LANES, ROWS, filter3x3, rounded, sum_rows, tile
+from cmp_seg_ros.kernels.vector import COLUMNS, LANES, ROWS, filter3x3, lower, sum_rows, tile
 
 BLOCK = 8 * ROWS  # tokens a thread takes at a time
 CELLS = 4  # cells a thread takes at a time
@@ -24,12 +24,12 @@ class Product(NamedTuple):
     """A linear layer, packed for `tile`.
 
     Args:
-        weight: (panels, steps, ...) of COLUMNS outputs a panel, float32, or uint16 holding bfloat16.
-        bias: (panels * COLUMNS,) float32.
+        weight: (panels, steps, .) of COLUMNS outputs a panel: float32, uint16 holding bfloat16, or int8.
+        columns: (3, panels * COLUMNS) bias, and what `tile` needs besides for int8.
     """
 
     weight: npt.NDArray[Any]
-    bias: Float32
+    columns: Float32
 
 
 class Weights(NamedTuple):
@@ -43,8 +43,9 @@ class Weights(NamedTuple):
         merge: the neighbours' part of the merge, with all biases.
         norms: (L, 2, 2, F) factor and shift of the norms before the spatial and the channel mix.
         filters: (L, F / LANES, 2, 10, LANES) taps and bias of the two 3x3 filters, the layer scale in the second.
-        mix: (L, 2, panels, ...) linear layers of the channel mix as in Product, the layer scale in the second.
-        mix_bias: (L, 2, F).
+        mix, mix_columns: (L, 2, panels, ...), (L, 2, 3, F) linear layers of the channel mix as in Product, the layer
+            scale in the second.
+        low: empty, of the type that products take.
         head_norm: (2, F) factor and shift before the head.
         hidden: hidden layer of the head; of no panels where it has none.
         head: last layer.
@@ -61,7 +62,8 @@ class Weights(NamedTuple):
     norms: Float32
     filters: Float32
     mix: npt.NDArray[Any]
-    mix_bias: Float32
+    mix_columns: Float32
+    low: npt.NDArray[Any]
     head_norm: Float32
     hidden: Product
     head: Product
@@ -92,8 +94,9 @@ class Room(NamedTuple):
     """What a thread works in."""
 
     low: npt.NDArray[Any]  # (rows, columns) inputs of a product, in its type
-    low2: npt.NDArray[Any]
+    ranges: Float32  # (rows, 2) theirs
     high: Float32  # (rows, columns) outputs of a product
+    pooled: Float32  # (rows, columns)
     mean: Float32  # (n + 1, LANES)
     hidden: Float32  # (a + 1, LANES)
 
@@ -234,23 +237,22 @@ def _embed(
             for i in range(i0, i1):
                 here = projected[i]
                 for k in range(count):
-                    there, low = projected[neighbours[i, k]], room.low[row]
+                    there, rectified = projected[neighbours[i, k]], room.high[row]
                     for c in range(width):
-                        low[c] = rounded(max(there[c] - here[c] + shift[c], np.float32(0)), low)
+                        rectified[c] = max(there[c] - here[c] + shift[c], np.float32(0))
                     row += 1
-            _multiply(room.low, weights.neighbour_out, room.high, row)
+            _multiply(room, room.high, row, width, weights.neighbour_out)
             row = 0
             for i in range(i0, i1):
-                best = room.high[row]
+                best = room.pooled[i - first]
+                for c in range(width):
+                    best[c] = room.high[row, c]
                 for k in range(1, count):
                     other = room.high[row + k]
                     for c in range(width):
                         best[c] = max(best[c], other[c])
-                low2 = room.low2[i - first]
-                for c in range(width):
-                    low2[c] = rounded(best[c], low2)
                 row += count
-        _multiply(room.low2, weights.merge, room.high, end - first)
+        _multiply(room, room.pooled, end - first, width, weights.merge)
         for i in range(first, end):
             token, merged = tokens[i], room.high[i - first]
             for c in range(width):
@@ -273,7 +275,7 @@ def _average(
             return
         for cell in range(block, min(block + CELLS, occupied)):
             first, end = plane.start[cell], plane.start[cell + 1]
-            for column in range(0, width, LANES):
+            for column in range(0, width, COLUMNS):
                 if weights.layer_norm:
                     sum_rows(tokens, column, statistics, plane.order, first, end, cells, cell)
                 else:
@@ -300,7 +302,7 @@ def _filter(weights: Weights, layer: int, plane: Plane, cells: Any, room: Room, 
         mean[occupied] = 0
         for cell in range(active):
             filter3x3(mean, plane.near, cell, weights.filters[layer, block, 0], hidden, 0)
-        _activate(hidden, hidden, active, LANES, weights.gelu)
+        _activate(hidden, active, LANES, weights.gelu)
         hidden[active] = 0
         for cell in range(occupied):
             filter3x3(hidden, plane.around, cell, weights.filters[layer, block, 1], cells, column)
@@ -321,8 +323,8 @@ def _mix_channels(
     """tokens <- tokens + cells at the token; tokens <- tokens + second(activation(first(norm(tokens))))"""
     width = tokens.shape[1]
     factor, shift = weights.norms[layer, 1, 0], weights.norms[layer, 1, 1]
-    first_layer = Product(weights.mix[layer, 0], weights.mix_bias[layer, 0])
-    second_layer = Product(weights.mix[layer, 1], weights.mix_bias[layer, 1])
+    first_layer = Product(weights.mix[layer, 0], weights.mix_columns[layer, 0])
+    second_layer = Product(weights.mix[layer, 1], weights.mix_columns[layer, 1])
     norm = np.array([1, 0], np.float32)
     while True:
         first = take(sync, phase) * BLOCK
@@ -330,16 +332,16 @@ def _mix_channels(
             return
         end = min(first + BLOCK, len(tokens))
         for i in range(first, end):
-            token, cell, low = tokens[i], cells[plane.cell[i]], room.low[i - first]
+            token, cell, normed = tokens[i], cells[plane.cell[i]], room.high[i - first]
             for c in range(width):
                 token[c] += cell[c]
             if weights.layer_norm:
                 _normalise(token, weights.width, norm)
             for c in range(width):
-                low[c] = rounded((token[c] * norm[0] + norm[1]) * factor[c] + shift[c], low)
-        _multiply(room.low, first_layer, room.high, end - first)
-        _activate(room.low2, room.high, end - first, width, weights.gelu)
-        _multiply(room.low2, second_layer, room.high, end - first)
+                normed[c] = (token[c] * norm[0] + norm[1]) * factor[c] + shift[c]
+        _multiply(room, room.high, end - first, width, first_layer)
+        _activate(room.high, end - first, width, weights.gelu)
+        _multiply(room, room.high, end - first, width, second_layer)
         for i in range(first, end):
             token, residual = tokens[i], room.high[i - first]
             for c in range(width):
@@ -359,13 +361,16 @@ def _classify(weights: Weights, tokens: Any, logits: Any, room: Room, sync: Any,
             return
         count = min(BLOCK, len(tokens) - first)
         for i in range(count):
-            token, low = tokens[first + i], room.low[i]
+            token, normed = tokens[first + i], room.high[i]
             for c in range(width):
-                low[c] = rounded(token[c] * factor[c] + shift[c], low)
+                normed[c] = token[c] * factor[c] + shift[c]
         if len(weights.hidden.weight):
-            _multiply(room.low, weights.hidden, room.high, count)
-            _activate(room.low, room.high, count, len(weights.hidden.bias), False)
-        _multiply(room.low, weights.head, room.high, count)
+            hidden = weights.hidden.columns.shape[1]
+            _multiply(room, room.high, count, width, weights.hidden)
+            _activate(room.high, count, hidden, False)
+            _multiply(room, room.high, count, hidden, weights.head)
+        else:
+            _multiply(room, room.high, count, width, weights.head)
         for i in range(count):
             for c in range(outputs):
                 logits[first + i, c] = room.high[i, c]
@@ -374,13 +379,14 @@ def _classify(weights: Weights, tokens: Any, logits: Any, room: Room, sync: Any,
 @kernel
 def _room(weights: Weights, neighbours: int, planes: Any) -> Room:
     rows = max(BLOCK, -(-neighbours // ROWS) * ROWS)
-    columns = max(len(weights.head_norm[0]), len(weights.hidden.bias), len(weights.head.bias))
+    columns = max(weights.norms.shape[3], weights.hidden.columns.shape[1], weights.head.columns.shape[1])
     occupied, active = 0, 0
     for plane in planes:
         occupied, active = max(occupied, len(plane.around)), max(active, len(plane.near))
     return Room(
-        _aligned(rows, columns, weights.mix),
-        _aligned(rows, columns, weights.mix),
+        _aligned(rows, columns, weights.low),
+        _aligned(rows, 2, weights.norms),
+        _aligned(rows, columns, weights.norms),
         _aligned(rows, columns, weights.norms),
         _aligned(occupied + 1, LANES, weights.norms),
         _aligned(active + 1, LANES, weights.norms),
@@ -395,12 +401,14 @@ def _aligned(rows: int, columns: int, like: Any) -> Any:
     return room[first : first + rows * columns].reshape(rows, columns)
 
 
-@inlined
-def _multiply(rows: Any, product: Product, out: Any, count: int) -> None:
-    """out <- product of the first `count` rows"""
+@kernel
+def _multiply(room: Room, values: Any, count: int, width: int, product: Product) -> None:
+    """room.high <- product of the first `count` rows of values (rows, width), which may be room.high itself"""
+    for row in range(count):
+        lower(values, row, width, room.low, room.ranges)
     for panel in range(len(product.weight)):
         for row in range(0, count, ROWS):
-            tile(rows, row, product.weight[panel], product.bias, panel * COLUMNS, out)
+            tile(room.low, room.ranges, row, product.weight[panel], product.columns, panel * COLUMNS, room.high)
 
 
 @inlined
@@ -425,17 +433,15 @@ def _normalise(token: Any, width: int, norm: Any) -> None:
 
 
 @inlined
-def _activate(out: Any, values: Any, rows: int, columns: int, gelu: bool) -> None:
-    """out <- activation(values), rounded to the type of out"""
+def _activate(values: Any, rows: int, columns: int, gelu: bool) -> None:
     for r in range(rows):
-        target, row = out[r], values[r]
+        row = values[r]
         if gelu:
             for c in range(columns):
-                value = np.float32(0.5) * row[c] * (np.float32(1) + _erf(row[c] * np.float32(np.sqrt(0.5))))
-                target[c] = rounded(value, target)
+                row[c] = np.float32(0.5) * row[c] * (np.float32(1) + _erf(row[c] * np.float32(np.sqrt(0.5))))
         else:
             for c in range(columns):
-                target[c] = rounded(max(row[c], np.float32(0)), target)
+                row[c] = max(row[c], np.float32(0))
 
 
 @inlined

@@ -16,6 +16,7 @@ llvm.initialize_native_asmparser()
 
 LANES = 16
 _FEATURES = config.CPU_FEATURES or llvm.get_host_cpu_features().flatten()
+HAS_INT8 = "+avx512vnni" in _FEATURES
 HAS_BFLOAT16 = "+avx512bf16" in _FEATURES
 # A tile of ROWS x COLUMNS sums stays in registers: 24 of 32 with AVX-512, 12 of 16 with AVX2, 24 of 32 with NEON.
 ROWS = 6
@@ -24,45 +25,107 @@ COLUMNS = VECTORS * LANES
 
 _BYTES = 4 * LANES  # of a vector
 _F32, _I32, _I64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
-_VECTOR = ir.VectorType(_F32, LANES)
+_VECTOR, _INTEGERS = ir.VectorType(_F32, LANES), ir.VectorType(_I32, LANES)
 
 
 @intrinsic
-def tile(typing: Any, rows: Any, row: Any, weight: Any, bias: Any, column: Any, out: Any) -> tuple[Any, Any]:
-    """out[row:+ROWS, column:+COLUMNS] <- rows[row:+ROWS] @ weight + bias[column:+COLUMNS]
+def tile(
+    typing: Any, rows: Any, ranges: Any, row: Any, weight: Any, columns: Any, column: Any, out: Any
+) -> tuple[Any, Any]:
+    """out[row:+ROWS, column:+COLUMNS] <- rows[row:+ROWS] @ weight + bias
 
-    weight (K, COLUMNS) float32, or (K / 2, 2 COLUMNS) uint16 where the bfloat16 of two inputs stand side by side;
-    rows of the same type. Bias and out are float32.
+    Rows and ranges are as `lower` makes them. weight is (K, COLUMNS) float32, (K / 2, 2 COLUMNS) uint16 or
+    (K / 4, 4 COLUMNS) int8: two bfloat16 or four int8 of one output stand side by side. columns (3, .): bias, and for
+    int8 what one step of a weight is worth, and the worth of all weights together. Sums are float32 or int32.
     """
-    multiply_add = _dot_bfloat16 if rows.dtype == types.uint16 else _fma
+    int8 = rows.dtype == types.uint8
+    multiply_add = _dot_int8 if int8 else _dot_bfloat16 if rows.dtype == types.uint16 else _fma
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        rows, weight, bias, out = (_Matrix(context, builder, signature.args[i], args[i]) for i in (0, 2, 3, 5))
-        row, column = args[1], args[4]
-        inputs = [rows.at(builder.add(row, _I64(r))) for r in range(ROWS)]
-        outputs = [out.at(builder.add(row, _I64(r)), column) for r in range(ROWS)]
-        biases = [_load(builder, bias.at(column), _BYTES * v) for v in range(VECTORS)]
+        rows, ranges, weight, columns, out = (
+            _Matrix(context, builder, signature.args[i], args[i]) for i in (0, 1, 3, 4, 6)
+        )
+        row, column = args[2], args[5]
+        numbers = [builder.add(row, _I64(r)) for r in range(ROWS)]
+        inputs = [rows.at(number) for number in numbers]
+        outputs = [out.at(number, column) for number in numbers]
+        biases, steps, worths = (
+            [_load(builder, columns.at(_I64(kind), column), _BYTES * v) for v in range(VECTORS)] for kind in range(3)
+        )
         grid = [(r, v) for r in range(ROWS) for v in range(VECTORS)]
         with _Loop(builder, _I64(0), weight.shape[0]) as k:
-            sums = {at: k.variable(biases[at[1]]) for at in grid}
+            sums = {(r, v): k.variable(_INTEGERS([0] * LANES) if int8 else biases[v]) for r, v in grid}
             panel = weight.at(k.index)
-            weights = [_load(builder, panel, _BYTES * v) for v in range(VECTORS)]
+            weights = [_load(builder, panel, _BYTES * v, sums[0, v].type) for v in range(VECTORS)]
             for r in range(ROWS):
-                value = _splat(builder, _load(builder, builder.add(inputs[r], builder.shl(k.index, _I64(2))), 0, _F32))
+                at = builder.add(inputs[r], builder.shl(k.index, _I64(2)))
+                value = _splat(builder, _load(builder, at, 0, sums[r, 0].type.element))
                 for v in range(VECTORS):
-                    k.set(sums[r, v], multiply_add(builder, sums[r, v], weights[v], value))
+                    k.set(sums[r, v], multiply_add(builder, sums[r, v], value, weights[v]))
         for r, v in grid:
-            _store(builder, k.last(sums[r, v]), outputs[r], _BYTES * v)
+            result = k.last(sums[r, v])
+            if int8:  # x ~ low + factor q: x w ~ low sum(w) + factor q w
+                factor, low = (_splat(builder, _load(builder, ranges.at(numbers[r]), at, _F32)) for at in (0, 4))
+                constant = _fma(builder, biases[v], low, worths[v])
+                counted = builder.sitofp(result, _VECTOR)
+                result = _fma(builder, constant, builder.fmul(counted, steps[v]), factor)
+            _store(builder, result, outputs[r], _BYTES * v)
         return context.get_dummy_value()
 
-    return types.void(rows, types.intp, weight, bias, types.intp, out), generate
+    return types.void(rows, ranges, types.intp, weight, columns, types.intp, out), generate
+
+
+@intrinsic
+def lower(typing: Any, values: Any, row: Any, width: Any, rows: Any, ranges: Any) -> tuple[Any, Any]:
+    """rows[row] <- the first `width` of values[row], rounded to the type of rows.
+
+    That is float32, bfloat16 as uint16, or uint8, which counts equal steps from the least value to the greatest;
+    ranges[row] <- that step, the least value. `width` is a multiple of LANES.
+    """
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        values, rows, ranges = (_Matrix(context, builder, signature.args[i], args[i]) for i in (0, 3, 4))
+        source, target, row_range = values.at(args[1]), rows.at(args[1]), ranges.at(args[1])
+        vectors = builder.udiv(args[2], _I64(LANES))
+
+        def vector(index: Any) -> Any:
+            return _load(builder, builder.add(source, builder.mul(index, _I64(_BYTES))), 0)
+
+        if signature.args[3].dtype == types.uint8:
+            first = vector(_I64(0))
+            with _Loop(builder, _I64(0), vectors) as i:
+                least, greatest = i.variable(first), i.variable(first)
+                value = vector(i.index)
+                i.set(least, builder.select(builder.fcmp_ordered("<", value, least), value, least))
+                i.set(greatest, builder.select(builder.fcmp_ordered(">", value, greatest), value, greatest))
+            low = _reduce(builder, "fmin", i.last(least))
+            span = builder.fsub(_reduce(builder, "fmax", i.last(greatest)), low)
+            steps_in_one = builder.fdiv(_F32(255), span)
+            steps_in_one = builder.select(builder.fcmp_ordered(">", span, _F32(1e-30)), steps_in_one, _F32(0))
+            _store(builder, builder.fmul(span, _F32(1 / 255)), row_range, 0)
+            _store(builder, low, row_range, 4)
+            lows, factors = _splat(builder, low), _splat(builder, steps_in_one)
+        with _Loop(builder, _I64(0), vectors) as i:
+            value, size = vector(i.index), 4
+            if signature.args[3].dtype == types.uint8:
+                counted = _fma(builder, _VECTOR([0.5] * LANES), builder.fsub(value, lows), factors)
+                value, size = builder.trunc(builder.fptosi(counted, _INTEGERS), ir.VectorType(ir.IntType(8), LANES)), 1
+            elif signature.args[3].dtype == types.uint16:
+                bits, sixteen = builder.bitcast(value, _INTEGERS), _INTEGERS([16] * LANES)
+                odd = builder.and_(builder.lshr(bits, sixteen), _INTEGERS([1] * LANES))
+                bits = builder.add(builder.add(bits, _INTEGERS([0x7FFF] * LANES)), odd)  # ties to even
+                value, size = builder.trunc(builder.lshr(bits, sixteen), ir.VectorType(ir.IntType(16), LANES)), 2
+            _store(builder, value, builder.add(target, builder.mul(i.index, _I64(size * LANES))), 0)
+        return context.get_dummy_value()
+
+    return types.void(values, types.intp, types.intp, rows, ranges), generate
 
 
 @intrinsic
 def sum_rows(
     typing: Any, x: Any, column: Any, norms: Any, order: Any, first: Any, end: Any, out: Any, place: Any
 ) -> tuple[Any, Any]:
-    """out[place, column:+LANES] <- sum over e in first..end of x[order[e], column:+LANES]; end > first
+    """out[place, column:+COLUMNS] <- sum over e in first..end of x[order[e], column:+COLUMNS]; end > first
 
     With norms (M, 2) instead of None: of x * norms[., 0] + norms[., 1].
     """
@@ -72,15 +135,17 @@ def sum_rows(
         x, order, out = (_Matrix(context, builder, signature.args[i], args[i]) for i in (0, 3, 6))
         column, first, end, place = args[1], args[4], args[5], args[7]
         with _Loop(builder, first, end) as e:
-            total = e.variable(_VECTOR([0.0] * LANES))
+            totals = [e.variable(_VECTOR([0.0] * LANES)) for _ in range(VECTORS)]
             row = builder.sext(_load(builder, order.at(e.index), 0, _I32), _I64)
-            value = _load(builder, x.at(row, column), 0)
+            values = [_load(builder, x.at(row, column), _BYTES * v) for v in range(VECTORS)]
             if normalised:
                 norm = _Matrix(context, builder, signature.args[2], args[2]).at(row)
                 factor, shift = (_splat(builder, _load(builder, norm, offset, _F32)) for offset in (0, 4))
-                value = _fma(builder, shift, value, factor)
-            e.set(total, builder.fadd(total, value))
-        _store(builder, e.last(total), out.at(place, column), 0)
+                values = [_fma(builder, shift, value, factor) for value in values]
+            for total, value in zip(totals, values, strict=True):
+                e.set(total, builder.fadd(total, value))
+        for v, total in enumerate(totals):
+            _store(builder, e.last(total), out.at(place, column), _BYTES * v)
         return context.get_dummy_value()
 
     return types.void(x, types.intp, norms, order, types.intp, types.intp, out, types.intp), generate
@@ -105,20 +170,6 @@ def filter3x3(typing: Any, cells: Any, taps: Any, cell: Any, weights: Any, out: 
         return context.get_dummy_value()
 
     return types.void(cells, taps, types.intp, weights, out, types.intp), generate
-
-
-@intrinsic
-def rounded(typing: Any, value: Any, like: Any) -> tuple[Any, Any]:
-    """A float32 as an element of `like`: itself, or the nearest bfloat16 (ties to even) in an uint16."""
-
-    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        if like.dtype == types.float32:
-            return args[0]
-        bits = builder.bitcast(args[0], _I32)
-        odd = builder.and_(builder.lshr(bits, _I32(16)), _I32(1))
-        return builder.trunc(builder.lshr(builder.add(builder.add(bits, _I32(0x7FFF)), odd), _I32(16)), ir.IntType(16))
-
-    return like.dtype(types.float32, like), generate
 
 
 class _Matrix:
@@ -188,19 +239,38 @@ def _store(builder: ir.IRBuilder, value: Any, address: Any, offset: int) -> None
 
 def _splat(builder: ir.IRBuilder, value: Any) -> Any:
     """The value in every lane."""
-    empty = ir.Constant(_VECTOR, ir.Undefined)
-    one = builder.insert_element(empty, value, _I32(0))
-    return builder.shuffle_vector(one, empty, ir.Constant(ir.VectorType(_I32, LANES), [0] * LANES))
+    kind = ir.VectorType(value.type, LANES)
+    one = builder.insert_element(ir.Constant(kind, ir.Undefined), value, _I32(0))
+    return builder.shuffle_vector(one, ir.Constant(kind, ir.Undefined), _INTEGERS([0] * LANES))
+
+
+def _reduce(builder: ir.IRBuilder, how: str, vector: Any) -> Any:
+    """The least (fmin) or greatest (fmax) of the lanes."""
+    return _call(builder, f"llvm.vector.reduce.{how}.v{LANES}f32", _F32, vector)
 
 
 def _fma(builder: ir.IRBuilder, total: Any, a: Any, b: Any) -> Any:
     """total + a * b"""
-    name = f"llvm.fma.v{LANES}f32"
-    kind = ir.FunctionType(_VECTOR, [_VECTOR] * 3)
-    return builder.call(builder.module.globals.get(name) or ir.Function(builder.module, kind, name), [a, b, total])
+    return _call(builder, f"llvm.fma.v{LANES}f32", _VECTOR, a, b, total)
+
+
+def _call(builder: ir.IRBuilder, name: str, kind: ir.Type, *args: Any) -> Any:
+    known = builder.module.globals.get(name)
+    function = known or ir.Function(builder.module, ir.FunctionType(kind, [a.type for a in args]), name)
+    return builder.call(function, args, fastmath=("nnan",))
+
+
+# These two by their names in assembler, since LLVM's own differ from version to version.
 
 
 def _dot_bfloat16(builder: ir.IRBuilder, total: Any, a: Any, b: Any) -> Any:
-    """total + a0 * b0 + a1 * b1 for the two bfloat16 in each lane; LLVM's own name for it differs by version."""
-    kind = ir.FunctionType(_VECTOR, [_VECTOR] * 3)
-    return builder.asm(kind, "vdpbf16ps $3, $2, $0", "=v,0,v,v", [total, a, b], False)
+    """total + a0 * b0 + a1 * b1 for the two bfloat16 in each lane."""
+    return builder.asm(
+        ir.FunctionType(_VECTOR, [_VECTOR] * 3), "vdpbf16ps $3, $2, $0", "=v,0,v,v", [total, a, b], False
+    )
+
+
+def _dot_int8(builder: ir.IRBuilder, total: Any, a: Any, b: Any) -> Any:
+    """total + a0 * b0 + ... + a3 * b3 for the four uint8 of a and int8 of b in each lane, in int32."""
+    kind = ir.FunctionType(_INTEGERS, [_INTEGERS] * 3)
+    return builder.asm(kind, "vpdpbusd $3, $2, $0", "=v,0,v,v", [total, a, b], False)
