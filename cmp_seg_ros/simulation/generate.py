@@ -7,7 +7,8 @@ up to 15 where the lidar is carried: `R_world_lidar = R_yaw R_attitude R_mount`.
 therefore learns to bear the rest.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +43,21 @@ def scans_of_building(seed: int, count: int, sensor: str | None = None) -> Itera
         (scan, labels, T_base_lidar): labels (N,) uint8 in `indoor`, 255 where there is no return or no truth; the
         base's frame is level but for the robot's attitude (see above), its origin on the floor.
     """
+    for (scan,) in views_of_building(seed, count, sensor):
+        yield scan
+
+
+def views_of_building(
+    seed: int, count: int, sensor: str | None = None, mounts: Sequence[Transform | None] = (None,)
+) -> Iterator[list[LabelledScan]]:
+    """Scans as by `scans_of_building`, each taken once in every mount: same place, same moment, same unit.
+
+    Args:
+        mounts: T_base_lidar whose rotation is taken instead of a random one; None keeps that.
+
+    Yields:
+        the views of one place, in the order of `mounts`.
+    """
     rng = np.random.default_rng([seed, 2])
     building = make_building(seed)
     still = Scene(building.mesh)
@@ -49,18 +65,26 @@ def scans_of_building(seed: int, count: int, sensor: str | None = None) -> Itera
     for attempt in range(4 * count):
         T_world_base, T_base_lidar, own_body = _stand(rng, building)
         lidar = perturbed(rng, Lidar.load(sensor or str(rng.choice(sensor_names()))))
-        moving = people_mesh(_with_company(rng, building, T_world_base), float(rng.uniform(0, 600)), own_body)
-        start = T_world_base @ T_base_lidar
+        people = people_mesh(_with_company(rng, building, T_world_base), float(rng.uniform(0, 600)), own_body)
+        scenes = [still, Scene(people)]
         velocity, yaw_rate = _motion(rng, T_world_base)
+        noise = Noise.random(rng)
+        views, crammed = [], False  # inside or right before something
+        for mount, stream in zip(mounts, [deepcopy(rng) for _ in mounts[1:]] + [rng], strict=True):
+            T_mounted = T_base_lidar.copy()
+            if mount is not None:
+                T_mounted[:3, :3] = mount[:3, :3]
+            start = T_world_base @ T_mounted
 
-        def pose(times: Float64) -> Transform:
-            return moving_pose(start, velocity, yaw_rate, times)  # noqa: B023
+            def pose(times: Float64) -> Transform:
+                return moving_pose(start, velocity, yaw_rate, times)  # noqa: B023
 
-        result = sweep(lidar, [still, Scene(moving)], pose, rng, Noise.random(rng))
-        crammed = float((result.range > 0.15).mean()) < 0.45  # inside or right before something
+            result = sweep(lidar, scenes, pose, stream, noise)
+            crammed |= float((result.range > 0.15).mean()) < 0.45
+            views.append((result.scan, result.label, T_mounted))
         if crammed and attempt < 3 * count:
             continue
-        yield result.scan, result.label, T_base_lidar
+        yield views
         made += 1
         if made == count:
             return
