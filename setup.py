@@ -27,6 +27,7 @@ setup(
         "matplotlib",
         "numba",
         "numpy",
+        "packaging",
         "pillow",
         "pydantic>=2",
         "pyyaml",
