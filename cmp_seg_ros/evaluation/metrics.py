@@ -72,9 +72,8 @@ class Confusion:
 
     def iou(self) -> dict[str, float]:
         """Intersection over union by class; NaN for a class that is neither true nor predicted."""
-        hits = self._hits()
-        union = self.matrix.sum(axis=1) + self.matrix[:, :-1].sum(axis=0) - hits
-        return self._named(_ratio(hits, union))
+        self._hits()  # in one space
+        return self._named(iou_of(self.matrix))
 
     def accuracy(self) -> dict[str, float]:
         """Share of each class's true points that are found (recall); NaN for a class without any."""
@@ -86,8 +85,7 @@ class Confusion:
 
     def miou(self) -> float:
         """Mean IoU of the classes that occur; NaN if none does."""
-        values = [value for value in self.iou().values() if np.isfinite(value)]
-        return float(np.mean(values)) if values else float("nan")
+        return float(mean_of(np.array(list(self.iou().values()))))
 
     def points(self) -> dict[str, int]:
         """Number of true points by class."""
@@ -96,10 +94,10 @@ class Confusion:
     def report(self) -> dict[str, Any]:
         """All scores as JSON takes them: fractions 0..1, None where there is nothing to score."""
         return {
-            "miou": _number(self.miou()),
-            "iou": {name: _number(value) for name, value in self.iou().items()},
-            "accuracy": {name: _number(value) for name, value in self.accuracy().items()},
-            "overall_accuracy": _number(self.overall_accuracy()),
+            "miou": number(self.miou()),
+            "iou": {name: number(value) for name, value in self.iou().items()},
+            "accuracy": {name: number(value) for name, value in self.accuracy().items()},
+            "overall_accuracy": number(self.overall_accuracy()),
             "points": self.points(),
         }
 
@@ -136,6 +134,22 @@ def readings(confusion: Confusion) -> dict[str, Confusion]:
     return found
 
 
+def iou_of(matrix: npt.NDArray[Any]) -> Float64:
+    """(..., C) intersection over union of (..., C, C + 1) confusion matrices, the last column without an answer.
+
+    NaN for a class that is neither true nor predicted.
+    """
+    hits = np.diagonal(matrix, axis1=-2, axis2=-1)
+    union = matrix.sum(axis=-1) + matrix[..., :-1].sum(axis=-2) - hits
+    return _ratio(hits, union)
+
+
+def mean_of(values: Float64) -> Float64:
+    """(..., C) -> (...) mean of what is not NaN; NaN if all is."""
+    known = np.isfinite(values)
+    return _ratio(np.where(known, values, 0).sum(axis=-1), known.sum(axis=-1))
+
+
 def percentiles(values: Iterable[float], at: tuple[int, ...] = (50, 95, 99)) -> dict[str, float]:
     """`{"p50": ..., "p95": ..., "p99": ...}`; empty without values."""
     values = list(values)
@@ -156,5 +170,6 @@ def _ratio(part: Any, whole: Any) -> Float64:
     return np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)
 
 
-def _number(value: float) -> float | None:
+def number(value: float) -> float | None:
+    """A figure as JSON takes it: None where there is nothing to score."""
     return float(value) if np.isfinite(value) else None
