@@ -1,0 +1,146 @@
+"""A yardstick: which simulated scans a bundle is measured on, and what it must reach; a file in config/benchmark/."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from cmp_seg_ros import resources
+from cmp_seg_ros.errors import UserError, one_line
+from cmp_seg_ros.label_space import LabelSpace
+from cmp_seg_ros.simulation.generate import Transform, rotation
+from cmp_seg_ros.simulation.lidar import sensor_names
+
+FOLDER = "config/benchmark"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class Buildings(_Strict):
+    """Seeds of buildings: `first` and those after it."""
+
+    first: int = Field(ge=0)
+    count: int = Field(gt=0)
+
+
+class Mount(_Strict):
+    """How the lidar is screwed on: degrees about the base's fixed axes x, y, z, in this order."""
+
+    roll: float = 0.0
+    pitch: float = 0.0
+    yaw: float = 0.0
+
+    @property
+    def T_base_lidar(self) -> Transform:
+        return rotation(*np.radians([self.roll, self.pitch, self.yaw]).tolist())
+
+
+class Row(_Strict):
+    """One way in which scans are taken and shown to the network.
+
+    Args:
+        mount: of the lidar, known to the segmenter as by a calibration; None takes the generator's own mix.
+        scene: name of a furnished scene instead of generated buildings.
+        intensity: whether the network sees it.
+        against: the row at the same places that this one is compared with.
+    """
+
+    mount: Mount | None = None
+    scene: str = ""
+    intensity: bool = True
+    against: str = ""
+
+    @property
+    def places(self) -> str:
+        """Rows of the same places are taken at the same places and moments, and differ in mount and intensity."""
+        return self.scene or ("mounts" if self.mount else "mix")
+
+    @model_validator(mode="after")
+    def _possible(self) -> "Row":
+        if self.scene and self.mount:
+            raise ValueError("a scene's mounts are its own; leave out mount or scene")
+        return self
+
+
+class Must(_Strict):
+    """Limits, fractions 0..1: of the primary mIoU and of every class's IoU in that reading, both for each sensor; and
+    of how far the mean over sensors may fall below the row that this one is compared with."""
+
+    primary: float | None = Field(default=None, ge=0, le=1)
+    each_class: float | None = Field(default=None, alias="class", ge=0, le=1)
+    drop: float | None = Field(default=None, ge=0, le=1)
+
+
+class Bootstrap(_Strict):
+    """Percentile intervals by drawing buildings with replacement (Efron 1979)."""
+
+    resamples: int = Field(default=2000, gt=0)
+    seed: int = 0
+    level: float = Field(default=0.95, gt=0, lt=1)
+
+
+class Benchmark(_Strict):
+    """All of a yardstick."""
+
+    name: str
+    description: str = ""
+    truth: str = "structural6"
+    buildings: Buildings
+    scans: int = Field(default=2, gt=0)  # of a building with one sensor
+    sensors: list[str] = Field(min_length=1)
+    rows: dict[str, Row] = Field(min_length=1)
+    range_bins: list[float] = [0.0]  # lower edges, metres; the last bin is open
+    bootstrap: Bootstrap = Bootstrap()
+    musts: dict[str, Must] = {}
+
+    @classmethod
+    def load(cls, name_or_path: str | Path) -> "Benchmark":
+        """Read a yardstick by its path, or by its name in config/benchmark/. Raises UserError."""
+        path = Path(name_or_path)
+        if not path.is_file():
+            known = resources.names(FOLDER, ".yaml")
+            if str(name_or_path) not in known:
+                raise UserError(f"no benchmark '{name_or_path}': neither a file nor one of {', '.join(known)}")
+            path = resources.resource(f"{FOLDER}/{name_or_path}.yaml")
+        try:
+            return cls.model_validate(yaml.safe_load(path.read_text()))
+        except ValidationError as error:
+            raise UserError(f"benchmark {path} is not valid: {one_line(error)}") from error
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise UserError(f"benchmark {path} cannot be read: {' '.join(str(error).split())}") from error
+
+    @field_validator("rows", mode="before")
+    @classmethod
+    def _empty_rows(cls, rows: Any) -> Any:
+        return {name: {} if row is None else row for name, row in rows.items()} if isinstance(rows, dict) else rows
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Benchmark":
+        if unknown := sorted(set(self.sensors) - set(sensor_names())):
+            raise ValueError(f"no sensor {', '.join(unknown)}; known: {', '.join(sensor_names())}")
+        if len(set(self.sensors)) < len(self.sensors):
+            raise ValueError("a sensor is named twice")
+        try:
+            LabelSpace.load(self.truth).id_map(LabelSpace.load("indoor"))
+        except UserError as error:
+            raise ValueError(f"truth: {error}") from error
+        edges = self.range_bins
+        if not edges or edges[0] != 0 or any(low >= high for low, high in zip(edges[:-1], edges[1:], strict=True)):
+            raise ValueError(f"range_bins must rise from 0, not {edges}")
+        for name, row in self.rows.items():
+            if not row.against:
+                continue
+            if row.against not in self.rows:
+                raise ValueError(f"row {name} is compared with '{row.against}', which is no row")
+            if self.rows[row.against].places != row.places:
+                raise ValueError(f"row {name} is compared with {row.against}, which is taken at other places")
+        for name, must in self.musts.items():
+            if name not in self.rows:
+                raise ValueError(f"musts are for rows; '{name}' is none of {', '.join(self.rows)}")
+            if must.drop is not None and not self.rows[name].against:
+                raise ValueError(f"musts of {name}: a drop needs a row to fall from; give the row `against`")
+        return self
