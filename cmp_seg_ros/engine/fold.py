@@ -1,11 +1,11 @@
-"""A bundle's weights as the CPU kernels take them: norms and scales folded into their neighbours, matrices packed.
+"""A bundle's weights with norms and scales folded into their neighbours, and packed as the CPU kernels take them.
 
-Folding is exact algebra, done in float64. A norm in front of a product is left there, since it centres what is then
+Folding is exact algebra, done in float64; the exported graph (`graph.py`) takes the same folded weights. A norm in front of a product is left there, since it centres what is then
 rounded.
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,14 +23,129 @@ Precision = Literal["int8", "bf16", "fp32"]
 
 def load(path: Path, config: NetworkConfig, precision: Precision) -> Weights:
     """Weights in a safetensors file. Raises UserError naming every key that is missing, unexpected or misshapen."""
-    try:
-        tensors = safetensors.numpy.load_file(path)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise UserError(f"weights file {path} cannot be read: {error}") from error
-    state = _State(tensors)
-    weights = _fold(state, config, precision)
-    state.check(str(path))
+    folding = Folding(path, config)
+    weights = _pack_all(folding, precision)
+    folding.check()
     return weights
+
+
+class Linear(NamedTuple):
+    """(outputs, inputs) and (outputs,)."""
+
+    weight: Float64
+    bias: Float64
+
+
+class Affine(NamedTuple):
+    """factor * x + shift, (F,) each."""
+
+    factor: Float64
+    shift: Float64
+
+
+class Embedding(NamedTuple):
+    """merge(max over neighbours j of out(relu(into(x_j - x_i)))) + point @ x_i, on raw features x; C inputs, F width."""
+
+    into: Linear  # (F, C)
+    out: Float64  # (F, F)
+    merge: Linear  # (F, F)
+    point: Float64  # (F, C)
+
+
+class Layer(NamedTuple):
+    """Both mixes of a layer, their scales in the second filter and the second linear layer.
+
+    Args:
+        spatial_norm, channel_norm: what comes before each mix; a layer norm's own mean and deviation come first.
+        filters: two of (F, 9) taps and (F,) bias.
+        mixes: two of (F, F).
+    """
+
+    spatial_norm: Affine
+    filters: tuple[Linear, Linear]
+    channel_norm: Affine
+    mixes: tuple[Linear, Linear]
+
+
+class Head(NamedTuple):
+    """last(relu(hidden(norm(x)))), where there is a norm and a hidden layer."""
+
+    norm: Affine | None
+    hidden: Linear | None
+    last: Linear
+
+
+class Folding:
+    """The folded weights of a safetensors file, part by part, so that a large network need not be there in float64.
+
+    Raises:
+        UserError: the file cannot be read; in `check`, every key that is missing, unexpected or misshapen.
+    """
+
+    def __init__(self, path: Path, config: NetworkConfig) -> None:
+        try:
+            tensors = safetensors.numpy.load_file(path)
+        except (OSError, safetensors.SafetensorError) as error:
+            raise UserError(f"weights file {path} cannot be read: {error}") from error
+        self.config = config
+        self._state = _State(tensors)
+        self._source = str(path)
+
+    def check(self) -> None:
+        """To be called when all parts were asked for."""
+        self._state.check(self._source)
+
+    def embedding(self) -> Embedding:
+        state, width, inputs = self._state, self.config.width, self.config.inputs
+        # in(x_j - x_i) = norm(W norm(norm(x_j) - norm(x_i))): the first norm's shift cancels
+        input_factor, input_shift = state.batch_norm("embed.norm", inputs)
+        difference_factor, difference_shift = state.batch_norm("embed.conv2.0", inputs)
+        width_factor, width_shift = state.batch_norm("embed.conv2.2", width)
+        neighbour = width_factor[:, None] * state("embed.conv2.1.weight", width, inputs)  # (F, C)
+        neighbour_shift = neighbour @ difference_shift + width_shift
+        # merge([point(norm(x)), n]) = merge_left point(norm(x)) + merge_right n
+        merge, merge_bias = state("embed.final.weight", width, 2 * width), state("embed.final.bias", width)
+        point = merge[:, :width] @ state("embed.conv1.weight", width, inputs)  # (F, C)
+        merge_bias = merge_bias + merge[:, :width] @ state("embed.conv1.bias", width) + point @ input_shift
+        return Embedding(
+            into=Linear(neighbour * difference_factor * input_factor, neighbour_shift),
+            out=state("embed.conv2.4.weight", width, width),
+            merge=Linear(merge[:, width:], merge_bias),
+            point=point * input_factor,
+        )
+
+    def layer(self, layer: int) -> Layer:
+        state, width = self._state, self.config.width
+        spatial, channel = f"waffleiron.spatial_mix.{layer}", f"waffleiron.channel_mix.{layer}"
+        spatial_scale, channel_scale = (state(f"{mix}.scale.weight", width) for mix in (spatial, channel))
+
+        def filter3x3(step: int, scale: Float64) -> Linear:
+            taps = state(f"{spatial}.ffn.{step}.weight", width, 3, 3).reshape(width, 9)
+            return Linear(scale[:, None] * taps, scale * state(f"{spatial}.ffn.{step}.bias", width))
+
+        def linear(step: int, scale: Float64) -> Linear:
+            weight = scale[:, None] * state(f"{channel}.mlp.{step}.weight", width, width)
+            return Linear(weight, scale * state(f"{channel}.mlp.{step}.bias", width))
+
+        return Layer(
+            spatial_norm=state.norm(f"{spatial}.norm", self.config),
+            filters=(filter3x3(0, np.ones(width)), filter3x3(2, spatial_scale)),
+            channel_norm=state.norm(f"{channel}.norm", self.config),
+            mixes=(linear(0, np.ones(width)), linear(2, channel_scale)),
+        )
+
+    def head(self) -> Head:
+        state, config = self._state, self.config
+        norm = hidden = None
+        last, inputs = "classif", config.width
+        if config.head == "probe":
+            norm = state.batch_norm("classif.0", config.width)
+            last = "classif.1"
+        if config.head == "mlp":
+            last, inputs = "classif.2", config.head_hidden
+            hidden = Linear(state("classif.0.weight", inputs, config.width), state("classif.0.bias", inputs))
+        linear = Linear(state(f"{last}.weight", config.outputs, inputs), state(f"{last}.bias", config.outputs))
+        return Head(norm, hidden, linear)
 
 
 class _State:
@@ -60,76 +175,57 @@ class _State:
             told = "; ".join(f"{what}: {', '.join(keys)}" for what, keys in faults.items() if keys)
             raise UserError(f"weights in {source} do not fit the network: {told}")
 
-    def batch_norm(self, key: str, width: int) -> tuple[Float64, Float64]:
-        """Factor and shift."""
+    def batch_norm(self, key: str, width: int) -> Affine:
         deviation = np.sqrt(np.maximum(self(f"{key}.running_var", width), 0) + np.float64(EPSILON))
         factor = self(f"{key}.weight", width) / deviation
-        return factor, self(f"{key}.bias", width) - self(f"{key}.running_mean", width) * factor
+        return Affine(factor, self(f"{key}.bias", width) - self(f"{key}.running_mean", width) * factor)
 
-    def norm(self, key: str, config: NetworkConfig) -> tuple[Float64, Float64]:
-        """Factor and shift of a norm of the backbone; a layer norm's own mean and deviation come before."""
+    def norm(self, key: str, config: NetworkConfig) -> Affine:
+        """A norm of the backbone; a layer norm's own mean and deviation come before."""
         if config.norm == "batchnorm":
             return self.batch_norm(key, config.width)
-        return self(f"{key}.weight", config.width), self(f"{key}.bias", config.width)
+        return Affine(self(f"{key}.weight", config.width), self(f"{key}.bias", config.width))
 
 
-def _fold(state: _State, config: NetworkConfig, precision: Precision) -> Weights:
-    width, inputs, depth = config.width, config.inputs, config.depth
+def _pack_all(folding: Folding, precision: Precision) -> Weights:
+    config = folding.config
+    width, depth = config.width, config.depth
     padded = -(-width // COLUMNS) * COLUMNS
-
-    # in(x_j - x_i) = norm(W norm(norm(x_j) - norm(x_i))): the first norm's shift cancels
-    input_factor, input_shift = state.batch_norm("embed.norm", inputs)
-    difference_factor, difference_shift = state.batch_norm("embed.conv2.0", inputs)
-    width_factor, width_shift = state.batch_norm("embed.conv2.2", width)
-    neighbour = width_factor[:, None] * state("embed.conv2.1.weight", width, inputs)  # (F, C)
-    neighbour_shift = neighbour @ difference_shift + width_shift
-    # merge([point(norm(x)), n]) = merge_left point(norm(x)) + merge_right n
-    merge, merge_bias = state("embed.final.weight", width, 2 * width), state("embed.final.bias", width)
-    point = merge[:, :width] @ state("embed.conv1.weight", width, inputs)  # (F, C)
-    merge_bias = merge_bias + merge[:, :width] @ state("embed.conv1.bias", width) + point @ input_shift
+    embedding = folding.embedding()
 
     norms = np.zeros((depth, 2, 2, padded), np.float32)
     filters = np.zeros((depth, 2, 10, padded), np.float32)
     mixes = []
-    for layer in range(depth):
-        spatial, channel = f"waffleiron.spatial_mix.{layer}", f"waffleiron.channel_mix.{layer}"
-        spatial_scale, channel_scale = (state(f"{mix}.scale.weight", width) for mix in (spatial, channel))
-        norms[layer, 0, :, :width] = state.norm(f"{spatial}.norm", config)
-        norms[layer, 1, :, :width] = state.norm(f"{channel}.norm", config)
-        for place, (step, scale) in enumerate(((0, np.ones(width)), (2, spatial_scale))):
-            taps = state(f"{spatial}.ffn.{step}.weight", width, 3, 3).reshape(width, 9)
-            filters[layer, place, :9, :width] = (scale[:, None] * taps).T
-            filters[layer, place, 9, :width] = scale * state(f"{spatial}.ffn.{step}.bias", width)
-        for step, scale in ((0, np.ones(width)), (2, channel_scale)):
-            weight = scale[:, None] * state(f"{channel}.mlp.{step}.weight", width, width)
-            mixes.append(_pack(weight, scale * state(f"{channel}.mlp.{step}.bias", width), precision))
+    for index in range(depth):
+        layer = folding.layer(index)
+        norms[index, 0, :, :width] = layer.spatial_norm
+        norms[index, 1, :, :width] = layer.channel_norm
+        for place, (taps, bias) in enumerate(layer.filters):
+            filters[index, place, :9, :width] = taps.T
+            filters[index, place, 9, :width] = bias
+        mixes += [_pack(*mix, precision) for mix in layer.mixes]
 
+    head = folding.head()
     head_norm = np.zeros((2, padded), np.float32)
     head_norm[0] = 1
-    hidden = _pack(np.zeros((0, width)), np.zeros(0), precision)
-    last, last_inputs = "classif", width
-    if config.head == "probe":
-        head_norm[:, :width] = state.batch_norm("classif.0", width)
-        last = "classif.1"
-    if config.head == "mlp":
-        last, last_inputs = "classif.2", config.head_hidden
-        hidden = _pack(state("classif.0.weight", last_inputs, width), state("classif.0.bias", last_inputs), precision)
-    head = state(f"{last}.weight", config.outputs, last_inputs), state(f"{last}.bias", config.outputs)
+    if head.norm is not None:
+        head_norm[:, :width] = head.norm
+    hidden = head.hidden or Linear(np.zeros((0, width)), np.zeros(0))
 
     return Weights(
-        neighbour_in=_columns(neighbour * difference_factor * input_factor, padded),
-        neighbour_shift=_columns(neighbour_shift[:, None], padded)[0],
-        neighbour_out=_pack(state("embed.conv2.4.weight", width, width), np.zeros(width), precision),
-        point=_columns(point * input_factor, padded),
-        merge=_pack(merge[:, width:], merge_bias, precision),
+        neighbour_in=_columns(embedding.into.weight, padded),
+        neighbour_shift=_columns(embedding.into.bias[:, None], padded)[0],
+        neighbour_out=_pack(embedding.out, np.zeros(width), precision),
+        point=_columns(embedding.point, padded),
+        merge=_pack(*embedding.merge, precision),
         norms=norms,
         filters=aligned(filters.reshape(depth, 2, 10, -1, LANES).transpose(0, 3, 1, 2, 4)),
         mix=aligned(np.stack([mix.weight for mix in mixes]).reshape(depth, 2, *mixes[0].weight.shape)),
         mix_columns=aligned(np.stack([mix.columns for mix in mixes]).reshape(depth, 2, 3, padded)),
         low=np.empty(0, {"int8": np.uint8, "bf16": np.uint16, "fp32": np.float32}[precision]),
         head_norm=head_norm,
-        hidden=hidden,
-        head=_pack(*head, precision),
+        hidden=_pack(*hidden, precision),
+        head=_pack(*head.last, precision),
         width=width,
         layer_norm=config.norm == "layernorm",
         gelu=config.activation == "gelu",
@@ -156,14 +252,14 @@ def _pack(weight: Float64, bias: Float64, precision: Precision) -> Product:
         packed = np.rint(full / np.where(step > 0, step, 1)).astype(np.int8)
         columns[1:] = step, step * packed.sum(axis=0)
     elif precision == "bf16":
-        packed = _to_bfloat16(packed)
+        packed = to_bfloat16(packed)
     side_by_side = 4 // packed.itemsize  # inputs that share 32 bits
     steps, panels = inputs // side_by_side, outputs // COLUMNS
     packed = packed.reshape(steps, side_by_side, panels, COLUMNS).transpose(2, 0, 3, 1)
     return Product(aligned(packed.reshape(panels, steps, COLUMNS * side_by_side)), aligned(columns))
 
 
-def _to_bfloat16(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint16]:
+def to_bfloat16(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint16]:
     """The upper halves of float32, rounded to nearest even."""
     bits = values.view(np.uint32)
     rounded: npt.NDArray[np.uint16] = ((bits + (0x7FFF + ((bits >> 16) & 1))) >> 16).astype(np.uint16)
