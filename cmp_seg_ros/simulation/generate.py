@@ -58,8 +58,14 @@ def views_of_building(
     Yields:
         the views of one place, in the order of `mounts`.
     """
-    rng = np.random.default_rng([seed, 2])
-    building = make_building(seed)
+    return views_in(make_building(seed), count, sensor, mounts)
+
+
+def views_in(
+    building: Building, count: int, sensor: str | None = None, mounts: Sequence[Transform | None] = (None,)
+) -> Iterator[list[LabelledScan]]:
+    """`views_of_building` in a building at hand, whose seed decides all that is random."""
+    rng = np.random.default_rng([building.seed, 2])
     still = Scene(building.mesh)
     made = 0
     for attempt in range(4 * count):

@@ -96,7 +96,7 @@ class FreeSpace:
             taken[self._box(rect)] = False
         for rect in building.obstacles:
             taken[self._box(rect)] = True
-        for points in _sections(building.mesh.triangles, np.arange(0.06, HEIGHT, 0.22)):
+        for points in sections(building.mesh.triangles, np.arange(0.06, HEIGHT, 0.22)):
             index = np.floor((points - self.origin) / CELL).astype(int)
             inside = ((index >= 0) & (index < self.shape)).all(axis=1)
             taken[tuple(index[inside].T)] = True
@@ -215,7 +215,7 @@ def _timing(way: Float64, speed: float) -> tuple[Float64, Float64]:
     return np.concatenate([[0], np.cumsum(np.maximum(duration, 1e-4))]), heading
 
 
-def _sections(triangles: npt.NDArray[np.float32], heights: Float64) -> list[Float64]:
+def sections(triangles: npt.NDArray[np.float32], heights: Float64) -> list[Float64]:
     """Points every 5 cm along the horizontal sections through the triangles: (K, 2) for each height."""
     found = []
     for z in heights:
