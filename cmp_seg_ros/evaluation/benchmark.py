@@ -57,13 +57,7 @@ class Row(_Strict):
     @property
     def places(self) -> str:
         """Rows of the same places are taken at the same places and moments, and differ in mount and intensity."""
-        return self.scene or ("mounts" if self.mount else "mix")
-
-    @model_validator(mode="after")
-    def _possible(self) -> "Row":
-        if self.scene and self.mount:
-            raise ValueError("a scene's mounts are its own; leave out mount or scene")
-        return self
+        return f"{self.scene or 'buildings'}-{'mounts' if self.mount else 'mix'}"
 
 
 class Must(_Strict):

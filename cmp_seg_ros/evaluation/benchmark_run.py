@@ -1,0 +1,339 @@
+"""Runs a yardstick: scans are simulated and labelled building by building, on several processes, and counted.
+
+A part, all buildings seen by one sensor at the same places, is kept in OUT/parts when it is done, and not done again
+as long as nothing that it depends on has changed.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import as_completed
+from copy import copy
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from cmp_seg_ros import resources
+from cmp_seg_ros.bundle import Bundle
+from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.evaluation import session
+from cmp_seg_ros.evaluation.benchmark import Benchmark, Row
+from cmp_seg_ros.evaluation.metrics import Confusion, readings
+from cmp_seg_ros.intensity import IntensityScale
+from cmp_seg_ros.label_space import LabelSpace
+from cmp_seg_ros.scan import Labels, Scan, UInt8
+from cmp_seg_ros.segmenter import Segmenter
+from cmp_seg_ros.simulation import lidar
+from cmp_seg_ros.simulation.generate import LabelledScan, Transform, views_of_building
+from cmp_seg_ros.simulation.scene_folder import views_of_scene
+from cmp_seg_ros.workers import workers
+
+Int64 = npt.NDArray[np.int64]
+
+SCENES = "scenes"
+DATA_VARIABLE = "CMP_SEG_SHARED_DATA"
+PARTS = "parts"
+
+
+class Count(NamedTuple):
+    """What one row has of one building and sensor."""
+
+    points: Int64  # (bins of range, classes of the truth, classes of the labels + 1), as Confusion
+    scans: int
+    voxels: int
+    digest: str  # of the scans and their truth
+
+
+class Part(NamedTuple):
+    """The counts of a row with one sensor, over B buildings."""
+
+    points: Int64  # (B, bins, C, C + 1)
+    scans: Int64  # (B,)
+    voxels: Int64  # (B,)
+    digest: str
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Counts one building at a time. Made once, copied to every worker.
+
+    Args:
+        benchmark: the yardstick.
+        bundle, engine, voxel_size: what is measured; a voxel size of None is the bundle's.
+        scenes: folder of furnished scenes.
+    """
+
+    benchmark: Benchmark
+    bundle: Path
+    engine: str
+    voxel_size: float | None
+    scenes: Path | None
+
+    @cached_property
+    def segmenter(self) -> Segmenter:
+        segmenter = Segmenter.from_bundle(self.bundle, self.engine)
+        if self.voxel_size is not None:
+            segmenter.preprocess = segmenter.preprocess.model_copy(update={"voxel_size": self.voxel_size})
+        return segmenter
+
+    def segmenter_of(self, T_base_lidar: Transform) -> Segmenter:
+        """The model on another lidar: each scan has its own unit, whose intensities are not known beforehand."""
+        segmenter = copy(self.segmenter)
+        segmenter.rotation = T_base_lidar[:3, :3].astype(np.float32)
+        segmenter.intensity = IntensityScale(segmenter.bundle.description.intensity)
+        return segmenter
+
+    @cached_property
+    def truth(self) -> LabelSpace:
+        return LabelSpace.load(self.benchmark.truth)
+
+    def count(self, rows: dict[str, Row], sensor: str, building: int) -> dict[str, Count]:
+        """Take the scans of one building with one sensor and count them for `rows`, which are of the same places."""
+        to_truth = self.truth.id_map(LabelSpace.load("indoor"))
+        mounts = list(dict.fromkeys(row.mount for row in rows.values()))
+        points = {name: np.zeros(self._shape, np.int64) for name in rows}
+        digests = [hashlib.sha256() for _ in mounts]
+        voxels, scans = dict.fromkeys(rows, 0), 0
+        for views in self._views(next(iter(rows.values())), sensor, building, mounts):
+            scans += 1
+            for digest, (scan, label, _) in zip(digests, views, strict=True):
+                digest.update(scan.xyz.tobytes() + label.tobytes())
+            for name, row in rows.items():
+                scan, label, T_base_lidar = views[mounts.index(row.mount)]
+                shown = scan if row.intensity else Scan(scan.xyz, shape=scan.shape)
+                labels: Labels = self.segmenter_of(T_base_lidar)(shown)
+                points[name] += self._confusions(scan, to_truth[label], labels.label)
+                voxels[name] += labels.voxels
+        by_mount = dict(zip(mounts, digests, strict=True))
+        return {
+            name: Count(points[name], scans, voxels[name], by_mount[row.mount].hexdigest())
+            for name, row in rows.items()
+        }
+
+    def _views(self, row: Row, sensor: str, building: int, mounts: list[Any]) -> Iterator[list[LabelledScan]]:
+        T_mounts = [None if mount is None else mount.T_base_lidar for mount in mounts]
+        if row.scene:
+            assert self.scenes is not None
+            return views_of_scene(self.scenes / row.scene, building, self.benchmark.scans, sensor, T_mounts)
+        return views_of_building(building, self.benchmark.scans, sensor, T_mounts)
+
+    @property
+    def _shape(self) -> tuple[int, int, int]:
+        confusion = Confusion(self.truth, self.segmenter.label_space)
+        return (len(self.benchmark.range_bins), *confusion.matrix.shape)
+
+    def _confusions(self, scan: Scan, truth: UInt8, label: UInt8) -> Int64:
+        """(bins, C, C + 1) points by range from the lidar."""
+        distance = np.linalg.norm(scan.xyz, axis=1)
+        bin_ = np.searchsorted(self.benchmark.range_bins, distance, side="right") - 1
+        counted = np.zeros(self._shape, np.int64)
+        for i in range(len(counted)):
+            confusion = Confusion(self.truth, self.segmenter.label_space)
+            confusion.add(truth[bin_ == i], label[bin_ == i])
+            counted[i] = confusion.matrix
+        return counted
+
+
+class BenchmarkRun:
+    """One run of a yardstick; `run` counts all its parts.
+
+    Args:
+        benchmark: the yardstick.
+        model, engine: of the segmenter.
+        voxel_size: metres; None is the bundle's.
+        only: names of rows, with those that they are compared with; empty for all.
+        buildings: the first so many; None for all.
+        scenes: folder of furnished scenes; None looks for `scenes` in $CMP_SEG_SHARED_DATA.
+        out: folder that keeps parts.
+        processes: None takes one a processor.
+
+    Raises:
+        UserError: a row that is none, a model that cannot be loaded or whose labels cannot be compared.
+    """
+
+    def __init__(
+        self,
+        benchmark: Benchmark,
+        model: str | Path,
+        engine: str = "auto",
+        voxel_size: float | None = None,
+        only: Iterable[str] = (),
+        buildings: int | None = None,
+        scenes: Path | None = None,
+        out: Path | None = None,
+        processes: int | None = None,
+    ) -> None:
+        chosen = set(only) or set(benchmark.rows)
+        if unknown := sorted(chosen - set(benchmark.rows)):
+            raise UserError(
+                f"benchmark {benchmark.name} has no row {', '.join(unknown)}; its rows: {', '.join(benchmark.rows)}"
+            )
+        chosen |= {benchmark.rows[name].against for name in chosen}
+        if buildings is not None and not 0 < buildings <= benchmark.buildings.count:
+            raise UserError(
+                f"benchmark {benchmark.name} has {benchmark.buildings.count} buildings; give --buildings up to that"
+            )
+        self.benchmark = benchmark
+        bundle = Bundle.find(model)
+        self.scenes = scenes or default_scenes()
+        self.rows = {name: row for name, row in benchmark.rows.items() if name in chosen}
+        self.skipped = {name: reason for name, row in self.rows.items() if (reason := self._missing(row, scenes))}
+        self.rows = {name: row for name, row in self.rows.items() if name not in self.skipped}
+        if not self.rows:
+            raise UserError(f"nothing of benchmark {benchmark.name} can be run: {'; '.join(self.skipped.values())}")
+        first = benchmark.buildings.first
+        self.buildings = range(first, first + (buildings or benchmark.buildings.count))
+        self.measure = Measure(benchmark, bundle.path, engine, voxel_size, self.scenes)
+        self.segmenter = self.measure.segmenter  # complains before the work, and builds what workers then find
+        readings(Confusion(self.measure.truth, self.segmenter.label_space))
+        self.out = out
+        self.processes = processes or len(os.sched_getaffinity(0))
+
+    @property
+    def count(self) -> int:
+        """Steps of `run`: buildings, by sensor and place."""
+        return len(self._jobs()) * len(self.buildings)
+
+    def run(self, progress: Callable[[int], None] = lambda done: None) -> dict[str, dict[str, Part]]:
+        """Parts by row and sensor."""
+        found: dict[str, dict[str, Part]] = {name: {} for name in self.rows}
+        open_ = []
+        for places, sensor in self._jobs():
+            kept = self._kept(places, sensor)
+            if kept is None:
+                open_.append((places, sensor))
+                continue
+            for name, part in kept.items():
+                found[name][sensor] = part
+        done = self.count - len(open_) * len(self.buildings)
+        progress(done)
+        if open_:
+            for places, sensor, counts in self._counted(open_, lambda now: progress(done + now)):
+                for name in counts[0]:
+                    found[name][sensor] = _part([count[name] for count in counts])
+                self._keep(places, sensor, {name: found[name][sensor] for name in counts[0]})
+        return {name: {sensor: parts[sensor] for sensor in self.benchmark.sensors} for name, parts in found.items()}
+
+    def _jobs(self) -> list[tuple[str, str]]:
+        places = dict.fromkeys(row.places for row in self.rows.values())
+        return [(place, sensor) for place in places for sensor in self.benchmark.sensors]
+
+    def _rows_of(self, places: str) -> dict[str, Row]:
+        return {name: row for name, row in self.rows.items() if row.places == places}
+
+    def _counted(
+        self, jobs: list[tuple[str, str]], progress: Callable[[int], None]
+    ) -> Iterator[tuple[str, str, list[dict[str, Count]]]]:
+        """Each job when it is done: places, sensor, and the counts of all buildings in order."""
+        counts: dict[tuple[str, str], dict[int, dict[str, Count]]] = {job: {} for job in jobs}
+        with workers(self.processes, _begin, (replace(self.measure), self.processes)) as pool:
+            futures = {
+                pool.submit(_count, self._rows_of(job[0]), job[1], building): (job, building)
+                for job in jobs
+                for building in self.buildings
+            }
+            for done, future in enumerate(as_completed(futures), 1):
+                job, building = futures[future]
+                counts[job][building] = future.result()
+                progress(done)
+                if len(counts[job]) == len(self.buildings):
+                    yield *job, [counts[job][building] for building in self.buildings]
+
+    def _missing(self, row: Row, scenes: Path | None) -> str:
+        """Why a row cannot be run; empty if it can."""
+        if not row.scene:
+            return ""
+        if self.scenes is None:
+            return (
+                f"scene {row.scene}: give --scenes FOLDER, or set {DATA_VARIABLE} to the folder that holds `{SCENES}`"
+            )
+        if not (self.scenes / row.scene).is_dir():
+            if scenes is not None:
+                raise UserError(f"{scenes} has no scene {row.scene}; give --scenes the folder that holds it")
+            return f"scene {row.scene} is not in {self.scenes}; give --scenes FOLDER"
+        return ""
+
+    # Finished parts.
+
+    def _kept(self, places: str, sensor: str) -> dict[str, Part] | None:
+        path, rows = self._file(places, sensor), self._rows_of(places)
+        if path is None or not path.is_file():
+            return None
+        try:
+            with np.load(path) as file:
+                if str(file["key"]) != self._key or any(f"{name}.points" not in file for name in rows):
+                    return None
+                return {
+                    name: Part(*(file[f"{name}.{field}"] for field in Part._fields[:-1]), str(file[f"{name}.digest"]))
+                    for name in rows
+                }
+        except (OSError, ValueError, KeyError):  # damaged: do it again
+            return None
+
+    def _keep(self, places: str, sensor: str, parts: dict[str, Part]) -> None:
+        path = self._file(places, sensor)
+        if path is None:
+            return
+        arrays = {f"{name}.{field}": value for name, part in parts.items() for field, value in part._asdict().items()}
+        with session.writing(path.parent):
+            temporary = path.with_suffix(f".{os.getpid()}.tmp.npz")
+            np.savez_compressed(temporary, key=self._key, **arrays)
+            temporary.replace(path)
+
+    def _file(self, places: str, sensor: str) -> Path | None:
+        return None if self.out is None else self.out / PARTS / f"{places}-{sensor}.npz"
+
+    @cached_property
+    def _key(self) -> str:
+        """Changes with all that the counts depend on: yardstick, bundle, engine, voxels, buildings, program."""
+        program = hashlib.sha256()
+        package = Path(__file__).resolve().parents[1]
+        sensors = [resources.resource(f"{lidar.FOLDER}/{name}.yaml") for name in self.benchmark.sensors]
+        for path in [*sorted(package.rglob("*.py")), *sensors]:
+            program.update(path.read_bytes())
+        settings = {
+            "benchmark": self.benchmark.model_dump(exclude={"description", "bootstrap", "musts"}),
+            "bundle": self.segmenter.bundle.hash,
+            "engine": self.segmenter.engine,
+            "voxel_size": self.segmenter.preprocess.voxel_size,
+            "buildings": list(self.buildings),
+            "scenes": str(self.scenes),
+            "program": program.hexdigest(),
+        }
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def default_scenes() -> Path | None:
+    """The folder of furnished scenes in the shared data; None where that is not known."""
+    data = os.environ.get(DATA_VARIABLE)
+    return Path(data) / SCENES if data else None
+
+
+def _part(counts: list[Count]) -> Part:
+    digest = hashlib.sha256("".join(count.digest for count in counts).encode())
+    return Part(
+        np.stack([count.points for count in counts]),
+        np.array([count.scans for count in counts]),
+        np.array([count.voxels for count in counts]),
+        digest.hexdigest(),
+    )
+
+
+# In a worker.
+_measure: Measure
+
+
+def _begin(measure: Measure, processes: int) -> None:
+    global _measure
+    if processes > 1:
+        os.environ["OMP_NUM_THREADS"] = "1"  # the processes share the processors
+    _measure = measure
+
+
+def _count(rows: dict[str, Row], sensor: str, building: int) -> dict[str, Count]:
+    return _measure.count(rows, sensor, building)
