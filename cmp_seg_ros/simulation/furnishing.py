@@ -131,7 +131,8 @@ class Furnisher:
         if rng.random() < 0.5:
             length = columns * 2 * min(w, 0.95)
             island.box((0, 0, 0.95), (length, 0.03, 0.5), "clutter", m.fabric(rng))
-        self._set_anywhere(island, float(rng.choice([0, np.pi / 2])))
+        if island.filled():  # no desk at all happens: once in some hundred buildings
+            self._set_anywhere(island, float(rng.choice([0, np.pi / 2])))
 
     def _rows(self, maker: f.Maker) -> None:
         """Rows of equal tables with chairs, as in a classroom."""

@@ -196,6 +196,10 @@ class Shape:
         self._labels.append(np.concatenate(other._labels))
         self._materials.append(indices[np.concatenate(other._materials)])
 
+    def filled(self) -> bool:
+        """Whether there is anything in it."""
+        return bool(self._triangles)
+
     def bounds(self) -> tuple[Float32, Float32]:
         """Lowest and highest corner, (3,) each."""
         corners = np.concatenate(self._triangles).reshape(-1, 3)
