@@ -3,86 +3,22 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from torch import nn
+from engines import PREPROCESS, MakeBundle, voxels_of
 
 from cmp_seg_ros.bundle import Bundle
 from cmp_seg_ros.engine import cpu, parity, reference
 from cmp_seg_ros.engine.base import load_engine
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.kernels import network as kernels
-from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.scan import Float32
 from cmp_seg_ros.segmenter import softmax
-from cmp_seg_ros.waffleiron import weights
-from cmp_seg_ros.waffleiron.config import NetworkConfig, PreprocessConfig
-from cmp_seg_ros.waffleiron.network import LayerScale, Segmenter
+from cmp_seg_ros.waffleiron.config import PreprocessConfig
 from cmp_seg_ros.waffleiron.preprocess import Voxels, prepare
-
-PREPROCESS = PreprocessConfig(fov_min=(-10, -10, -2), fov_max=(10, 10, 3), grids=[(40, 40), (40, 10), (40, 10)])
-MakeBundle = Callable[..., Bundle]
-
-
-@pytest.fixture(scope="module")
-def make_bundle(tmp_path_factory: pytest.TempPathFactory) -> MakeBundle:
-    """Bundles with statistics, scales and weights of the size that training gives them."""
-
-    def make(preprocess: PreprocessConfig = PREPROCESS, **fields: Any) -> Bundle:
-        config = NetworkConfig(**{"width": 24, "depth": 4, "outputs": 6, "inputs": preprocess.inputs} | fields)
-        torch.manual_seed(1)
-        network = Segmenter(config)
-        for module in network.modules():
-            if isinstance(module, nn.BatchNorm1d):
-                module.running_mean.normal_(0, 0.5)
-                module.running_var.uniform_(0.3, 3)
-            if isinstance(module, nn.BatchNorm1d | nn.LayerNorm):
-                nn.init.uniform_(module.weight, 0.5, 1.5)
-                nn.init.normal_(module.bias, 0, 0.3)
-            if isinstance(module, LayerScale):
-                nn.init.normal_(module.weight, 0, 0.3)
-        last = [module for module in network.classif.modules() if isinstance(module, nn.Linear)][-1]
-        nn.init.normal_(last.weight, 0, 4 / last.in_features**0.5)  # answers as decided as those of a trained head
-        return Bundle.write(
-            tmp_path_factory.mktemp("bundle"),
-            weights.serialise(network),
-            name="test",
-            network=config,
-            preprocess=preprocess,
-            label_space=LabelSpace.model_validate(
-                {
-                    "name": "test",
-                    "classes": [{"name": f"c{i}", "id": i, "color": [i, 0, 0]} for i in range(config.outputs)],
-                }
-            ),
-        )
-
-    return make
-
-
-def room(points: int, seed: int = 0) -> tuple[Float32, Float32]:
-    """Points on the walls, the floor and the ceiling of a room, and on a ball in it, as a lidar sees them."""
-    random = np.random.default_rng(seed)
-    direction = random.normal(size=(points, 3)) * [1, 1, 0.35]
-    direction /= np.linalg.norm(direction, axis=1, keepdims=True)
-    walls = np.abs(np.array([5.0, 3.5, 1.4]) / direction).min(axis=1)
-    ball = np.array([1.5, 1.0, -0.5])
-    along = direction @ ball
-    hit = along - np.sqrt(np.maximum(along**2 - ball @ ball + 0.3, 0))
-    distance = np.where((along**2 - ball @ ball + 0.3 > 0) & (along > 0), hit, walls)
-    xyz = direction * (distance + random.normal(0, 0.01, points))[:, None]
-    return xyz.astype(np.float32), random.random(points).astype(np.float32)
-
-
-def voxels_of(points: int, preprocess: PreprocessConfig = PREPROCESS, seed: int = 0) -> Voxels:
-    return prepare(*room(points, seed), preprocess)[0]
-
 
 # Mean and greatest difference of probabilities that a precision may bring to these networks.
 TOLERANCE = {"bf16": (0.005, 0.1), "int8": (0.015, 0.25)}

@@ -1,7 +1,7 @@
 """A bundle's weights with norms and scales folded into their neighbours, and packed as the CPU kernels take them.
 
-Folding is exact algebra, done in float64; the exported graph (`graph.py`) takes the same folded weights. A norm in front of a product is left there, since it centres what is then
-rounded.
+Folding is exact algebra, done in float64; the exported graph (`graph.py`) takes the same folded weights. A norm in
+front of a product is left there, since it centres what is then rounded.
 """
 
 from pathlib import Path
@@ -44,7 +44,7 @@ class Affine(NamedTuple):
 
 
 class Embedding(NamedTuple):
-    """merge(max over neighbours j of out(relu(into(x_j - x_i)))) + point @ x_i, on raw features x; C inputs, F width."""
+    """merge(max over neighbours j of out(relu(into(x_j - x_i)))) + point @ x_i, x raw features; C inputs, F width."""
 
     into: Linear  # (F, C)
     out: Float64  # (F, F)

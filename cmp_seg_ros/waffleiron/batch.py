@@ -7,16 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cmp_seg_ros.waffleiron.preprocess import Voxels
-
-MARGIN = 2  # cells: two 3x3 convolutions look two cells far, and an empty cell inside answers relu(bias)
+from cmp_seg_ros.waffleiron.preprocess import Voxels, occupied_box
 
 
 @dataclass(frozen=True)
 class PlaneCells:
-    """Where the points of a batch fall on one plane, cropped to the box of occupied cells plus MARGIN.
-
-    The crop is exact at occupied cells, and never wider than the full grid, whose border stays a border.
+    """Where the points of a batch fall on one plane, cropped to the occupied cells and a margin (`occupied_box`).
 
     Args:
         index: (M,) int64, flat cell in (B, H, W).
@@ -64,11 +60,9 @@ def collate(scans: Sequence[Voxels], grids: Sequence[tuple[int, int]]) -> Batch:
 
 
 def _crop(index: np.ndarray, sample: np.ndarray, size: int, grid: tuple[int, int]) -> PlaneCells:
+    top, left, height, width = occupied_box(index, grid)
     row, column = np.divmod(index, grid[1])
-    top, left = max(row.min() - MARGIN, 0), max(column.min() - MARGIN, 0)
-    height = min(row.max() + MARGIN, grid[0] - 1) - top + 1
-    width = min(column.max() + MARGIN, grid[1] - 1) - left + 1
     flat = (sample * height + row - top) * width + column - left
     count = np.bincount(flat, minlength=size * height * width)
     weight = (1.0 / (count[flat] + 1e-6)).astype(np.float32)[:, None]
-    return PlaneCells(torch.from_numpy(flat), torch.from_numpy(weight), (size, int(height), int(width)))
+    return PlaneCells(torch.from_numpy(flat), torch.from_numpy(weight), (size, height, width))

@@ -18,6 +18,7 @@ Int64 = npt.NDArray[np.int64]
 
 FAR = 1000.0  # metres along an axis; what is beyond is no measurement, and would spoil the voxels of all others
 CELL = 3  # voxels along a cell of the search grid; measured
+MARGIN = 2  # cells: two 3x3 convolutions look two cells far, and an empty cell inside answers relu(bias)
 FOV_MARGIN = 1e-4  # metres; keeps points on the border out of a cell beyond the grid
 
 
@@ -81,6 +82,19 @@ def cells(xyz: Float32, config: PreprocessConfig) -> Int64:
         step = ((xyz[:, axes] - low[axes].astype(np.float32)) / resolution).astype(np.int64)
         index[:] = step[:, 0] * grid[1] + step[:, 1]
     return indices
+
+
+def occupied_box(index: Int64, grid: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Row, column, height and width of the box of occupied cells plus MARGIN, for (M,) flat cells of a grid; M > 0.
+
+    A network that sees this box alone answers the same at occupied cells. The box is never wider than the full grid,
+    whose border stays a border.
+    """
+    row, column = np.divmod(index, grid[1])
+    top, left = max(int(row.min()) - MARGIN, 0), max(int(column.min()) - MARGIN, 0)
+    height = min(int(row.max()) + MARGIN, grid[0] - 1) - top + 1
+    width = min(int(column.max()) + MARGIN, grid[1] - 1) - left + 1
+    return top, left, height, width
 
 
 def prepare(xyz: Float32, intensity: Float32, config: PreprocessConfig) -> tuple[Voxels, search.Grid | None]:

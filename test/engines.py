@@ -1,0 +1,31 @@
+"""What the tests of engines share: bundles of every kind, and voxels of a room."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from cmp_seg_ros.bundle import Bundle
+from cmp_seg_ros.scan import Float32
+from cmp_seg_ros.waffleiron.config import PreprocessConfig
+from cmp_seg_ros.waffleiron.preprocess import Voxels, prepare
+
+PREPROCESS = PreprocessConfig(fov_min=(-10, -10, -2), fov_max=(10, 10, 3), grids=[(40, 40), (40, 10), (40, 10)])
+MakeBundle = Callable[..., Bundle]
+
+
+def room(points: int, seed: int = 0) -> tuple[Float32, Float32]:
+    """Points on the walls, the floor and the ceiling of a room, and on a ball in it, as a lidar sees them."""
+    random = np.random.default_rng(seed)
+    direction = random.normal(size=(points, 3)) * [1, 1, 0.35]
+    direction /= np.linalg.norm(direction, axis=1, keepdims=True)
+    walls = np.abs(np.array([5.0, 3.5, 1.4]) / direction).min(axis=1)
+    ball = np.array([1.5, 1.0, -0.5])
+    along = direction @ ball
+    hit = along - np.sqrt(np.maximum(along**2 - ball @ ball + 0.3, 0))
+    distance = np.where((along**2 - ball @ ball + 0.3 > 0) & (along > 0), hit, walls)
+    xyz = direction * (distance + random.normal(0, 0.01, points))[:, None]
+    return xyz.astype(np.float32), random.random(points).astype(np.float32)
+
+
+def voxels_of(points: int, preprocess: PreprocessConfig = PREPROCESS, seed: int = 0) -> Voxels:
+    return prepare(*room(points, seed), preprocess)[0]
