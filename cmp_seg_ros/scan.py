@@ -73,6 +73,7 @@ class Labels:
         voxels: number of voxels that the network saw.
         voxel_size: metres.
         stages_ms: milliseconds by stage.
+        probabilities: (N, C) float32 of every class in the order of the label space, 0 where unlabelled; or None.
     """
 
     label: UInt8
@@ -80,3 +81,4 @@ class Labels:
     voxels: int = 0
     voxel_size: float = 0.0
     stages_ms: dict[str, float] = field(default_factory=dict)
+    probabilities: Float32 | None = None

@@ -1,20 +1,20 @@
 """The one way from a scan to its labels."""
 
-import logging
 from pathlib import Path
 from time import perf_counter
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import ValidationError
 
 from cmp_seg_ros.bundle import Bundle
 from cmp_seg_ros.engine.base import load_engine
+from cmp_seg_ros.errors import UserError, one_line
 from cmp_seg_ros.intensity import IntensityScale
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.scan import UNLABELLED, Float32, Labels, Scan
+from cmp_seg_ros.waffleiron.config import PreprocessConfig
 from cmp_seg_ros.waffleiron.preprocess import nearest_voxel, prepare
-
-logger = logging.getLogger(__name__)
 
 
 class Segmenter:
@@ -27,6 +27,10 @@ class Segmenter:
         label_space: name or file of the space to answer in, which must map from the bundle's; None is the bundle's.
         intensity_mean, intensity_std: statistics of the lidar, for bundles that ask for them; None learns them from the
             first ten scans.
+        probabilities: whether labels shall come with the probability of every class.
+
+    Attributes:
+        probabilities: may be changed.
 
     Raises:
         UserError: a broken bundle, an unknown engine, a label space that does not map.
@@ -40,9 +44,11 @@ class Segmenter:
         label_space: str | Path | None = None,
         intensity_mean: float | None = None,
         intensity_std: float | None = None,
+        probabilities: bool = False,
     ) -> None:
         self.bundle = bundle
         self.preprocess = bundle.description.preprocess
+        self.probabilities = probabilities
         self.intensity = IntensityScale(bundle.description.intensity, intensity_mean, intensity_std)
         self.rotation = None if T_base_lidar is None else np.asarray(T_base_lidar)[:3, :3].astype(np.float32)
         self.label_space = bundle.description.label_space
@@ -61,14 +67,33 @@ class Segmenter:
         label_space: str | Path | None = None,
         intensity_mean: float | None = None,
         intensity_std: float | None = None,
+        probabilities: bool = False,
     ) -> "Segmenter":
         """A segmenter of the bundle `name`: a folder, or a name in models/."""
-        return cls(Bundle.find(name), engine, T_base_lidar, label_space, intensity_mean, intensity_std)
+        return cls(Bundle.find(name), engine, T_base_lidar, label_space, intensity_mean, intensity_std, probabilities)
 
     @property
     def engine(self) -> str:
         """Name and precision of the engine."""
         return f"{self._engine.name}-{self._engine.precision}"
+
+    @property
+    def voxel_size(self) -> float:
+        """Metres; the bundle's unless it is set, which may be done before any scan. All else stays as the bundle says.
+
+        Raises:
+            UserError: it is set to what is no voxel size.
+        """
+        return self.preprocess.voxel_size
+
+    @voxel_size.setter
+    def voxel_size(self, size: float) -> None:
+        if size == self.voxel_size:
+            return
+        try:
+            self.preprocess = PreprocessConfig.model_validate(self.preprocess.model_dump() | {"voxel_size": size})
+        except ValidationError as error:
+            raise UserError(f"{size} cannot be a voxel size: {one_line(error)}") from error
 
     def __call__(self, scan: Scan) -> Labels:
         """Label a scan of N points; points without a return are UNLABELLED with confidence 0."""
@@ -83,6 +108,7 @@ class Segmenter:
 
         label = np.full(len(scan), UNLABELLED, dtype=np.uint8)
         confidence = np.zeros(len(scan), dtype=np.float32)
+        every = np.zeros((len(scan), len(self.label_space.ids)), np.float32) if self.probabilities else None
         inferred = prepared
         if grid is not None:
             probabilities = softmax(self._engine(voxels))  # (M, C)
@@ -93,12 +119,15 @@ class Segmenter:
             nearest = nearest_voxel(xyz, grid)
             label[valid] = self.label_space.ids[best][nearest]
             confidence[valid] = probabilities[np.arange(len(best)), best][nearest]
+            if every is not None:
+                every[valid] = probabilities[nearest]
         done = perf_counter()
         return Labels(
             label=label,
             confidence=confidence,
+            probabilities=every,
             voxels=len(voxels),
-            voxel_size=self.preprocess.voxel_size,
+            voxel_size=self.voxel_size,
             stages_ms={
                 "preprocess": 1e3 * (prepared - start),
                 "network": 1e3 * (inferred - prepared),

@@ -1,6 +1,7 @@
 """The PointCloud2 codec: any layout in, the labelled cloud out, clear errors for malformed clouds."""
 
 from array import array
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -233,14 +234,15 @@ def test_profiles_for_other_readers():
     probabilities = np.zeros((6, 6), np.float32)
     probabilities[:3] = 1 / 6  # no idea at all
     probabilities[3, 2] = 1.0  # certain
-    labels = labels_for(6, rng)
+    unknown = labels_for(6, rng)
+    labels = replace(unknown, probabilities=probabilities)
     xyz = point_cloud2.decode(msg).xyz
 
-    hydra = point_cloud2.encode_labelled(msg, labels, SPACE, "hydra")
+    hydra = point_cloud2.encode_labelled(msg, unknown, SPACE, "hydra")
     assert [(f.name, f.datatype) for f in hydra.fields][-1] == ("label", UINT32)
     assert "ring" not in [f.name for f in hydra.fields]
 
-    autoware = point_cloud2.encode_labelled(msg, labels, SPACE, "autoware", probabilities)
+    autoware = point_cloud2.encode_labelled(msg, labels, SPACE, "autoware")
     assert autoware.point_step == 24
     assert [f.offset for f in autoware.fields] == [0, 4, 8, 12, 16, 20]
     assert [f.name for f in autoware.fields] == ["x", "y", "z", "class_id", "probability", "entropy"]
@@ -248,14 +250,14 @@ def test_profiles_for_other_readers():
     np.testing.assert_allclose(entropy[:4], [1, 1, 1, 0], atol=1e-6)
     assert np.isnan(entropy[4:]).all()
 
-    elevation = point_cloud2.encode_labelled(msg, labels, SPACE, "elevation", probabilities)
+    elevation = point_cloud2.encode_labelled(msg, labels, SPACE, "elevation_mapping")
     channels = point_cloud2.decode_fields(as_message(elevation), *SPACE.names)
     np.testing.assert_array_equal(np.stack([channels[n] for n in SPACE.names], axis=1), probabilities)
 
     for cloud in (hydra, autoware, elevation):
         np.testing.assert_array_equal(point_cloud2.decode(as_message(cloud)).xyz, xyz)
     with pytest.raises(UserError, match="needs the probability"):
-        point_cloud2.encode_labelled(msg, labels, SPACE, "elevation")
+        point_cloud2.encode_labelled(msg, unknown, SPACE, "elevation_mapping")
     with pytest.raises(UserError, match="unknown output profile 'x'"):
         point_cloud2.encode_labelled(msg, labels, SPACE, "x")
 

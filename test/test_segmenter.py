@@ -114,6 +114,52 @@ def test_ids_of_the_space_are_what_comes_out(tiny_bundle: Path, tmp_path: Path, 
     np.testing.assert_array_equal(sparse(room()).label, 40 * segmenter(room()).label + 2)
 
 
+@pytest.mark.parametrize("label_space", [None, "structural4"])
+def test_probabilities_of_every_class_on_demand(tiny_bundle: Path, label_space: str | None) -> None:
+    segmenter = Segmenter.from_bundle(
+        tiny_bundle, "reference", label_space=label_space, intensity_mean=100, intensity_std=50
+    )
+    scan = room()
+    scan.xyz[::7] = np.nan
+    without = segmenter(scan)
+    assert without.probabilities is None
+    segmenter.probabilities = True
+    labels = segmenter(scan)
+    assert labels.probabilities is not None and labels.probabilities.dtype == np.float32
+    assert labels.probabilities.shape == (len(scan), len(segmenter.label_space.classes))
+    np.testing.assert_array_equal(labels.label, without.label)
+    np.testing.assert_array_equal(labels.probabilities.max(axis=1), labels.confidence)
+    np.testing.assert_array_equal(labels.confidence, without.confidence)
+    valid = scan.valid()
+    np.testing.assert_allclose(labels.probabilities.sum(axis=1), valid, atol=1e-6)
+    ids = segmenter.label_space.ids[labels.probabilities.argmax(axis=1)]
+    np.testing.assert_array_equal(ids[valid], labels.label[valid])
+    nothing = segmenter(Scan(np.full((4, 3), np.nan, np.float32)))
+    assert nothing.probabilities is not None and not nothing.probabilities.any()
+
+
+def test_coarser_voxels_are_those_of_a_coarser_bundle(tiny_bundle: Path) -> None:
+    """Labels depend on the voxel size, and on no size that was set before."""
+    coarse = Bundle(tiny_bundle)
+    preprocess = coarse.description.preprocess.model_copy(update={"voxel_size": 0.178})
+    coarse.description = coarse.description.model_copy(update={"preprocess": preprocess})
+    expected = Segmenter(coarse, "reference", intensity_mean=100, intensity_std=50)(room())
+    segmenter = Segmenter.from_bundle(tiny_bundle, "reference", intensity_mean=100, intensity_std=50)
+    fine = segmenter(room())
+    segmenter.voxel_size = 0.178
+    labels = segmenter(room())
+    assert_labels(labels, room(), segmenter.label_space)
+    assert labels.voxel_size == 0.178 and labels.voxels == expected.voxels < fine.voxels
+    np.testing.assert_array_equal(labels.label, expected.label)
+    np.testing.assert_array_equal(labels.confidence, expected.confidence)
+    segmenter.voxel_size = fine.voxel_size
+    np.testing.assert_array_equal(segmenter(room()).confidence, fine.confidence)
+    for size in (0.0, -0.1, NAN, INF, 1e-9):
+        with pytest.raises(UserError, match="cannot be a voxel size"):
+            segmenter.voxel_size = size
+    assert segmenter.voxel_size == fine.voxel_size
+
+
 def test_engines_agree(tiny_bundle: Path, segmenter: Segmenter) -> None:
     assert segmenter.engine == "reference-fp32"
     fast = Segmenter.from_bundle(tiny_bundle, intensity_mean=100, intensity_std=50)

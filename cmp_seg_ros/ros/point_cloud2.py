@@ -7,7 +7,7 @@ import sys
 from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,9 @@ from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.scan import UNLABELLED, Float32, Labels, Scan, UInt8
 
-Profile = Literal["default", "hydra", "autoware", "elevation"]
+Profile = Literal["default", "hydra", "autoware", "elevation_mapping"]
+PROFILES: tuple[str, ...] = get_args(Profile)
+WITH_PROBABILITIES = ("autoware", "elevation_mapping")  # profiles that use the probability of every class
 Array = npt.NDArray[Any]
 
 INT8, UINT8, INT16, UINT16, INT32, UINT32, FLOAT32, FLOAT64 = range(1, 9)  # sensor_msgs/PointField
@@ -168,7 +170,6 @@ def encode_labelled(
     labels: Labels,
     label_space: LabelSpace,
     profile: Profile = "default",
-    probabilities: Float32 | None = None,
 ) -> Cloud:
     """The labelled cloud of the scan in `msg`, in its order and shape.
 
@@ -177,14 +178,13 @@ def encode_labelled(
             four, `confidence` FLOAT32, `rgb` FLOAT32 holding 0x00RRGGBB, `label` UINT8; in the byte order of `msg`.
         hydra: x, y, z, rgb, and `label` as UINT32, last (Hydra takes the last integer field named label or ring).
         autoware: x, y, z, `class_id` UINT8, `probability`, `entropy` at 12, 16 and 20 of 24 bytes. The entropy is
-            Shannon's over the logarithm of the number of classes; NaN without `probabilities` and without a label.
-        elevation: x, y, z, rgb and, for every class, its probability in a field of its name.
+            Shannon's over the logarithm of the number of classes; NaN without probabilities and without a label.
+        elevation_mapping: x, y, z, rgb and, for every class, its probability in a field of its name.
 
     Args:
         msg: the PointCloud2 that was labelled.
-        labels: of its N points.
+        labels: of its N points; their probabilities are needed for `elevation_mapping` and for the entropy.
         label_space: of the labels.
-        probabilities: (N, C) of each class, 0 where unlabelled; for `elevation` and for the entropy.
 
     Raises:
         UserError: `msg` is malformed, the profile is unknown or needs probabilities.
@@ -205,16 +205,16 @@ def encode_labelled(
         points |= {
             "class_id": labels.label,
             "probability": labels.confidence,
-            "entropy": _entropy(count, probabilities),
+            "entropy": _entropy(count, labels.probabilities),
         }
         offsets = {"x": 0, "y": 4, "z": 8, "class_id": 12, "probability": 16, "entropy": 20}
         return encode(points, layout.shape, offsets)
-    if profile == "elevation":
-        if probabilities is None:
-            raise UserError("output profile 'elevation' needs the probability of every class, and there are none")
-        channels = {c.name: probabilities[:, i].astype(np.float32) for i, c in enumerate(label_space.classes)}
+    if profile == "elevation_mapping":
+        if (probabilities := labels.probabilities) is None:
+            raise UserError(f"output profile '{profile}' needs the probability of every class, and there are none")
+        channels = {c.name: probabilities[:, i] for i, c in enumerate(label_space.classes)}
         return encode(points | {"rgb": rgb} | channels, layout.shape)
-    raise UserError(f"unknown output profile '{profile}'; known: default, hydra, autoware, elevation")
+    raise UserError(f"unknown output profile '{profile}'; known: {', '.join(PROFILES)}")
 
 
 class _Layout:
