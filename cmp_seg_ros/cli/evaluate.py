@@ -12,18 +12,22 @@ from cmp_seg_ros.errors import UserError
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from cmp_seg_ros.evaluation.benchmark_tables import Sheet
+
+YARDSTICK = "With --benchmark"
 ROWS = 40  # of the table of planes, at most
 READINGS = {"structural4_primary": "structural4, primary", "structural4_strict": "structural4, strict"}
 
 
 def evaluate(
     input: Annotated[
-        Path,
+        Path | None,
         typer.Argument(
             help="A simulated bag, or the folder of `cmp-seg simulate`. With --planes any bag, .pcd, .ply, .npy, .bin, "
-            "Ouster .pcap or .osf, or a folder of such."
+            "Ouster .pcap or .osf, or a folder of such. Nothing with --benchmark.",
+            show_default=False,
         ),
-    ],
+    ] = None,
     planes: Annotated[
         bool, typer.Option("--planes", help="Check labels against floor, ceiling and walls; needs no truth.")
     ] = False,
@@ -35,12 +39,65 @@ def evaluate(
         Path | None, typer.Option(help="Calibration file; by default calibration.yaml beside the bag, if there is one.")
     ] = None,
     lidar: Annotated[str, typer.Option(help="Name of the lidar, where the calibration has several.")] = "",
+    voxel_size: Annotated[
+        float | None, typer.Option(help="Metres, instead of the model's; every point still gets a label.", min=0.01)
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    benchmark: Annotated[
+        str, typer.Option(help="Run this yardstick: a name in config/benchmark/, or a file.", rich_help_panel=YARDSTICK)
+    ] = "",
+    only: Annotated[
+        str,
+        typer.Option(help="Rows of it, by commas; with those that they are compared with.", rich_help_panel=YARDSTICK),
+    ] = "",
+    buildings: Annotated[
+        int | None, typer.Option(help="Only its first so many buildings.", min=1, rich_help_panel=YARDSTICK)
+    ] = None,
+    scenes: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of furnished scenes. [default: scenes/ in $CMP_SEG_SHARED_DATA]", rich_help_panel=YARDSTICK
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes. [default: one a processor]", min=1, rich_help_panel=YARDSTICK)
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Exit with 1 if a must of it is missed.", rich_help_panel=YARDSTICK)
+    ] = False,
 ) -> None:
-    """Compare labels with the truth of a simulated bag, or with the planes of any scans.
+    """Compare labels with the truth of a simulated bag, with the planes of any scans, or run a yardstick.
 
     Exits with 1 if a scan could not be read, after the others.
     """
+    others: dict[str, Any]
+    if benchmark:
+        others = {"INPUT": input, "--planes": planes, "--topic": topic, "--calibration": calibration, "--lidar": lidar}
+        if given := [name for name, value in others.items() if value]:
+            raise UserError(f"a benchmark brings its own scans; leave out {', '.join(given)}, or --benchmark")
+        rows = [name for name in only.split(",") if name]
+        _benchmark(benchmark, model, engine, voxel_size, rows, buildings, scenes, out, workers, check, as_json)
+        return
+    others = {"--only": only, "--buildings": buildings, "--scenes": scenes, "--workers": workers, "--check": check}
+    if given := [name for name, value in others.items() if value]:
+        raise UserError(f"{', '.join(given)}: only with --benchmark NAME")
+    if input is None:
+        raise UserError("nothing to evaluate; give a simulated bag, any scans and --planes, or --benchmark NAME")
+    _input(input, planes, out, model, engine, topic, calibration, lidar, voxel_size, as_json)
+
+
+def _input(
+    input: Path,
+    planes: bool,
+    out: Path | None,
+    model: str,
+    engine: str,
+    topic: str,
+    calibration: Path | None,
+    lidar: str,
+    voxel_size: float | None,
+    as_json: bool,
+) -> None:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
@@ -51,11 +108,11 @@ def evaluate(
     evaluation: BagEvaluation | PlaneCheck
     if planes:
         rig = Rig(bag_of(input), calibration, lidar)
-        evaluation = PlaneCheck(input, rig.segmenter(model, engine), rig, out, topic)
+        evaluation = PlaneCheck(input, rig.segmenter(model, engine, voxel_size=voxel_size), rig, out, topic)
     else:
         pairs = SimulatedBag(input, topic)
         rig = Rig(pairs.path, calibration, lidar)
-        evaluation = BagEvaluation(pairs, rig.segmenter(model, engine), rig, out)
+        evaluation = BagEvaluation(pairs, rig.segmenter(model, engine, voxel_size=voxel_size), rig, out)
     columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("scans", total=evaluation.count)
@@ -72,6 +129,75 @@ def evaluate(
             Console(stderr=True, soft_wrap=True).print(f"warning: {warning}", markup=False, highlight=False)
     if report["problems"]:
         raise UserError(f"{count} scans evaluated, but: {'; '.join(report['problems'])}")
+
+
+def _benchmark(
+    name: str,
+    model: str,
+    engine: str,
+    voxel_size: float | None,
+    only: list[str],
+    buildings: int | None,
+    scenes: Path | None,
+    out: Path | None,
+    workers: int | None,
+    check: bool,
+    as_json: bool,
+) -> None:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
+
+    from cmp_seg_ros.evaluation import benchmark_plot, session
+    from cmp_seg_ros.evaluation.benchmark import Benchmark
+    from cmp_seg_ros.evaluation.benchmark_report import compile_report
+    from cmp_seg_ros.evaluation.benchmark_run import BenchmarkRun
+    from cmp_seg_ros.evaluation.benchmark_tables import heading, markdown, sheets
+
+    run = BenchmarkRun(Benchmark.load(name), model, engine, voxel_size, only, buildings, scenes, out, workers)
+    errors = Console(stderr=True, soft_wrap=True, highlight=False)
+    for row, reason in run.skipped.items():
+        errors.print(f"warning: row {row} is left out: {reason}", markup=False)
+    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=errors, transient=True) as bar:
+        task = bar.add_task("buildings by sensor and place", total=run.count)
+        report = compile_report(run, run.run(lambda done: bar.update(task, completed=done)))
+    if out is not None:
+        with session.writing(out):
+            session.write_report(out, report)
+            (out / "table.md").write_text(markdown(report))
+            benchmark_plot.draw(out / "benchmark.png", report)
+    if as_json:
+        print(json.dumps(report))
+    else:
+        console = Console(highlight=False, soft_wrap=True)
+        for sheet in sheets(report):
+            console.print(sheet_table(sheet))
+        console.print(heading(report), markup=False)
+    missed = [must for must in report["musts"] if not must["met"]]
+    if check and missed:
+        raise UserError("; ".join(must_sentence(must) for must in missed))
+
+
+def must_sentence(must: dict[str, Any]) -> str:
+    """A must that is not met, in words."""
+    if must["measured"] is None:
+        return f"{must['row']} was not measured ({must['what']}); leave it out with --only"
+    return f"{must['row']}: {must['what']} is {must['measured']:.3f}, must be at least {must['limit']:.3f}"
+
+
+def sheet_table(sheet: "Sheet") -> "Table":
+    """A sheet of the benchmark's report; all columns but the first to the right."""
+    from rich.table import Table
+
+    table = Table(title=sheet.title, title_justify="left")
+    for i, name in enumerate(sheet.header):
+        table.add_column(name, justify="right" if i else "left")
+    for row in sheet.rows:
+        if row:
+            table.add_row(*row)
+        else:
+            table.add_section()
+    return table
 
 
 def iou_table(report: dict[str, Any]) -> "Table":

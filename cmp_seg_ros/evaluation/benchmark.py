@@ -1,5 +1,6 @@
 """A yardstick: which simulated scans a bundle is measured on, and what it must reach; a file in config/benchmark/."""
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +124,7 @@ class Benchmark(_Strict):
         except UserError as error:
             raise ValueError(f"truth: {error}") from error
         edges = self.range_bins
-        if not edges or edges[0] != 0 or any(low >= high for low, high in zip(edges[:-1], edges[1:], strict=True)):
+        if not edges or edges[0] != 0 or any(low >= high for low, high in pairwise(edges)):
             raise ValueError(f"range_bins must rise from 0, not {edges}")
         for name, row in self.rows.items():
             if not row.against:

@@ -76,10 +76,7 @@ class Measure:
 
     @cached_property
     def segmenter(self) -> Segmenter:
-        segmenter = Segmenter.from_bundle(self.bundle, self.engine)
-        if self.voxel_size is not None:
-            segmenter.preprocess = segmenter.preprocess.model_copy(update={"voxel_size": self.voxel_size})
-        return segmenter
+        return session.with_voxels(Segmenter.from_bundle(self.bundle, self.engine), self.voxel_size)
 
     def segmenter_of(self, T_base_lidar: Transform) -> Segmenter:
         """The model on another lidar: each scan has its own unit, whose intensities are not known beforehand."""
@@ -269,7 +266,12 @@ class BenchmarkRun:
                 if str(file["key"]) != self._key or any(f"{name}.points" not in file for name in rows):
                     return None
                 return {
-                    name: Part(*(file[f"{name}.{field}"] for field in Part._fields[:-1]), str(file[f"{name}.digest"]))
+                    name: Part(
+                        file[f"{name}.points"],
+                        file[f"{name}.scans"],
+                        file[f"{name}.voxels"],
+                        str(file[f"{name}.digest"]),
+                    )
                     for name in rows
                 }
         except (OSError, ValueError, KeyError):  # damaged: do it again

@@ -53,10 +53,20 @@ class Rig:
         cameras = list(self.calibration.cameras.values())
         return cameras[0] if len(cameras) == 1 else None
 
-    def segmenter(self, model: str, engine: str, label_space: str | None = None) -> Segmenter:
+    def segmenter(
+        self, model: str, engine: str, label_space: str | None = None, voxel_size: float | None = None
+    ) -> Segmenter:
         """The model, as this rig needs it. Raises UserError."""
         statistics = (None, None) if self.lidar is None else (self.lidar.intensity_mean, self.lidar.intensity_std)
-        return Segmenter.from_bundle(model, engine, self.T_base_lidar, label_space, *statistics)
+        segmenter = Segmenter.from_bundle(model, engine, self.T_base_lidar, label_space, *statistics)
+        return with_voxels(segmenter, voxel_size)
+
+
+def with_voxels(segmenter: Segmenter, voxel_size: float | None) -> Segmenter:
+    """The segmenter, from now on with voxels of so many metres; None leaves them as they are."""
+    if voxel_size is not None:
+        segmenter.preprocess = segmenter.preprocess.model_copy(update={"voxel_size": voxel_size})
+    return segmenter
 
 
 class Finding(NamedTuple):

@@ -1,0 +1,194 @@
+"""What a run of a yardstick says: scores with intervals, differences between rows, and musts, as JSON takes them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cmp_seg_ros.evaluation.benchmark import Benchmark
+from cmp_seg_ros.evaluation.benchmark_run import BenchmarkRun, Part
+from cmp_seg_ros.evaluation.metrics import Confusion, iou_of, mean_of, number, readings
+
+Float64 = npt.NDArray[np.float64]
+PRIMARY, STRICT = "structural4_primary", "structural4_strict"
+MEAN = "mean"
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The scores of one row: S sensors, B buildings, C classes, R draws of buildings with replacement.
+
+    Args:
+        parts: counts by sensor.
+        confusion: an empty one of the truth and the labels.
+        weights: (R, B) how often each draw has each building.
+    """
+
+    parts: dict[str, Part]
+    confusion: Confusion
+    weights: Float64
+
+    def reading(self, name: str) -> Confusion:
+        """Of `readings`, with a matrix of (B, S, bins, C, C + 1)."""
+        found = Confusion(self.confusion.space, self.confusion.predicted_space)
+        found.matrix = np.stack([part.points for part in self.parts.values()], axis=1)
+        return readings(found)[name]
+
+    @cached_property
+    def primary(self) -> Confusion:
+        return self.reading(PRIMARY)
+
+    @cached_property
+    def classes(self) -> list[str]:
+        return self.primary.space.names
+
+    @cached_property
+    def iou(self) -> Float64:
+        """(S, C) primary IoU by class."""
+        return iou_of(self.primary.matrix.sum(axis=(0, 2)))
+
+    @cached_property
+    def drawn(self) -> Float64:
+        """(R, S, C) the same of each draw."""
+        return iou_of(np.tensordot(self.weights, self.primary.matrix.sum(axis=2), 1))
+
+    @cached_property
+    def by_range(self) -> Float64:
+        """(S, bins) primary mIoU by distance, over the classes that are there."""
+        return mean_of(iou_of(self.primary.matrix.sum(axis=0)))
+
+    def miou(self) -> Float64:
+        """(S,) primary mIoU."""
+        return mean_of(self.iou)
+
+    def drawn_miou(self) -> Float64:
+        """(R, S) of each draw."""
+        return mean_of(self.drawn)
+
+
+def compile_report(run: BenchmarkRun, parts: dict[str, dict[str, Part]]) -> dict[str, Any]:
+    """The report of a run, as JSON takes it: fractions 0..1, None where there is nothing to score."""
+    benchmark = run.benchmark
+    rng = np.random.default_rng(benchmark.bootstrap.seed)
+    count = len(run.buildings)
+    draws = rng.integers(count, size=(benchmark.bootstrap.resamples, count))
+    weights = np.stack([np.bincount(draw, minlength=count) for draw in draws]).astype(np.float64)
+    empty = Confusion(run.measure.truth, run.segmenter.label_space)
+    scores = {name: Scores(sensors, empty, weights) for name, sensors in parts.items()}
+    rows = {name: _row(benchmark, scores, name) for name in scores}
+    return {
+        "benchmark": benchmark.name,
+        "description": benchmark.description,
+        "model": run.segmenter.bundle.description.name,
+        "bundle": run.segmenter.bundle.hash,
+        "engine": run.segmenter.engine,
+        "voxel_size": run.segmenter.preprocess.voxel_size,
+        "buildings": count,
+        "first_building": benchmark.buildings.first,
+        "scans_per_building": benchmark.scans,
+        "whole": count == benchmark.buildings.count and set(rows) == set(benchmark.rows),
+        "interval": benchmark.bootstrap.model_dump(),
+        "range_bins": benchmark.range_bins,
+        "rows": rows,
+        "skipped": run.skipped,
+        "musts": list(_musts(benchmark, rows, run.skipped)),
+    }
+
+
+def _row(benchmark: Benchmark, scores: dict[str, Scores], name: str) -> dict[str, Any]:
+    found, row = scores[name], benchmark.rows[name]
+    level = benchmark.bootstrap.level
+    miou, drawn = found.miou(), found.drawn_miou()
+    strict = mean_of(iou_of(found.reading(STRICT).matrix.sum(axis=(0, 2))))
+    space = benchmark.truth
+    full = found.reading(space) if space in readings(found.confusion) else None
+    sensors: dict[str, dict[str, Any]] = {}
+    for i, (sensor, part) in enumerate(found.parts.items()):
+        points = found.primary.matrix.sum(axis=(0, 3, 4))[i]  # (bins,)
+        scans = int(part.scans.sum())
+        sensors[sensor] = {
+            "primary": number(miou[i]),
+            "interval": _interval(drawn[:, i], level),
+            "strict": number(strict[i]),
+            "iou": _named(found.classes, found.iou[i]),
+            "iou_interval": {c: _interval(found.drawn[:, i, k], level) for k, c in enumerate(found.classes)},
+            "by_range": [
+                {"from": low, "primary": number(value), "points": int(n)}
+                for low, value, n in zip(benchmark.range_bins, found.by_range[i], points, strict=True)
+            ],
+            "scans": scans,
+            "points": int(part.points.sum()),
+            "voxels_per_scan": round(int(part.voxels.sum()) / max(1, scans), 1),
+            "scans_sha256": part.digest,
+        }
+        if full is not None:
+            iou = iou_of(full.matrix.sum(axis=(0, 2)))[i]
+            sensors[sensor][space] = {"miou": number(float(mean_of(iou))), "iou": _named(full.space.names, iou)}
+    result: dict[str, Any] = {
+        **row.model_dump(exclude={"against"}),
+        "sensors": sensors,
+        MEAN: {
+            "primary": number(miou.mean()),
+            "interval": _interval(drawn.mean(axis=1), level),
+            "strict": number(strict.mean()),
+            "iou": _named(found.classes, mean_of(found.iou.T)),
+        },
+    }
+    if row.against:
+        base = scores[row.against]
+        by_sensor, drawn_by_sensor = miou - base.miou(), drawn - base.drawn_miou()
+        result["against"] = row.against
+        result["difference"] = {
+            MEAN: number(by_sensor.mean()),
+            "interval": _interval(drawn_by_sensor.mean(axis=1), level),
+            "sensors": {
+                sensor: {"difference": number(by_sensor[i]), "interval": _interval(drawn_by_sensor[:, i], level)}
+                for i, sensor in enumerate(found.parts)
+            },
+        }
+    return result
+
+
+def _musts(benchmark: Benchmark, rows: dict[str, Any], skipped: dict[str, str]) -> Iterator[dict[str, Any]]:
+    """Each must of the chosen rows: the worst that it is about, what was measured there, and whether it is met."""
+    for name, must in benchmark.musts.items():
+        if name in skipped:
+            yield _must(name, "", skipped[name], None, None)
+        if name not in rows:
+            continue
+        sensors = rows[name]["sensors"]
+        if must.primary is not None:
+            worst, value = _lowest({sensor: found["primary"] for sensor, found in sensors.items()})
+            yield _must(name, "primary", f"primary mIoU of {worst}", must.primary, value)
+        if must.each_class is not None:
+            by_class = {f"{c} of {sensor}": iou for sensor, found in sensors.items() for c, iou in found["iou"].items()}
+            worst, value = _lowest(by_class)
+            yield _must(name, "class", f"IoU of {worst}", must.each_class, value)
+        if must.drop is not None:
+            value = rows[name]["difference"][MEAN]
+            yield _must(name, "drop", f"primary mIoU against {rows[name]['against']}", -must.drop, value)
+
+
+def _must(row: str, kind: str, what: str, limit: float | None, value: float | None) -> dict[str, Any]:
+    met = None if value is None or limit is None else value >= limit
+    return {"row": row, "kind": kind, "what": what, "limit": limit, "measured": value, "met": met}
+
+
+def _lowest(values: dict[str, float | None]) -> tuple[str, float | None]:
+    """The worst of what could be scored; of a class that no scan has, nothing can be said."""
+    known = {name: value for name, value in values.items() if value is not None}
+    worst = min(known, key=lambda name: known[name], default="any sensor")
+    return worst, known.get(worst)
+
+
+def _interval(values: Float64, level: float) -> list[float] | None:
+    known = values[np.isfinite(values)]
+    tail = 50 * (1 - level)
+    return np.percentile(known, [tail, 100 - tail]).tolist() if len(known) else None
+
+
+def _named(names: list[str], values: Float64) -> dict[str, float | None]:
+    return {name: number(value) for name, value in zip(names, values, strict=True)}

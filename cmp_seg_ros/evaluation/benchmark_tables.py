@@ -1,0 +1,115 @@
+"""The report of a yardstick as tables, for a terminal and for Markdown."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from cmp_seg_ros.evaluation.benchmark_report import MEAN
+
+
+class Sheet(NamedTuple):
+    """A table of text; the first column names the rows. An empty row is a rule."""
+
+    title: str
+    header: list[str]
+    rows: list[list[str]]
+
+
+def heading(report: dict[str, Any]) -> str:
+    """What was measured, in a sentence."""
+    part = "" if report["whole"] else " (a part of it)"
+    return (
+        f"{report['model']} with {report['engine']}, voxels of {report['voxel_size']:g} m, "
+        f"on {report['benchmark']}{part}: "
+        f"{report['buildings']} buildings from seed {report['first_building']:,}, "
+        f"{report['scans_per_building']} scans of each with every sensor"
+    )
+
+
+def in_detail(report: dict[str, Any]) -> list[str]:
+    """Rows that stand for themselves: neither compared with another, nor there to be compared with."""
+    rows = report["rows"]
+    return [name for name, row in rows.items() if "against" not in row and not row["mount"]] or list(rows)[:1]
+
+
+def sheets(report: dict[str, Any]) -> list[Sheet]:
+    """All rows by sensor, some in detail, and the musts."""
+    found = [_overview(report), *(_details(report, name) for name in in_detail(report))]
+    return [*found, _must_sheet(report)] if report["musts"] else found
+
+
+def _overview(report: dict[str, Any]) -> Sheet:
+    sensors = list(next(iter(report["rows"].values()))["sensors"])
+    lines = []
+    for name, row in report["rows"].items():
+        difference = row.get("difference")
+        against = ""
+        if difference:
+            against = f"{row['against']}: {points(difference[MEAN])} ({_span(difference['interval'], points)})"
+        by_sensor = (percent(row["sensors"][sensor]["primary"]) for sensor in sensors)
+        lines.append([name, *by_sensor, percent(row[MEAN]["primary"]), _span(row[MEAN]["interval"]), against])
+    lines += [[name, *[""] * (len(sensors) + 2), "not run"] for name in report["skipped"]]
+    level = f"{report['interval']['level']:.0%}"
+    header = ["", *sensors, "mean", level, f"difference ({level})"]
+    return Sheet("Primary mIoU in per cent; differences in points", header, lines)
+
+
+def _details(report: dict[str, Any], name: str) -> Sheet:
+    row = report["rows"][name]
+    sensors = row["sensors"]
+    columns = list(sensors.values())
+    level = f"{report['interval']['level']:.0%} interval"
+    lines = [
+        ["mIoU, primary", *(percent(column["primary"]) for column in columns), percent(row[MEAN]["primary"])],
+        [level, *(_span(column["interval"]) for column in columns), _span(row[MEAN]["interval"])],
+        ["mIoU, strict", *(percent(column["strict"]) for column in columns), percent(row[MEAN]["strict"])],
+        [],
+    ]
+    lines += [
+        [c, *(percent(column["iou"][c]) for column in columns), percent(row[MEAN]["iou"][c])] for c in columns[0]["iou"]
+    ]
+    spaces = [key for key, value in columns[0].items() if isinstance(value, dict) and "miou" in value]
+    for space in spaces:
+        lines += [[], [f"mIoU, {space}", *(percent(column[space]["miou"]) for column in columns), ""]]
+        lines += [[c, *(percent(column[space]["iou"][c]) for column in columns), ""] for c in columns[0][space]["iou"]]
+    lines.append([])
+    edges = report["range_bins"]
+    for i, low in enumerate(edges):
+        label = f"{low:g}-{edges[i + 1]:g} m" if i + 1 < len(edges) else f"from {low:g} m"
+        lines.append([f"primary, {label}", *(percent(column["by_range"][i]["primary"]) for column in columns), ""])
+    lines += [[], ["points", *(f"{column['points']:,}" for column in columns), ""]]
+    lines.append(["voxels a scan", *(f"{column['voxels_per_scan']:,.0f}" for column in columns), ""])
+    return Sheet(f"{name}: IoU in per cent", ["", *sensors, "mean"], lines)
+
+
+def _must_sheet(report: dict[str, Any]) -> Sheet:
+    lines = []
+    for must in report["musts"]:
+        said = {True: "met", False: "MISSED", None: "not measured"}[must["met"]]
+        shown = points if (must["limit"] or 0) < 0 else percent
+        lines.append([must["row"], must["what"], shown(must["limit"]), shown(must["measured"]), said])
+    return Sheet("Musts, each at its worst", ["row", "of", "at least", "measured", ""], lines)
+
+
+def markdown(report: dict[str, Any]) -> str:
+    """The sheets as a page."""
+    text = [f"# {report['benchmark']}", f"{heading(report)}.", f"{report['description']}."]
+    for sheet in sheets(report):
+        rule = ["---"] + ["---:"] * (len(sheet.header) - 1)
+        lines = [sheet.header, rule, *(row for row in sheet.rows if row)]
+        text += [f"## {sheet.title}", "\n".join(f"| {' | '.join(line)} |" for line in lines)]
+    text += [f"Not run: {name}: {reason}." for name, reason in report["skipped"].items()]
+    return "\n\n".join(text) + "\n"
+
+
+def percent(value: float | None) -> str:
+    """A fraction for people; a dash where there is none."""
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
+def points(value: float | None) -> str:
+    """A difference of fractions in points, with its sign."""
+    return "-" if value is None else f"{100 * value:+.1f}"
+
+
+def _span(interval: list[float] | None, shown: Callable[[float], str] = percent) -> str:
+    return "-" if interval is None else f"{shown(interval[0])} to {shown(interval[1])}"
