@@ -1,5 +1,6 @@
 # make demo    a simulated robot's scans, labelled over ROS 2 and compared with the truth, in out/demo
 # make test    linters, types and tests
+# make bench   every engine against the plain network and bare matrix products, in out/bench (about 20 minutes)
 # make setup   only .venv with everything in it
 # make pins    renew requirements.txt from setup.py
 
@@ -18,7 +19,7 @@ VERSION = $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2]
 # The pinned numpy and scipy are not made for 3.10, which takes the newest that are.
 WANTED = $(if $(filter 3.10,$(VERSION)),$(TORCH) setuptools '.[$(EXTRAS)]',-r requirements.txt)
 
-.PHONY: setup demo test lint format pins clean
+.PHONY: setup demo bench test lint format pins clean
 
 setup: $(INSTALLED)
 
@@ -34,6 +35,9 @@ $(INSTALLED): requirements.txt setup.py setup.cfg pyproject.toml
 
 demo: setup
 	$(BIN)/cmp-seg demo --out out/demo
+
+bench: setup
+	$(BIN)/cmp-seg bench --out out/bench $(BENCH)
 
 lint: setup
 	$(BIN)/ruff check

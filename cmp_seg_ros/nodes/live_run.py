@@ -16,6 +16,7 @@ from typing import Any
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import PointCloud2
 
+from cmp_seg_ros import memory
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.ros import environment
 from cmp_seg_ros.ros.receiver import Received, Receiver
@@ -34,7 +35,7 @@ class LiveRun:
         scan_infos: the values of ~/scan_info by stamp.
         diagnostics: the node's last report.
         player: the player's report.
-        memory_mb: peak resident memory by process.
+        memory_mb: peak resident memory by process, and what the node holds at the end (`node_now`).
     """
 
     clouds: list[Received]
@@ -103,8 +104,12 @@ def play_to_node(
                 return complete and len(receiver.clouds) >= counts["out"]
 
             wait_for(drained, DRAIN_TIMEOUT, "the last scans", node, give_up=True)
-            memory = {"node": node.peak_memory_mb(), "receiver": peak_memory_mb(os.getpid())}
-        return LiveRun(receiver.clouds, receiver.scan_infos, receiver.diagnostics, played, memory)
+            memory_mb = {
+                "node": memory.peak_mb(node.pid),
+                "receiver": memory.peak_mb(),
+                "node_now": memory.resident_mb(node.pid),
+            }
+        return LiveRun(receiver.clouds, receiver.scan_infos, receiver.diagnostics, played, memory_mb)
 
 
 class Process:
@@ -131,8 +136,9 @@ class Process:
             words = (self._stderr.read_text() or self.output()).strip().splitlines()
             raise UserError(f"{self.name} ended with status {self.poll()}: {words[-1] if words else 'it said nothing'}")
 
-    def peak_memory_mb(self) -> float:
-        return peak_memory_mb(self._process.pid)
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     def stop(self) -> None:
         if self.poll() is None:
@@ -182,14 +188,3 @@ def wait_for(condition: Callable[[], bool], seconds: float, what: str, node: Pro
                 f"waited {seconds:.0f} s for {what}; is the machine busy, or shared memory (/dev/shm) full?"
             )
         time.sleep(0.05)
-
-
-def peak_memory_mb(pid: int) -> float:
-    """Peak resident memory of a process; NaN where the system does not tell."""
-    try:
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) / 1024
-    except OSError:
-        pass
-    return float("nan")

@@ -1,0 +1,78 @@
+"""An engine in a process of its own: when it is ready, and what memory it takes.
+
+python -m cmp_seg_ros.speed.alone BUNDLE ENGINE VOXEL_SIZE SCAN.npy STARTED
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cmp_seg_ros import memory
+from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.ros.point_cloud2 import decode
+from cmp_seg_ros.scan import Scan
+from cmp_seg_ros.segmenter import Segmenter
+from cmp_seg_ros.speed import cases
+from cmp_seg_ros.speed.cases import Case
+
+SCANS = 5
+PATIENCE = 900.0  # seconds; an engine may have to be built first
+
+
+def measure(bundle: Path, engine: str, case: Case) -> dict[str, Any]:
+    """Figures of an engine in a fresh process that finds everything in the caches.
+
+    Returns:
+        startup_s: from the start of the process until it is ready for the first scan, imports included; load_s: of
+        these the engine's; first_scan_ms; resident_mb and peak_mb after a few scans; torch: whether it was imported.
+
+    Raises:
+        UserError: the process ended with an error.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        scan = Path(folder) / "scan.npy"
+        np.save(scan, decode(case.message).xyz)
+        for _ in range(2):  # the first fills the caches
+            command = [sys.executable, "-m", __name__, str(bundle), engine, str(case.voxel_size), str(scan)]
+            done = subprocess.run(
+                [*command, repr(time.time())], capture_output=True, text=True, timeout=PATIENCE, check=False
+            )
+            if done.returncode:
+                words = done.stderr.strip().splitlines()
+                raise UserError(f"engine {engine} in a process of its own: {words[-1] if words else 'no word'}")
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def _run(bundle: str, engine: str, voxel_size: str, scan: str, started: str) -> dict[str, Any]:
+    imported = time.time()
+    segmenter = Segmenter.from_bundle(bundle, engine)
+    cases.set_voxel_size(segmenter, float(voxel_size))
+    ready = time.time()
+    points = Scan(np.load(scan))
+    took = []
+    for _ in range(SCANS):
+        began = time.perf_counter()
+        segmenter(points)
+        took.append(1e3 * (time.perf_counter() - began))
+    return {
+        "startup_s": round(ready - float(started), 3),
+        "load_s": round(ready - imported, 3),
+        "first_scan_ms": round(took[0], 2),
+        "resident_mb": round(memory.resident_mb(), 1),
+        "peak_mb": round(memory.peak_mb(), 1),
+        "torch": "torch" in sys.modules,
+    }
+
+
+if __name__ == "__main__":
+    try:
+        print(json.dumps(_run(*sys.argv[1:])))
+    except UserError as error:
+        sys.exit(str(error))

@@ -1,0 +1,269 @@
+"""The run of `cmp-seg bench`: every engine, width and size of scan, held against the plain network and bare products.
+
+An engine's figures are those of scans that go all the way from message to message through a `Segmenter`.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from cmp_seg_ros.bundle import Bundle
+from cmp_seg_ros.engine.base import ENGINES, module_of
+from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.kernels.launch import threads
+from cmp_seg_ros.ros.point_cloud2 import decode, encode_labelled
+from cmp_seg_ros.scan import Labels
+from cmp_seg_ros.segmenter import Segmenter
+from cmp_seg_ros.speed import alone, cases, clock
+from cmp_seg_ros.speed.cases import Case
+
+WIDTHS = (128, 256, 768)
+VOXELS = (2000, 5000, 8000, 16000, 32000, 64000)
+ALONE = 5000  # voxels of the scan that an engine in a process of its own labels
+TRUTH, PLAIN = "reference", "plain"
+
+Rivals = dict[str, Callable[[], Any]]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to measure.
+
+    Args:
+        engines: names as for `engine:`, without a precision in all of theirs; empty takes all there are.
+        widths: of the networks.
+        voxels: of the scans.
+        time_limit: seconds for one width and size of scan; what is not expected to fit in is left out.
+        sensors: whether to measure scans at the bundle's own voxel size too.
+        processes: whether to measure each engine's start and memory in a process of its own.
+    """
+
+    engines: Sequence[str] = ()
+    widths: Sequence[int] = WIDTHS
+    voxels: Sequence[int] = VOXELS
+    time_limit: float = 60.0
+    sensors: bool = True
+    processes: bool = True
+
+
+class Bench:
+    """One run.
+
+    Args:
+        options: what to measure.
+        tell: is told what is measured.
+        warn: is told what spoils figures.
+
+    Raises:
+        UserError: an engine that does not exist.
+    """
+
+    def __init__(
+        self, options: Options, tell: Callable[[str], None] = print, warn: Callable[[str], None] = print
+    ) -> None:
+        self.options, self.tell, self.warn = options, tell, warn
+        self.skipped: dict[str, str] = {}  # why, by engine
+        self.names = list(self._names())
+        self._measured: dict[tuple[int, str], tuple[int, float]] = {}  # (width, rival) -> last (voxels, milliseconds)
+
+    def run(self) -> dict[str, Any]:
+        """The report: machine and rows. Raises UserError where no engine can run."""
+        import torch
+
+        torch.set_num_threads(threads())
+        machine = clock.machine(threads())
+        machine["busy_before"] = clock.idle_share_taken()
+        self._warn_if_busy(machine["busy_before"], "before the first measurement")
+        rows: list[dict[str, Any]] = []
+        with tempfile.TemporaryDirectory() as folder, clock.watch() as taken:
+            for width in self.options.widths:
+                rows += self._width(cases.bundle_of(width, Path(folder)))
+            machine["busy_during"] = taken()
+        self._warn_if_busy(machine["busy_during"], "during the measurements")
+        if not rows:
+            raise UserError(f"no engine can run here. {'; '.join(f'{k}: {v}' for k, v in self.skipped.items())}")
+        return {"machine": machine | {"skipped": self.skipped}, "rows": rows}
+
+    def _names(self) -> Iterator[str]:
+        """Engines with their precisions."""
+        for name in dict.fromkeys(self.options.engines or ENGINES):
+            engine = module_of(name)
+            try:
+                module = import_module(f"cmp_seg_ros.engine.{engine}")
+            except (ImportError, UserError) as error:
+                self.skipped[name] = str(error)
+                continue
+            precisions: Callable[[], list[str]] = getattr(module, "precisions", list)
+            all_of_them = [] if "-" in name else [f"{engine}-{precision}" for precision in precisions()]
+            yield from all_of_them or [name]
+
+    def _width(self, bundle: Bundle) -> Iterator[dict[str, Any]]:
+        """Rows of a bundle."""
+        width, preprocess = bundle.description.network.width, bundle.description.preprocess
+        segmenters: dict[str, Segmenter] = {}
+        for name in self.names:
+            self.tell(f"width {width}: {name} loads")
+            try:
+                segmenters[name] = Segmenter(bundle, name, intensity_mean=0.0, intensity_std=1.0)
+            except (ImportError, UserError) as error:
+                self.skipped[name] = str(error)
+        truth = segmenters.get(TRUTH) or Segmenter(bundle, TRUTH, intensity_mean=0.0, intensity_std=1.0)
+        processes: dict[str, dict[str, Any]] = {}
+        if self.options.processes:
+            example = cases.case(ALONE, preprocess)
+            for name in segmenters:
+                self.tell(f"width {width}: {name} in a process of its own")
+                processes[name] = alone.measure(bundle.path, name, example)
+        for voxels in sorted(self.options.voxels):
+            yield from self._case(bundle, cases.case(voxels, preprocess), segmenters, truth, processes)
+        if self.options.sensors and segmenters:
+            default = next((name for name in segmenters if name.startswith(module_of("auto"))), next(iter(segmenters)))
+            for sensor in (cases.SPARSE, cases.DENSE):
+                scan = cases.natural_case(sensor, preprocess)
+                yield from self._case(bundle, scan, {default: segmenters[default]}, truth, processes)
+
+    def _case(
+        self,
+        bundle: Bundle,
+        case: Case,
+        segmenters: Mapping[str, Segmenter],
+        truth: Segmenter,
+        processes: Mapping[str, dict[str, Any]],
+    ) -> Iterator[dict[str, Any]]:
+        """Rows of a scan, an engine each. Engines, products and the plain network take turns."""
+        width, trained = bundle.description.network.width, bool(bundle.description.training)
+        self.tell(f"width {width}: {case.voxels} voxels")
+        ways = {name: Way(case, segmenter) for name, segmenter in segmenters.items()}
+        true_way = ways.get(TRUTH) or Way(case, truth)
+        rivals = self._fitting(self._rivals(bundle, case, ways), width, case)
+        runs = clock.race(rivals, self.options.time_limit)
+        typical = {name: float(np.median([run.ms for run in found])) for name, found in runs.items()}
+        self._measured |= {(width, name): (case.voxels, milliseconds) for name, milliseconds in typical.items()}
+        answer = self._answer(true_way, width)
+        for name in (name for name in ways if name in runs):
+            way, stages = ways[name], [run.result for run in runs[name]]
+            matmuls = {key.split()[1]: took for key, took in typical.items() if key.startswith(f"{way.precision} ")}
+            network = [took["network"] for took in stages]
+            yield {
+                "engine": way.engine,
+                "precision": way.precision,
+                "width": width,
+                "voxels": case.voxels,
+                "network_ms": float(np.median(network)),
+                "matmul_ms": min(matmuls.values(), default=None),
+                "dense_ms": typical.get(PLAIN),
+                "total_ms": typical[name],
+                "agreement": None if answer is None or not trained else way.agreement(answer),
+                "confidence_difference": None if answer is None else way.difference(answer),
+                "trained": trained,
+                "sensor": case.sensor,
+                "points": case.points,
+                "voxel_size": round(case.voxel_size, 5),
+                "stages_ms": {stage: float(np.median([took[stage] for took in stages])) for stage in stages[0]},
+                "matmuls_ms": matmuls,
+                "network_ms_quartiles": [float(value) for value in np.percentile(network, (25, 75))],
+                "turns": len(stages),
+                "process": processes.get(name),
+            }
+
+    def _rivals(
+        self, bundle: Bundle, case: Case, ways: "Mapping[str, Way]"
+    ) -> dict[str, Callable[[], Callable[[], Any]]]:
+        """What readies each rival, by name; products are named `precision library`."""
+        from cmp_seg_ros.speed import rivals
+
+        network, preprocess = bundle.description.network, bundle.description.preprocess
+        found: dict[str, Callable[[], Callable[[], Any]]] = {name: way.ready for name, way in ways.items()}
+        products = rivals.products_of(network, preprocess.neighbours, case.voxels)
+        for precision in dict.fromkeys(way.precision for way in ways.values()):
+            for library, ready in rivals.libraries(products, network.width, precision):
+                found[f"{precision} {library}"] = ready
+        found[PLAIN] = lambda: rivals.plain_network(bundle, cases.voxels_of(case, preprocess))
+        return found
+
+    def _fitting(self, ready: Mapping[str, Callable[[], Callable[[], Any]]], width: int, case: Case) -> Rivals:
+        """The rivals, ready, that one turn has time for; the shortest first. Time goes with the voxels at most."""
+        expected = dict.fromkeys(ready, 0.0)
+        for name in ready:
+            if (width, name) in self._measured:
+                voxels, milliseconds = self._measured[width, name]
+                expected[name] = milliseconds * case.voxels / voxels
+        rivals: Rivals = {}
+        left = 1e3 * self.options.time_limit
+        for name in sorted(ready, key=lambda name: expected[name]):
+            precision, _, library = name.partition(" ")
+            slower = any(other.startswith(f"{precision} ") for other in rivals)  # there is a faster library
+            if expected[name] > left or (library and slower and expected[name] > clock.LONG):
+                continue
+            try:
+                rivals[name] = ready[name]()
+                left -= expected[name]
+            except ImportError:
+                continue
+            except Exception as error:
+                self.skipped[f"products of {name}"] = f"{type(error).__name__}: {error}".splitlines()[0]
+        return rivals
+
+    def _answer(self, way: "Way", width: int) -> Labels | None:
+        """What the reference says of a scan, where that does not take too long."""
+        if way.labels is None:
+            voxels, milliseconds = self._measured.get((width, PLAIN), (1, 0.0))
+            if way.case.voxels / voxels * milliseconds < 1e3 * self.options.time_limit / 2:
+                way()
+        return way.labels
+
+    def _warn_if_busy(self, share: float | None, when: str) -> None:
+        if share is not None and share > clock.BUSY:
+            self.warn(
+                f"{when}, other programs or other guests of the host took {share:.0%} of the processors: these figures "
+                "say little; measure on a quiet machine"
+            )
+
+
+class Way:
+    """The way of a scan from message to message through one engine; a call gives milliseconds by stage."""
+
+    def __init__(self, case: Case, segmenter: Segmenter) -> None:
+        self.case, self.segmenter = case, segmenter
+        self.engine, _, self.precision = segmenter.engine.partition("-")
+        self.labels: Labels | None = None
+
+    def ready(self) -> "Way":
+        return self
+
+    def __call__(self) -> dict[str, float]:
+        cases.set_voxel_size(self.segmenter, self.case.voxel_size)
+        start = perf_counter()
+        scan = decode(self.case.message)
+        decoded = perf_counter()
+        self.labels = self.segmenter(scan)
+        labelled = perf_counter()
+        encode_labelled(self.case.message, self.labels, self.segmenter.label_space)
+        encoded = perf_counter()
+        return {"decode": 1e3 * (decoded - start), **self.labels.stages_ms, "encode": 1e3 * (encoded - labelled)}
+
+    def agreement(self, answer: Labels) -> float:
+        """Share of the labelled points that have the same label in the answer."""
+        assert self.labels is not None
+        valid = answer.confidence > 0
+        return float((self.labels.label[valid] == answer.label[valid]).mean())
+
+    def difference(self, answer: Labels) -> float:
+        """Mean absolute difference of the probabilities of the labels."""
+        assert self.labels is not None
+        valid = answer.confidence > 0
+        return float(np.abs(self.labels.confidence[valid] - answer.confidence[valid]).mean())
+
+
+def by_engine(rows: list[dict[str, Any]]) -> dict[tuple[int, str, str], dict[int, float]]:
+    """Milliseconds of the network by voxels, for each width, engine and precision."""
+    found: dict[tuple[int, str, str], dict[int, float]] = {}
+    for row in rows:
+        found.setdefault((row["width"], row["engine"], row["precision"]), {})[row["voxels"]] = row["network_ms"]
+    return found

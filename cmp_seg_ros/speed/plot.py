@@ -1,0 +1,63 @@
+"""Time against the number of voxels."""
+
+from pathlib import Path
+from typing import Any
+
+from cmp_seg_ros.evaluation.plots import new_figure, save
+from cmp_seg_ros.speed.bench import by_engine
+
+COLOURS = {"cpu": "C0", "openvino": "C2", "onnxruntime": "C1", "tensorrt": "C4", "reference": "C3"}
+LINES = {"int8": ":", "bf16": "--", "fp16": "-.", "fp32": "-"}
+
+
+def plot(report: dict[str, Any], path: Path) -> None:
+    """Save a picture with a panel for each width: the network of every engine, bare products and the plain network."""
+    rows = report["rows"]
+    widths = sorted({row["width"] for row in rows})
+    title = f"One scan through WaffleIron, 24 layers: network alone. {report['machine']['processor']}"
+    figure = new_figure(0.6 + 5.6 * len(widths), 7.6, f"{title}, {report['machine']['threads']} cores")
+    panels = figure.subplots(1, len(widths), squeeze=False, sharey=True)[0]
+    for axes, width in zip(panels, widths, strict=True):
+        own = [row for row in rows if row["width"] == width]
+        for (_, engine, precision), series in by_engine(own).items():
+            style = {"color": COLOURS.get(engine, "C5"), "linestyle": LINES.get(precision, "-"), "marker": "o"}
+            axes.plot(*zip(*sorted(series.items()), strict=True), **style, label=f"{engine}, {precision}", zorder=3)
+        for precision, series in matmuls(own).items():
+            style = {"color": "#888888", "linestyle": LINES.get(precision, "-"), "marker": "."}
+            axes.plot(*zip(*sorted(series.items()), strict=True), **style, label=f"bare matrix products, {precision}")
+        if dense := {row["voxels"]: row["dense_ms"] for row in own if row["dense_ms"]}:
+            axes.plot(*zip(*sorted(dense.items()), strict=True), "k-s", markersize=4, label="plain PyTorch, full grids")
+        axes.axhline(1000 / 15, color="#bbbbbb", linewidth=1, zorder=0)
+        axes.annotate("15 Hz", (0.01, 1000 / 15), (0, 2), ("axes fraction", "data"), "offset points", color="#888888")
+        axes.set_xscale("log", base=2)
+        axes.set_yscale("log")
+        sizes = sorted({row["voxels"] for row in own})
+        axes.set_xticks(apart(sizes), [f"{size / 1000:g}k" for size in apart(sizes)])
+        axes.minorticks_on()
+        axes.tick_params(axis="x", which="minor", bottom=False)
+        axes.set_title(f"width {width}", fontsize=12)
+        axes.set_xlabel("voxels in the scan")
+        axes.grid(which="both", axis="y", color="#eeeeee", linewidth=0.6)
+        axes.set_axisbelow(True)
+        axes.legend(fontsize=8, loc="upper left")
+    panels[0].set_ylabel("milliseconds (median)")
+    figure.subplots_adjust(left=0.07 if len(widths) > 1 else 0.13, right=0.985, top=0.88, bottom=0.09, wspace=0.05)
+    save(figure, path)
+
+
+def matmuls(rows: list[dict[str, Any]]) -> dict[str, dict[int, float]]:
+    """Milliseconds of the bare products by voxels, for each precision."""
+    found: dict[str, dict[int, float]] = {}
+    for row in rows:
+        if row["matmul_ms"]:
+            found.setdefault(row["precision"], {})[row["voxels"]] = row["matmul_ms"]
+    return found
+
+
+def apart(sizes: list[int]) -> list[int]:
+    """Those of the sizes that have room for a label: each a fifth more than the one before."""
+    kept: list[int] = []
+    for size in sizes:
+        if not kept or size > 1.2 * kept[-1]:
+            kept.append(size)
+    return kept
