@@ -12,5 +12,7 @@ class UserError(Exception):
 
 def one_line(error: ValidationError) -> str:
     """What pydantic found wrong, as `field: reason; field: reason`."""
-    faults = (".".join(map(str, fault["loc"])) + ": " + fault["msg"] for fault in error.errors())
+    faults = (
+        ".".join(map(str, fault["loc"])) + ": " + fault["msg"].removeprefix("Value error, ") for fault in error.errors()
+    )
     return "; ".join(fault.removeprefix(": ") for fault in faults)

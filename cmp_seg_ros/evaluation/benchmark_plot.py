@@ -78,6 +78,9 @@ def bars(axes: "Axes", groups: Sequence[str], figures: dict[str, list[Figure]], 
 
 def _differences(axes: "Axes", report: dict[str, Any]) -> None:
     compared = {name: row for name, row in report["rows"].items() if "against" in row}
+    if not compared:
+        axes.set_axis_off()
+        return
     for place, (name, row) in enumerate(compared.items()):
         value, interval = row["difference"][MEAN], row["difference"]["interval"]
         if value is None or interval is None:

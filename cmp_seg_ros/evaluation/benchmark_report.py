@@ -85,7 +85,7 @@ def compile_report(run: BenchmarkRun, parts: dict[str, dict[str, Part]]) -> dict
         "model": run.segmenter.bundle.description.name,
         "bundle": run.segmenter.bundle.hash,
         "engine": run.segmenter.engine,
-        "voxel_size": run.segmenter.preprocess.voxel_size,
+        "voxel_size": run.segmenter.voxel_size,
         "buildings": count,
         "first_building": benchmark.buildings.first,
         "scans_per_building": benchmark.scans,

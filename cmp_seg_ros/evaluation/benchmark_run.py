@@ -76,7 +76,9 @@ class Measure:
 
     @cached_property
     def segmenter(self) -> Segmenter:
-        return session.with_voxels(Segmenter.from_bundle(self.bundle, self.engine), self.voxel_size)
+        segmenter = Segmenter.from_bundle(self.bundle, self.engine)
+        segmenter.voxel_size = self.voxel_size or segmenter.voxel_size
+        return segmenter
 
     def segmenter_of(self, T_base_lidar: Transform) -> Segmenter:
         """The model on another lidar: each scan has its own unit, whose intensities are not known beforehand."""
@@ -228,18 +230,23 @@ class BenchmarkRun:
     ) -> Iterator[tuple[str, str, list[dict[str, Count]]]]:
         """Each job when it is done: places, sensor, and the counts of all buildings in order."""
         counts: dict[tuple[str, str], dict[int, dict[str, Count]]] = {job: {} for job in jobs}
-        with workers(self.processes, _begin, (replace(self.measure), self.processes)) as pool:
-            futures = {
-                pool.submit(_count, self._rows_of(job[0]), job[1], building): (job, building)
-                for job in jobs
-                for building in self.buildings
-            }
-            for done, future in enumerate(as_completed(futures), 1):
-                job, building = futures[future]
-                counts[job][building] = future.result()
-                progress(done)
-                if len(counts[job]) == len(self.buildings):
-                    yield *job, [counts[job][building] for building in self.buildings]
+        for done, (job, building, count) in enumerate(self._results(jobs), 1):
+            counts[job][building] = count
+            progress(done)
+            if len(counts[job]) == len(self.buildings):
+                yield *job, [counts[job][building] for building in self.buildings]
+
+    def _results(self, jobs: list[tuple[str, str]]) -> Iterator[tuple[tuple[str, str], int, dict[str, Count]]]:
+        """Job, building and counts, in any order."""
+        tasks = [(job, building) for job in jobs for building in self.buildings]
+        if self.processes == 1:
+            for job, building in tasks:
+                yield job, building, self.measure.count(self._rows_of(job[0]), job[1], building)
+            return
+        with workers(self.processes, _begin, (replace(self.measure),)) as pool:
+            futures = {pool.submit(_count, self._rows_of(job[0]), job[1], b): (job, b) for job, b in tasks}
+            for future in as_completed(futures):
+                yield *futures[future], future.result()
 
     def _missing(self, row: Row, scenes: Path | None) -> str:
         """Why a row cannot be run; empty if it can."""
@@ -302,7 +309,7 @@ class BenchmarkRun:
             "benchmark": self.benchmark.model_dump(exclude={"description", "bootstrap", "musts"}),
             "bundle": self.segmenter.bundle.hash,
             "engine": self.segmenter.engine,
-            "voxel_size": self.segmenter.preprocess.voxel_size,
+            "voxel_size": self.segmenter.voxel_size,
             "buildings": list(self.buildings),
             "scenes": str(self.scenes),
             "program": program.hexdigest(),
@@ -330,10 +337,9 @@ def _part(counts: list[Count]) -> Part:
 _measure: Measure
 
 
-def _begin(measure: Measure, processes: int) -> None:
+def _begin(measure: Measure) -> None:
     global _measure
-    if processes > 1:
-        os.environ["OMP_NUM_THREADS"] = "1"  # the processes share the processors
+    os.environ["OMP_NUM_THREADS"] = "1"  # the processes share the processors
     _measure = measure
 
 

@@ -133,7 +133,7 @@ class Labelling:
             "points": points,
             "points_per_scan": float(np.median(self.points)),
             "voxels_per_scan": float(np.median(self.voxels)),
-            "voxel_size": self.segmenter.preprocess.voxel_size,
+            "voxel_size": self.segmenter.voxel_size,
             "share": session.shares(self.counts[space.ids].tolist(), space.names),
             "unlabelled": float(self.counts[UNLABELLED] / max(1, points)),
             "latency_ms": percentiles([sum(stages.values()) for stages in self.stages_ms], (50, 95)),

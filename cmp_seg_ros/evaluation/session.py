@@ -59,14 +59,8 @@ class Rig:
         """The model, as this rig needs it. Raises UserError."""
         statistics = (None, None) if self.lidar is None else (self.lidar.intensity_mean, self.lidar.intensity_std)
         segmenter = Segmenter.from_bundle(model, engine, self.T_base_lidar, label_space, *statistics)
-        return with_voxels(segmenter, voxel_size)
-
-
-def with_voxels(segmenter: Segmenter, voxel_size: float | None) -> Segmenter:
-    """The segmenter, from now on with voxels of so many metres; None leaves them as they are."""
-    if voxel_size is not None:
-        segmenter.preprocess = segmenter.preprocess.model_copy(update={"voxel_size": voxel_size})
-    return segmenter
+        segmenter.voxel_size = voxel_size or segmenter.voxel_size
+        return segmenter
 
 
 class Finding(NamedTuple):

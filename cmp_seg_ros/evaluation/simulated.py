@@ -155,7 +155,7 @@ class BagEvaluation:
             "points": sum(self.points),
             "points_per_scan": float(np.median(self.points)),
             "voxels_per_scan": float(np.median(self.voxels)),
-            "voxel_size": self.segmenter.preprocess.voxel_size,
+            "voxel_size": self.segmenter.voxel_size,
             "miou": headline.report()["miou"],
             "iou": headline.report()["iou"],
             **{name: confusion.report() for name, confusion in found.items()},

@@ -1,0 +1,312 @@
+"""The yardstick: fixed files, the same scans on every run, figures of what was counted, and the command."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from typer.testing import CliRunner, Result
+
+from cmp_seg_ros import resources
+from cmp_seg_ros.cli.main import app
+from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.evaluation.benchmark import Benchmark, Mount
+from cmp_seg_ros.evaluation.benchmark_report import Scores, compile_report
+from cmp_seg_ros.evaluation.benchmark_run import BenchmarkRun, Part
+from cmp_seg_ros.evaluation.benchmark_tables import markdown, sheets
+from cmp_seg_ros.evaluation.metrics import Confusion, iou_of, mean_of
+from cmp_seg_ros.label_space import LabelSpace
+from cmp_seg_ros.simulation.generate import rotation, scans_of_building, views_of_building
+from cmp_seg_ros.training.config import TrainConfig
+
+SIX = LabelSpace.load("structural6")
+WALL, FLOOR, CEILING, FLUSH, OBJECT, PERSON = range(6)
+
+SMALL: dict[str, Any] = {
+    "name": "small",
+    "buildings": {"first": 20_000_000, "count": 2},
+    "scans": 1,
+    "sensors": ["os1-16", "vlp-16"],
+    "rows": {
+        "world": None,
+        "no-intensity": {"intensity": False, "against": "world"},
+        "level": {"mount": {}},
+        "tilted": {"mount": {"roll": 20}, "against": "level"},
+    },
+    "range_bins": [0, 4],
+    "bootstrap": {"resamples": 50},
+    "musts": {"world": {"primary": 0.0, "class": 0.99}, "tilted": {"drop": 1}},
+}
+
+
+def small(**changes: Any) -> Benchmark:
+    return Benchmark.model_validate({**SMALL, **changes})
+
+
+def dump(**changes: Any) -> str:
+    return yaml.safe_dump({**SMALL, **changes}, sort_keys=False)
+
+
+@pytest.fixture
+def perfect(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Labels come from the simulator's truth instead of a network; the scans that it was shown."""
+    from cmp_seg_ros.evaluation import benchmark_run
+    from cmp_seg_ros.scan import Labels, Scan
+    from cmp_seg_ros.simulation import generate
+
+    truths: dict[bytes, Any] = {}
+    shown: list[dict[str, Any]] = []
+
+    def remembering(*args: Any, **kwargs: Any) -> Any:
+        for views in generate.views_of_building(*args, **kwargs):
+            for scan, label, _ in views:
+                truths[scan.xyz.tobytes()] = SIX.id_map(LabelSpace.load("indoor"))[label]
+            yield views
+
+    class Perfect:
+        def __init__(self, T_base_lidar: Any) -> None:
+            self.T_base_lidar = T_base_lidar
+
+        def __call__(self, scan: Scan) -> Labels:
+            shown.append({"intensity": scan.intensity is not None, "T": self.T_base_lidar})
+            label = truths[scan.xyz.tobytes()]
+            return Labels(label, np.ones(len(label), np.float32), voxels=7)
+
+    monkeypatch.setattr(benchmark_run, "views_of_building", remembering)
+    monkeypatch.setattr(benchmark_run.Measure, "segmenter_of", lambda self, T: Perfect(T))
+    return shown
+
+
+def test_the_yardstick_and_training_share_no_building() -> None:
+    yardsticks = [Benchmark.load(name) for name in resources.names("config/benchmark", ".yaml")]
+    assert "indoor-v1" in [yardstick.name for yardstick in yardsticks]
+    for yardstick in yardsticks:
+        measured = set(range(yardstick.buildings.first, yardstick.buildings.first + yardstick.buildings.count))
+        for name in resources.names("config/training", ".yaml"):
+            data = TrainConfig.load(name).data
+            assert not measured & set(range(data.first_building, data.first_building + data.buildings))
+            first = data.first_validation_building
+            assert not measured & set(range(first, first + data.validation_buildings))
+
+
+def test_the_yardstick_is_as_asked() -> None:
+    yardstick = Benchmark.load("indoor-v1")
+    assert len(yardstick.sensors) == 6 and yardstick.buildings.count == 20 and yardstick.scans == 2
+    assert yardstick.rows["upside-down"].mount == Mount(roll=180)
+    np.testing.assert_allclose(yardstick.rows["upside-down"].mount.T_base_lidar[2, :3], [0, 0, -1], atol=1e-12)
+    assert yardstick.rows["no-intensity"].places == yardstick.rows["world"].places
+    assert yardstick.rows["tilted"].places == yardstick.rows["level"].places != yardstick.rows["world"].places
+    assert yardstick.musts["world"].each_class == 0.7 and yardstick.musts["house"].primary == 0.75
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"sensors": ["os1-17"]}, "no sensor os1-17; known: os0-128"),
+        ({"sensors": ["os1-16", "os1-16"]}, "a sensor is named twice"),
+        ({"truth": "ade"}, "truth: no label space 'ade'"),
+        ({"range_bins": [0, 5, 2]}, "range_bins must rise from 0"),
+        ({"rows": {"a": {"against": "b"}}, "musts": {}}, "row a is compared with 'b', which is no row"),
+        ({"rows": {"a": {}, "b": {"mount": {}, "against": "a"}}, "musts": {}}, "b is compared with a, which is taken"),
+        ({"musts": {"house": {}}}, "musts are for rows; 'house' is none of world"),
+        ({"musts": {"world": {"drop": 0.1}}}, "musts of world: a drop needs a row"),
+        ({"rows": {"world": {"mount": {"rol": 20}}}}, "rows.world.mount.rol: Extra inputs"),
+    ],
+)
+def test_a_wrong_file_is_one_clear_line(tmp_path: Path, changes: dict[str, Any], says: str) -> None:
+    path = tmp_path / "wrong.yaml"
+    path.write_text(dump(**changes))
+    with pytest.raises(UserError) as error:
+        Benchmark.load(path)
+    message = str(error.value)
+    assert says in message and str(path) in message and "\n" not in message and "Value error" not in message
+
+
+def test_unknown_benchmarks_and_broken_files(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no benchmark 'outdoor': neither a file nor one of .*indoor-v1"):
+        Benchmark.load("outdoor")
+    (tmp_path / "a.yaml").write_text("rows: [")
+    with pytest.raises(UserError, match=r"a.yaml cannot be read: while parsing"):
+        Benchmark.load(tmp_path / "a.yaml")
+
+
+def test_mounts_see_the_same_place() -> None:
+    level, turned = rotation(0, 0, 0), rotation(np.pi, 0, 0)
+    for (a, _, T_a), (b, _, T_b), (c, _, T_c) in views_of_building(3, 2, "vlp-16", [level, turned, None]):
+        np.testing.assert_array_equal(T_a[:3, :3], np.eye(3))
+        np.testing.assert_array_equal(T_b[:3, :3], turned[:3, :3])
+        np.testing.assert_array_equal(T_a[:3, 3], T_b[:3, 3])
+        np.testing.assert_array_equal(T_c[:3, 3], T_b[:3, 3])
+        assert len(a) == len(b) == len(c)
+        # The room around them is the same: as far to the ground, about as far to the walls.
+        up_a, up_b = ((xyz.xyz @ T[:3, :3].T)[xyz.valid()] for xyz, T in ((a, T_a), (b, T_b)))
+        np.testing.assert_allclose(np.percentile(up_a, [5, 95], axis=0), np.percentile(up_b, [5, 95], axis=0), atol=0.7)
+
+
+def test_a_place_does_not_depend_on_other_mounts() -> None:
+    alone = [scan for scan, _, _ in scans_of_building(5, 2, "os1-16")]
+    both = [views[-1][0] for views in views_of_building(5, 2, "os1-16", [rotation(0.3, 0, 0), None])]
+    for one, other in zip(alone, both, strict=True):
+        np.testing.assert_array_equal(one.xyz, other.xyz)
+        np.testing.assert_array_equal(one.intensity, other.intensity)
+
+
+def test_a_perfect_labeller_gets_all(perfect: list[dict[str, Any]], tiny_bundle: Path, tmp_path: Path) -> None:
+    run = BenchmarkRun(small(), tiny_bundle, "reference", out=tmp_path)
+    measured = {
+        (places, sensor): [run.measure.count(run._rows_of(places), sensor, building) for building in run.buildings]
+        for places, sensor in run._jobs()
+    }
+    run._counted = lambda jobs, progress: ((*job, measured[job]) for job in jobs)  # type: ignore[method-assign]
+    report = compile_report(run, run.run())
+    for row in report["rows"].values():
+        assert row["mean"]["primary"] == row["mean"]["strict"] == 1 and row["mean"]["interval"] == [1, 1]
+        for column in row["sensors"].values():
+            assert column["structural6"]["miou"] == 1 and column["voxels_per_scan"] == 7 and column["scans"] == 2
+            assert sum(bin_["points"] for bin_ in column["by_range"]) <= column["points"]
+    assert report["rows"]["tilted"]["difference"]["mean"] == 0
+    assert [must["met"] for must in report["musts"]] == [True, True, True] and report["whole"]
+    # What the network was shown: intensity but in one row, and the mount that the scan was taken in.
+    assert sum(not scan["intensity"] for scan in perfect) == 4 and len(perfect) == 16
+    tilts = [np.degrees(np.arccos(scan["T"][2, 2])) for scan in perfect[8:]]
+    np.testing.assert_allclose(tilts, 4 * [0, 20], atol=1e-6)
+
+
+def scores(labels: list[list[tuple[int, int]]], weights: np.ndarray) -> Scores:
+    """Of one sensor: pairs of truth and label of each building."""
+    points = []
+    for building in labels:
+        confusion = Confusion(SIX)
+        truth, label = (np.array(values, np.uint8) for values in zip(*building, strict=True))
+        confusion.add(truth, label)
+        points.append(confusion.matrix[None])
+    count = np.ones(len(labels), np.int64)
+    return Scores({"a": Part(np.stack(points), count, count, "")}, Confusion(SIX), weights)
+
+
+def test_draws_weigh_whole_buildings() -> None:
+    right, wrong = [(WALL, WALL), (FLOOR, FLOOR)], [(WALL, FLOOR), (FLOOR, WALL)]
+    found = scores([right, wrong, right], np.array([[1.0, 1, 1], [3, 0, 0], [0, 3, 0], [2, 1, 0]]))
+    assert found.miou() == pytest.approx([0.5])
+    # Of three parts right and one wrong: 3 / (3 + 2) in both classes; the other classes are not there.
+    assert found.drawn_miou()[:, 0] == pytest.approx([0.5, 1, 0, 0.5])
+    assert np.isnan(found.iou[0, 2:]).all()
+
+
+def test_flush_is_ignored_or_not_structural() -> None:
+    found = scores([[(FLUSH, WALL), (WALL, WALL), (PERSON, OBJECT)]], np.ones((1, 1)))
+    assert found.miou() == pytest.approx([1])
+    assert mean_of(iou_of(found.reading("structural4_strict").matrix)).ravel() == pytest.approx([0.5])
+
+
+@pytest.fixture
+def evaluate(tiny_bundle: Path, tmp_path: Path) -> Callable[..., Result]:
+    path = tmp_path / "small.yaml"
+    path.write_text(dump(sensors=["vlp-16"]))
+
+    def call(*arguments: Any, benchmark: Any = path) -> Result:
+        common = ["evaluate", "--benchmark", benchmark, "--model", tiny_bundle, "--engine", "cpu-fp32"]
+        return CliRunner().invoke(app, [str(argument) for argument in [*common, *arguments]])
+
+    return call
+
+
+def test_command(evaluate: Callable[..., Result], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    ran = evaluate("--out", out, "--workers", 2, "--json")
+    assert ran.exit_code == 0, ran.output
+    report = json.loads(ran.stdout)
+    assert report == json.loads((out / "report.json").read_text())
+    assert list(report["rows"]) == ["world", "no-intensity", "level", "tilted"] and report["whole"]
+    assert report["voxel_size"] == 0.1 and report["skipped"] == {}
+    world, without = report["rows"]["world"], report["rows"]["no-intensity"]
+    for sensor, column in world["sensors"].items():
+        assert column["interval"][0] <= column["primary"] <= column["interval"][1]
+        assert column["scans_sha256"] == without["sensors"][sensor]["scans_sha256"]
+        assert 0 < column["points"] == without["sensors"][sensor]["points"]
+    difference = without["mean"]["primary"] - world["mean"]["primary"]
+    assert without["difference"]["mean"] == pytest.approx(difference)
+    assert (out / "benchmark.png").stat().st_size > 10_000
+    page = (out / "table.md").read_text()
+    assert "| tilted |" in page and "## world: IoU in per cent" in page and "MISSED" in page
+
+    # Nothing is done again, and one process counts as two do.
+    parts = {path: path.stat().st_mtime_ns for path in (out / "parts").iterdir()}
+    assert len(parts) == 2
+    again = evaluate("--out", out, "--workers", 1, "--check")
+    assert again.exit_code == 1 and "world: IoU of " in str(again.exception), again.output
+    assert {path: path.stat().st_mtime_ns for path in (out / "parts").iterdir()} == parts
+
+    # A part of it, with larger voxels.
+    arguments = ("--only", "tilted", "--buildings", 1, "--workers", 1, "--voxel-size", 0.3, "--json")
+    coarse = json.loads(evaluate("--out", out, *arguments).stdout)
+    assert list(coarse["rows"]) == ["level", "tilted"] and not coarse["whole"]
+    assert coarse["voxel_size"] == 0.3 and coarse["buildings"] == 1
+    fine, column = (found["rows"]["tilted"]["sensors"]["vlp-16"] for found in (report, coarse))
+    assert column["voxels_per_scan"] < 0.6 * fine["voxels_per_scan"]
+
+
+def test_a_scene_that_is_not_there_is_said(evaluate: Callable[..., Result], tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.delenv("CMP_SEG_SHARED_DATA", raising=False)
+    path = tmp_path / "house.yaml"
+    rows = {"level": {"mount": {}}, "house": {"scene": "small_house"}}
+    musts = {"house": {"primary": 0.1}}
+    path.write_text(dump(rows=rows, musts=musts, sensors=["vlp-16"]))
+    arguments = ("--buildings", 1, "--workers", 1, "--out", tmp_path / "out")
+    ran = evaluate(*arguments, "--check", benchmark=path)
+    assert "row house is left out: scene small_house: give --scenes FOLDER" in ran.output
+    assert "not run" in ran.output and "not measured" in ran.output
+    assert ran.exit_code == 1 and "house was not measured" in str(ran.exception)
+    report = json.loads(evaluate(*arguments, "--json", benchmark=path).stdout)
+    assert not report["whole"] and list(report["skipped"]) == ["house"]
+    nothing = evaluate("--only", "house", benchmark=path)
+    assert nothing.exit_code == 1 and "nothing of benchmark small can be run" in str(nothing.exception)
+    wrong = evaluate("--scenes", tmp_path, benchmark=path)
+    assert wrong.exit_code == 1 and "has no scene small_house" in str(wrong.exception)
+
+
+def test_the_house(evaluate: Callable[..., Result], tmp_path: Path, shared_data: Path) -> None:
+    path = tmp_path / "house.yaml"
+    rows = {"house": {"scene": "small_house"}}
+    path.write_text(dump(rows=rows, musts={}, sensors=["vlp-16"]))
+    arguments = ("--scenes", shared_data / "scenes", "--buildings", 1, "--workers", 1)
+    report = json.loads(evaluate(*arguments, "--json", benchmark=path).stdout)
+    assert report["rows"]["house"]["sensors"]["vlp-16"]["points"] > 5000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--only", "world,roof"), "benchmark small has no row roof; its rows: world, no-intensity"),
+        (("--buildings", 3), "benchmark small has 2 buildings"),
+        (("scans.bag", "--topic", "/points"), "leave out INPUT, --topic"),
+    ],
+)
+def test_wrong_arguments(evaluate: Callable[..., Result], arguments: tuple[Any, ...], says: str) -> None:
+    ran = evaluate(*arguments)
+    assert ran.exit_code == 1 and says in str(ran.exception)
+
+
+def test_options_of_a_benchmark_need_one() -> None:
+    ran = CliRunner().invoke(app, ["evaluate", "bag", "--check", "--only", "world"])
+    assert ran.exit_code == 1 and "--only, --check: only with --benchmark NAME" in str(ran.exception)
+    ran = CliRunner().invoke(app, ["evaluate"])
+    assert ran.exit_code == 1 and "nothing to evaluate" in str(ran.exception)
+
+
+def test_sheets_say_what_is_not_there() -> None:
+    figures = {"primary": 1.0, "interval": None, "strict": None, "iou": {"wall": 1.0, "floor": None}}
+    column = {**figures, "by_range": [{"primary": None}, {"primary": 1.0}], "points": 1000, "voxels_per_scan": 2.0}
+    report = {
+        **{"benchmark": "b", "description": "d", "model": "m", "engine": "e", "voxel_size": 0.1, "whole": True},
+        **{"buildings": 1, "first_building": 5, "scans_per_building": 1, "interval": {"level": 0.9, "resamples": 2}},
+        **{"range_bins": [0, 4], "skipped": {}, "musts": []},
+        "rows": {"world": {"mount": None, "mean": figures, "sensors": {"a": column}}},
+    }
+    details = {row[0]: row[1:] for row in sheets(report)[1].rows if row}
+    assert details["floor"] == ["-", "-"] and details["primary, 0-4 m"] == ["-", ""]
+    assert details["primary, from 4 m"] == ["100.0", ""] and details["90% interval"] == ["-", "-"]
+    assert "| floor | - | - |" in markdown(report)
