@@ -18,6 +18,7 @@ from cmp_seg_ros import resources
 from cmp_seg_ros.geometry.calibration import Calibration
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.nodes import segmentation_node
+from cmp_seg_ros.nodes.segmentation.rehearsal import empty_room
 from cmp_seg_ros.ros import diagnostics, point_cloud2, qos, runner
 from cmp_seg_ros.ros.images import CvBridge
 from cmp_seg_ros.scan import UNLABELLED, Scan
@@ -49,7 +50,7 @@ def header(stamp: int, frame: str = "lidar") -> Header:
 
 def room(count: int = 16 * 128, seed: int = 0) -> Scan:
     """A bare room with a few rays that do not return."""
-    xyz = segmentation_node.empty_room(count).xyz.copy()
+    xyz = empty_room(count).xyz.copy()
     rng = np.random.default_rng(seed)
     xyz[rng.random(count) < 0.1] = 0
     return Scan(xyz + rng.normal(0, 0.01, xyz.shape) * xyz.any(axis=1, keepdims=True), rng.uniform(0, 100, count))
@@ -106,7 +107,8 @@ class Graph(Robot):
 
 
 def node_arguments(bundle, **parameters) -> list[str]:
-    given = {"model": bundle, "engine": "reference"} | parameters
+    # Without a target rate, labels are those of the bundle's voxels however busy the machine is.
+    given = {"model": bundle, "engine": "reference", "target_rate_hz": 0} | parameters
     return [
         "segmentation_node",
         "--ros-args",
@@ -130,12 +132,13 @@ def graph(tiny_bundle, calibration_file, tmp_path_factory):
     graph.close()
 
 
-def offline(bundle, scan: Scan):
+def offline(bundle, scan: Scan, voxel_size: float = 0.1, T_base_lidar=T_BASE_LIDAR):
     from cmp_seg_ros.segmenter import Segmenter
 
     segmenter = Segmenter.from_bundle(
-        bundle, "reference", np.array(T_BASE_LIDAR), intensity_mean=50.0, intensity_std=20.0
+        bundle, "reference", np.array(T_base_lidar), intensity_mean=50.0, intensity_std=20.0, probabilities=True
     )
+    segmenter.voxel_size = voxel_size
     return segmenter(scan)
 
 
@@ -384,9 +387,87 @@ def test_a_lidar_that_leans_is_warned_of_unless_it_is_calibrated(graph, tiny_bun
     assert not graph.logged("leans")
 
 
+SLOW = """
+import time
+from cmp_seg_ros.engine import reference
+from cmp_seg_ros.nodes import segmentation_node
+evaluate = reference.ReferenceEngine.__call__
+
+def slowly(self, voxels):
+    time.sleep(len(voxels) * 0.25e-3)
+    return evaluate(self, voxels)
+
+reference.ReferenceEngine.__call__ = slowly
+segmentation_node.main()
+"""
+
+
+def test_voxels_become_coarser_where_the_machine_is_too_slow(tiny_bundle, calibration_file, tmp_path):
+    """1400 voxels of 0.1 m take 350 ms, 600 of 0.2 m take 150; 200 are there."""
+    script = tmp_path / "slow.py"
+    script.write_text(SLOW)
+    (tmp_path / "logs").mkdir()
+    arguments = node_arguments(tiny_bundle, calibration_file=calibration_file, target_rate_hz=5)
+    graph = Graph(tmp_path / "logs", str(script), *arguments[1:])
+    scan = Scan(room().xyz * np.float32(0.3), room().intensity)
+    sent = [0]
+
+    def info(coarse: bool):
+        """Send one more scan, sooner than the last can be done; the last info, if its voxels are coarse or not."""
+        sent[0] += 1
+        graph.points.publish(cloud(scan, START + sent[0]))
+        values = diagnostics.values(graph.infos[-1]) if graph.infos else {"voxel_size": "nan"}
+        return values if (float(values["voxel_size"]) > 0.1) == coarse else None
+
+    try:
+        graph.until(lambda: info(coarse=False), "a first scan")
+        values = graph.until(lambda: info(coarse=True), "coarser voxels")
+        graph.until(lambda: graph.counts().get("rate_keeper") == "coarse", "the keeper's state in /diagnostics")
+        assert float(graph.counts()["rate_keeper.voxel_size"]) > 0.1
+        assert int(graph.counts()["rate_keeper.changes"]) >= 1
+        assert float(graph.counts()["rate_keeper.budget_ms"]) == 200
+        assert graph.logged(r"voxels are 0\.\d+ m from now on, 0\.1 m before: .* of 200 ms for 5 scans a second")
+        expected = offline(tiny_bundle, scan, float(values["voxel_size"]))
+        assert int(values["voxels"]) == expected.voxels
+        labelled = {str(point_cloud2.stamp_ns(m.header)): m for m in graph.labelled}[values["stamp_ns"]]
+        np.testing.assert_array_equal(point_cloud2.decode_labels(labelled).label, expected.label)
+
+        change = graph.node.create_client(SetParameters, "/segmentation_node/set_parameters")
+        graph.until(change.service_is_ready, "the parameter service")
+        off = Parameter("target_rate_hz", value=0.0).to_parameter_msg()
+        graph.until(change.call_async(SetParameters.Request(parameters=[off])).done, "an answer")
+        graph.until(lambda: info(coarse=False), "the voxels of the bundle")
+        graph.until(lambda: graph.counts().get("rate_keeper") == "off", "the keeper's state in /diagnostics")
+        assert graph.program.stop(signal.SIGINT) == 0
+    finally:
+        graph.close()
+
+
+@pytest.mark.parametrize("profile", ["autoware", "elevation_mapping"])
+def test_profiles_with_the_probability_of_every_class(tiny_bundle, tmp_path, profile):
+    graph = Graph(tmp_path, *node_arguments(tiny_bundle, output_profile=profile))
+    scan = Scan(room().xyz)
+    try:
+        fields = point_cloud2.decode_fields(graph.label(cloud(scan)))
+    finally:
+        graph.close()
+    expected = offline(tiny_bundle, scan, T_base_lidar=np.eye(4))
+    valid = scan.valid()
+    if profile == "autoware":
+        np.testing.assert_array_equal(fields["class_id"], expected.label)
+        logarithm = np.log(np.where(valid[:, None], expected.probabilities, 1))
+        entropy = -(expected.probabilities * logarithm).sum(axis=1) / np.log(6)
+        np.testing.assert_allclose(fields["entropy"][valid], entropy[valid], atol=1e-4)
+        assert np.isnan(fields["entropy"][~valid]).all() and np.ptp(entropy[valid]) > 0.01
+    else:
+        names = LabelSpace.load("structural6").names
+        np.testing.assert_allclose(np.stack([fields[n] for n in names], 1), expected.probabilities, atol=1e-5)
+
+
 FAILING = """
 from cmp_seg_ros import segmenter
 from cmp_seg_ros.nodes import segmentation_node
+from cmp_seg_ros.nodes.segmentation.rehearsal import empty_room
 label = segmenter.Segmenter.__call__
 
 def fails(self, scan):

@@ -1,0 +1,1 @@
+"""The rooms of the segmentation node: parameters, sensors, inputs, rate, outputs, report."""

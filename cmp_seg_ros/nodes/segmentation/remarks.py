@@ -1,0 +1,74 @@
+"""What is odd about a scan that is labelled all the same."""
+
+import threading
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from cmp_seg_ros.scan import Labels, Scan
+
+FEW_RETURNS = 1000  # too few to tell whether the lidar is upright
+
+
+def count_returns(scan: Scan, labels: Labels) -> int:
+    """Number of returns. Where one has a label all have one, and these are counted sooner."""
+    return int(np.count_nonzero(labels.confidence) or np.count_nonzero(scan.valid()))
+
+
+def remarks(
+    scan: Scan, labels: Labels, returns: int, backwards: bool, topic: str, neighbours: int
+) -> Iterator[tuple[str, str]]:
+    """What to count and what to say, with the remedy.
+
+    Args:
+        backwards: whether stamps went back in time.
+        neighbours: that the network looks at.
+    """
+    if backwards:
+        yield "time_backwards", f"stamps on {topic} went back in time (a bag that starts again?); going on"
+    if scan.stamp == 0:
+        yield "zero_stamp", f"clouds on {topic} have no stamp, so no image can be joined; set the driver's clock"
+    if returns == 0:
+        yield "no_returns", f"a cloud on {topic} has no valid point (all NaN or zero); check the sensor"
+    elif returns < neighbours:
+        yield "few_points", f"a cloud on {topic} has {returns} valid points, fewer than {neighbours} neighbours"
+    elif not labels.confidence.any():
+        yield "outside_view", f"no point of a cloud on {topic} is inside the model's field of view; units?"
+    if scan.intensity is None:
+        yield "no_intensity", f"clouds on {topic} have no intensity; labelling without it"
+
+
+class LevelCheck:
+    """Warns, by the first scan that tells, of a lidar that is taken as upright and is not: its labels suffer.
+
+    Args:
+        note: takes what to count and what to say.
+    """
+
+    def __init__(self, note: Callable[[str, str], None]) -> None:
+        self._note = note
+        self._thread: threading.Thread | None = None
+
+    def __call__(self, scan: Scan, returns: int) -> None:
+        """Look at a scan: half a second of work, in a thread, for which no scan should wait."""
+        if self._thread is None and returns > FEW_RETURNS:
+            self._thread = threading.Thread(target=self._check, args=(scan,), name="level check")
+            self._thread.start()
+
+    def close(self) -> None:
+        """Wait until it is over."""
+        if self._thread is not None:
+            self._thread.join()
+
+    def _check(self, scan: Scan) -> None:
+        from cmp_seg_ros.evaluation.planes import MAX_TILT, RADII, surface_normals, thin, vertical
+
+        normals = surface_normals(thin(scan.xyz[scan.valid()].astype(np.float64), RADII[0] / 3)[0])
+        up = vertical(normals[np.isfinite(normals).all(axis=1)])
+        tilt = float(np.degrees(np.arccos(np.clip(up[2], -1, 1))))
+        if tilt > MAX_TILT:
+            self._note(
+                "tilted",
+                f"the lidar leans by about {tilt:.0f} degrees, by the floor and walls that it sees, but is taken as "
+                "upright; give T_base_lidar in a calibration_file",
+            )
