@@ -240,7 +240,7 @@ def test_command_on_a_tilted_lidar(tiny_bundle: Path, tmp_path: Path) -> None:
 
 
 def test_command_scores_a_perfect_labeller_of_simulated_bags(tiny_bundle: Path, tmp_path: Path) -> None:
-    for _ in record(RigConfig(10_000_003, "os1-64", 0.5, 4, "wheeled", 20, 0), tmp_path / "sim", False, 1):
+    for _ in record(RigConfig(10_000_003, "os1-64", 0.5, 4, "wheeled", 20, 0, ()), tmp_path / "sim", 1):
         pass
     report = json.loads(evaluate(tiny_bundle, tmp_path / "sim", "--json").stdout)
     perfect = report["perfect_median"]

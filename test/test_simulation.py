@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
 
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.label_space import LabelSpace
@@ -17,7 +18,7 @@ from cmp_seg_ros.simulation.generate import rotation, scans_of_building
 from cmp_seg_ros.simulation.lidar import NO_NOISE, Lidar, Noise, fixed_pose, sensor_names, sweep
 from cmp_seg_ros.simulation.mesh import Material, Shape, class_id
 from cmp_seg_ros.simulation.raycast import Scene, cast_all
-from cmp_seg_ros.simulation.trajectory import FreeSpace, plan
+from cmp_seg_ros.simulation.trajectory import CARRIERS, FreeSpace, Kind, plan
 
 LOW, HIGH = np.array([-3.0, -4.0, 0.0]), np.array([5.0, 2.0, 2.7])
 PLASTER = Material((0.9, 0.9, 0.9), 0.9)
@@ -269,12 +270,19 @@ def test_the_way_is_clear_and_gentle() -> None:
 
 
 @pytest.mark.parametrize("motion", ["handheld", "flying"])
-def test_other_carriers_sway(motion: str) -> None:
+def test_other_carriers_sway(motion: Kind) -> None:
     building = make_building(5)
-    poses = plan(building, np.random.default_rng(0), 10.0, motion).pose(np.linspace(0, 10, 200))  # type: ignore[arg-type]
-    tilt = np.degrees(np.arccos(poses[:, 2, 2]))
-    assert 3 < tilt.max() < 20
-    assert np.ptp(poses[:, 2, 3]) > 0.05
+    poses = plan(building, np.random.default_rng(0), 40.0, motion).pose(np.linspace(0, 40, 800))
+    _, pitch, roll = Rotation.from_matrix(poses[:, :3, :3]).as_euler("ZYX", degrees=True).T
+    for angle in (pitch, roll):
+        assert 8 < np.abs(angle).max() <= 15.01
+    lidar = poses[:, 2, 3] + CARRIERS[motion].mount
+    assert lidar.min() > 0.29
+    assert np.ptp(lidar) > (0.3 if motion == "handheld" else 0.8)
+    up = Scene(building.mesh).cast(
+        np.column_stack([poses[:, :2, 3], lidar]).astype(np.float32), np.tile(np.float32([0, 0, 1]), (800, 1))
+    )
+    assert up.distance.min() > 0.2
 
 
 def test_an_unknown_or_broken_sensor_is_named(tmp_path: Path) -> None:

@@ -21,43 +21,64 @@ def simulate(
     sensor: Annotated[str, typer.Option(help="A lidar of config/sensors/, or a .yaml file.")] = "os1-16",
     seconds: Annotated[float, typer.Option(help="Length of the recording.", min=0.1)] = 20.0,
     seed: Annotated[int, typer.Option(help="Decides building, way and noise.", min=0)] = 0,
+    scene: Annotated[
+        Path | None,
+        typer.Option(help="Folder of a furnished scene (world.yaml, models/*.glb) instead of a generated building."),
+    ] = None,
     rate: Annotated[
         float | None, typer.Option(help="Scans and images a second. [default: the lidar's]", min=0.1)
     ] = None,
     motion: Annotated[Motion, typer.Option(help="How the robot moves.")] = Motion.wheeled,
+    height: Annotated[
+        float | None,
+        typer.Option(help="Metres of the lidar above the floor; not for flying. [default: 0.9; handheld 1.1]", min=0.3,
+                     max=2.0),
+    ] = None,
     roll: Annotated[
         float, typer.Option(help="Degrees by which the lidar is mounted off level; 180: upside down.")
     ] = 0.0,
     pitch: Annotated[float, typer.Option(help="The same, nose down.")] = 0.0,
-    camera: Annotated[bool, typer.Option(help="Render camera images too.")] = True,
+    camera: Annotated[
+        list[str],
+        typer.Option(help="[NAME=]KIND[,mono][,compressed][,yaw=DEG][,pitch=DEG], several times for several; KIND is "
+                     "pinhole, equidistant or wide (config/cameras/), or a .yaml file. [default: pinhole]"),
+    ] = [],  # noqa: B006
+    no_camera: Annotated[bool, typer.Option("--no-camera", help="No images: much faster.")] = False,
     processes: Annotated[
         int | None, typer.Option(help="Processes at work. [default: one a core, at most 4]", min=1)
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
-) -> None:
-    """Record a robot in a procedural building: ROS 2 bag, calibration and truth. The same seed gives the same bag."""
+) -> None:  # fmt: skip
+    """Record a robot in a simulated building: ROS 2 bag, calibration and truth. The same seed gives the same bag."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
+    from cmp_seg_ros.errors import UserError
     from cmp_seg_ros.simulation.lidar import Lidar
     from cmp_seg_ros.simulation.recorder import record
     from cmp_seg_ros.simulation.rig import RigConfig
+    from cmp_seg_ros.simulation.rig_camera import RigCamera
 
-    config = RigConfig(seed, sensor, seconds, rate, motion.value, roll, pitch)
+    if no_camera and camera:
+        raise UserError("--no-camera and --camera exclude each other; leave one of them out")
+    cameras = () if no_camera else tuple(RigCamera.parse(spec) for spec in camera or ["pinhole"])
+    config = RigConfig(seed, sensor, seconds, rate, motion.value, roll, pitch, cameras, scene, height)
     scans = max(1, round(seconds * (rate or Lidar.load(sensor).rate)))
     columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("scans", total=scans)
-        for done in record(config, out, camera, processes):
+        for done in record(config, out, processes):
             bar.update(task, completed=done)
     report = json.loads((out / "report.json").read_text())
     if as_json:
         print(json.dumps(report))
-    else:
-        shares = ", ".join(f"{name} {share:.1%}" for name, share in report["class_shares"].items())
-        Console().print(
-            f"{report['scans']} scans of {report['points_per_scan']:.0f} points and {report['images']} images in a "
-            f"{report['building']} of {report['rooms']} rooms, {report['metres']:.1f} m driven, "
-            f"{report['wall_seconds']:.1f} s of work\n{shares}\n{out}",
-            highlight=False,
-        )
+        return
+    shares = ", ".join(f"{name} {share:.1%}" for name, share in report["class_shares"].items())
+    seen = "".join(f"{name} sees {one['points_seen']:.1%} of the points\n" for name, one in report["cameras"].items())
+    Console().print(
+        f"{report['scans']} scans of {report['points_per_scan']:.0f} points and {report['images']} images in "
+        f"{escape(report['building'])}, {report['rooms']} rooms, {report['metres']:.1f} m of way, "
+        f"{report['wall_seconds']:.1f} s of work\n{shares}\n{seen}{escape(str(out))}",
+        highlight=False,
+    )

@@ -11,6 +11,7 @@ from cmp_seg_ros.scan import UNLABELLED, Bool, Float32, UInt8
 from cmp_seg_ros.simulation.building import Building
 from cmp_seg_ros.simulation.mesh import Material
 from cmp_seg_ros.simulation.raycast import Hits, Scene, cast_all, rows_of
+from cmp_seg_ros.simulation.texture import GAMMA, TexturedMesh
 
 Rng = np.random.Generator
 Transform = npt.NDArray[np.float64]
@@ -18,6 +19,7 @@ Transform = npt.NDArray[np.float64]
 SKY = np.array([0.75, 0.85, 0.97], dtype=np.float32)
 LIGHT_CELL = 0.25  # metres, grid that tells which room's lamp lights a place
 TEXTURE_SIZE = 256
+LAYERS = 4  # panes and mirrors in a row
 
 
 @dataclass(frozen=True)
@@ -91,14 +93,29 @@ class Renderer:
         origins = np.broadcast_to(T_world_camera[:3, 3].astype(np.float32), directions.shape)
         hits = cast_all(scenes, origins, directions)
         label, depth = hits.label.copy(), hits.distance.copy()
-        color = self._shade(scenes, origins, directions, hits)
-        color = self._see_through(scenes, origins, directions, hits, color)
+        color = self._colors(scenes, origins, directions, hits, LAYERS)
         color = 1.25 * color * self._vignette
         color += 0.012 * rng.standard_normal(color.shape, dtype=np.float32)
-        rgb = (255 * np.clip(color, 0, 1) ** np.float32(1 / 1.4)).astype(np.uint8)
+        rgb = (255 * np.clip(color, 0, 1) ** np.float32(1 / GAMMA)).astype(np.uint8)
         rgb[~self._seen], label[~self._seen], depth[~self._seen] = 0, UNLABELLED, np.inf
         size = self.camera.height, self.camera.width
         return Image(rgb.reshape(*size, 3), label.reshape(size), depth.reshape(size))
+
+    def _colors(self, scenes: list[Scene], origins: Float32, directions: Float32, hits: Hits, layers: int) -> Float32:
+        """(N, 3) colours, with what stands behind glass and what mirrors show blended in, `layers` deep."""
+        color = self._shade(scenes, origins, directions, hits)
+        rows = np.flatnonzero((hits.transmission > 0.05) | (hits.gloss > 0.95)).astype(np.int32)
+        if not len(rows) or not layers:
+            return color
+        seen = rows_of(hits, rows)
+        mirror = (seen.gloss > 0.95)[:, None]
+        normal, way = seen.normal, directions[rows]
+        onward = np.where(mirror, way - 2 * (way * normal).sum(axis=1, keepdims=True) * normal, way).astype(np.float32)
+        start = (origins[rows] + seen.distance[:, None] * way + 0.005 * onward).astype(np.float32)
+        behind = self._colors(scenes, start, onward, cast_all(scenes, start, onward), layers - 1)
+        share = np.where(mirror, np.float32(0.9), 0.9 * seen.transmission[:, None])
+        color[rows] = (1 - share) * color[rows] + share * behind
+        return color
 
     def _shade(self, scenes: list[Scene], origins: Float32, directions: Float32, hits: Hits) -> Float32:
         """(N, 3) Lambert's law under one lamp with shadows, and light from all around."""
@@ -141,6 +158,8 @@ class Renderer:
                 table, names = _looks(scene.mesh.materials)
                 material = scene.mesh.material[hits.triangle[rows] - offset]
                 color[rows], texture[rows] = table[material], names[material]
+                if isinstance(scene.mesh, TexturedMesh):
+                    color[rows] *= scene.mesh.color(hits.triangle[rows] - offset, places[rows])
             offset += len(scene.mesh)
         # texture coordinates: the two axes along the surface
         normal = np.abs(hits.normal)
@@ -150,24 +169,6 @@ class Renderer:
         row = (v * (TEXTURE_SIZE / 2)).astype(np.int64) % TEXTURE_SIZE  # a texture covers 2 m
         column = (u * (TEXTURE_SIZE / 2)).astype(np.int64) % TEXTURE_SIZE
         return color * textures()[texture, row, column][:, None], texture == TEXTURES.index("emissive")
-
-    def _see_through(
-        self, scenes: list[Scene], origins: Float32, directions: Float32, hits: Hits, color: Float32
-    ) -> Float32:
-        """Blend in what stands behind glass and what mirrors show."""
-        rows = np.flatnonzero((hits.transmission > 0.05) | (hits.gloss > 0.95)).astype(np.int32)
-        if not len(rows):
-            return color
-        seen = rows_of(hits, rows)
-        mirror = (seen.gloss > 0.95)[:, None]
-        normal, way = seen.normal, directions[rows]
-        onward = np.where(mirror, way - 2 * (way * normal).sum(axis=1, keepdims=True) * normal, way).astype(np.float32)
-        start = (origins[rows] + seen.distance[:, None] * way + 0.005 * onward).astype(np.float32)
-        behind = cast_all(scenes, start, onward)
-        other = self._shade(scenes, start, onward, behind)
-        share = np.where(mirror, np.float32(0.9), 0.9 * seen.transmission[:, None])
-        color[rows] = (1 - share) * color[rows] + share * other
-        return color
 
 
 TEXTURES = ("", "wood", "planks", "tiles", "carpet", "fabric", "noise", "bricks", "panels", "leaves", "emissive")

@@ -14,8 +14,8 @@ from cmp_seg_ros.simulation.rig import Rig
 CEILING_CUT = 2.2  # metres above the floor; what is higher hides the room from above
 
 
-def draw_preview(rig: Rig, path: Path, camera: bool = True) -> None:
-    """Draw the scan in the middle of the recording to a PNG."""
+def draw_preview(rig: Rig, path: Path) -> None:
+    """Draw the scan in the middle of the recording, and the image of every camera, to a PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
@@ -27,18 +27,22 @@ def draw_preview(rig: Rig, path: Path, camera: bool = True) -> None:
     figure = Figure(figsize=(15, 9.5), layout="constrained")
     grid = figure.add_gridspec(2, 2, height_ratios=[2.2, 1])
     _from_above(figure.add_subplot(grid[0, 0]), rig, result, (space.palette[truth] / 255).astype(np.float32))
-    view = figure.add_subplot(grid[0, 1])
-    if camera:
-        image = rig.image(index)
-        view.imshow(image.rgb)
-        view.set_title(f"camera, {rig.image_time(index):.2f} s")
-    view.set_axis_off()
+    cameras = rig.config.cameras
+    if cameras:
+        across = int(np.ceil(np.sqrt(len(cameras))))
+        views = grid[0, 1].subgridspec(-(-len(cameras) // across), across)
+        for number, camera in enumerate(cameras):
+            view = figure.add_subplot(views[divmod(number, across)])
+            view.imshow(camera.pixels(rig.image(index, number).rgb), cmap="gray", vmin=0, vmax=255)
+            view.set_title(f"{camera.name} ({camera.camera.model}), {rig.image_time(index):.2f} s")
+            view.set_axis_off()
     axes = figure.add_subplot(grid[1, :])
     axes.imshow(range_image(result, space.palette[truth]), aspect="auto", interpolation="nearest")
     axes.set(title=f"{rig.lidar.name}: range image, darker is farther", xlabel="column", ylabel="beam")
     classes = [Patch(color="#{:02x}{:02x}{:02x}".format(*c.color), label=c.name) for c in space.classes]
     figure.legend(handles=classes, loc="outside lower center", ncols=len(classes))
-    figure.suptitle(f"Building {rig.building.seed} ({rig.building.plan.kind}), truth in structural6")
+    place = rig.building.plan.kind if rig.config.scene else f"Building {rig.building.seed} ({rig.building.plan.kind})"
+    figure.suptitle(f"{place}, truth in structural6")
     FigureCanvasAgg(figure)
     figure.savefig(path, dpi=90)
 

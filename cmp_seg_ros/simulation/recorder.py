@@ -1,5 +1,6 @@
 """Records a simulated robot: a ROS 2 bag (mcap), its calibration file, a report and a picture."""
 
+import io
 import json
 import os
 import shutil
@@ -15,33 +16,30 @@ import numpy as np
 import numpy.typing as npt
 
 from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.geometry.cameras import Camera
 from cmp_seg_ros.label_space import LabelSpace
-from cmp_seg_ros.ros import point_cloud2
-from cmp_seg_ros.scan import UNLABELLED, UInt8
+from cmp_seg_ros.ros import images, point_cloud2
+from cmp_seg_ros.scan import UNLABELLED, Bool, UInt8
 from cmp_seg_ros.simulation.camera import Image
 from cmp_seg_ros.simulation.lidar import Lidar, Sweep
 from cmp_seg_ros.simulation.mesh import indoor
 from cmp_seg_ros.simulation.rig import Rig, RigConfig
+from cmp_seg_ros.simulation.rig_camera import RigCamera
 from cmp_seg_ros.workers import workers
 
 START = 1_700_000_000_000_000_000  # nanoseconds; a recording is the same whenever it is made
 ODOMETRY_RATE = 50.0
 TRUTH_SPACES = ("structural6", "indoor")
 
-CLOUD, IMAGE, INFO, ODOMETRY = (
+CLOUD, IMAGE, COMPRESSED, INFO, ODOMETRY = (
     "sensor_msgs/msg/PointCloud2",
     "sensor_msgs/msg/Image",
+    "sensor_msgs/msg/CompressedImage",
     "sensor_msgs/msg/CameraInfo",
     "nav_msgs/msg/Odometry",
 )
-TOPICS = {
-    "/lidar/points": CLOUD,
-    "/truth/points": CLOUD,
-    "/camera/image": IMAGE,
-    "/camera/camera_info": INFO,
-    "/truth/image": IMAGE,
-    "/odom": ODOMETRY,
-}
+DISTORTION_MODELS = {"pinhole": "plumb_bob", "equidistant": "equidistant"}  # CameraInfo has none for mei
+JPEG_QUALITY = 90
 
 
 @dataclass(frozen=True)
@@ -59,16 +57,31 @@ class Frame:
 
     records: list[Record]
     points: int
+    seen: npt.NDArray[np.int64]  # points that each camera sees
     classes: npt.NDArray[np.int64]  # (256,) points of each class of structural6
 
 
-def record(config: RigConfig, out: Path, camera: bool = True, processes: int | None = None) -> Iterator[int]:
+def topics_of(config: RigConfig) -> dict[str, str]:
+    """Topics of a recording and their types."""
+    topics = {"/lidar/points": CLOUD, "/truth/points": CLOUD}
+    for camera in config.cameras:
+        topics[_image_topic(camera)] = COMPRESSED if camera.compressed else IMAGE
+        if camera.camera.model in DISTORTION_MODELS:
+            topics[f"/{camera.name}/camera_info"] = INFO
+        topics |= {f"/truth/{camera.name}/{space}": IMAGE for space in TRUTH_SPACES}
+    return topics | {"/odom": ODOMETRY}
+
+
+def _image_topic(camera: RigCamera) -> str:
+    return f"/{camera.name}/image" + ("/compressed" if camera.compressed else "")
+
+
+def record(config: RigConfig, out: Path, processes: int | None = None) -> Iterator[int]:
     """Write a recording to the folder `out` and yield the number of scans done after each.
 
     Args:
-        config: what to record.
+        config: what to record; images are most of the work.
         out: gets `bag/`, `calibration.yaml`, `report.json` and `preview.png`; an older recording there is replaced.
-        camera: whether to render images (most of the work).
         processes: how many; None takes one a core, at most four. The bytes do not depend on it.
 
     Raises:
@@ -81,36 +94,37 @@ def record(config: RigConfig, out: Path, camera: bool = True, processes: int | N
         if (out / "bag").exists():
             shutil.rmtree(out / "bag")
         rig.calibration().save(out / "calibration.yaml")
-        writer, connections = _open(out / "bag", camera)
+        writer, connections = _open(out / "bag", topics_of(config))
     except OSError as error:
         raise UserError(f"{out} cannot be written: {error.strerror}; give another --out") from error
-    points, classes, end = [], np.zeros(256, dtype=np.int64), rig.frames / rig.lidar.rate
+    points, seen, classes = [], np.zeros(len(config.cameras), np.int64), np.zeros(256, np.int64)
+    end = rig.frames / rig.lidar.rate
     odometry = list(_odometry(rig, end))
     with closing(writer):
-        for index, frame in enumerate(_frames(rig, config, camera, processes)):
+        for index, frame in enumerate(_frames(rig, config, processes)):
             for entry in frame.records:
                 while odometry and odometry[0].time <= entry.time:
                     _write(writer, connections, odometry.pop(0))
                 _write(writer, connections, entry)
             points.append(frame.points)
+            seen += frame.seen
             classes += frame.classes
             yield index + 1
         for entry in odometry:
             _write(writer, connections, entry)
-    report = _report(rig, camera, points, classes, time.perf_counter() - began)
+    report = _report(rig, points, seen, classes, time.perf_counter() - began)
     (out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
     from cmp_seg_ros.simulation.preview import draw_preview
 
-    draw_preview(rig, out / "preview.png", camera)
+    draw_preview(rig, out / "preview.png")
 
 
-def _open(path: Path, camera: bool) -> tuple[Any, dict[str, Any]]:
+def _open(path: Path, topics: dict[str, str]) -> tuple[Any, dict[str, Any]]:
     from rosbags.rosbag2 import StoragePlugin, Writer
 
     # Version 8 of the metadata is the newest that all of Humble to Kilted read.
     writer = Writer(path, version=8, storage_plugin=StoragePlugin.MCAP)
     writer.open()
-    topics = {t: kind for t, kind in TOPICS.items() if camera or kind not in (IMAGE, INFO)}
     return writer, {t: writer.add_connection(t, kind, typestore=_store()) for t, kind in topics.items()}
 
 
@@ -120,49 +134,46 @@ def _write(writer: Any, connections: dict[str, Any], entry: Record) -> None:
 
 # -- frames, in one process or several
 
-_worker: tuple[Rig, bool] | None = None
+_worker: Rig | None = None
 
 
-def _start_worker(config: RigConfig, camera: bool) -> None:
+def _start_worker(config: RigConfig) -> None:
     global _worker
-    _worker = Rig(config), camera
+    _worker = Rig(config)
 
 
 def _work(index: int) -> Frame:
     if _worker is None:
         raise RuntimeError("_start_worker has not run")
-    return make_frame(*_worker, index)
+    return make_frame(_worker, index)
 
 
-def _frames(rig: Rig, config: RigConfig, camera: bool, processes: int | None) -> Iterator[Frame]:
+def _frames(rig: Rig, config: RigConfig, processes: int | None) -> Iterator[Frame]:
     count = min(processes or min(4, os.cpu_count() or 1), rig.frames)
     if count <= 1:
-        yield from (make_frame(rig, camera, i) for i in range(rig.frames))
+        yield from (make_frame(rig, i) for i in range(rig.frames))
         return
-    with workers(count, _start_worker, (config, camera)) as pool:
+    with workers(count, _start_worker, (config,)) as pool:
         yield from pool.map(_work, range(rig.frames))
 
 
-def make_frame(rig: Rig, camera: bool, index: int) -> Frame:
-    """Scan and image `index` as messages."""
+def make_frame(rig: Rig, index: int) -> Frame:
+    """Scan and images `index` as messages."""
     scan_stamp = START + round(rig.scan_time(index) * 1e9)
     done = scan_stamp + round(1e9 / rig.lidar.rate)
+    stamp = START + round(rig.image_time(index) * 1e9)
     result = rig.scan(index, scan_stamp)
-    cloud, truth = scan_messages(result, rig.lidar)
-    records = [Record("/lidar/points", done, _cdr(cloud, CLOUD)), Record("/truth/points", done, _cdr(truth, CLOUD))]
-    if camera:
-        stamp = START + round(rig.image_time(index) * 1e9)
-        arrives = stamp + 5_000_000
-        image, labels = image_messages(rig.image(index), stamp)
-        info = _camera_info(rig, stamp)
-        records[:0] = [
-            Record("/camera/image", arrives, _cdr(image, IMAGE)),
-            Record("/camera/camera_info", arrives, _cdr(info, INFO)),
-            Record("/truth/image", arrives, _cdr(labels, IMAGE)),
-        ]
+    visible = {c.name: rig.visible(index, result, n) for n, c in enumerate(rig.config.cameras)}
+    records = []
+    for number, camera in enumerate(rig.config.cameras):
+        messages = image_messages(rig.image(index, number), camera, stamp)
+        records += [Record(topic, stamp + 5_000_000, _cdr(message, kind)) for topic, kind, message in messages]
+    cloud, truth = scan_messages(result, rig.lidar, visible)
+    records += [Record("/lidar/points", done, _cdr(cloud, CLOUD)), Record("/truth/points", done, _cdr(truth, CLOUD))]
     classes = np.bincount(to_structural6()[result.label], minlength=256)
     classes[UNLABELLED] = 0
-    return Frame(records, int(result.scan.valid().sum()), classes)
+    seen = np.array([mask.sum() for mask in visible.values()], dtype=np.int64)
+    return Frame(records, int(result.scan.valid().sum()), seen, classes)
 
 
 # -- messages
@@ -176,9 +187,14 @@ def _store() -> Any:
 
 
 @cache
+def to_space(name: str) -> UInt8:
+    """(256,) table from `indoor` to the label space `name`."""
+    return LabelSpace.load(name).id_map(indoor())
+
+
 def to_structural6() -> UInt8:
     """(256,) table from `indoor` to `structural6`."""
-    return LabelSpace.load("structural6").id_map(indoor())
+    return to_space("structural6")
 
 
 def _cdr(message: Any, kind: str) -> bytes:
@@ -197,12 +213,17 @@ def _cloud_message(cloud: point_cloud2.Cloud, stamp: int, frame_id: str) -> Any:
     return cloud.message(_header(stamp, frame_id), types[CLOUD], types["sensor_msgs/msg/PointField"])
 
 
-def scan_messages(result: Sweep, lidar: Lidar) -> tuple[Any, Any]:
-    """PointCloud2 of a sweep as the sensor's driver publishes it, and of its truth, point by point."""
+def scan_messages(result: Sweep, lidar: Lidar, visible: dict[str, Bool]) -> tuple[Any, Any]:
+    """PointCloud2 of a sweep as the sensor's driver publishes it, and of its truth, point by point.
+
+    Fields of the truth: the id in each of `TRUTH_SPACES`, and `visible_NAME`, 1 where the camera of that name sees the
+    point; all uint8.
+    """
     rows, shape = _driver_order(result, lidar)
     cloud = _driver_cloud(result, lidar, rows, shape)
     label = result.label[rows]
-    truth = {name: LabelSpace.load(name).id_map(indoor())[label] for name in TRUTH_SPACES}
+    truth = {name: to_space(name)[label] for name in TRUTH_SPACES}
+    truth |= {f"visible_{name}": mask[rows].astype(np.uint8) for name, mask in visible.items()}
     scan = result.scan
     return (
         _cloud_message(cloud, scan.stamp, scan.frame_id),
@@ -250,32 +271,40 @@ def _driver_cloud(
     return point_cloud2.encode(fields, shape, point_step=26)
 
 
-def image_messages(image: Image, stamp: int) -> tuple[Any, Any]:
-    """Image rgb8, and mono8 of the ids in structural6 (255 is the sky)."""
-    height, width = image.label.shape
-    kind = _store().types[IMAGE]
-    header = _header(stamp, "camera")
-    size = {"header": header, "height": height, "width": width, "is_bigendian": 0}
-    truth = to_structural6()[image.label]
-    return (
-        kind(**size, encoding="rgb8", step=3 * width, data=image.rgb.ravel()),
-        kind(**size, encoding="mono8", step=width, data=truth.ravel()),
-    )
+def image_messages(image: Image, camera: RigCamera, stamp: int) -> Iterator[tuple[str, str, Any]]:
+    """(topic, type, message): the image, its CameraInfo, and mono8 images of the true ids (255 is the sky)."""
+    types, header = _store().types, _header(stamp, camera.name)
+    pixels, encoding = camera.pixels(image.rgb), camera.encoding
+    if camera.compressed:
+        yield _image_topic(camera), COMPRESSED, types[COMPRESSED](header, f"{encoding}; jpeg compressed", _jpeg(pixels))
+    else:
+        yield _image_topic(camera), IMAGE, images.encode(pixels, encoding, header, types[IMAGE])
+    if camera.camera.model in DISTORTION_MODELS:
+        yield f"/{camera.name}/camera_info", INFO, _camera_info(camera.camera, header)
+    for space in TRUTH_SPACES:
+        truth = images.encode(to_space(space)[image.label], "mono8", header, types[IMAGE])
+        yield f"/truth/{camera.name}/{space}", IMAGE, truth
 
 
-def _camera_info(rig: Rig, stamp: int) -> Any:
-    types, camera = _store().types, rig.config.camera
+def _jpeg(pixels: UInt8) -> UInt8:
+    from PIL import Image as Picture
+
+    stream = io.BytesIO()
+    Picture.fromarray(pixels).save(stream, "JPEG", quality=JPEG_QUALITY)
+    return np.frombuffer(stream.getvalue(), np.uint8)
+
+
+def _camera_info(camera: Camera, header: Any) -> Any:
+    types = _store().types
     fx, fy, cx, cy = camera.intrinsics
-    if camera.model == "mei":
-        raise UserError("CameraInfo has no name for the model 'mei'; record with a pinhole or equidistant camera")
     distortion = camera.distortion or [0.0] * 4
     padded = [*distortion, 0.0] if camera.model == "pinhole" and len(distortion) == 4 else distortion
     roi = types["sensor_msgs/msg/RegionOfInterest"](x_offset=0, y_offset=0, height=0, width=0, do_rectify=False)
     return types[INFO](
-        header=_header(stamp, "camera"),
+        header=header,
         height=camera.height,
         width=camera.width,
-        distortion_model="plumb_bob" if camera.model == "pinhole" else "equidistant",
+        distortion_model=DISTORTION_MODELS[camera.model],
         d=np.array(padded),
         k=np.array([fx, 0, cx, 0, fy, cy, 0, 0, 1]),
         r=np.eye(3).ravel(),
@@ -311,10 +340,11 @@ def _odometry(rig: Rig, end: float) -> Iterator[Record]:
 
 
 def _report(
-    rig: Rig, camera: bool, points: list[int], classes: npt.NDArray[np.int64], wall_seconds: float
+    rig: Rig, points: list[int], seen: npt.NDArray[np.int64], classes: npt.NDArray[np.int64], wall_seconds: float
 ) -> dict[str, Any]:
     space, config = LabelSpace.load("structural6"), rig.config
-    places = rig.trajectory.pose(np.linspace(0, config.seconds, 200))[:, :3, 3]
+    poses = rig.trajectory.pose(np.linspace(0, config.seconds, 200))
+    places, heights = poses[:, :3, 3], (poses @ rig.T_base_lidar)[:, 2, 3]
     return {
         "seed": config.seed,
         "building": rig.building.plan.kind,
@@ -325,9 +355,20 @@ def _report(
         "seconds": config.seconds,
         "rate_hz": rig.lidar.rate,
         "motion": config.motion,
+        "lidar_height": [round(float(heights.min()), 2), round(float(heights.max()), 2)],
         "scans": len(points),
-        "images": len(points) if camera else 0,
+        "images": len(points) * len(config.cameras),
         "points_per_scan": round(float(np.mean(points)), 1),
+        "cameras": {
+            camera.name: {
+                "model": camera.camera.model,
+                "size": [camera.camera.width, camera.camera.height],
+                "encoding": camera.encoding,
+                "compressed": camera.compressed,
+                "points_seen": round(float(count / max(sum(points), 1)), 4),
+            }
+            for camera, count in zip(config.cameras, seen, strict=True)
+        },
         "class_shares": {c.name: round(float(classes[c.id] / max(classes.sum(), 1)), 4) for c in space.classes},
         "metres": round(float(np.linalg.norm(np.diff(places, axis=0), axis=1).sum()), 2),
         "wall_seconds": round(wall_seconds, 2),

@@ -1,36 +1,29 @@
-"""A robot with a lidar and a camera in a simulated building: any scan, any image, and the truth, by number."""
+"""A robot with a lidar and cameras in a simulated building: any scan, any image, and the truth, by number."""
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.geometry.calibration import CalibratedCamera, CalibratedLidar, Calibration
-from cmp_seg_ros.geometry.cameras import Camera
+from cmp_seg_ros.scan import Bool
 from cmp_seg_ros.simulation.building import Building, make_building
 from cmp_seg_ros.simulation.camera import Image, Renderer
 from cmp_seg_ros.simulation.generate import rotation
 from cmp_seg_ros.simulation.lidar import Lidar, Noise, Sweep, sweep
 from cmp_seg_ros.simulation.people import Person, people_mesh
-from cmp_seg_ros.simulation.raycast import Scene
-from cmp_seg_ros.simulation.trajectory import Kind, Trajectory, plan
+from cmp_seg_ros.simulation.raycast import Scene, cast_all
+from cmp_seg_ros.simulation.rig_camera import RigCamera
+from cmp_seg_ros.simulation.scene_folder import load_scene
+from cmp_seg_ros.simulation.trajectory import CARRIERS, Kind, Trajectory, plan
 
 Transform = npt.NDArray[np.float64]
 
-LIDAR_HEIGHT = 0.9  # metres above the base
-CAMERA_PLACE = (0.1, 0.0, LIDAR_HEIGHT - 0.08)  # in the base's frame
-CAMERA_PITCH = np.radians(5)  # downwards
-CAMERA_DELAY = 0.02  # seconds from the start of a sweep to its image
-OPTICAL = np.array([[0.0, 0, 1], [-1, 0, 0], [0, -1, 0]])  # base axes of a camera that looks ahead
-
-PINHOLE = Camera(
-    model="pinhole",
-    intrinsics=(420.0, 420.0, 319.5, 239.5),
-    distortion=[-0.06, 0.01, 0.0002, -0.0003],
-    width=640,
-    height=480,
-)
+CAMERA_DELAY = 0.02  # seconds from the start of a sweep to its images
+SEEN, SEEN_RELATIVE = 0.1, 0.02  # metres, and share of the distance, between a point and the surface that a camera sees
 
 
 @dataclass(frozen=True)
@@ -38,13 +31,18 @@ class RigConfig:
     """What decides a recording, bit by bit.
 
     Args:
-        seed: of the building, the way and the noise.
+        seed: of the building (or who is in the scene), the way and the noise.
         sensor: name of the lidar, or a YAML file.
         seconds: how long.
         rate: scans and images a second; None takes the lidar's own.
         motion: how the robot moves.
         roll, pitch: degrees by which the lidar is mounted off level; 180 is upside down.
-        camera: the camera's model.
+        cameras: all take their images at the same time.
+        scene: folder of a furnished scene instead of a generated building.
+        height: metres of the lidar above the base, which drives on the floor; None takes the carrier's own.
+
+    Raises:
+        UserError: two cameras of one name, or a height for a robot that flies.
     """
 
     seed: int
@@ -54,7 +52,19 @@ class RigConfig:
     motion: Kind = "wheeled"
     roll: float = 0.0
     pitch: float = 0.0
-    camera: Camera = field(default_factory=lambda: PINHOLE)
+    cameras: tuple[RigCamera, ...] = field(default_factory=lambda: (RigCamera(),))
+    scene: Path | None = None
+    height: float | None = None
+
+    def __post_init__(self) -> None:
+        names = [camera.name for camera in self.cameras]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise UserError(
+                f"two cameras are named '{twice[0]}'; name them apart: --camera left=pinhole --camera right=wide"
+            )
+        if self.height is not None and self.motion == "flying":
+            raise UserError("a flying robot goes up and down by itself; leave out the lidar's height")
 
 
 class Rig:
@@ -64,16 +74,14 @@ class Rig:
         self.config = config
         lidar = Lidar.load(config.sensor)
         self.lidar = lidar.model_copy(update={"rate": config.rate}) if config.rate else lidar
-        self.building: Building = make_building(config.seed)
+        self.building: Building = load_scene(config.scene, config.seed) if config.scene else make_building(config.seed)
         self.trajectory: Trajectory = plan(
             self.building, np.random.default_rng([config.seed, 3]), config.seconds, config.motion
         )
         self.noise = replace(Noise(), unit=config.seed)
         self.T_base_lidar = rotation(np.radians(config.roll), np.radians(config.pitch), 0.0)
-        self.T_base_lidar[2, 3] = LIDAR_HEIGHT
-        self.T_base_camera = np.eye(4)
-        self.T_base_camera[:3, :3] = rotation(0.0, CAMERA_PITCH, 0.0)[:3, :3] @ OPTICAL
-        self.T_base_camera[:3, 3] = CAMERA_PLACE
+        self.T_base_lidar[2, 3] = CARRIERS[config.motion].mount if config.height is None else config.height
+        self.T_base_cameras = [camera.T_base_camera(self.T_base_lidar[2, 3]) for camera in config.cameras]
         self.people = self._out_of_the_way(self.building.people)
         self._still = Scene(self.building.mesh)
 
@@ -102,11 +110,39 @@ class Rig:
             stamp,
         )
 
-    def image(self, index: int) -> Image:
-        """Image `index` with its truth."""
-        time = self.image_time(index)
-        pose = self.trajectory.pose(np.array([time]))[0] @ self.T_base_camera
-        return self._renderer.render(self.scenes(time), pose, np.random.default_rng([self.config.seed, 6, index]))
+    def image(self, index: int, camera: int = 0) -> Image:
+        """Image `index` of a camera (its number) with its truth."""
+        time, seed = self.image_time(index), [self.config.seed, 6, index, *([camera] if camera else [])]
+        pose = self._camera_pose(index, camera)
+        return self._renderers[camera].render(self.scenes(time), pose, np.random.default_rng(seed))
+
+    def visible(self, index: int, result: Sweep, camera: int = 0) -> Bool:
+        """(N,) which points of sweep `index` a camera sees in its image `index`.
+
+        A point is seen where the first surface in its direction, at the image's time, is the point's own. Panes are
+        surfaces; points between two surfaces (mixed pixels) and ghosts in mirrors are seen by nobody.
+        """
+        scan, model = result.scan, self.config.cameras[camera].camera
+        times = np.arange(self.lidar.columns) / (self.lidar.columns * self.lidar.rate)
+        poses = self.trajectory.pose(self.scan_time(index) + times) @ self.T_base_lidar  # (W, 4, 4)
+        poses = poses[self.lidar.firing.ravel()]  # (N, 4, 4)
+        world = np.einsum("nij,nj->ni", poses[:, :3, :3], scan.xyz) + poses[:, :3, 3]
+        T_world_camera = self._camera_pose(index, camera)
+        toward = world - T_world_camera[:3, 3]
+        _, inside = model.project((toward @ T_world_camera[:3, :3]).astype(np.float32))
+        rows = np.flatnonzero(inside & scan.valid())
+        distance = np.linalg.norm(toward[rows], axis=1)
+        directions = (toward[rows] / distance[:, None]).astype(np.float32)
+        origins = np.broadcast_to(T_world_camera[:3, 3].astype(np.float32), directions.shape)
+        hits = cast_all(self.scenes(self.image_time(index)), origins, directions)
+        seen = np.zeros(len(scan), dtype=bool)
+        seen[rows] = np.abs(hits.distance - distance) < SEEN + SEEN_RELATIVE * distance
+        return seen
+
+    def _camera_pose(self, index: int, camera: int) -> Transform:
+        """(4, 4) T_world_camera of image `index`."""
+        time = np.array([self.image_time(index)])
+        return np.asarray(self.trajectory.pose(time)[0] @ self.T_base_cameras[camera])
 
     def calibration(self) -> Calibration:
         """The calibration file of this robot, intensity statistics of its first scans included."""
@@ -118,17 +154,19 @@ class Rig:
             intensity_mean=round(float(values.mean()), 3) if len(values) else None,
             intensity_std=round(max(float(values.std()), 1e-3), 3) if len(values) else None,
         )
-        T_camera_lidar = np.linalg.inv(self.T_base_camera) @ self.T_base_lidar
-        camera = CalibratedCamera(
-            **self.config.camera.model_dump(),
-            T_camera_lidar=T_camera_lidar.round(9).tolist(),
-            T_base_camera=self.T_base_camera.round(9).tolist(),
-        )
-        return Calibration(cameras={"camera": camera}, lidars={"lidar": lidar})
+        cameras = {
+            camera.name: CalibratedCamera(
+                **camera.camera.model_dump(),
+                T_camera_lidar=(np.linalg.inv(T_base_camera) @ self.T_base_lidar).round(9).tolist(),
+                T_base_camera=T_base_camera.round(9).tolist(),
+            )
+            for camera, T_base_camera in zip(self.config.cameras, self.T_base_cameras, strict=True)
+        }
+        return Calibration(cameras=cameras, lidars={"lidar": lidar})
 
     @cached_property
-    def _renderer(self) -> Renderer:
-        return Renderer(self.config.camera, self.building)
+    def _renderers(self) -> list[Renderer]:
+        return [Renderer(camera.camera, self.building) for camera in self.config.cameras]
 
     def scenes(self, time: float) -> list[Scene]:
         """What stands, and what moves as it is at `time` seconds."""

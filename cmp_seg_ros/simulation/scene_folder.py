@@ -8,7 +8,7 @@ room are beams, and like those of generated buildings they count as ceiling.
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cmp_seg_ros import resources
 from cmp_seg_ros.errors import UserError, one_line
-from cmp_seg_ros.scan import Bool, Float32
+from cmp_seg_ros.scan import UNLABELLED, Bool, Float32
 from cmp_seg_ros.simulation.building import Building
 from cmp_seg_ros.simulation.furnishing import Top
 from cmp_seg_ros.simulation.generate import LabelledScan, views_in
@@ -29,8 +29,9 @@ from cmp_seg_ros.simulation.lidar import Transform
 from cmp_seg_ros.simulation.materials import GLASS
 from cmp_seg_ros.simulation.mesh import Material, class_id, indoor
 from cmp_seg_ros.simulation.people import Person
+from cmp_seg_ros.simulation.raycast import Scene
 from cmp_seg_ros.simulation.texture import TexturedMesh
-from cmp_seg_ros.simulation.trajectory import FreeSpace, sections
+from cmp_seg_ros.simulation.trajectory import HEIGHT, FreeSpace, sections
 
 Rng = np.random.Generator
 Float64 = npt.NDArray[np.float64]
@@ -42,6 +43,7 @@ SECTION = 2.4  # metres: above doors and windows, below beams
 NARROWEST = 0.3  # metres; the inside of a wall is no room
 CLOSED = 0.85  # share of a room's edge that its walls must reach at the height of its ceiling
 WALL = 0.25  # metres from a room's face into its walls that still count as the room's cell
+OVERHEAD = ("ceiling", "lamp", "wall", "door", "window", "curtain")  # under these one can stand
 PEOPLE = 3
 
 
@@ -78,13 +80,13 @@ def load_scene(folder: Path, seed: int = 0) -> "FurnishedScene":
         UserError: world.yaml or a model cannot be read, a model's class is not in the table, or no room is found.
     """
     fabric = _fabric(Path(folder).resolve())
-    empty = FurnishedScene(seed, fabric.plan, fabric.mesh, [], np.zeros((0, 4)), fabric.tops)
-    return FurnishedScene(seed, fabric.plan, fabric.mesh, _people(empty), empty.obstacles, fabric.tops)
+    empty = FurnishedScene(seed, fabric.plan, fabric.mesh, [], fabric.obstacles, fabric.tops)
+    return replace(empty, people=_people(empty))
 
 
 @dataclass(frozen=True)
 class FurnishedScene(Building):
-    """A building whose free places are found in its mesh; `obstacles` stays empty."""
+    """A building whose walls are known by its mesh alone; its obstacles are what stands in its rooms, in cells."""
 
     def clear(self, xy: Float64, margin: float) -> Bool:
         return np.asarray(self._space.clear(np.asarray(xy)) > margin)
@@ -168,6 +170,7 @@ class _Fabric:
 
     plan: Plan
     mesh: TexturedMesh
+    obstacles: Float64
     tops: list[Top]
 
 
@@ -207,7 +210,8 @@ def _fabric(folder: Path) -> _Fabric:
     mesh = TexturedMesh(
         np.ascontiguousarray(triangles), label, material, (*materials, GLASS), uv, image, (*images.values(), plaster)
     )
-    return _Fabric(Plan("scene", floorplan.rooms, 2 * WALL, []), mesh, _tops(parts, table))
+    plan = Plan(folder.name, floorplan.rooms, 2 * WALL, [])
+    return _Fabric(plan, mesh, floorplan.obstacles(Scene(mesh)), _tops(parts, table))
 
 
 def _items(folder: Path) -> list[dict[str, Any]]:
@@ -384,6 +388,24 @@ class _Floorplan:
                 a, b, c, d = ((x, y, height) for x, y in ((x0, y0), (x1, y0), (x1, y1), (x0, y1)))
                 found += [(a, b, c), (a, c, d)]
         return np.array(found, dtype=np.float32)
+
+    def obstacles(self, scene: Scene) -> Float64:
+        """(K, 4) rectangles of cells where something stands on the floor, or above the floor up to a robot's height.
+
+        What a robot would stand in shows from its height: looking down there is no floor, or looking up the top of
+        something tall.
+        """
+        cells = np.argwhere(np.any(self.masks, axis=0))
+        origins = np.full((len(cells), 3), HEIGHT, dtype=np.float32)
+        origins[:, :2] = self.origin + (cells + 0.5) * CELL
+        way = np.zeros_like(origins)
+        way[:, 2] = 1
+        below, above = scene.cast(origins, -way).label, scene.cast(origins, way).label
+        overhead = [class_id(name) for name in OVERHEAD]
+        taken = np.zeros(self.shape, bool)
+        taken[tuple(cells[(below != class_id("floor")) | ~np.isin(above, [*overhead, UNLABELLED])].T)] = True
+        rects = np.array(rectangles(taken), dtype=np.float64).reshape(-1, 2, 2)
+        return (self.origin + rects * CELL).reshape(-1, 4)
 
 
 def rectangles(mask: Bool) -> list[tuple[int, int, int, int]]:

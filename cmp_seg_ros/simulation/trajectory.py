@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from cmp_seg_ros.scan import Bool
 from cmp_seg_ros.simulation.building import Building
+from cmp_seg_ros.simulation.raycast import Scene
 
 Rng = np.random.Generator
 Float64 = npt.NDArray[np.float64]
@@ -20,19 +21,31 @@ MAX_YAW_RATE = 0.8  # radians a second
 
 
 @dataclass(frozen=True)
-class Sway:
-    """How a carrier's base moves beside its way: amplitudes of slow sines, metres and radians."""
+class Carrier:
+    """How a robot's base moves beside its way, in slow sines.
 
-    height: float
+    Args:
+        mount: metres from the base to the lidar.
+        rise: metres by which the base goes up and down above the floor.
+        lean: largest roll and pitch, radians.
+        period: seconds.
+        flies: the lidar goes up and down over all the height there is, within `FLIGHT` and what hangs above the way.
+    """
+
+    mount: float
+    rise: float
     lean: float
     period: float
+    flies: bool = False
 
 
-SWAY: dict[Kind, Sway] = {
-    "wheeled": Sway(0.0, np.radians(0.4), 1.3),
-    "handheld": Sway(0.12, np.radians(9), 1.7),
-    "flying": Sway(0.35, np.radians(6), 4.0),
+CARRIERS: dict[Kind, Carrier] = {
+    "wheeled": Carrier(0.9, 0.0, np.radians(0.4), 1.3),
+    "handheld": Carrier(1.1, 0.2, np.radians(15), 1.7),
+    "flying": Carrier(0.1, 0.0, np.radians(15), 4.0, flies=True),
 }
+FLIGHT = (0.3, 2.5)  # metres of the lidar above the floor
+HEADROOM = 0.25  # metres above the lidar
 
 
 class Trajectory:
@@ -44,13 +57,17 @@ class Trajectory:
         yaw: (K,) radians, unwrapped.
         kind: of the carrier.
         rng: for its sway.
+        above: (K,) metres above the floor that are free there; those who fly need it.
     """
 
-    def __init__(self, times: Float64, places: Float64, yaw: Float64, kind: Kind, rng: Rng) -> None:
+    def __init__(
+        self, times: Float64, places: Float64, yaw: Float64, kind: Kind, rng: Rng, above: Float64 | None = None
+    ) -> None:
         self._times, self._places, self._yaw = times, places, yaw
-        self._sway = SWAY[kind]
+        self._carrier = CARRIERS[kind]
         self._phase = rng.uniform(0, 2 * np.pi, (3, 2))
-        self._period = self._sway.period * rng.uniform(0.7, 1.4, (3, 2))
+        self._period = self._carrier.period * rng.uniform(0.7, 1.4, (3, 2))
+        self._above = above
 
     @property
     def duration(self) -> float:
@@ -65,12 +82,21 @@ class Trajectory:
         yaw = np.interp(times, self._times, self._yaw)
         waves = np.sin(2 * np.pi * times[:, None, None] / self._period + self._phase).sum(axis=2) / 2  # (N, 3)
         T = np.tile(np.eye(4), (len(times), 1, 1))
-        angles = np.stack([self._sway.lean * waves[:, 0], self._sway.lean * waves[:, 1], yaw], axis=1)
+        lean = self._carrier.lean * waves[:, :2]
+        angles = np.column_stack([lean, yaw])
         T[:, :3, :3] = Rotation.from_euler("xyz", angles).as_matrix()
         for axis in range(2):
             T[:, axis, 3] = np.interp(times, self._times, self._places[:, axis])
-        T[:, 2, 3] = self._sway.height * (1 + waves[:, 2])
+        T[:, 2, 3] = self._height(times, waves[:, 2])
         return T
+
+    def _height(self, times: Float64, wave: Float64) -> Float64:
+        """(N,) metres of the base above the floor, for (N,) waves from -1 to 1."""
+        if not self._carrier.flies or self._above is None:
+            return self._carrier.rise * (1 + wave)
+        low, high = FLIGHT
+        top = np.clip(np.interp(times, self._times, self._above) - HEADROOM, low, high)
+        return low + (top - low) * (1 + wave) / 2 - self._carrier.mount
 
     def velocity(self, time: float, step: float = 0.01) -> tuple[Float64, Float64]:
         """Linear and angular velocity (3,) each, in the base's frame, at `time`."""
@@ -158,7 +184,8 @@ def plan(building: Building, rng: Rng, seconds: float, kind: Kind = "wheeled", s
     if len(numbers) < 30:  # no room to drive: turn on the spot
         place = building.free_places(rng, 1, 0.2)[0]
         times = np.linspace(0, seconds, 50)
-        return Trajectory(times, np.tile(place, (50, 1)), 0.3 * times, kind, rng)
+        places = np.tile(place, (50, 1))
+        return Trajectory(times, places, 0.3 * times, kind, rng, _above(building, places))
     at = int(rng.choice(numbers, p=_roomy(space, numbers)))
     places, needed = np.zeros((0, 2)), seconds * speed * 0.8 + 1.0
     for _ in range(40):
@@ -174,7 +201,22 @@ def plan(building: Building, rng: Rng, seconds: float, kind: Kind = "wheeled", s
         times, yaw = _timing(smooth, speed)
         if _length(places) > needed and times[-1] >= seconds:
             break
-    return Trajectory(times, smooth, yaw, kind, rng)
+    return Trajectory(times, smooth, yaw, kind, rng, _above(building, smooth))
+
+
+def _above(building: Building, places: Float64) -> Float64:
+    """(K, 2) -> (K,) metres of free air above the floor, over the robot's width and a metre of the way around."""
+    from scipy.ndimage import gaussian_filter1d, minimum_filter1d
+
+    angle = np.linspace(0, 2 * np.pi, 8, endpoint=False)
+    disc = ROBOT_RADIUS * np.append(np.stack([np.cos(angle), np.sin(angle)], axis=1), [[0, 0]], axis=0)
+    origins = np.full((len(places), len(disc), 3), HEIGHT - 0.1, dtype=np.float32)
+    origins[..., :2] = places[:, None] + disc
+    up = np.zeros_like(origins)
+    up[..., 2] = 1
+    reach = Scene(building.mesh).cast(origins.reshape(-1, 3), up.reshape(-1, 3)).distance.reshape(origins.shape[:2])
+    free = np.minimum(HEIGHT - 0.1 + reach.min(axis=1), 2 * FLIGHT[1]).astype(np.float64)
+    return np.asarray(gaussian_filter1d(minimum_filter1d(free, 51, mode="nearest"), 8, mode="nearest"))
 
 
 def _roomy(space: FreeSpace, numbers: npt.NDArray[np.int64]) -> Float64:
