@@ -124,7 +124,8 @@ def stage_table(report: dict[str, Any]) -> "Table":
     from rich import box
     from rich.table import Table
 
-    default = report["rows"][-1]["engine"], report["rows"][-1]["precision"]
+    default = next(((row["engine"], row["precision"]) for row in report["rows"] if row["natural"]), None)
+    default = default or (report["rows"][0]["engine"], report["rows"][0]["precision"])
     title = f"From message to message with {'-'.join(default)}, milliseconds"
     found = Table("width", "sensor", "points", "voxels", "of metres", title=title, box=box.SIMPLE_HEAD)
     for name in (*report["rows"][-1]["stages_ms"], "all", "all but\nnetwork"):
@@ -196,7 +197,7 @@ def remarks(report: dict[str, Any]) -> list[str]:
 def _agreement(row: dict[str, Any]) -> str:
     if row["agreement"] is not None:
         return f"{row['agreement']:.2%}"
-    difference = row["confidence_difference"]
+    difference = row["probability_difference"]
     return "-" if difference is None else f"p +- {difference:.4f}"
 
 

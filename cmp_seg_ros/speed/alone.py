@@ -18,7 +18,6 @@ from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.ros.point_cloud2 import decode
 from cmp_seg_ros.scan import Scan
 from cmp_seg_ros.segmenter import Segmenter
-from cmp_seg_ros.speed import cases
 from cmp_seg_ros.speed.cases import Case
 
 SCANS = 5
@@ -53,7 +52,7 @@ def measure(bundle: Path, engine: str, case: Case) -> dict[str, Any]:
 def _run(bundle: str, engine: str, voxel_size: str, scan: str, started: str) -> dict[str, Any]:
     imported = time.time()
     segmenter = Segmenter.from_bundle(bundle, engine)
-    cases.set_voxel_size(segmenter, float(voxel_size))
+    segmenter.voxel_size = float(voxel_size)
     ready = time.time()
     points = Scan(np.load(scan))
     took = []

@@ -18,7 +18,7 @@ from cmp_seg_ros.engine.base import ENGINES, module_of
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.kernels.launch import threads
 from cmp_seg_ros.ros.point_cloud2 import decode, encode_labelled
-from cmp_seg_ros.scan import Labels
+from cmp_seg_ros.scan import UNLABELLED, Labels
 from cmp_seg_ros.segmenter import Segmenter
 from cmp_seg_ros.speed import alone, cases, clock
 from cmp_seg_ros.speed.cases import Case
@@ -145,11 +145,12 @@ class Bench:
         runs = clock.race(rivals, self.options.time_limit)
         typical = {name: float(np.median([run.ms for run in found])) for name, found in runs.items()}
         self._measured |= {(width, name): (case.voxels, milliseconds) for name, milliseconds in typical.items()}
-        answer = self._answer(true_way, width)
+        answer = self._answer(true_way, typical, width)
         for name in (name for name in ways if name in runs):
             way, stages = ways[name], [run.result for run in runs[name]]
             matmuls = {key.split()[1]: took for key, took in typical.items() if key.startswith(f"{way.precision} ")}
             network = [took["network"] for took in stages]
+            said = way.answer() if answer is not None and self._is_short(typical[name]) else None
             yield {
                 "engine": way.engine,
                 "precision": way.precision,
@@ -159,11 +160,12 @@ class Bench:
                 "matmul_ms": min(matmuls.values(), default=None),
                 "dense_ms": typical.get(PLAIN),
                 "total_ms": typical[name],
-                "agreement": None if answer is None or not trained else way.agreement(answer),
-                "confidence_difference": None if answer is None else way.difference(answer),
+                "agreement": agreement(said, answer) if said and answer and trained else None,
+                "probability_difference": difference(said, answer) if said and answer else None,
                 "trained": trained,
                 "sensor": case.sensor,
                 "points": case.points,
+                "natural": case.natural,
                 "voxel_size": round(case.voxel_size, 5),
                 "stages_ms": {stage: float(np.median([took[stage] for took in stages])) for stage in stages[0]},
                 "matmuls_ms": matmuls,
@@ -210,13 +212,15 @@ class Bench:
                 self.skipped[f"products of {name}"] = f"{type(error).__name__}: {error}".splitlines()[0]
         return rivals
 
-    def _answer(self, way: "Way", width: int) -> Labels | None:
-        """What the reference says of a scan, where that does not take too long."""
-        if way.labels is None:
-            voxels, milliseconds = self._measured.get((width, PLAIN), (1, 0.0))
-            if way.case.voxels / voxels * milliseconds < 1e3 * self.options.time_limit / 2:
-                way()
-        return way.labels
+    def _answer(self, way: "Way", typical: Mapping[str, float], width: int) -> Labels | None:
+        """What the reference says of the scan, where that does not take too long."""
+        voxels, plain = self._measured.get((width, PLAIN), (way.case.voxels, 0.0))
+        expected = typical.get(TRUTH, plain * way.case.voxels / voxels)
+        return way.answer() if self._is_short(expected) else None
+
+    def _is_short(self, milliseconds: float) -> bool:
+        """Whether there is time for it beside the turns."""
+        return milliseconds < 1e3 * self.options.time_limit / 4
 
     def _warn_if_busy(self, share: float | None, when: str) -> None:
         if share is not None and share > clock.BUSY:
@@ -232,38 +236,46 @@ class Way:
     def __init__(self, case: Case, segmenter: Segmenter) -> None:
         self.case, self.segmenter = case, segmenter
         self.engine, _, self.precision = segmenter.engine.partition("-")
-        self.labels: Labels | None = None
 
     def ready(self) -> "Way":
         return self
 
     def __call__(self) -> dict[str, float]:
-        cases.set_voxel_size(self.segmenter, self.case.voxel_size)
+        self.segmenter.voxel_size = self.case.voxel_size
         start = perf_counter()
         scan = decode(self.case.message)
         decoded = perf_counter()
-        self.labels = self.segmenter(scan)
+        labels = self.segmenter(scan)
         labelled = perf_counter()
-        encode_labelled(self.case.message, self.labels, self.segmenter.label_space)
+        encode_labelled(self.case.message, labels, self.segmenter.label_space)
         encoded = perf_counter()
-        return {"decode": 1e3 * (decoded - start), **self.labels.stages_ms, "encode": 1e3 * (encoded - labelled)}
+        return {"decode": 1e3 * (decoded - start), **labels.stages_ms, "encode": 1e3 * (encoded - labelled)}
 
-    def agreement(self, answer: Labels) -> float:
-        """Share of the labelled points that have the same label in the answer."""
-        assert self.labels is not None
-        valid = answer.confidence > 0
-        return float((self.labels.label[valid] == answer.label[valid]).mean())
+    def answer(self) -> Labels:
+        """Labels, and the probability of every class."""
+        self.segmenter.voxel_size = self.case.voxel_size
+        self.segmenter.probabilities = True
+        labels = self.segmenter(decode(self.case.message))
+        self.segmenter.probabilities = False
+        return labels
 
-    def difference(self, answer: Labels) -> float:
-        """Mean absolute difference of the probabilities of the labels."""
-        assert self.labels is not None
-        valid = answer.confidence > 0
-        return float(np.abs(self.labels.confidence[valid] - answer.confidence[valid]).mean())
+
+def agreement(labels: Labels, answer: Labels) -> float:
+    """Share of the labelled points that have the same label in both."""
+    labelled = answer.label != UNLABELLED
+    return float((labels.label == answer.label)[labelled].mean())
+
+
+def difference(labels: Labels, answer: Labels) -> float:
+    """Mean absolute difference of the probabilities of all classes."""
+    assert labels.probabilities is not None and answer.probabilities is not None
+    labelled = answer.label != UNLABELLED
+    return float(np.abs(labels.probabilities - answer.probabilities)[labelled].mean())
 
 
 def by_engine(rows: list[dict[str, Any]]) -> dict[tuple[int, str, str], dict[int, float]]:
-    """Milliseconds of the network by voxels, for each width, engine and precision."""
+    """Milliseconds of the network by voxels, for each width, engine and precision; of round numbers of voxels alone."""
     found: dict[tuple[int, str, str], dict[int, float]] = {}
-    for row in rows:
+    for row in (row for row in rows if not row["natural"]):
         found.setdefault((row["width"], row["engine"], row["precision"]), {})[row["voxels"]] = row["network_ms"]
     return found

@@ -15,7 +15,6 @@ from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.ros.point_cloud2 import decode, encode
 from cmp_seg_ros.scan import Float32, Scan
-from cmp_seg_ros.segmenter import Segmenter
 from cmp_seg_ros.waffleiron.config import NetworkConfig, PreprocessConfig
 from cmp_seg_ros.waffleiron.preprocess import Voxels, inside_fov, prepare, voxelise
 
@@ -35,6 +34,7 @@ class Case(NamedTuple):
         points: in the message.
         voxel_size: metres.
         voxels: that the scan has then.
+        natural: whether that is the bundle's voxel size, and not one that gives a round number of voxels.
     """
 
     sensor: str
@@ -42,6 +42,7 @@ class Case(NamedTuple):
     points: int
     voxel_size: float
     voxels: int
+    natural: bool = False
 
 
 def bundle_of(width: int, folder: Path) -> Bundle:
@@ -92,7 +93,7 @@ def case(voxels: int, preprocess: PreprocessConfig) -> Case:
 def natural_case(sensor: str, preprocess: PreprocessConfig) -> Case:
     """A scan of the sensor at the bundle's own voxel size."""
     scan, size = simulated(sensor), preprocess.voxel_size
-    return Case(sensor, message(scan), len(scan), size, count_voxels(size, scan.xyz[scan.valid()], preprocess))
+    return Case(sensor, message(scan), len(scan), size, count_voxels(size, scan.xyz[scan.valid()], preprocess), True)
 
 
 def count_voxels(size: float, xyz: Float32, preprocess: PreprocessConfig) -> int:
@@ -124,11 +125,6 @@ def thinned(voxels: int, size: float, xyz: Float32, preprocess: PreprocessConfig
         else:
             kept[point] = True
     return kept
-
-
-def set_voxel_size(segmenter: Segmenter, size: float) -> None:
-    """Have the segmenter take voxels of that size in metres."""
-    segmenter.preprocess = segmenter.preprocess.model_copy(update={"voxel_size": size})
 
 
 def voxels_of(case: Case, preprocess: PreprocessConfig) -> Voxels:

@@ -12,15 +12,20 @@ LINES = {"int8": ":", "bf16": "--", "fp16": "-.", "fp32": "-"}
 
 def plot(report: dict[str, Any], path: Path) -> None:
     """Save a picture with a panel for each width: the network of every engine, bare products and the plain network."""
-    rows = report["rows"]
+    rows = [row for row in report["rows"] if not row["natural"]]
     widths = sorted({row["width"] for row in rows})
     title = f"One scan through WaffleIron, 24 layers: network alone. {report['machine']['processor']}"
-    figure = new_figure(0.6 + 5.6 * len(widths), 7.6, f"{title}, {report['machine']['threads']} cores")
+    figure = new_figure(3.4 + 4.4 * len(widths), 7.0, f"{title}, {report['machine']['threads']} threads")
     panels = figure.subplots(1, len(widths), squeeze=False, sharey=True)[0]
     for axes, width in zip(panels, widths, strict=True):
         own = [row for row in rows if row["width"] == width]
         for (_, engine, precision), series in by_engine(own).items():
-            style = {"color": COLOURS.get(engine, "C5"), "linestyle": LINES.get(precision, "-"), "marker": "o"}
+            style = {
+                "color": COLOURS.get(engine, "C5"),
+                "linestyle": LINES.get(precision, "-"),
+                "marker": "o",
+                "markersize": 5,
+            }
             axes.plot(*zip(*sorted(series.items()), strict=True), **style, label=f"{engine}, {precision}", zorder=3)
         for precision, series in matmuls(own).items():
             style = {"color": "#888888", "linestyle": LINES.get(precision, "-"), "marker": "."}
@@ -32,16 +37,18 @@ def plot(report: dict[str, Any], path: Path) -> None:
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
         sizes = sorted({row["voxels"] for row in own})
-        axes.set_xticks(apart(sizes), [f"{size / 1000:g}k" for size in apart(sizes)])
+        axes.set_xticks(sizes, [f"{size / 1000:g}k" for size in sizes])
         axes.minorticks_on()
         axes.tick_params(axis="x", which="minor", bottom=False)
         axes.set_title(f"width {width}", fontsize=12)
         axes.set_xlabel("voxels in the scan")
         axes.grid(which="both", axis="y", color="#eeeeee", linewidth=0.6)
         axes.set_axisbelow(True)
-        axes.legend(fontsize=8, loc="upper left")
     panels[0].set_ylabel("milliseconds (median)")
-    figure.subplots_adjust(left=0.07 if len(widths) > 1 else 0.13, right=0.985, top=0.88, bottom=0.09, wspace=0.05)
+    legend = {label: line for axes in panels for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    inches = figure.get_figwidth()
+    figure.legend(legend.values(), legend.keys(), loc="center right", fontsize=9, frameon=False, handlelength=3)
+    figure.subplots_adjust(left=0.8 / inches, right=1 - 2.6 / inches, top=0.88, bottom=0.09, wspace=0.05)
     save(figure, path)
 
 
@@ -52,12 +59,3 @@ def matmuls(rows: list[dict[str, Any]]) -> dict[str, dict[int, float]]:
         if row["matmul_ms"]:
             found.setdefault(row["precision"], {})[row["voxels"]] = row["matmul_ms"]
     return found
-
-
-def apart(sizes: list[int]) -> list[int]:
-    """Those of the sizes that have room for a label: each a fifth more than the one before."""
-    kept: list[int] = []
-    for size in sizes:
-        if not kept or size > 1.2 * kept[-1]:
-            kept.append(size)
-    return kept
