@@ -53,7 +53,9 @@ setup(
             "ros-kilted-std-msgs",
             "ros-kilted-visualization-msgs",
         ],
-        "dev": ["hypothesis", "mypy", "pytest", "ruff", "types-PyYAML"],
+        # engine tensorrt; on a Jetson JetPack brings tensorrt, and the others are installed by name
+        "tensorrt": ["cuda-bindings>=12.6", "onnx", "tensorrt>=10.3"],
+        "dev": ["hypothesis", "mypy", "pytest", "ruff", "tensorrt-stubs", "types-PyYAML"],
     },
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
