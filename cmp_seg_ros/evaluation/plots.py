@@ -10,7 +10,7 @@ from cmp_seg_ros.geometry.calibration import Transform
 from cmp_seg_ros.geometry.cameras import Camera
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.ros import overlay
-from cmp_seg_ros.scan import UNLABELLED, Float32, Labels, Scan, UInt8
+from cmp_seg_ros.scan import UNLABELLED, Bool, Float32, Labels, Scan, UInt8
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -85,11 +85,7 @@ def comparison(
     label = np.where(compared, labels.label, UNLABELLED).astype(np.uint8)
     draw_bird(figure.add_subplot(rows[0, 0]), xyz, label, label_space, "Labels from above")
     draw_bird(figure.add_subplot(rows[0, 1]), xyz, truth, label_space, "Truth from above")
-    axes = figure.add_subplot(rows[0, 2])
-    share = wrong.sum() / max(1, compared.sum())
-    order = np.concatenate([np.flatnonzero(compared & ~wrong), np.flatnonzero(wrong)])
-    _points_from_above(axes, xyz[order], np.where(wrong[order, None], WRONG, RIGHT), 0.7)
-    _frame(axes, xyz[compared], f"Wrong: {wrong.sum():,} of {compared.sum():,} points ({share:.1%})")
+    draw_wrong(figure.add_subplot(rows[0, 2]), xyz, compared, wrong)
     draw_legend(figure.add_subplot(rows[1, :]), truth, label_space, "share of truth", columns=len(label_space.classes))
     draw_range(figure.add_subplot(rows[2, :]), scan.xyz, label, label_space, "Labels")
     draw_range(figure.add_subplot(rows[3, :]), scan.xyz, truth, label_space, "Truth")
@@ -104,6 +100,29 @@ def draw_bird(axes: "Axes", xyz: Float32, label: UInt8, space: LabelSpace, title
         order = drawn[np.argsort(xyz[drawn, 2])]
         _points_from_above(axes, xyz[order], space.palette[label[order]], opacity)
     _frame(axes, xyz[labelled], title)
+
+
+def draw_wrong(axes: "Axes", xyz: Float32, compared: Bool, wrong: Bool) -> None:
+    """Which of (N, 3) upright points are wrong, of those that could be compared, from above and on top."""
+    share = wrong.sum() / max(1, compared.sum())
+    order = np.concatenate([np.flatnonzero(compared & ~wrong), np.flatnonzero(wrong)])
+    _points_from_above(axes, xyz[order], np.where(wrong[order, None], WRONG, RIGHT), 0.7)
+    _frame(axes, xyz[compared], f"Wrong, in red: {wrong.sum():,} of {compared.sum():,} points ({share:.1%})")
+
+
+def draw_side(axes: "Axes", xyz: Float32, colour: npt.NDArray[Any]) -> None:
+    """(N, 3) upright points in (N, 3) colours from the side, all depths of the view from above."""
+    distance = np.linalg.norm(xyz[:, :2], axis=1)
+    shown = distance <= np.percentile(distance, BULK) if len(xyz) else np.zeros(0, bool)
+    size = float(np.clip(20_000 / max(1, len(xyz)), 0.5, 4.0))
+    axes.scatter(xyz[shown, 0], xyz[shown, 2], s=size, c=colour[shown] / 255, linewidths=0, rasterized=True)
+    axes.plot(0, 0, "o", color="white", markeredgecolor="black", markersize=6)
+    axes.set_aspect("equal", adjustable="datalim")
+    axes.set_xlabel("x (forward) in metres", fontsize=10)
+    axes.set_ylabel("z in metres", fontsize=10, labelpad=1)
+    axes.tick_params(labelsize=9)
+    axes.grid(color="#e8e8e8", linewidth=0.6)
+    axes.set_axisbelow(True)
 
 
 def draw_range(axes: "Axes", xyz: Float32, label: UInt8, space: LabelSpace, title: str = "Range image") -> None:
