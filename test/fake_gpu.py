@@ -45,6 +45,7 @@ class FakeGpu:
         self.plugins = 0
         self.network_flags: list[int] = []
         self.cleared: list[str] = []
+        self.previews: dict[str, bool] = {}
         self.profile: dict[str, tuple[tuple[int, ...], ...]] = {}
         self.timing: list[bytes] = []
         self.steps: list[bool] = []
@@ -181,6 +182,9 @@ class FakeGpu:
         class BuilderFlag(IntEnum):  # those of 11.x: no FP16
             TF32 = 6
 
+        class PreviewFeature(IntEnum):
+            RUNTIME_ACTIVATION_RESIZE_10_10 = 2
+
         class ExecutionContextAllocationStrategy(IntEnum):
             STATIC, ON_PROFILE_CHANGE, USER_MANAGED = range(3)
 
@@ -220,6 +224,9 @@ class FakeGpu:
 
             def clear_flag(self, flag: BuilderFlag) -> None:
                 gpu.cleared.append(flag.name)
+
+            def set_preview_feature(self, feature: PreviewFeature, enable: bool) -> None:
+                gpu.previews[feature.name] = enable
 
             def add_optimization_profile(self, profile: Any) -> int:
                 return -1 if gpu.refuse == "profile" else 0
@@ -276,6 +283,7 @@ class FakeGpu:
             ILogger,
             NetworkDefinitionCreationFlag,
             BuilderFlag,
+            PreviewFeature,
             ExecutionContextAllocationStrategy,
             IProgressMonitor,
             Dims,

@@ -101,6 +101,7 @@ def test_the_network_is_strongly_typed_with_plugins_and_a_profile(gpu: FakeGpu, 
     assert gpu.plugins == 1
     assert gpu.network_flags == [1 << 1]
     assert gpu.cleared == ["TF32"]
+    assert gpu.previews == {"RUNTIME_ACTIVATION_RESIZE_10_10": True}
     assert gpu.profile == buckets.profile(PREPROCESS)
     assert gpu.profile["features"][2] == (layout.MAX_VOXELS, PREPROCESS.inputs)
     assert gpu.steps == [True] * 3, "the build goes on"
@@ -108,8 +109,9 @@ def test_the_network_is_strongly_typed_with_plugins_and_a_profile(gpu: FakeGpu, 
 
 
 def test_a_release_without_the_flag_is_strongly_typed_anyway(gpu: FakeGpu, make_bundle: MakeBundle) -> None:
-    """As of TensorRT 11, should it drop the flag."""
+    """As of TensorRT 11, should it drop the flag, and the preview of what is there by now."""
     sys.modules["tensorrt"].NetworkDefinitionCreationFlag = object()  # type: ignore[attr-defined]
+    sys.modules["tensorrt"].PreviewFeature = object()  # type: ignore[attr-defined]
     tensorrt.build(graph.build(make_bundle(), "fp32").SerializeToString(), PREPROCESS)
     assert gpu.network_flags == [0]
 
@@ -333,7 +335,7 @@ def test_nothing_is_missing_where_everything_is_there(gpu: FakeGpu) -> None:
             "Tesla P4 has compute capability 6.1",
             "'cpu'",
         ),
-        ({"version": "8.6.1"}, "TensorRT 8.6.1 is too old", "10.1 or newer"),
+        ({"version": "8.6.1"}, "TensorRT 8.6.1 is too old", "10.3 or newer"),
     ],
 )
 def test_each_lack_is_named_with_its_remedy(

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import tensorrt
 
 INSTALL = "pip install 'cmp_seg_ros[tensorrt]'"
-OLDEST = (10, 1)  # TensorRT that lets us manage memory as here
+OLDEST = (10, 3)  # TensorRT, of JetPack 6.1; memory is managed by what came with 10.1
 LEAST_CAPABILITY = (7, 5)  # of a GPU, for TensorRT 10.5 on
 BFLOAT16_CAPABILITY = (8, 0)
 DRIVERS = {12: "525", 13: "580"}  # oldest for each CUDA
@@ -151,6 +151,9 @@ def build(model: bytes, preprocess: PreprocessConfig, timing: Path | None = None
         )
     config = builder.create_builder_config()
     config.clear_flag(trt.BuilderFlag.TF32)  # what the graph calls float32 is float32
+    resize = getattr(trt.PreviewFeature, "RUNTIME_ACTIVATION_RESIZE_10_10", None)
+    if resize is not None:  # a context then asks for the memory of its own shapes, and not of the greatest
+        config.set_preview_feature(resize, True)
     config.progress_monitor = _monitor()
     profile = builder.create_optimization_profile()
     for name, shapes in buckets.profile(preprocess).items():
