@@ -277,9 +277,18 @@ def _engines() -> Iterator[Check]:
     from cmp_seg_ros.engine import base
 
     yield Check(area, "auto", "ok", f"takes {base.module_of('auto')}")
-    torch = _version("torch")
-    remedy = "" if torch else "pip install torch (--index-url https://download.pytorch.org/whl/cpu without a GPU)"
-    yield Check(area, "reference", "ok" if torch else "absent", f"torch {torch}" if torch else "no torch", remedy)
+    for name in base.ENGINES:
+        if name in ("cpu", "tensorrt"):  # tried below; told with the GPU
+            continue
+        package = "torch" if name == "reference" else name
+        has = _version(package) or _version(f"{package}-gpu")
+        if has:
+            yield Check(area, name, "ok", f"{package} {has}")
+        elif name == "reference":
+            remedy = "pip install torch (--index-url https://download.pytorch.org/whl/cpu without a GPU)"
+            yield Check(area, name, "absent", "no torch; needed to train and to compare with", remedy)
+        else:
+            yield Check(area, name, "absent", f"no {package}", f"pip install {package}")
 
 
 def _trial(name: str, compile: bool) -> Iterator[Check]:
@@ -327,23 +336,30 @@ def _gpu(gpu: _Answer | None) -> Iterator[Check]:
     area = "GPU"
     lines, fault = gpu() if gpu else ([], "")
     board = BOARD.read_text().strip("\0\n ") if BOARD.exists() else ""
+    there = True
     if fault:
-        yield Check(
-            area,
-            "driver",
-            "warning",
-            f"nvidia-smi: {fault}",
-            "install the driver that matches the kernel module; reboot",
-        )
+        remedy = "install the driver that matches the kernel module, and restart"
+        yield Check(area, "driver", "warning", f"nvidia-smi: {fault}", remedy)
     elif lines:
         for line in lines:
             yield Check(area, "device", "ok", line)
     elif board.startswith("NVIDIA"):
         yield Check(area, "device", "ok", board)
     else:
-        yield Check(
-            area, "device", "absent", "no NVIDIA GPU or driver", "none needed: the default engine runs on the processor"
-        )
+        there = False
+        remedy = "none needed: the default engine runs on the processor"
+        yield Check(area, "device", "absent", "no NVIDIA GPU or driver", remedy)
+    try:
+        from cmp_seg_ros.engine import tensorrt
+    except ImportError:
+        return  # told with the kernels
+    lacks = tensorrt.missing()
+    for lack in lacks:
+        yield Check(area, "engine tensorrt", "warning" if there else "absent", lack.what, lack.remedy)
+    if not lacks:
+        found = tensorrt.device()
+        capability = ".".join(map(str, found.capability))
+        yield Check(area, "engine tensorrt", "ok", f"TensorRT {tensorrt.release()}, {found.name} ({capability})")
 
 
 def _ros(ros: _Answer | None) -> Iterator[Check]:

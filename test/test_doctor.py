@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from fake_gpu import FakeGpu
 
 from cmp_seg_ros import doctor, resources
 from cmp_seg_ros.doctor import Check
@@ -191,7 +192,7 @@ def test_messages_and_middleware_that_do_not_load_are_named(tmp_path: Path, monk
 
 def test_a_program_that_hangs_does_not_hold_up_the_report(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "TIMEOUT", 0.2)
-    (check,) = doctor._gpu(doctor._Answer([sys.executable, "-c", "import time; time.sleep(60)"]))
+    check = by_name(list(doctor._gpu(doctor._Answer([sys.executable, "-c", "import time; time.sleep(60)"]))))["driver"]
     assert check.status == "warning"
     assert "no answer" in check.found
 
@@ -208,6 +209,21 @@ def test_gpus_are_listed_and_a_driver_that_fails_is_told(tmp_path: Path, monkeyp
     check = by_name(list(doctor._gpu(doctor._Answer(doctor.ASK_GPU))))["driver"]
     assert check.status == "warning"
     assert "mismatch" in check.found
+
+
+def test_what_engine_tensorrt_lacks_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An option without a GPU; a warning with one, which is of no use then."""
+    gpu = FakeGpu().install(monkeypatch)
+    check = by_name(list(doctor._gpu(None)))["engine tensorrt"]
+    assert (check.status, check.found) == ("ok", "TensorRT 10.13.0.35, NVIDIA A40 (8.6)")
+    gpu.driver = 11080
+    check = by_name(list(doctor._gpu(None)))["engine tensorrt"]
+    assert check.status == "absent"
+    assert "CUDA 11.8" in check.found
+    answer = doctor._Answer([sys.executable, "-c", "print('NVIDIA A40, 8.6, 46068 MiB, 470.1')"])
+    check = by_name(list(doctor._gpu(answer)))["engine tensorrt"]
+    assert check.status == "warning"
+    assert "update the driver" in check.remedy
 
 
 @pytest.mark.parametrize("writable", [True, False])

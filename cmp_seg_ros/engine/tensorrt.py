@@ -12,6 +12,7 @@ import time
 from collections import OrderedDict
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -27,7 +28,6 @@ from cmp_seg_ros.waffleiron.preprocess import Voxels
 if TYPE_CHECKING:
     import tensorrt
 
-INSTALL = "pip install 'cmp_seg_ros[tensorrt]'"
 OLDEST = (10, 3)  # TensorRT, of JetPack 6.1; memory is managed by what came with 10.1
 LEAST_CAPABILITY = (7, 5)  # of a GPU, for TensorRT 10.5 on
 BFLOAT16_CAPABILITY = (8, 0)
@@ -57,10 +57,8 @@ class Device(NamedTuple):
 def missing() -> list[Lack]:
     """What this machine lacks for this engine; nothing where it has it all."""
     lacks, found = [], 0
-    try:
-        import onnx  # noqa: F401
-    except ImportError:
-        lacks.append(Lack("package onnx is not installed", INSTALL))
+    if find_spec("onnx") is None:
+        lacks.append(Lack("package onnx is not installed", "pip install onnx"))
     try:
         import tensorrt
 
@@ -75,13 +73,13 @@ def missing() -> list[Lack]:
             if isinstance(error, AttributeError | ModuleNotFoundError)
             else f"cannot be loaded: {error}"
         )
-        lacks.append(Lack(f"package tensorrt {reason}", f"{INSTALL}; on a Jetson it comes with JetPack"))
+        lacks.append(Lack(f"package tensorrt {reason}", "pip install tensorrt; on a Jetson it comes with JetPack"))
     try:
         runtime = cuda.runtime()
         found = runtime.cudaDriverGetVersion()[1]
     except ImportError as error:
         reason = "is not installed" if isinstance(error, ModuleNotFoundError) else f"cannot be loaded: {error}"
-        return [*lacks, Lack(f"package cuda-bindings {reason}", INSTALL)]
+        return [*lacks, Lack(f"package cuda-bindings {reason}", "pip install cuda-bindings")]
     if not found:
         return [*lacks, Lack("no NVIDIA driver", "install it, or take engine 'cpu'; in a container: --gpus all")]
     wanted = max(runtime.cudaRuntimeGetVersion()[1] // 1000, _cuda_of_tensorrt())
