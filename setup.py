@@ -42,6 +42,7 @@ setup(
     # Install it with `pip install --no-deps ouster-sdk`.
     extras_require={
         "simulation": ["embreex", "trimesh"],
+        "teacher": ["ai-edge-litert"],  # MOSAIC, which benchmarks/teacher.py asks whether simulated images look real
         # rclpy and messages without a ROS distribution; the distribution's own are used where one is sourced
         "ros": [
             "ros-kilted-diagnostic-msgs",
@@ -56,7 +57,7 @@ setup(
         # engine tensorrt; on a Jetson JetPack brings tensorrt, and the others are installed by name
         "tensorrt": ["cuda-bindings>=12.6", "onnx", "tensorrt>=10.3"],
         "tensorboard": ["tensorboard"],  # curves and pictures of a training run, beside its log.csv
-        "dev": ["hypothesis", "mypy", "pytest", "ruff", "tensorrt-stubs", "types-PyYAML"],
+        "dev": ["cuda-bindings", "hypothesis", "mypy", "pytest", "ruff", "tensorrt-stubs", "types-PyYAML"],
     },
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),

@@ -376,6 +376,43 @@ def test_packages_that_are_not_installed_are_named_all_at_once(monkeypatch: pyte
 # --- types
 
 
+def test_arguments_are_such_as_the_real_bindings_take() -> None:
+    """Without a driver each function says that there is none, once it has understood its arguments."""
+    runtime = pytest.importorskip("cuda.bindings.runtime", reason="needs cuda-bindings (the dev extra)")
+    if runtime.cudaDriverGetVersion()[1]:
+        pytest.skip("a driver is here: these addresses are none")
+    up, down = runtime.cudaMemcpyKind.cudaMemcpyHostToDevice, runtime.cudaMemcpyKind.cudaMemcpyDeviceToHost
+    stream = runtime.cudaStream_t(7)
+    assert int(stream) == 7
+    for name, *args in (
+        ("cudaMalloc", 64),
+        ("cudaMallocHost", 64),
+        ("cudaStreamCreateWithFlags", runtime.cudaStreamNonBlocking),
+        ("cudaMemcpyAsync", 256, 512, 64, up, stream),
+        ("cudaMemcpyAsync", 256, 512, 64, down, stream),
+        ("cudaStreamBeginCapture", stream, runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal),
+        ("cudaStreamEndCapture", stream),
+        ("cudaGraphInstantiate", runtime.cudaGraph_t(7), 0),
+        ("cudaGraphLaunch", runtime.cudaGraphExec_t(7), stream),
+        ("cudaStreamSynchronize", stream),
+        ("cudaGetDeviceProperties", 0),
+    ):
+        with pytest.raises(UserError, match=rf"refuses {name}: CUDA driver version is insufficient"):
+            cuda.call(name, *args)
+    for name, *args in (
+        ("cudaFree", 256),
+        ("cudaFreeHost", 256),
+        ("cudaStreamDestroy", stream),
+        ("cudaGraphDestroy", runtime.cudaGraph_t(7)),
+        ("cudaGraphExecDestroy", runtime.cudaGraphExec_t(7)),
+        ("cudaGetLastError",),
+    ):
+        assert int(getattr(runtime, name)(*args)[0]) != 0
+    assert "no NVIDIA driver" in [lack.what for lack in tensorrt.missing()]
+    with pytest.raises(UserError, match="no NVIDIA driver"):
+        tensorrt.require()
+
+
 def test_the_calls_fit_the_api_of_tensorrt_10(tmp_path: Path) -> None:
     """By mypy against tensorrt-stubs, of which three slips that no checker reads are mended in a copy."""
     stubs = pytest.importorskip("tensorrt_stubs", reason="needs tensorrt-stubs (the dev extra)")

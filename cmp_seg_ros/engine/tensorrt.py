@@ -152,7 +152,8 @@ def build(model: bytes, preprocess: PreprocessConfig, timing: Path | None = None
     resize = getattr(trt.PreviewFeature, "RUNTIME_ACTIVATION_RESIZE_10_10", None)
     if resize is not None:  # a context then asks for the memory of its own shapes, and not of the greatest
         config.set_preview_feature(resize, True)
-    config.progress_monitor = _monitor()
+    monitor = _monitor()  # must outlive the configuration
+    config.progress_monitor = monitor
     profile = builder.create_optimization_profile()
     for name, shapes in buckets.profile(preprocess).items():
         least, typical, most = (trt.Dims(list(shape)) for shape in shapes)
