@@ -67,6 +67,7 @@ class Trajectory:
         self._carrier = CARRIERS[kind]
         self._phase = rng.uniform(0, 2 * np.pi, (3, 2))
         self._period = self._carrier.period * rng.uniform(0.7, 1.4, (3, 2))
+        self._period[2] *= 2.5  # up and down more slowly than to and fro
         self._above = above
 
     @property

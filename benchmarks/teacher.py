@@ -1,0 +1,250 @@
+"""Does a real 2D teacher see a building in the simulator's images?
+
+    python benchmarks/teacher.py --model mosaic_r4_ade20k31_uint8.tflite --scene small_house --out out/teacher
+    python benchmarks/teacher.py --model ... --buildings 12 --out out/teacher_buildings [--views 24] [--json]
+
+Renders views from random free places (those whose median depth is at least 1.5 m), lets MOSAIC (ADE20K's 31 most
+frequent classes, 512 x 512) label them, and scores its labels against the truth of every pixel: IoU by class in
+structural6, and in structural4 with doors, windows and the like ignored (primary) or counted as non-structural
+(strict). Leaves report.json and views.png.
+MOSAIC R4 is in mlcommons/mobile_open 86a8737, vision/mosaic/models_and_checkpoints/R4, as
+mobile_segmenter_r4_quant_argmax_uint8.tflite; it runs with ai-edge-litert.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.evaluation.metrics import Confusion, readings
+from cmp_seg_ros.label_space import LabelSpace
+from cmp_seg_ros.scan import UInt8
+from cmp_seg_ros.simulation.building import Building, make_building
+from cmp_seg_ros.simulation.camera import Image, Renderer
+from cmp_seg_ros.simulation.generate import rotation
+from cmp_seg_ros.simulation.mesh import indoor
+from cmp_seg_ros.simulation.people import people_mesh
+from cmp_seg_ros.simulation.raycast import Scene, cast_all
+from cmp_seg_ros.simulation.rig_camera import OPTICAL, load_camera
+from cmp_seg_ros.simulation.scene_folder import load_scene
+
+SIZE = 512  # pixels, of the teacher's input
+STRUCTURE = ("floor", "wall", "ceiling")
+MUST = 0.5
+SHOWN = 6  # views in the picture
+FIRST_BUILDING = 10_000_000  # beyond those that training sees
+NEAREST = 1.5  # metres, median over the image
+HEIGHT, PITCH = (0.7, 1.6), (-10.0, 15.0)  # metres above the floor; degrees downwards
+
+
+class View(NamedTuple):
+    """An image, and the true and the teacher's ids in structural6 of its pixels."""
+
+    image: Image
+    truth: UInt8
+    taught: UInt8
+
+
+def mosaic(path: Path) -> Callable[[UInt8], UInt8]:
+    """The teacher: (H, W, 3) image -> (H, W) ids of mosaic32. Raises UserError where it cannot run."""
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError as error:
+        raise UserError(f"the teacher needs ai-edge-litert ({error}); pip install ai-edge-litert") from error
+    if not path.is_file():
+        raise UserError(f"there is no teacher at {path}; --model takes MOSAIC's .tflite file (where from: --help)")
+    try:
+        interpreter = Interpreter(str(path))
+        interpreter.allocate_tensors()
+    except (ValueError, RuntimeError) as error:
+        raise UserError(f"{path} is no model that ai-edge-litert runs: {' '.join(str(error).split())}") from error
+    given, found = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+    if tuple(given["shape"]) != (1, SIZE, SIZE, 3) or given["dtype"] != np.uint8:
+        raise UserError(
+            f"{path} takes {given['shape']} of {given['dtype'].__name__}, MOSAIC 1 x 512 x 512 x 3 of uint8"
+        )
+
+    def label(rgb: UInt8) -> UInt8:
+        from PIL import Image as Picture
+
+        height, width = rgb.shape[:2]
+        square = np.asarray(Picture.fromarray(rgb).resize((SIZE, SIZE), Picture.Resampling.BILINEAR))
+        interpreter.set_tensor(given["index"], square[None])
+        interpreter.invoke()
+        ids = interpreter.get_tensor(found["index"]).reshape(SIZE, SIZE).astype(np.uint8)
+        return np.asarray(Picture.fromarray(ids).resize((width, height), Picture.Resampling.NEAREST))
+
+    return label
+
+
+def views(building: Building, count: int, camera_name: str) -> Iterator[Image]:
+    """`count` images from free places, level but for a random pitch."""
+    rng = np.random.default_rng([building.seed, 9])
+    camera = load_camera(camera_name)
+    renderer = Renderer(camera, building)
+    scenes = [Scene(building.mesh), Scene(people_mesh(building.people, 0.0))]
+    v, u = np.mgrid[0 : camera.height : 40, 0 : camera.width : 40].astype(np.float32)
+    probes = camera.unproject(np.stack([u.ravel(), v.ravel()], axis=1))
+    probes = probes[np.isfinite(probes).all(axis=1)]
+    made = 0
+    for x, y in building.free_places(rng, 20 * count, 0.5):
+        T = rotation(0.0, float(np.radians(rng.uniform(*PITCH))), float(rng.uniform(-np.pi, np.pi)))
+        T[:3, :3] = T[:3, :3] @ OPTICAL
+        T[:3, 3] = x, y, rng.uniform(*HEIGHT)
+        origins = np.tile(T[:3, 3].astype(np.float32), (len(probes), 1))
+        depth = cast_all(scenes, origins, (probes @ T[:3, :3].T).astype(np.float32)).distance
+        if np.median(depth) < NEAREST:
+            continue
+        yield renderer.render(scenes, T, rng)
+        made += 1
+        if made == count:
+            return
+
+
+def all_views(arguments: argparse.Namespace) -> Iterator[tuple[str, Image]]:
+    """Where and what, for every view."""
+    if arguments.scene:
+        scene = load_scene(arguments.scene, arguments.seed)
+        yield from ((scene.plan.kind, image) for image in views(scene, arguments.views, arguments.camera))
+        return
+    for number in range(arguments.buildings):
+        building = make_building(FIRST_BUILDING + arguments.seed + number)
+        share = arguments.views // arguments.buildings + (number < arguments.views % arguments.buildings)
+        name = f"{building.seed} ({building.plan.kind})"
+        yield from ((name, image) for image in views(building, share, arguments.camera))
+
+
+def run(arguments: argparse.Namespace) -> tuple[dict[str, Any], list[View]]:
+    """Render, label and score. The report, and evenly chosen views for the picture."""
+    teacher = mosaic(arguments.model)
+    truth_space, taught_space = LabelSpace.load("structural6"), LabelSpace.load("mosaic32")
+    to_truth, to_taught = truth_space.id_map(indoor()), truth_space.id_map(taught_space)
+    confusion, places, shown, teaching, number = Confusion(truth_space), [], [], 0.0, -1
+    chosen = set(np.linspace(0, arguments.views - 1, SHOWN).round().astype(int).tolist())
+    began = time.perf_counter()
+    for number, (place, image) in enumerate(all_views(arguments)):
+        rendered = time.perf_counter()
+        taught = teacher(image.rgb)
+        teaching += time.perf_counter() - rendered
+        view = View(image, to_truth[image.label], to_taught[taught])
+        confusion.add(view.truth.ravel(), view.taught.ravel())
+        places += [place] * (place not in places)
+        if number in chosen:
+            shown.append(view)
+    seconds, views_made = time.perf_counter() - began, number + 1
+    if not views_made:
+        raise UserError("no view of these places shows anything at least 1.5 m away; take another --seed")
+    found = {name: reading.report() for name, reading in readings(confusion).items()}
+    iou = found["structural6"]["iou"]
+    report = {
+        "model": arguments.model.name,
+        "camera": arguments.camera,
+        "places": places,
+        "views": views_made,
+        "seed": arguments.seed,
+        **found,
+        "reached": {name: bool((iou[name] or 0) > MUST) for name in STRUCTURE},
+        "ms_per_view": {
+            "rendering": round(1000 * (seconds - teaching) / views_made),
+            "teacher": round(1000 * teaching / views_made),
+        },
+    }
+    return report, shown
+
+
+def draw(path: Path, shown: list[View], title: str) -> None:
+    """Image, truth and teacher of some views, in the colours of structural6."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+
+    space = LabelSpace.load("structural6")
+    figure = Figure(figsize=(2.6 * len(shown), 6.6), layout="constrained")
+    axes = figure.subplots(3, len(shown), squeeze=False)
+    for column, view in enumerate(shown):
+        pictures = view.image.rgb, space.palette[view.truth], space.palette[view.taught]
+        for row, picture in enumerate(pictures):
+            axes[row, column].imshow(picture)
+            axes[row, column].set(xticks=[], yticks=[])
+    for row, name in enumerate(("simulated image", "truth", "teacher")):
+        axes[row, 0].set_ylabel(name)
+    patches = [Patch(color="#{:02x}{:02x}{:02x}".format(*c.color), label=c.name) for c in space.classes]
+    patches.append(Patch(color="black", label="sky, nothing"))
+    figure.legend(handles=patches, loc="outside lower center", ncols=len(patches))
+    figure.suptitle(title)
+    FigureCanvasAgg(figure)
+    figure.savefig(path, dpi=80)
+
+
+def show(report: dict[str, Any]) -> None:
+    """The report as a table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    def percent(value: float | None) -> str:
+        return "-" if value is None else f"{value:.1%}"
+
+    table = Table("class", title=f"{report['views']} views, {report['model']}")
+    for column in ("pixels", "recall", "IoU structural6", "structural4 primary", "structural4 strict"):
+        table.add_column(column, justify="right")
+    six, four = report["structural6"], [report[f"structural4_{variant}"]["iou"] for variant in ("primary", "strict")]
+    pixels = sum(six["points"].values())
+    for name, iou in six["iou"].items():
+        coarse = "non-structural" if name == "object" else name
+        merged = (percent(reading[coarse]) if coarse in reading else "" for reading in four)
+        table.add_row(
+            name, percent(six["points"][name] / pixels), percent(six["accuracy"][name]), percent(iou), *merged
+        )
+    means = (report[key]["miou"] for key in ("structural6", "structural4_primary", "structural4_strict"))
+    table.add_row("mean", "", "", *map(percent, means))
+    Console().print(table)
+    for name, reached in report["reached"].items():
+        print(f"{name}: IoU {percent(six['iou'][name])}, must be over {MUST:.0%}: {'yes' if reached else 'NO'}")
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, required=True, help="MOSAIC's .tflite file")
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--scene", type=Path, help="folder of a furnished scene")
+    where.add_argument("--buildings", type=int, help="how many generated buildings")
+    parser.add_argument("--views", type=int, default=24, help="in all (default: 24)")
+    parser.add_argument("--camera", default="pinhole", help="of config/cameras, or a .yaml file")
+    parser.add_argument("--seed", type=int, default=0, help="of the places, and the first building")
+    parser.add_argument("--out", type=Path, required=True, help="folder for report.json and views.png")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    arguments = parser.parse_args()
+    if arguments.views < 1 or (arguments.buildings is not None and not 0 < arguments.buildings <= arguments.views):
+        parser.error("--views must be at least 1, and --buildings between 1 and --views")
+    return arguments
+
+
+def main() -> int:
+    arguments = parse()
+    try:
+        report, shown = run(arguments)
+        arguments.out.mkdir(parents=True, exist_ok=True)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"error: {arguments.out} cannot be written: {error.strerror}; give another --out", file=sys.stderr)
+        return 1
+    (arguments.out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+    where = report["places"][0] if arguments.scene else f"{arguments.buildings} generated buildings"
+    draw(arguments.out / "views.png", shown, f"MOSAIC in {where}, classes of structural6")
+    if arguments.json:
+        print(json.dumps(report))
+    else:
+        show(report)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
