@@ -13,8 +13,10 @@ from typer.testing import CliRunner, Result
 from cmp_seg_ros.cli.main import app
 from cmp_seg_ros.datasets import open_input
 from cmp_seg_ros.errors import UserError
-from cmp_seg_ros.evaluation.planes import Planes, class_masks, find_planes, medians, score, surface_normals, thin
+from cmp_seg_ros.evaluation.planes import class_masks, medians, score
 from cmp_seg_ros.evaluation.plots import upright
+from cmp_seg_ros.geometry.normals import surface_normals, thin
+from cmp_seg_ros.geometry.planes import Planes, find_planes
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.scan import UNLABELLED
 from cmp_seg_ros.simulation.generate import scans_of_building
@@ -237,6 +239,25 @@ def test_command_on_a_tilted_lidar(tiny_bundle: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", turned(room(beams=32)[0], 0, 25))
     report = json.loads(evaluate(tiny_bundle, tmp_path / "a.npy", "--json").stdout)
     assert any("lean 25 degrees against z; say how the lidar is mounted" in text for text in report["warnings"])
+
+
+FURNITURE = (((1.0, -2.0, -0.9), (1.8, 1.0, -0.2)), ((-3.5, 0.5, -0.9), (-2.5, 2.5, -0.3)))
+
+
+def test_a_lidar_that_hangs_upside_down(tiny_bundle: Path, tmp_path: Path) -> None:
+    xyz = room(beams=32, furniture=FURNITURE)[0]
+    assert find_planes(xyz).way_up() == 1
+    hanging = turned(xyz, 180, 0)
+    assert find_planes(hanging).way_up() == -1
+    # In an empty room, or halfway up, nothing tells it.
+    assert find_planes(room(beams=32)[0]).way_up() == 0
+    assert find_planes(room(beams=32, down=1.3, up=1.4)[0]).way_up() == 0
+    assert find_planes(xyz[xyz[:, 2] < 1]).way_up() == 0  # no ceiling in sight
+
+    np.save(tmp_path / "a.npy", hanging)
+    report = json.loads(evaluate(tiny_bundle, tmp_path / "a.npy", "--json").stdout)
+    assert any("1 of 1 scans look as if the lidar hung upside down" in text for text in report["warnings"])
+    assert report["scans"][0]["way_up"] == -1
 
 
 def test_command_scores_a_perfect_labeller_of_simulated_bags(tiny_bundle: Path, tmp_path: Path) -> None:

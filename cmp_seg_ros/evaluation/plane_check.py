@@ -12,8 +12,8 @@ from cmp_seg_ros.datasets.bag import Reader as BagReader
 from cmp_seg_ros.datasets.base import Problems, Reader, Sample
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.evaluation import planes, plots, session
-from cmp_seg_ros.evaluation.planes import MAX_TILT, NEAR, Planes, find_planes
 from cmp_seg_ros.evaluation.simulated import TRUTH_TOPIC, SimulatedBag
+from cmp_seg_ros.geometry.planes import MAX_TILT, NEAR, Planes, find_planes
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.scan import UInt8
 from cmp_seg_ros.segmenter import Segmenter
@@ -58,6 +58,14 @@ class PlaneCheck:
             progress(len(scans))
         for problem in self.source.problems:
             self.problems.add(problem)
+        if sum(scan["way_up"] for scan in scans) < 0:
+            hanging = sum(scan["way_up"] < 0 for scan in scans)
+            remedy = f"check {self.rig.file}" if self.rig.file else "if it does, say so with --calibration"
+            self.warnings.add(
+                f"{hanging} of {len(scans)} scans look as if the lidar hung upside down: what is taken as the ceiling "
+                f"is nearer and fuller than the floor; {remedy}",
+                "upside down",
+            )
         if not scans:
             raise UserError("; ".join(self.problems) or f"{self.path} holds no scans; record it again")
         report = {
@@ -91,7 +99,7 @@ class PlaneCheck:
         self._warn(sample, found)
         name = str(self.path) if sample.key == self.path.stem else f"{self.path}/{sample.key}"
         scores = planes.score(found, labels.label, self.segmenter.label_space)
-        result = {"file": name, **scores, "tilt": found.tilt()}
+        result = {"file": name, **scores, "tilt": found.tilt(), "way_up": found.way_up()}
         if self.truth and truth is not None:
             result["perfect"] = planes.score(found, truth, self.truth.space)
         if self.out is not None and sample.number < DRAWN:

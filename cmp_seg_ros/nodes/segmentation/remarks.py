@@ -61,14 +61,18 @@ class LevelCheck:
             self._thread.join()
 
     def _check(self, scan: Scan) -> None:
-        from cmp_seg_ros.evaluation.planes import MAX_TILT, RADII, surface_normals, thin, vertical
+        from cmp_seg_ros.geometry.planes import MAX_TILT, find_planes
 
-        normals = surface_normals(thin(scan.xyz[scan.valid()].astype(np.float64), RADII[0] / 3)[0])
-        up = vertical(normals[np.isfinite(normals).all(axis=1)])
-        tilt = float(np.degrees(np.arccos(np.clip(up[2], -1, 1))))
-        if tilt > MAX_TILT:
+        found = find_planes(scan.xyz)
+        if found.tilt() > MAX_TILT:
             self._note(
                 "tilted",
-                f"the lidar leans by about {tilt:.0f} degrees, by the floor and walls that it sees, but is taken as "
-                "upright; give T_base_lidar in a calibration_file",
+                f"the lidar leans by about {found.tilt():.0f} degrees, by the floor and walls that it sees, but is "
+                "taken as upright; give T_base_lidar in a calibration_file",
+            )
+        elif found.way_up() < 0:
+            self._note(
+                "upside_down",
+                "the lidar seems to hang upside down: the level surface above it is nearer and fuller than the one "
+                "below; if it does, give T_base_lidar in a calibration_file",
             )
