@@ -11,7 +11,8 @@ from cmp_seg_ros.scan import UNLABELLED
 from cmp_seg_ros.training.augment import augment, voxels_and_targets
 from cmp_seg_ros.training.cache import ScanCache, TrainingScan
 from cmp_seg_ros.training.config import AugmentConfig, TrainConfig
-from cmp_seg_ros.training.loop import Trainer, curves
+from cmp_seg_ros.training.loop import Trainer
+from cmp_seg_ros.training.pictures import curves
 
 WALL, FLOOR, CEILING = 0, 1, 2
 

@@ -2,6 +2,7 @@
 
 import json
 import signal
+from datetime import timedelta
 from pathlib import Path
 from threading import Event
 from typing import Annotated
@@ -11,22 +12,30 @@ import typer
 
 def train(
     config: Annotated[str, typer.Argument(help="A YAML file, or a name in config/training/.")],
-    out: Annotated[Path, typer.Option(help="Folder of the run: checkpoint, log, curves, bundle. A run resumes here.")],
+    out: Annotated[
+        Path, typer.Option(help="Folder of the run: checkpoint, log, pictures, bundle. A run resumes here.")
+    ],
     hours: Annotated[float | None, typer.Option(help="Time budget; the schedule ends with it.", min=0.001)] = None,
     cache: Annotated[Path | None, typer.Option(help="Folder of simulated scans. [default: OUT/scans]")] = None,
     workers: Annotated[int, typer.Option(help="Processes that prepare batches.", min=0)] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Train a bundle on simulated buildings. Stops and resumes exactly where it was."""
+    """Train a bundle on simulated buildings. Stops and resumes exactly where it was.
+
+    First the buildings are simulated, once, on all processors, into the cache. Then the training begins, and with it
+    the time budget. At every validation OUT/validation.png shows what the network says, and log.csv what it scores.
+    """
     import yaml
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TaskProgressColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
     from cmp_seg_ros.evaluation.session import writing
     from cmp_seg_ros.training.cache import ScanCache
     from cmp_seg_ros.training.config import TrainConfig
-    from cmp_seg_ros.training.loop import Progress, Trainer, curves, summary
+    from cmp_seg_ros.training.log import has_tensorboard
+    from cmp_seg_ros.training.loop import Progress, Trainer, summary
+    from cmp_seg_ros.training.pictures import curves
 
     settings = TrainConfig.load(config)
     if hours is not None:
@@ -42,17 +51,29 @@ def train(
     columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Bar(*columns, console=console) as bar:
         for name, scans, first, count in (
-            ("validation buildings", validation, data.first_validation_building, data.validation_buildings),
-            ("training buildings", training, data.first_building, data.buildings),
+            ("simulating validation buildings", validation, data.first_validation_building, data.validation_buildings),
+            ("simulating training buildings", training, data.first_building, data.buildings),
         ):
             for _ in bar.track(scans.fill(range(first, first + count)), total=count, description=name):
                 pass
-        trainer = Trainer(settings, training, validation, out, workers)
-        task = bar.add_task("training", total=1000)
+    if not has_tensorboard():
+        console.print(
+            "no tensorboard here: the log goes to log.csv alone (pip install tensorboard for curves while it runs)"
+        )
+    trainer = Trainer(settings, training, validation, out, workers)
+    with Bar("{task.description}", BarColumn(), TaskProgressColumn(), console=console) as bar:
+        task = bar.add_task("training", total=1)
+        scored = float("nan")
 
         def report(progress: Progress) -> None:
-            state = f"training: step {progress.step}, loss {progress.loss:.3f}, mIoU {progress.score:.3f}, thousandths"
-            bar.update(task, completed=int(1000 * progress.fraction(settings)), description=state)
+            nonlocal scored
+            left = progress.left(settings)
+            state = f"step {progress.step}, loss {progress.loss:.3f}, mIoU {progress.score:.3f}, "
+            state += duration(progress.seconds) + (f", {duration(left)} left" if left is not None else "")
+            bar.update(task, completed=progress.fraction(settings), description=state)
+            if progress.score != scored and progress.score == progress.score:  # for those who read it later
+                scored = progress.score
+                bar.console.print(state, highlight=False)
 
         stop = Event()
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -68,3 +89,8 @@ def train(
         print(json.dumps(result))
     else:
         console.print(f"bundle in {bundle.path}: {bundle.description.measured['validation']}")
+
+
+def duration(seconds: float) -> str:
+    """Hours, minutes and seconds, as 1:02:03."""
+    return str(timedelta(seconds=round(seconds)))

@@ -1,6 +1,5 @@
 """The one training loop: get batch, forward, backward, step, log, validate, save."""
 
-import csv
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,16 +14,19 @@ from cmp_seg_ros.bundle import Bundle
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.evaluation.metrics import Confusion
 from cmp_seg_ros.label_space import LabelSpace
-from cmp_seg_ros.scan import UNLABELLED
+from cmp_seg_ros.scan import UNLABELLED, UInt8
 from cmp_seg_ros.training.cache import ScanCache
 from cmp_seg_ros.training.config import TrainConfig
 from cmp_seg_ros.training.data import TrainingItem, training_batches, validation_batches
+from cmp_seg_ros.training.log import Log
 from cmp_seg_ros.training.losses import segmentation_loss
+from cmp_seg_ros.training.pictures import ValidationPicture
 from cmp_seg_ros.training.schedule import warmup_cosine
 from cmp_seg_ros.waffleiron import weights
 from cmp_seg_ros.waffleiron.network import Segmenter
 
 CHECKPOINT = "checkpoint.pt"
+PICTURE = "validation.png"
 SAVE_EVERY = 300.0  # seconds
 LOG_EVERY = 10  # steps
 SCHEDULE_STEPS = 100_000  # resolution of the schedule, which runs over progress and not over steps
@@ -43,9 +45,14 @@ class Progress:
         of_time = self.seconds / (3600 * config.hours) if config.hours else 0.0
         return min(1.0, max(self.step / config.steps, of_time))
 
+    def left(self, config: TrainConfig) -> float | None:
+        """Seconds of training that are left, at the pace so far; None before the first step."""
+        done = self.fraction(config)
+        return self.seconds * (1 - done) / done if done else None
+
 
 class Trainer:
-    """Trains a network on cached scans; `out` holds checkpoint, log and, at the end, the bundle.
+    """Trains a network on cached scans; `out` holds checkpoint, log, picture and, at the end, the bundle.
 
     A run is repeatable with the same configuration; with `hours`, as far as the machine is equally fast.
     """
@@ -65,6 +72,7 @@ class Trainer:
         self.bfloat16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()
         self.space = LabelSpace.load(config.label_space)
         self.validation = validation_batches(config, validation)
+        self.picture = ValidationPicture(config, validation)
         self.progress = Progress()
 
     def run(
@@ -76,6 +84,7 @@ class Trainer:
         """
         self._resume()
         batches = training_batches(self.config, self.cache, self.progress.step * self.config.accumulate, self.workers)
+        self.log = Log(self.out, self.progress.step)  # after the workers: it may start a thread, which forks badly
         saved = time.monotonic()
         while self.progress.fraction(self.config) < 1:
             started = time.monotonic()
@@ -84,9 +93,9 @@ class Trainer:
             self.progress.seconds += time.monotonic() - started
             report(self.progress)
             if self.progress.step % LOG_EVERY == 0:
-                self._log(loss=self.progress.loss)
+                self.log.add(self.progress.step, self.progress.seconds, loss=self.progress.loss)
             if self.progress.step % self.config.validate_every == 0:
-                self._log(**self.validate())
+                self.validate()
             stopping = stop()
             if stopping or time.monotonic() - saved > SAVE_EVERY:
                 self.save()
@@ -94,7 +103,7 @@ class Trainer:
             if stopping:
                 return None
         scores = self.validate()
-        self._log(**scores)
+        self.log.close()
         self.save()
         return self._write_bundle(scores)
 
@@ -122,19 +131,33 @@ class Trainer:
         return total
 
     @torch.inference_mode()
-    def validate(self) -> dict[str, float]:
-        """Scores over the voxels of the validation scans: IoU by class, mIoU, and primary mIoU in structural4."""
+    def answers(self) -> list[UInt8]:
+        """(M,) ids of the voxels of each validation scan."""
         self.network.eval()
-        confusion = Confusion(self.space)
-        for batch, target in self.validation:
+        found = []
+        for batch, _ in self.validation:
             with self._autocast():
-                best = self.network(batch).argmax(dim=1).numpy()
+                found.append(self.space.ids[self.network(batch).argmax(dim=1).numpy()])
+        return found
+
+    def validate(self) -> dict[str, float]:
+        """Score, log and draw the voxels of the validation scans: IoU by class, mIoU, primary mIoU in structural4."""
+        answers = self.answers()
+        confusion = Confusion(self.space)
+        for (_, target), answer in zip(self.validation, answers, strict=True):
             known = (target != UNLABELLED).numpy()
-            confusion.add(self.space.ids[target.numpy()[known]], self.space.ids[best[known]])
+            confusion.add(self.space.ids[target.numpy()[known]], answer[known])
         scores = {"miou": confusion.miou(), **{f"iou_{name}": value for name, value in confusion.iou().items()}}
         if self.space.name == "structural6":
             scores["primary_miou"] = confusion.structural4("primary").miou()
         self.progress.score = scores.get("primary_miou", scores["miou"])
+        step = self.progress.step
+        self.log.add(step, self.progress.seconds, **scores)
+        title = f"{self.config.name} after {step} steps, {self.progress.seconds / 3600:.2f} hours"
+        self.picture.save(
+            self.out / PICTURE, answers, f"{title}: mIoU of all validation scans {self.progress.score:.1%}"
+        )
+        self.log.add_picture(step, "validation", self.out / PICTURE)
         return scores
 
     def save(self) -> None:
@@ -189,48 +212,6 @@ class Trainer:
     def _autocast(self) -> Iterator[None]:
         with torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16):
             yield
-
-    def _log(self, **values: float) -> None:
-        """Append rows (step, seconds, name, value) to log.csv."""
-        path = self.out / "log.csv"
-        new = not path.exists()
-        with path.open("a", newline="") as file:
-            writer = csv.writer(file)
-            if new:
-                writer.writerow(["step", "seconds", "name", "value"])
-            for name, value in values.items():
-                writer.writerow([self.progress.step, round(self.progress.seconds, 1), name, round(value, 5)])
-
-
-def curves(log: Path, picture: Path) -> None:
-    """Draw loss and scores of a run's log.csv over steps."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    series: dict[str, list[tuple[float, float]]] = {}
-    with log.open() as file:
-        for row in csv.DictReader(file):
-            series.setdefault(row["name"], []).append((float(row["step"]), float(row["value"])))
-    figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.5), layout="constrained")
-    if "loss" in series:
-        steps, losses = np.array(series["loss"]).T
-        window = max(1, len(losses) // 50)
-        left.plot(steps, losses, color="0.8", lw=0.7, label="each logged step")
-        smooth = np.convolve(losses, np.ones(window) / window, mode="valid")
-        left.plot(steps[window - 1 :], smooth, label=f"mean of {window}")
-        left.legend()
-    left.set(xlabel="step", ylabel="loss (cross-entropy + Lovasz)", title="Training")
-    for name, values in series.items():
-        if name != "loss":
-            steps, scores = np.array(values).T
-            right.plot(steps, scores, marker=".", lw=2.5 if "miou" in name else 1, label=name)
-    right.set(xlabel="step", ylabel="IoU, 0..1", ylim=(0, 1), title="Validation buildings")
-    right.grid(alpha=0.3)
-    right.legend(fontsize=8)
-    figure.savefig(picture, dpi=110)
-    plt.close(figure)
 
 
 def summary(config: TrainConfig, progress: Progress, scores: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A picture of some validation scans: truth, prediction and errors, from above and from the side."""
+"""Pictures of a run: its curves, and some validation scans with truth, prediction and errors."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +11,7 @@ from cmp_seg_ros.scan import UNLABELLED, Float32, UInt8
 from cmp_seg_ros.training.augment import standardised, voxels_and_targets
 from cmp_seg_ros.training.cache import ScanCache
 from cmp_seg_ros.training.config import TrainConfig
+from cmp_seg_ros.training.log import read
 
 SCANS = 3
 
@@ -70,3 +71,29 @@ class ValidationPicture:
         legend = figure.add_axes((0.05, 0, 0.93, 0.6 / height))
         plots.draw_legend(legend, everything, self.space, "share of the truth above", columns=len(self.space.classes))
         plots.save(figure, path)
+
+
+def curves(log: Path, picture: Path) -> None:
+    """Draw loss and scores of a run's log.csv over steps."""
+    series: dict[str, list[tuple[float, float]]] = {}
+    for row in read(log):
+        series.setdefault(row["name"], []).append((float(row["step"]), float(row["value"])))
+    figure = plots.new_figure(12, 4.8, "")
+    left, right = figure.subplots(1, 2)
+    figure.subplots_adjust(left=0.06, right=0.985, top=0.92, bottom=0.11)
+    if "loss" in series:
+        steps, losses = np.array(series["loss"]).T
+        window = max(1, len(losses) // 50)
+        left.plot(steps, losses, color="0.8", lw=0.7, label="each logged step")
+        smooth = np.convolve(losses, np.ones(window) / window, mode="valid")
+        left.plot(steps[window - 1 :], smooth, label=f"mean of {window}")
+        left.legend()
+    left.set(xlabel="step", ylabel="loss (cross-entropy + Lovasz)", title="Training")
+    for name, values in series.items():
+        if name != "loss":
+            steps, scores = np.array(values).T
+            right.plot(steps, scores, marker=".", lw=2.5 if "miou" in name else 1, label=name)
+    right.set(xlabel="step", ylabel="IoU, 0..1", ylim=(0, 1), title="Validation buildings")
+    right.grid(alpha=0.3)
+    right.legend(fontsize=8)
+    plots.save(figure, picture)
