@@ -8,7 +8,7 @@ import numpy.typing as npt
 from pydantic import ValidationError
 
 from cmp_seg_ros.bundle import Bundle
-from cmp_seg_ros.engine.base import load_engine
+from cmp_seg_ros.engine.base import load_engine, softmax
 from cmp_seg_ros.errors import UserError, one_line
 from cmp_seg_ros.intensity import IntensityScale
 from cmp_seg_ros.label_space import LabelSpace
@@ -99,8 +99,8 @@ class Segmenter:
         """Label a scan of N points; points without a return are UNLABELLED with confidence 0."""
         start = perf_counter()
         valid = np.flatnonzero(scan.valid())
-        xyz = scan.xyz[valid]
-        intensity = self.intensity(None if scan.intensity is None else scan.intensity[valid], len(valid))
+        xyz = scan.xyz.take(valid, axis=0)  # several times faster than an index
+        intensity = self.intensity(None if scan.intensity is None else scan.intensity.take(valid), len(valid))
         if self.rotation is not None:
             xyz = xyz @ self.rotation.T
         voxels, grid = prepare(xyz, intensity, self.preprocess)
@@ -117,10 +117,10 @@ class Segmenter:
                 probabilities = probabilities @ self.merge
             best = probabilities.argmax(axis=1)  # (M,)
             nearest = nearest_voxel(xyz, grid)
-            label[valid] = self.label_space.ids[best][nearest]
-            confidence[valid] = probabilities[np.arange(len(best)), best][nearest]
+            label[valid] = self.label_space.ids[best].take(nearest)
+            confidence[valid] = probabilities[np.arange(len(best)), best].take(nearest)
             if every is not None:
-                every[valid] = probabilities[nearest]
+                every[valid] = probabilities.take(nearest, axis=0)
         done = perf_counter()
         return Labels(
             label=label,
@@ -134,10 +134,3 @@ class Segmenter:
                 "backfill": 1e3 * (done - inferred),
             },
         )
-
-
-def softmax(logits: Float32) -> Float32:
-    """(M, C) probabilities."""
-    exponential = np.exp(logits - logits.max(axis=1, keepdims=True))
-    probabilities: Float32 = exponential / exponential.sum(axis=1, keepdims=True)
-    return probabilities

@@ -28,6 +28,19 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
+def _engines(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("engines")
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(_engines: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Built engines are not kept in the user's cache."""
+    from cmp_seg_ros.engine import cache
+
+    monkeypatch.setattr(cache, "folder", lambda: _engines)
+
+
+@pytest.fixture(scope="session")
 def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small untrained bundle over structural6 that answers in milliseconds, always with the same weights."""
     import torch

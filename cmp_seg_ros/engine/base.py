@@ -3,13 +3,15 @@
 from importlib import import_module
 from typing import Protocol
 
+import numpy as np
+
 from cmp_seg_ros.bundle import Bundle
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.scan import Float32
 from cmp_seg_ros.waffleiron.preprocess import Voxels
 
 # One file per runtime beside this one, each with a function `load(bundle, precision) -> Engine`.
-ENGINES = ("reference", "cpu")
+ENGINES = ("reference", "cpu", "onnxruntime", "openvino", "tensorrt")
 
 
 class Engine(Protocol):
@@ -43,3 +45,11 @@ def load_engine(bundle: Bundle, name: str = "auto") -> Engine:
     """
     engine: Engine = import_module(f"cmp_seg_ros.engine.{module_of(name)}").load(bundle, name.partition("-")[2])
     return engine
+
+
+def softmax(logits: Float32) -> Float32:
+    """(M, C) probabilities."""
+    columns = np.ascontiguousarray(logits.T)  # (C, M): numpy is slow along short rows
+    columns = np.exp(columns - columns.max(axis=0))
+    columns /= columns.sum(axis=0)
+    return np.ascontiguousarray(columns.T)  # (M, C)

@@ -1,20 +1,20 @@
 """The network on this machine's processor, with kernels of our own; the default. Does not need PyTorch."""
 
 import logging
+from pathlib import Path
+from typing import cast
 
 import numpy as np
 
 from cmp_seg_ros.bundle import Bundle
-from cmp_seg_ros.engine import fold
-from cmp_seg_ros.engine.parity import agreement
-from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.engine import cache, fold
+from cmp_seg_ros.engine.base import Engine
+from cmp_seg_ros.engine.exported import Runtime
 from cmp_seg_ros.kernels import network
-from cmp_seg_ros.kernels.launch import is_cached, launch
+from cmp_seg_ros.kernels.launch import cache_folder, is_cached, launch
 from cmp_seg_ros.kernels.vector import HAS_BFLOAT16, HAS_INT8
 from cmp_seg_ros.scan import Float32
 from cmp_seg_ros.waffleiron.preprocess import Voxels, prepare
-
-ENOUGH = 0.99  # of the labels of a sample scan must be as in float32
 
 logger = logging.getLogger(__name__)
 
@@ -85,22 +85,17 @@ def precisions() -> list[fold.Precision]:
     return [precision for precision, there in has.items() if there]
 
 
-def load(bundle: Bundle, precision: str = "") -> CpuEngine:
+def runtime() -> Runtime:
+    return Runtime(
+        name="cpu",
+        version=cache_folder().name,
+        hardware=cache.processor(),
+        precisions=precisions(),
+        sources=[Path(__file__), Path(fold.__file__)],
+        open=lambda bundle, _, precision: CpuEngine(bundle, cast(fold.Precision, precision)),
+    )
+
+
+def load(bundle: Bundle, precision: str = "") -> Engine:
     """The engine in the named precision, or in the fastest that answers as float32 does. Raises UserError."""
-    known = precisions()
-    chosen = [candidate for candidate in known if precision in ("", candidate)]
-    if not chosen:
-        raise UserError(f"this processor has no {precision} for engine 'cpu'; it has {', '.join(known)}")
-    for candidate in chosen:
-        engine = CpuEngine(bundle, candidate)
-        if len(chosen) == 1 or candidate == "fp32":
-            break
-        agreed = agreement(bundle, engine, lambda: CpuEngine(bundle, "fp32"))
-        if agreed >= ENOUGH:
-            break
-        logger.warning(
-            "%s labels a sample scan as float32 does in %.1f %% only; taking the next precision",
-            candidate,
-            100 * agreed,
-        )
-    return engine
+    return runtime().load(bundle, precision)

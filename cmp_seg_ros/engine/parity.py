@@ -1,72 +1,215 @@
-"""Does an engine of lower precision answer as float32 does? Asked once for each bundle and machine."""
+"""Does an engine answer as the exact one does? Asked on sample scans, once for each engine that is built.
 
-import json
+A trained network must label the voxels alike; where nothing was learned, classes are all but equal and labels fall at
+random, so it is the probabilities that count.
+"""
+
 import logging
-import os
-from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
 
-import llvmlite.binding as llvm
 import numpy as np
+from pydantic import TypeAdapter, ValidationError
 
 from cmp_seg_ros.bundle import Bundle
-from cmp_seg_ros.engine.base import Engine
-from cmp_seg_ros.kernels.launch import cache_folder
+from cmp_seg_ros.engine import cache
+from cmp_seg_ros.engine.base import Engine, softmax
+from cmp_seg_ros.scan import Float32
 from cmp_seg_ros.waffleiron.config import PreprocessConfig
 from cmp_seg_ros.waffleiron.preprocess import Voxels, prepare
 
+LABELS = 0.99  # of a trained bundle's voxels must be labelled alike
+PROBABILITIES = 0.02  # that an untrained bundle's may differ by in the mean
+
 logger = logging.getLogger(__name__)
 
-# A furnished room around the sensor: least and greatest x, y, z of its walls, and of what stands in it.
-WALLS = (-3.6, -2.7, -0.9), (5.1, 4.2, 1.7)
-FURNITURE = np.array(
-    [
-        [(1.2, 0.8, -0.2), (2.8, 1.7, -0.15)],  # a table and two of its legs
-        [(1.25, 0.85, -0.9), (1.32, 0.92, -0.2)],
-        [(2.68, 1.58, -0.9), (2.75, 1.65, -0.2)],
-        [(-3.6, 1.0, -0.9), (-3.0, 2.2, 1.1)],  # a cupboard
-        [(0.5, -2.7, -0.9), (2.6, -1.9, -0.1)],  # a sofa
-        [(-1.6, -1.9, -0.9), (-1.2, -1.4, 0.85)],  # somebody
-        [(5.05, -0.5, -0.9), (5.1, 0.5, 1.2)],  # a door
-    ]
-)
+Box = tuple[tuple[float, float, float], tuple[float, float, float]]  # least and greatest x, y, z in metres
 
 
-def agreement(bundle: Bundle, engine: Engine, exact: Callable[[], Engine]) -> float:
-    """Fraction of the labels of a sample scan in which the engine and the exact one agree; remembered in the cache."""
-    processor = f"{llvm.get_host_cpu_name()}-{engine.name}-{engine.precision}"
-    memory = cache_folder() / f"agreement-{bundle.hash}-{processor}.json"
-    try:
-        return float(json.loads(memory.read_text())["agreement"])
-    except (OSError, ValueError, KeyError, TypeError):  # not asked yet, or damaged
-        pass
-    voxels = sample(bundle.description.preprocess)
-    agreed = engine(voxels).argmax(axis=1) == exact()(voxels).argmax(axis=1)
-    found = float(agreed.mean()) if len(voxels) else 0.0
-    logger.info(
-        "%s %s: %.2f %% of the labels of a sample scan as in float32", engine.name, engine.precision, 100 * found
+@dataclass(frozen=True)
+class Agreement:
+    """How an engine answers.
+
+    Args:
+        labels: fraction of the voxels of all sample scans that are labelled as the exact engine does.
+        probabilities: mean absolute difference of the probabilities of all classes.
+        scans: labels, scan by scan.
+        exact: name of the exact engine.
+        trained: whether the bundle is.
+    """
+
+    labels: float
+    probabilities: float
+    scans: dict[str, float]
+    exact: str
+    trained: bool
+
+    @property
+    def passes(self) -> bool:
+        return self.probabilities <= PROBABILITIES and (self.labels >= LABELS or not self.trained)
+
+    def __str__(self) -> str:
+        if not self.scans:
+            return "the bundle sees nothing of the sample scans, so nothing was checked"
+        wanted = f"{LABELS:.0%} wanted" if self.trained else "it is untrained"
+        return (
+            f"{self.labels:.2%} of the labels of {len(self.scans)} sample scans are those of {self.exact} ({wanted}); "
+            f"probabilities differ by {self.probabilities:.2g} in the mean (at most {PROBABILITIES:g} wanted)"
+        )
+
+    def remember(self, key: cache.Key) -> None:
+        cache.remember(key, _ABOUT, asdict(self))
+
+    @classmethod
+    def recall(cls, key: cache.Key) -> "Agreement | None":
+        """What was found before; None where nothing was, or it is damaged."""
+        found = cache.recall(key, _ABOUT)
+        try:
+            return None if found is None else _AGREEMENT.validate_python(found)
+        except ValidationError:
+            return None
+
+
+class Exact:
+    """The engine that others are checked against, made when it is needed.
+
+    Args:
+        name: "reference-fp32" (needs PyTorch) or "cpu-fp32".
+        bundle: the model.
+    """
+
+    def __init__(self, name: str, bundle: Bundle) -> None:
+        self.name, self._bundle = name, bundle
+
+    @classmethod
+    def best(cls, bundle: Bundle) -> "Exact":
+        """The plain network where PyTorch is installed, else our own engine in float32."""
+        return cls("reference-fp32" if find_spec("torch") else "cpu-fp32", bundle)
+
+    @cached_property
+    def answers(self) -> dict[str, Float32]:
+        """Logits of each sample scan."""
+        module, _, precision = self.name.partition("-")
+        engine: Engine = import_module(f"cmp_seg_ros.engine.{module}").load(self._bundle, precision)
+        return {name: engine(voxels) for name, voxels in samples(self._bundle.description.preprocess).items()}
+
+
+def agreement(bundle: Bundle, engine: Engine, exact: Exact) -> Agreement:
+    """How the engine answers on the sample scans."""
+    alike, apart = {}, []
+    for name, voxels in samples(bundle.description.preprocess).items():
+        answer, truth = engine(voxels), exact.answers[name]
+        alike[name] = answer.argmax(axis=1) == truth.argmax(axis=1)
+        difference = np.abs(softmax(answer) - softmax(truth))
+        apart.append(np.where(np.isfinite(difference), difference, 1).ravel())
+    seen = any(map(len, alike.values()))
+    found = Agreement(
+        labels=float(np.concatenate(list(alike.values())).mean()) if seen else 0.0,
+        probabilities=float(np.concatenate(apart).mean()) if seen else 1.0,
+        scans={name: float(labels.mean()) for name, labels in alike.items() if len(labels)},
+        exact=exact.name,
+        trained=bool(bundle.description.training),
     )
-    temporary = memory.with_suffix(f".{os.getpid()}")
-    try:
-        memory.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps({"agreement": found}))
-        temporary.replace(memory)
-    except OSError as error:
-        logger.info("the agreement cannot be remembered in %s: %s", memory, error)
+    logger.info("%s-%s: %s", engine.name, engine.precision, found)
     return found
 
 
-def sample(preprocess: PreprocessConfig) -> Voxels:
-    """Voxels of a scan by 16 beams in the room above."""
-    rng = np.random.default_rng(0)
-    azimuth, altitude = np.meshgrid(np.linspace(-np.pi, np.pi, 1024), np.radians(np.linspace(-16, 16, 16)))
+@dataclass(frozen=True)
+class _Scene:
+    """A place of boxes around a lidar in its origin.
+
+    Args:
+        hollow: the walls, floor and ceiling, seen from inside.
+        boxes: what stands in it.
+        beams: how many, and the altitude of the uppermost and lowermost in degrees.
+        yaw: of the lidar in it, in radians.
+    """
+
+    hollow: Box
+    boxes: list[Box]
+    beams: tuple[int, float]
+    yaw: float
+
+
+_SCENES = {
+    "room": _Scene(
+        ((-3.6, -2.7, -0.9), (5.1, 4.2, 1.7)),
+        [
+            ((1.2, 0.8, -0.2), (2.8, 1.7, -0.15)),  # a table and two of its legs
+            ((1.25, 0.85, -0.9), (1.32, 0.92, -0.2)),
+            ((2.68, 1.58, -0.9), (2.75, 1.65, -0.2)),
+            ((-3.6, 1.0, -0.9), (-3.0, 2.2, 1.1)),  # a cupboard
+            ((0.5, -2.7, -0.9), (2.6, -1.9, -0.1)),  # a sofa
+            ((-1.6, -1.9, -0.9), (-1.2, -1.4, 0.85)),  # somebody
+            ((5.05, -0.5, -0.9), (5.1, 0.5, 1.2)),  # a door
+        ],
+        (16, 16.0),
+        0.0,
+    ),
+    "corridor": _Scene(
+        ((-14.0, -1.1, -0.8), (9.0, 1.2, 1.7)),
+        [
+            *(((x, 1.17, -0.8), (x + 0.9, 1.2, 1.25)) for x in (-11.5, -7.0, -2.5, 2.0, 6.5)),  # doors
+            *(((x, -1.1, -0.8), (x + 0.9, -1.07, 1.25)) for x in (-9.0, 4.5)),
+            ((-5.5, -1.1, -0.8), (-4.3, -0.7, -0.35)),  # a bench
+            ((1.0, -1.1, -0.8), (1.5, -0.65, 0.9)),  # a locker
+            ((3.2, -0.3, -0.8), (3.5, 0.2, 0.0)),  # somebody's legs, body and head
+            ((3.15, -0.35, 0.0), (3.5, 0.25, 0.6)),
+            ((3.22, -0.15, 0.6), (3.42, 0.05, 0.9)),
+        ],
+        (32, 22.0),
+        0.25,
+    ),
+    "hall": _Scene(
+        ((-9.0, -7.0, -1.0), (8.0, 10.0, 3.2)),
+        [
+            *(((x, y, -1.0), (x + 0.5, y + 0.5, 3.2)) for x in (-5.0, 3.5) for y in (-3.0, 5.0)),  # columns
+            *(((x, 1.5, -0.3), (x + 1.6, 2.3, -0.25)) for x in (-3.0, 0.5)),  # tables and their feet
+            *(((x + 0.7, 1.8, -1.0), (x + 0.9, 2.0, -0.3)) for x in (-3.0, 0.5)),
+            *(((x, 2.6, -1.0), (x + 0.45, 3.05, -0.1)) for x in (-2.6, 0.9)),  # chairs
+            ((1.8, -2.2, -1.0), (2.1, -1.75, -0.1)),  # somebody near, somebody far
+            ((1.75, -2.25, -0.1), (2.15, -1.7, 0.45)),
+            ((1.85, -2.08, 0.45), (2.05, -1.88, 0.75)),
+            ((-4.2, -5.0, -1.0), (-3.8, -4.5, 0.7)),
+            ((-9.0, -2.0, -0.2), (-8.96, 2.0, 1.2)),  # a board
+            ((7.95, 1.0, -1.0), (8.0, 3.0, 1.2)),  # a double door
+        ],
+        (16, 15.0),
+        0.7,
+    ),
+}
+
+
+def samples(preprocess: PreprocessConfig) -> dict[str, Voxels]:
+    """Voxels of a scan of each sample scene, with noise from a fixed seed; intensities are noise of deviation 1."""
+    return {
+        name: _scan(scene, np.random.default_rng(seed), preprocess)
+        for seed, (name, scene) in enumerate(_SCENES.items())
+    }
+
+
+def _scan(scene: _Scene, rng: np.random.Generator, preprocess: PreprocessConfig) -> Voxels:
+    count, uppermost = scene.beams
+    azimuth, altitude = np.meshgrid(
+        np.linspace(-np.pi, np.pi, 1024), np.radians(np.linspace(-uppermost, uppermost, count))
+    )
     direction = np.stack(
         [np.cos(altitude) * np.cos(azimuth), np.cos(altitude) * np.sin(azimuth), np.sin(altitude)], axis=-1
     ).reshape(-1, 3)
     direction[direction == 0] = 1e-9
-    distance = np.maximum(WALLS[0] / direction, WALLS[1] / direction).min(axis=1)
-    for low, high in FURNITURE:
+    distance = np.maximum(scene.hollow[0] / direction, scene.hollow[1] / direction).min(axis=1)
+    for low, high in scene.boxes:
         enter = np.minimum(low / direction, high / direction).max(axis=1)
         leave = np.maximum(low / direction, high / direction).min(axis=1)
         distance = np.where((enter < leave) & (enter > 0), np.minimum(distance, enter), distance)
     xyz = direction * (distance + rng.normal(0, 0.01, len(distance)))[:, None]
+    cosine, sine = np.cos(scene.yaw), np.sin(scene.yaw)
+    xyz[:, :2] = xyz[:, :2] @ np.array([[cosine, -sine], [sine, cosine]])
     return prepare(xyz.astype(np.float32), rng.normal(size=len(xyz)).astype(np.float32), preprocess)[0]
+
+
+_ABOUT = f"parity-{cache.digest([Path(__file__)])}"
+_AGREEMENT = TypeAdapter(Agreement)

@@ -1,0 +1,196 @@
+"""Where engines built for this machine are kept, and what was found out about them.
+
+A file's name says what it was built from and for, so that what differs is built anew. Its first lines hold that name
+and a checksum: a damaged file, or one copied from elsewhere, is built anew too. Files appear whole or not at all, and
+of two processes that want the same engine one builds and the other waits. Where nothing can be kept, the engine is
+built in memory each time, and that is said.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import re
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import filelock
+import llvmlite.binding as llvm
+
+from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.kernels.launch import cache_folder
+
+FORMAT = "cmp_seg_ros engine 1"
+
+logger = logging.getLogger(__name__)
+
+
+class Key(NamedTuple):
+    """What makes one built engine another than the next.
+
+    Args:
+        bundle: its hash.
+        runtime: name of the engine.
+        version: of the runtime.
+        sources: digest of our code that builds it.
+        precision: of the products.
+        hardware: that it was built on.
+    """
+
+    bundle: str
+    runtime: str
+    version: str
+    sources: str
+    precision: str
+    hardware: str
+
+    def __str__(self) -> str:
+        return "-".join(re.sub(r"[^\w.]+", "_", part) for part in self)
+
+
+def folder() -> Path:
+    """$XDG_CACHE_HOME/cmp_seg_ros/engines"""
+    return cache_folder().parent / "engines"
+
+
+def path_of(key: Key) -> Path:
+    return folder() / f"{key}.engine"
+
+
+def obtain(key: Key, build: Callable[[], bytes], fresh: bool = False, must_keep: bool = False) -> bytes:
+    """The built engine, from the cache where it is there and whole.
+
+    Args:
+        key: what is wanted.
+        build: makes it; may take minutes.
+        fresh: build it even where the cache has it.
+        must_keep: whether an engine that cannot be kept is an error instead of a warning.
+
+    Raises:
+        UserError: it cannot be kept, though it must be; whatever `build` raises.
+    """
+    path = path_of(key)
+    if not fresh and (found := _read(path, key)) is not None:
+        return found
+    built = b""
+    try:
+        with _alone(path):
+            if not fresh and (found := _read(path, key)) is not None:  # another process has built it meanwhile
+                return found
+            built = _timed(key, build)
+            header = {"key": str(key), "sha256": hashlib.sha256(built).hexdigest()}
+            _write(path, f"{FORMAT}\n{json.dumps(header)}\n".encode(), built)
+    except _CannotKeep as error:
+        told = f"the engine cannot be kept in {folder()}: {error}"
+        remedy = "free space there, or set XDG_CACHE_HOME to a folder that can be written"
+        if must_keep:
+            raise UserError(f"{told}; {remedy}") from error
+        logger.warning("%s; it is built at every start. To mend this, %s", told, remedy)
+        built = built or _timed(key, build)
+    return built
+
+
+def remember(key: Key, about: str, found: dict[str, Any]) -> None:
+    """Keep what was found out about an engine; not kept where that cannot be."""
+    try:
+        _write(folder() / f"{key}.{about}.json", json.dumps({"key": str(key)} | found).encode())
+    except _CannotKeep as error:
+        logger.info("what was found out about %s cannot be kept in %s: %s", key, folder(), error)
+
+
+def recall(key: Key, about: str) -> dict[str, Any] | None:
+    """What was remembered; None where nothing was, or it is damaged."""
+    try:
+        found = json.loads((folder() / f"{key}.{about}.json").read_bytes())
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) and found.pop("key", None) == str(key) else None
+
+
+def digest(paths: Iterable[Path]) -> str:
+    """8 hex digits that change with the content of the files."""
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(paths))).hexdigest()[:8]
+
+
+@cache
+def processor() -> str:
+    """This machine's processor: its name and a digest of what it can do."""
+    features = ",".join(name for name, there in sorted(llvm.get_host_cpu_features().items()) if there)
+    return f"{llvm.get_host_cpu_name()}.{hashlib.sha256(features.encode()).hexdigest()[:6]}"
+
+
+class _CannotKeep(Exception):
+    """The cache's folder cannot be written."""
+
+
+def _timed(key: Key, build: Callable[[], bytes]) -> bytes:
+    start = time.monotonic()
+    logger.warning("building engine %s %s for this machine, once", key.runtime, key.precision)
+    built = build()
+    logger.info("built engine %s %s in %.1f s", key.runtime, key.precision, time.monotonic() - start)
+    return built
+
+
+def _read(path: Path, key: Key) -> bytes | None:
+    """What the file holds; None where it is not there or is not what it should be."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        logger.warning("%s cannot be read and is built anew: %s", path, error)
+        return None
+    first, _, rest = content.partition(b"\n")
+    line, _, built = rest.partition(b"\n")
+    try:
+        header = json.loads(line)
+        whole = first == FORMAT.encode() and header["sha256"] == hashlib.sha256(built).hexdigest()
+        if whole and header["key"] == str(key):
+            return built
+    except (ValueError, KeyError, TypeError):
+        whole = False
+    logger.warning("%s is %s and is built anew", path, "of another engine" if whole else "damaged")
+    return None
+
+
+def _write(path: Path, *parts: bytes) -> None:
+    """All or nothing. Raises _CannotKeep."""
+    temporary = ""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as file:
+            temporary = file.name
+            for part in parts:
+                file.write(part)
+            file.flush()
+            os.fsync(file.fileno())
+            os.fchmod(file.fileno(), 0o644)  # an image is built by another user than it is run by
+        Path(temporary).replace(path)
+    except OSError as error:
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
+        raise _CannotKeep(error.strerror or str(error)) from error
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """While no other process builds the same. Raises _CannotKeep where the folder cannot be written."""
+    lock = filelock.FileLock(path.with_suffix(".lock"))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            logger.warning("another process builds %s; waiting for it", path.name)
+            lock.acquire()
+    except (OSError, NotImplementedError) as error:
+        raise _CannotKeep(getattr(error, "strerror", None) or str(error)) from error
+    try:
+        yield
+    finally:
+        lock.release()
