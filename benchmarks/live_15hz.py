@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cmp_seg_ros.bundle import DEFAULT_BUNDLE, Bundle
-from cmp_seg_ros.cli.demo import run_ours
+from cmp_seg_ros.cli.demo import STAGES, run_ours
 from cmp_seg_ros.datasets.bag import Bag
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.evaluation import live
@@ -97,13 +97,14 @@ def simulate(drive: Path, seconds: float) -> None:
 def figures(run: LiveRun, bag: Path, model: str) -> dict[str, Any]:
     """What came of a run at the bag's own rate."""
     report = live.evaluate(run, bag, run.messages(1.0), model).report
+    from_stamp = report.pop("latency_ms")
     offset = run.player["offset_ns"]
     due = {cdr.stamp_ns(message.data): message.time + offset for message in Bag(bag).serialised([live.POINTS])}
     sizes = Counter(f"{float(info['voxel_size']):.3f}" for info in run.scan_infos.values())
     return {
         **report,
         "age_ms": percentiles([1e-6 * (cloud.time - due[cloud.stamp - offset]) for cloud in run.clouds]),
-        "age_from_stamp_ms": report.pop("latency_ms"),
+        "age_from_stamp_ms": from_stamp,
         "player_lateness_ms": run.player["lateness_ms"],
         "scans_by_voxel_size": dict(sorted(sizes.items())),
         "voxels": percentiles([int(info["voxels"]) for info in run.scan_infos.values()]),
@@ -135,7 +136,7 @@ def show(report: dict[str, Any], console: Console) -> None:
         "age: due to be sent -> labelled cloud received": report["age_ms"],
         "age from the stamp (start of the sweep, 67 ms)": report["age_from_stamp_ms"],
         "player late by": report["player_lateness_ms"],
-    } | {f"node: {stage}": values for stage, values in report["stages_ms"].items()}
+    } | {f"node: {stage}": report["stages_ms"][stage] for stage in STAGES if stage in report["stages_ms"]}
     for name, values in rows.items():
         table.add_row(name, *(f"{values[key]:.1f} ms" if key in values else "-" for key in ("p50", "p95", "p99")))
     console.print(table)

@@ -113,6 +113,8 @@ class Bench:
                 segmenters[name] = Segmenter(bundle, name, intensity_mean=0.0, intensity_std=1.0)
             except (ImportError, UserError) as error:
                 self.skipped[name] = str(error)
+        if not segmenters:
+            return
         truth = segmenters.get(TRUTH) or Segmenter(bundle, TRUTH, intensity_mean=0.0, intensity_std=1.0)
         processes: dict[str, dict[str, Any]] = {}
         if self.options.processes:
@@ -122,7 +124,7 @@ class Bench:
                 processes[name] = alone.measure(bundle.path, name, example)
         for voxels in sorted(self.options.voxels):
             yield from self._case(bundle, cases.case(voxels, preprocess), segmenters, truth, processes)
-        if self.options.sensors and segmenters:
+        if self.options.sensors:
             default = next((name for name in segmenters if name.startswith(module_of("auto"))), next(iter(segmenters)))
             for sensor in (cases.SPARSE, cases.DENSE):
                 scan = cases.natural_case(sensor, preprocess)

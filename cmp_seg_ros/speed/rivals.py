@@ -14,6 +14,7 @@ from cmp_seg_ros.engine.fold import aligned
 from cmp_seg_ros.kernels.launch import kernel, launch, take, threads
 from cmp_seg_ros.kernels.network import BLOCK
 from cmp_seg_ros.kernels.vector import COLUMNS, HAS_BFLOAT16, HAS_INT8, ROWS, tile
+from cmp_seg_ros.scan import Float32
 from cmp_seg_ros.waffleiron.batch import PlaneCells, collate
 from cmp_seg_ros.waffleiron.config import NetworkConfig
 from cmp_seg_ros.waffleiron.preprocess import Voxels
@@ -35,8 +36,9 @@ def plain_network(bundle: Bundle, voxels: Voxels) -> Timed:
     batch = dataclasses.replace(cropped, planes=planes)
 
     @torch.inference_mode()
-    def run() -> None:
-        network(batch)
+    def run() -> Float32:
+        logits: Float32 = network(batch).numpy()
+        return logits
 
     return run
 
