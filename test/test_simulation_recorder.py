@@ -213,6 +213,12 @@ def test_lidar_and_camera_see_the_same_classes(seed: int) -> None:
     assert (truth[v, u] == to_structural6()[result.label])[inside].mean() > 0.95
 
 
+def test_a_lower_rate_leaves_out_scans_and_a_higher_one_turns_faster() -> None:
+    slow, fast = (Rig(RigConfig(3, "vlp-16", 2.0, rate, cameras=())) for rate in (2.0, 20.0))
+    assert (slow.frames, slow.lidar.rate, slow.scan_time(3)) == (4, 10.0, 1.5)
+    assert (fast.frames, fast.lidar.rate, fast.scan_time(3)) == (40, 20.0, 0.15)
+
+
 def test_a_mount_upside_down_still_has_its_floor_below() -> None:
     rig = Rig(RigConfig(3, "os1-16", 1.0, roll=180.0))
     result = rig.scan(0)

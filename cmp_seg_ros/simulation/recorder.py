@@ -98,7 +98,7 @@ def record(config: RigConfig, out: Path, processes: int | None = None) -> Iterat
     except OSError as error:
         raise UserError(f"{out} cannot be written: {error.strerror}; give another --out") from error
     points, seen, classes = [], np.zeros(len(config.cameras), np.int64), np.zeros(256, np.int64)
-    end = rig.frames / rig.lidar.rate
+    end = rig.frames / rig.rate
     odometry = list(_odometry(rig, end))
     with closing(writer):
         for index, frame in enumerate(_frames(rig, config, processes)):
@@ -353,7 +353,7 @@ def _report(
         "people": len(rig.people),
         "sensor": rig.lidar.name,
         "seconds": config.seconds,
-        "rate_hz": rig.lidar.rate,
+        "rate_hz": rig.rate,
         "motion": config.motion,
         "lidar_height": [round(float(heights.min()), 2), round(float(heights.max()), 2)],
         "scans": len(points),

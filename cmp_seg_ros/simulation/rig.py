@@ -34,7 +34,8 @@ class RigConfig:
         seed: of the building (or who is in the scene), the way and the noise.
         sensor: name of the lidar, or a YAML file.
         seconds: how long.
-        rate: scans and images a second; None takes the lidar's own.
+        rate: scans and images a second; None takes the lidar's own. Below that the lidar turns as ever, and scans are
+            left out; above, it turns faster.
         motion: how the robot moves.
         roll, pitch: degrees by which the lidar is mounted off level; 180 is upside down.
         cameras: all take their images at the same time.
@@ -73,7 +74,8 @@ class Rig:
     def __init__(self, config: RigConfig) -> None:
         self.config = config
         lidar = Lidar.load(config.sensor)
-        self.lidar = lidar.model_copy(update={"rate": config.rate}) if config.rate else lidar
+        self.rate = config.rate or lidar.rate
+        self.lidar = lidar.model_copy(update={"rate": max(self.rate, lidar.rate)})
         self.building: Building = load_scene(config.scene, config.seed) if config.scene else make_building(config.seed)
         self.trajectory: Trajectory = plan(
             self.building, np.random.default_rng([config.seed, 3]), config.seconds, config.motion
@@ -88,11 +90,11 @@ class Rig:
     @property
     def frames(self) -> int:
         """Number of scans, and of images."""
-        return max(1, round(self.config.seconds * self.lidar.rate))
+        return max(1, round(self.config.seconds * self.rate))
 
     def scan_time(self, index: int) -> float:
         """Seconds from the start of the recording to the start of the sweep."""
-        return index / self.lidar.rate
+        return index / self.rate
 
     def image_time(self, index: int) -> float:
         return self.scan_time(index) + CAMERA_DELAY
