@@ -78,6 +78,21 @@ def test_among_equals_the_answer_does_not_depend_on_threads(monkeypatch: pytest.
     np.testing.assert_array_equal(answers[0][0], answers[1][0])
     np.testing.assert_array_equal(answers[0][1], answers[1][1])
     np.testing.assert_array_equal(search.nearest(grid, queries[::-1])[::-1], answers[0][0])
+    sorted_lattice = lattice[grid.order]
+    square = ((queries[:, None] - sorted_lattice[None]) ** 2).sum(axis=2)
+    np.testing.assert_array_equal(answers[0][0], grid.order[square.argmin(axis=1)])  # the first in the grid
+    square = ((lattice[:, None] - sorted_lattice[None]) ** 2).sum(axis=2)
+    square[grid.order, np.arange(len(lattice))] = np.inf
+    np.testing.assert_array_equal(answers[0][1], grid.order[square.argsort(axis=1, kind="stable")[:, :9]])
+
+
+def test_queries_far_outside_are_answered_exactly() -> None:
+    """Every point of a scan of 30 m, by voxels that end at 10 m: as in a hall larger than the field of view."""
+    xyz = 3 * cloud("rings", 20000, 0)
+    inside = xyz[np.abs(xyz).max(axis=1) < 10]
+    found = search.nearest(search.build(inside, 0.3), xyz)
+    distance = np.linalg.norm(inside[found].astype(np.float64) - xyz.astype(np.float64), axis=1)
+    np.testing.assert_allclose(distance, cKDTree(inside).query(xyz)[0], rtol=1e-12)
 
 
 def test_a_query_at_the_end_of_the_world() -> None:

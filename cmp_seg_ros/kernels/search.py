@@ -1,9 +1,10 @@
 """Exact nearest neighbours among points of a scan, in a grid of cells.
 
-Points lie sorted by cell, z fastest, so that the cells of a column between two heights are one run of points. A search
-goes outwards, shell by shell, until the shells left are farther away than what it has.
+Points lie sorted by cell, z fastest, so that the cells of a column between two heights are one run of points. Among
+equally near points the first in this order is the answer, so that answers do not depend on where a search began.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,8 +14,9 @@ from cmp_seg_ros.kernels.launch import inlined, kernel, launch, take
 
 BLOCK = 128  # queries a thread takes at a time
 MAX_CELLS = 1 << 19
-OUTSIDE = 1e6  # cells; a query farther outside counts as no farther
-SAFETY = 1e-4  # of a cell: rounding never makes a shell look farther than it is
+SAFETY = 1e-4  # of a cell: rounding never hides a point at the border of what was looked at
+ROUNDING = 1e-9
+LIKELY = 1.15  # the last neighbour of a point is rarely farther, squared, than that of the point before times this
 
 
 class Grid(NamedTuple):
@@ -86,98 +88,165 @@ def _sort(points: Any, origin: Any, shape: Any, size: float, order: Any, start: 
     start[len(start) - 1] = len(points)
 
 
+class _Around(NamedTuple):
+    """The points of the cells around a cell, by coordinate, for loops over many at once.
+
+    Args:
+        xyz: (3, M) float64.
+        number: (M,) int32, ascending: their places in the grid.
+        distance: (M,) float64, squared, from the query.
+    """
+
+    xyz: npt.NDArray[np.float64]
+    number: npt.NDArray[np.int32]
+    distance: npt.NDArray[np.float64]
+
+
 @kernel
 def _nearest_others(grid: Grid, found: Any, sync: Any, threads: int) -> None:
     points, count = found.shape
-    best = np.empty(count, np.float64)
-    index = np.empty(count, np.int32)
-    query = np.zeros(3, np.float64)
-    best[:] = np.inf
+    around = _Around(np.empty((3, points)), np.empty(points, np.int32), np.empty(points))
+    best, index = np.empty(count), np.empty(count, np.int32)
+    cell, shell, last, reach = np.zeros(3, np.int64), 1, 0, np.inf
     while True:
-        first = take(sync, 0) * BLOCK
-        if first >= points:
+        i = take(sync, 0) * BLOCK
+        if i >= points:
             return
-        for i in range(first, min(first + BLOCK, points)):
-            # The neighbours of the point before are not far: no other is farther than they are from here.
-            reach = np.sqrt(best[count - 1]) + np.sqrt(_apart(grid, i, query))
-            query[:] = grid.xyz[i]
-            best[:] = _above(reach**2)
-            index[:] = i
-            _search(grid, query, i, best, index)
+        end = min(i + BLOCK, points)
+        cell_end = i
+        while i < end:
+            if i == cell_end:
+                for axis in range(3):
+                    cell[axis] = int((grid.xyz[i, axis] - grid.origin[axis]) / grid.size)
+                cell_end = min(end, grid.start[(cell[0] * grid.shape[1] + cell[1]) * grid.shape[2] + cell[2] + 1])
+                shell = max(1, shell - 1)
+                size = _gather(grid, cell, shell, around)
+            x, y, z = grid.xyz[i, 0], grid.xyz[i, 1], grid.xyz[i, 2]
+            surely = _inside(grid, cell, shell, i)  # nothing nearer is outside the shell
+            likely = min(surely, LIKELY * reach)
+            within = probable = 0
+            for j in range(size):
+                dx, dy, dz = around.xyz[0, j] - x, around.xyz[1, j] - y, around.xyz[2, j] - z
+                distance = dx * dx + dy * dy + dz * dz
+                around.distance[j] = distance
+                within += distance <= surely
+                probable += distance <= likely
+            if within <= count and surely < np.inf:  # the point itself is one of them
+                shell += 1
+                size = _gather(grid, cell, shell, around)
+                continue
+            if probable > count:
+                limit = likely
+            else:  # from here, those of the point before are no farther than from there and the way between the two
+                limit = min(surely, (math.sqrt(reach) + math.sqrt(_apart(grid, last, x, y, z))) ** 2 * (1 + ROUNDING))
+            known = _select(around, size, i, limit, best, index)
+            me = grid.order[i]
             for k in range(count):
-                found[grid.order[i], k] = grid.order[index[k]]
+                found[me, k] = grid.order[index[k]] if k < known else me
+            last, reach = i, best[count - 1] if known == count else np.inf
+            i += 1
+
+
+@inlined
+def _gather(grid: Grid, cell: Any, shell: int, around: _Around) -> int:
+    """Take the points of all cells up to `shell` cells away. Returns how many there are."""
+    low_x, high_x = max(cell[0] - shell, 0), min(cell[0] + shell, grid.shape[0] - 1)
+    low_y, high_y = max(cell[1] - shell, 0), min(cell[1] + shell, grid.shape[1] - 1)
+    low_z, high_z = max(cell[2] - shell, 0), min(cell[2] + shell, grid.shape[2] - 1)
+    size = 0
+    for ix in range(low_x, high_x + 1):
+        for iy in range(low_y, high_y + 1):
+            column = (ix * grid.shape[1] + iy) * grid.shape[2]
+            for j in range(grid.start[column + low_z], grid.start[column + high_z + 1]):
+                for axis in range(3):
+                    around.xyz[axis, size] = grid.xyz[j, axis]
+                around.number[size] = j
+                size += 1
+    return size
+
+
+@inlined
+def _inside(grid: Grid, cell: Any, shell: int, i: int) -> float:
+    """Squared distance from the point i, in the cell, to what is beyond the shell; infinite where that is nothing."""
+    nearest = np.inf
+    for axis in range(3):
+        place = (grid.xyz[i, axis] - grid.origin[axis]) / grid.size - cell[axis]
+        if cell[axis] - shell > 0:
+            nearest = min(nearest, place + shell - SAFETY)
+        if cell[axis] + shell < grid.shape[axis] - 1:
+            nearest = min(nearest, 1 - place + shell - SAFETY)
+    return (nearest * grid.size) ** 2
+
+
+@inlined
+def _select(around: _Around, size: int, itself: int, limit: float, best: Any, index: Any) -> int:
+    """Fill `best` and `index` with the nearest points within the limit but `itself`. Returns how many there are."""
+    known, count = 0, len(best)
+    for j in range(size):
+        distance = around.distance[j]
+        if distance <= limit and around.number[j] != itself:
+            if known < count:
+                known += 1
+            elif distance >= best[count - 1]:
+                continue
+            place = known - 1
+            while place > 0 and best[place - 1] > distance:
+                best[place], index[place] = best[place - 1], index[place - 1]
+                place -= 1
+            best[place], index[place] = distance, around.number[j]
+    return known
 
 
 @kernel
 def _nearest(grid: Grid, xyz: Any, found: Any, sync: Any, threads: int) -> None:
-    best = np.empty(1, np.float64)
-    index = np.zeros(1, np.int32)
-    query = np.empty(3, np.float64)
+    index = 0
     while True:
         first = take(sync, 0) * BLOCK
         if first >= len(xyz):
             return
         for i in range(first, min(first + BLOCK, len(xyz))):
-            query[:] = xyz[i]
-            best[0] = _above(_apart(grid, index[0], query))  # the answer for the point before is not far
-            _search(grid, query, -1, best, index)
-            found[i] = grid.order[index[0]]
+            x, y, z = np.float64(xyz[i, 0]), np.float64(xyz[i, 1]), np.float64(xyz[i, 2])
+            index = _closest(grid, x, y, z, index)
+            found[i] = grid.order[index]
 
 
 @inlined
-def _apart(grid: Grid, j: int, query: Any) -> float:
-    """Squared distance."""
-    dx, dy, dz = grid.xyz[j, 0] - query[0], grid.xyz[j, 1] - query[1], grid.xyz[j, 2] - query[2]
-    return dx * dx + dy * dy + dz * dz
-
-
-@inlined
-def _above(bound: float) -> float:
-    """A little more, so that what is just as far is found again: among equals the first in the grid is the answer."""
-    return bound * (1 + 1e-9) + 1e-30
-
-
-@inlined
-def _search(grid: Grid, query: Any, itself: int, best: Any, index: Any) -> None:
-    """Fill `best` (squared distances, ascending) and `index` with the nearest points of the grid but `itself`."""
+def _closest(grid: Grid, x: float, y: float, z: float, index: int) -> int:
+    """The nearest point: in the cells that a ball touches, which grows until it holds one. `index`: one not far."""
     nx, ny, nz = grid.shape[0], grid.shape[1], grid.shape[2]
-    fx = min(max((query[0] - grid.origin[0]) / grid.size, -OUTSIDE), OUTSIDE)
-    fy = min(max((query[1] - grid.origin[1]) / grid.size, -OUTSIDE), OUTSIDE)
-    fz = min(max((query[2] - grid.origin[2]) / grid.size, -OUTSIDE), OUTSIDE)
-    cx, cy, cz = int(np.floor(fx)), int(np.floor(fy)), int(np.floor(fz))
-    # A query outside the grid starts with the shell that reaches it.
-    shell = max(0, -cx, cx - nx + 1, -cy, cy - ny + 1, -cz, cz - nz + 1)
-    last = max(cx, nx - 1 - cx, cy, ny - 1 - cy, cz, nz - 1 - cz)
-    farthest = len(best) - 1
-    while shell <= last:
-        for ix in range(max(cx - shell, 0), min(cx + shell, nx - 1) + 1):
-            gx = max(ix - fx, fx - ix - 1, 0.0) - SAFETY
-            for iy in range(max(cy - shell, 0), min(cy + shell, ny - 1) + 1):
-                gy = max(iy - fy, fy - iy - 1, 0.0) - SAFETY
-                if (max(gx, 0.0) ** 2 + max(gy, 0.0) ** 2) * grid.size**2 > best[farthest]:
-                    continue
+    scale = 1 / grid.size
+    fx, fy, fz = (x - grid.origin[0]) * scale, (y - grid.origin[1]) * scale, (z - grid.origin[2]) * scale
+    ox, oy, oz = max(-fx, fx - nx, 0.0) ** 2, max(-fy, fy - ny, 0.0) ** 2, max(-fz, fz - nz, 0.0) ** 2
+    outside = math.sqrt(ox + oy + oz)  # of the grid, in cells
+    best, further = _apart(grid, index, x, y, z), 1.0
+    while True:
+        best = best * (1 + ROUNDING) + 1e-30  # what is just as far is found again, the first of equals first
+        radius = min(math.sqrt(best) * scale, outside + further) + SAFETY
+        # Within the grid the ball is narrower the farther its centre is outside.
+        rx = math.sqrt(max(radius**2 - oy - oz, 0.0))
+        ry = math.sqrt(max(radius**2 - ox - oz, 0.0))
+        rz = math.sqrt(max(radius**2 - ox - oy, 0.0))
+        low_y, high_y = _clip(fy - ry, ny), _clip(fy + ry, ny)
+        low_z, high_z = _clip(fz - rz, nz), _clip(fz + rz, nz)
+        for ix in range(_clip(fx - rx, nx), _clip(fx + rx, nx) + 1):
+            for iy in range(low_y, high_y + 1):
                 column = (ix * ny + iy) * nz
-                hollow = max(abs(ix - cx), abs(iy - cy)) < shell  # its inner cells were in shells before
-                for part in range(2 if hollow else 1):
-                    low = cz + shell if part == 1 else cz - shell
-                    high = cz - shell if hollow and part == 0 else cz + shell
-                    low, high = max(low, 0), min(high, nz - 1)
-                    if low <= high:
-                        _scan(grid, query, itself, best, index, grid.start[column + low], grid.start[column + high + 1])
-        inner = min(fx - cx, cx + 1 - fx, fy - cy, cy + 1 - fy, fz - cz, cz + 1 - fz) + shell - SAFETY
-        if max(inner, 0.0) ** 2 * grid.size**2 >= best[farthest]:
-            return
-        shell += 1
+                for j in range(grid.start[column + low_z], grid.start[column + high_z + 1]):
+                    distance = _apart(grid, j, x, y, z)
+                    if distance < best:
+                        best, index = distance, j
+        if math.sqrt(best) * scale <= radius:
+            return index
+        further *= 2
 
 
 @inlined
-def _scan(grid: Grid, query: Any, itself: int, best: Any, index: Any, first: int, end: int) -> None:
-    """Put the sorted points first..end that are near enough into their places."""
-    for j in range(first, end):
-        distance = _apart(grid, j, query)
-        if distance < best[len(best) - 1] and j != itself:
-            place = len(best) - 1
-            while place > 0 and best[place - 1] > distance:
-                best[place], index[place] = best[place - 1], index[place - 1]
-                place -= 1
-            best[place], index[place] = distance, j
+def _clip(cell: float, cells: int) -> int:
+    return int(min(max(cell, 0.0), cells - 1.0))
+
+
+@inlined
+def _apart(grid: Grid, j: int, x: float, y: float, z: float) -> float:
+    """Squared distance."""
+    dx, dy, dz = grid.xyz[j, 0] - x, grid.xyz[j, 1] - y, grid.xyz[j, 2] - z
+    return dx * dx + dy * dy + dz * dz

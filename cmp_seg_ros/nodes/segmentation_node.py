@@ -137,7 +137,7 @@ class SegmentationNode(Node):
             msg = cdr.deserialize(arrival.data, cdr.POINT_CLOUD2)
             if not (msg.height and msg.width):
                 reason = "empty"
-            scan = point_cloud2.decode(msg)
+            scan = point_cloud2.decode(msg, with_time=False)
             clock.lap("decode")
             reason = "failed"
             self._level(scan, segmenter)

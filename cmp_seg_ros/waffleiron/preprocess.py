@@ -17,7 +17,7 @@ from cmp_seg_ros.waffleiron.config import PLANE_AXES, Feature, PreprocessConfig
 Int64 = npt.NDArray[np.int64]
 
 FAR = 1000.0  # metres along an axis; what is beyond is no measurement, and would spoil the voxels of all others
-CELL = 3  # voxels along a cell of the search grid; measured
+CELL = 2.5  # voxels along a cell of the search grid; measured
 MARGIN = 2  # cells: two 3x3 convolutions look two cells far, and an empty cell inside answers relu(bias)
 FOV_MARGIN = 1e-4  # metres; keeps points on the border out of a cell beyond the grid
 
@@ -100,8 +100,8 @@ def occupied_box(index: Int64, grid: tuple[int, int]) -> tuple[int, int, int, in
 def prepare(xyz: Float32, intensity: Float32, config: PreprocessConfig) -> tuple[Voxels, search.Grid | None]:
     """Voxels of (N, 3) finite points in the gravity-aligned frame, and their search grid (None without voxels)."""
     points = voxelise(xyz, config.voxel_size)
-    points = points[inside_fov(xyz[points], config)]
-    position = xyz[points]
+    points = points[inside_fov(xyz.take(points, axis=0), config)]
+    position = xyz.take(points, axis=0)
     grid = search.build(position, CELL * config.voxel_size) if len(points) else None
     voxels = Voxels(
         points=points,
