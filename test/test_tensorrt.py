@@ -18,7 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cmp_seg_ros.bundle import Bundle
-from cmp_seg_ros.engine import buckets, cuda, graph, layout, reference, tensorrt
+from cmp_seg_ros.engine import buckets, cache, cuda, graph, layout, reference, tensorrt
+from cmp_seg_ros.engine.base import load_engine
+from cmp_seg_ros.engine.exported import Stale
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.waffleiron.config import PreprocessConfig
 from cmp_seg_ros.waffleiron.preprocess import Voxels, prepare
@@ -297,11 +299,11 @@ def test_a_plan_that_is_damaged_or_of_another_bundle_is_refused(gpu: FakeGpu, ma
     plan = graph.build(bundle, "fp32").SerializeToString()
     tensorrt.build(plan, PREPROCESS)
     gpu.refuse = "plan"
-    with pytest.raises(UserError, match="magic tag does not match; build it again"):
+    with pytest.raises(UserError, match="magic tag does not match; it is built again"):
         tensorrt.TensorRtEngine(bundle, plan, "fp32")
     gpu.refuse = ""
     for other in (make_bundle(outputs=4), make_bundle(PREPROCESS.model_copy(update={"neighbours": 8}))):
-        with pytest.raises(UserError, match="of another bundle or of other shapes"):
+        with pytest.raises(Stale, match="of another bundle or of other shapes"):
             tensorrt.TensorRtEngine(other, plan, "fp32")
     assert gpu.calls["cudaMalloc"] == 0
 
@@ -313,12 +315,67 @@ def test_pinned_memory_is_not_overrun(gpu: FakeGpu) -> None:
         memory.array(32, (9,), np.float32)
 
 
+# --- from bundle to engine
+
+
+@pytest.fixture
+def engines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of built engines, empty."""
+    monkeypatch.setattr(cache, "folder", lambda: tmp_path)
+    return tmp_path
+
+
+def test_the_fastest_precision_that_agrees_is_built_once_and_kept(
+    gpu: FakeGpu, make_bundle: MakeBundle, engines: Path
+) -> None:
+    bundle = make_bundle()
+    assert load_engine(bundle, "tensorrt").precision == "fp16"
+    (kept,) = engines.glob("*.engine")
+    for part in (bundle.hash, "tensorrt", gpu.version, "fp16", "NVIDIA_A40.8.6"):
+        assert part in kept.name
+    assert len(list(engines.glob("*.timing"))) == 1
+    assert len(gpu.network_flags) == 1
+    engine = load_engine(bundle, "tensorrt")
+    assert len(gpu.network_flags) == 1, "not built again"
+    scan = voxels_of(800)
+    np.testing.assert_allclose(engine(scan), reference.load(bundle)(scan), atol=0.3)
+    assert load_engine(bundle, "tensorrt-fp32").precision == "fp32"
+    assert len(gpu.network_flags) == 2
+
+
+def test_another_gpu_release_or_damage_builds_anew(gpu: FakeGpu, make_bundle: MakeBundle, engines: Path) -> None:
+    bundle = make_bundle()
+    for builds, change in enumerate((lambda: None, lambda: setattr(gpu.device, "name", b"Orin"), _new_release), 1):
+        change()
+        load_engine(bundle, "tensorrt-fp32")
+        assert len(gpu.network_flags) == builds
+    for path in engines.glob("*.engine"):
+        path.write_bytes(path.read_bytes()[:-1])
+    load_engine(bundle, "tensorrt-fp32")
+    assert len(gpu.network_flags) == 4
+
+
+def _new_release() -> None:
+    sys.modules["tensorrt"].__version__ = "11.4.0.106"  # type: ignore[attr-defined]
+
+
+def test_a_precision_that_answers_otherwise_is_not_taken(
+    gpu: FakeGpu, make_bundle: MakeBundle, engines: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    gpu.device.major = 7
+    gpu.wrong = "fp16"
+    bundle = make_bundle()
+    assert load_engine(bundle, "tensorrt").precision == "fp32"
+    assert "tensorrt-fp16 is not taken" in caplog.text
+
+
 # --- what is missing
 
 
 def test_nothing_is_missing_where_everything_is_there(gpu: FakeGpu) -> None:
     assert tensorrt.missing() == []
-    tensorrt.require("bf16")
+    tensorrt.require()
+    assert tensorrt.precisions() == ["fp16", "bf16", "fp32"]
     assert tensorrt.device() == ("NVIDIA A40", (8, 6))
     assert tensorrt.release() == gpu.version
 
@@ -352,11 +409,11 @@ def test_each_lack_is_named_with_its_remedy(
     assert what in str(refused.value)
 
 
-def test_an_old_gpu_has_no_bf16(gpu: FakeGpu) -> None:
+def test_an_old_gpu_has_no_bf16(gpu: FakeGpu, make_bundle: MakeBundle) -> None:
     gpu.device.major, gpu.device.minor = 7, 5
-    tensorrt.require("fp16")
-    with pytest.raises(UserError, match="has no bf16; take engine 'tensorrt-fp16'"):
-        tensorrt.require("bf16")
+    assert tensorrt.precisions() == ["fp16", "fp32"]
+    with pytest.raises(UserError, match="no bf16 for engine 'tensorrt'; it has fp16, fp32"):
+        tensorrt.load(make_bundle(), "bf16")
 
 
 @pytest.mark.parametrize("stubs", [True, False], ids=["type_stubs_only", "nothing"])
@@ -428,33 +485,19 @@ def test_the_calls_fit_the_api_of_tensorrt_10(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
 
-    def faults(source: Path) -> list[str]:
-        command = [
-            sys.executable,
-            "-m",
-            "mypy",
-            "--config-file",
-            CHECKOUT / "pyproject.toml",
-            "--follow-imports=silent",
-        ]
-        done = subprocess.run(
-            [*command, "--cache-dir", tmp_path / "cache", source],
-            cwd=CHECKOUT,
-            env=os.environ | {"MYPYPATH": str(tmp_path)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert "errors prevented further checking" not in done.stdout, done.stdout
-        return [line for line in done.stdout.splitlines() if line.startswith(str(source)) and ": error:" in line]
-
-    source = Path("cmp_seg_ros/engine/tensorrt.py")
-    assert faults(source) == []
-    wrong = tmp_path / "wrong.py"  # what would be noticed
-    text = (CHECKOUT / source).read_text()
-    wrong.write_text(
-        text.replace("execute_async_v3(", "execute_async_v2(").replace(
-            "trt.OnnxParser(network, log)", "trt.OnnxParser(network)"
-        )
+    source, wrong = Path("cmp_seg_ros/engine/tensorrt.py"), tmp_path / "wrong.py"
+    text = (CHECKOUT / source).read_text().replace("execute_async_v3(", "execute_async_v2(")  # what must be noticed
+    wrong.write_text(text.replace("trt.OnnxParser(network, log)", "trt.OnnxParser(network)"))
+    options = ["--config-file", "pyproject.toml", "--follow-imports=silent", "--cache-dir", ".mypy_cache/tensorrt"]
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", *options, source, wrong],
+        cwd=CHECKOUT,
+        env=os.environ | {"MYPYPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    assert len(faults(wrong)) >= 2
+    assert "prevented further checking" not in done.stdout, done.stdout
+    faults = [line for line in done.stdout.splitlines() if ": error:" in line]
+    assert [line for line in faults if line.startswith(str(source))] == []
+    assert len([line for line in faults if line.startswith(str(wrong))]) == 2, "the stubs were not read"

@@ -8,9 +8,10 @@ No GPU has run this yet; tests go as far as the calls of TensorRT and of the CUD
 """
 
 import logging
+import re
 import time
 from collections import OrderedDict
-from functools import cache
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,7 +20,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from cmp_seg_ros.bundle import Bundle
-from cmp_seg_ros.engine import buckets, cuda, layout
+from cmp_seg_ros.engine import buckets, cache, cuda, layout
+from cmp_seg_ros.engine.base import Engine
+from cmp_seg_ros.engine.exported import GRAPH_SOURCES, Runtime, Stale, serialised_graph
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.scan import Float32
 from cmp_seg_ros.waffleiron.config import PreprocessConfig
@@ -34,6 +37,7 @@ BFLOAT16_CAPABILITY = (8, 0)
 DRIVERS = {12: "525", 13: "580"}  # oldest for each CUDA
 KEPT = 32  # shapes that stay prepared
 OUTPUT = "logits"
+SOURCES = [Path(__file__), *(Path(__file__).parent / name for name in ("buckets.py", "cuda.py")), *GRAPH_SOURCES]
 ALIGNMENT = 256  # bytes
 REPORT_EVERY = 10.0  # seconds, while building
 
@@ -106,15 +110,12 @@ def device() -> Device:
     return Device(text.strip("\0 "), (int(properties.major), int(properties.minor)))
 
 
-def require(precision: str = "") -> None:
-    """Raises UserError naming everything that is missing, for a precision or for any."""
+def require() -> None:
+    """Raises UserError naming everything that is missing."""
     lacks = missing()
     if lacks:
         told = "; ".join(f"{lack.what} ({lack.remedy})" for lack in lacks)
         raise UserError(f"engine 'tensorrt' cannot run here: {told}; {cuda.ADVICE}")
-    gpu = device()
-    if precision == "bf16" and gpu.capability < BFLOAT16_CAPABILITY:
-        raise UserError(f"{gpu.name} has no bf16; take engine 'tensorrt-fp16'")
 
 
 def release() -> str:
@@ -122,6 +123,37 @@ def release() -> str:
     import tensorrt
 
     return str(tensorrt.__version__)
+
+
+def precisions() -> list[str]:
+    """Those of the GPU, fastest first. Raises UserError where something is missing."""
+    require()
+    return ["fp16", *(["bf16"] if device().capability >= BFLOAT16_CAPABILITY else []), "fp32"]
+
+
+def runtime() -> Runtime:
+    """TensorRT on this GPU. Raises UserError where something is missing."""
+    known, gpu = precisions(), device()
+    hardware = f"{gpu.name}.{_dotted(gpu.capability)}"
+
+    def build_for(bundle: Bundle, precision: str) -> bytes:
+        timing = cache.folder() / re.sub(r"[^\w.-]+", "_", f"tensorrt-{release()}-{hardware}.timing")
+        return build(serialised_graph(bundle, precision), bundle.description.preprocess, timing)
+
+    return Runtime(
+        name="tensorrt",
+        version=release(),
+        hardware=hardware,
+        precisions=known,
+        sources=SOURCES,
+        open=TensorRtEngine,
+        build=build_for,
+    )
+
+
+def load(bundle: Bundle, precision: str = "") -> Engine:
+    """The engine in the named precision, or in the fastest that answers as float32 does. Raises UserError."""
+    return runtime().load(bundle, precision)
 
 
 def build(model: bytes, preprocess: PreprocessConfig, timing: Path | None = None) -> bytes:
@@ -163,7 +195,7 @@ def build(model: bytes, preprocess: PreprocessConfig, timing: Path | None = None
             f"TensorRT {trt.__version__} does not take the shapes: {log.last()}; take engine 'cpu', and report this"
         )
     _set_timing_cache(config, timing)
-    logger.warning("building for this GPU with TensorRT %s; this takes minutes, once", trt.__version__)
+    logger.warning("TensorRT %s takes minutes for this", trt.__version__)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         remedy = "free memory of the GPU, or take engine 'cpu'"
@@ -181,7 +213,8 @@ class TensorRtEngine:
         precision: of the graph that it was made of.
 
     Raises:
-        UserError: the plan is damaged, or of another bundle, version or GPU.
+        Stale: the plan is damaged, or of another bundle, version or GPU.
+        UserError: the GPU has no memory left.
     """
 
     name = "tensorrt"
@@ -197,7 +230,7 @@ class TensorRtEngine:
         self._runtime = trt.Runtime(self._log)
         self._engine = self._runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
-            raise UserError(f"TensorRT {trt.__version__} cannot read its plan: {self._log.last()}; build it again")
+            raise Stale(f"TensorRT {trt.__version__} cannot read its plan: {self._log.last()}; it is built again")
         self._check()
         self._stream = cuda.Stream()
         most = {name: shapes[2] for name, shapes in buckets.profile(self.preprocess).items()}
@@ -268,13 +301,13 @@ class TensorRtEngine:
         return prepared
 
     def _check(self) -> None:
-        """That the plan is of this bundle's shapes."""
+        """That the plan is of this bundle's shapes. Raises Stale."""
         engine = self._engine
         names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
         wanted = buckets.profile(self.preprocess)
         found = {name: tuple(map(_shape, engine.get_tensor_profile_shape(name, 0))) for name in names if name != OUTPUT}
         if OUTPUT not in names or found != wanted or _shape(engine.get_tensor_shape(OUTPUT))[1:] != (self.outputs,):
-            raise UserError("the TensorRT plan is of another bundle or of other shapes; build it again")
+            raise Stale("the TensorRT plan is of another bundle or of other shapes; it is built again")
 
 
 class _Pass:
@@ -355,7 +388,7 @@ def _keep_timing_cache(config: "tensorrt.IBuilderConfig", path: Path | None) -> 
         logger.info("what was measured while building cannot be kept in %s: %s", path, error)
 
 
-@cache
+@lru_cache
 def _log() -> Any:
     """TensorRT's messages as log records; one for the process, which must outlive all that TensorRT makes."""
     import tensorrt as trt
