@@ -1,5 +1,6 @@
 """Large messages between processes: every one arrives, or is known to be lost."""
 
+import fcntl
 import os
 from pathlib import Path
 
@@ -84,3 +85,38 @@ def test_profile_is_used_unless_the_user_has_one(monkeypatch):
     monkeypatch.setenv("ROS_DISTRO", "humble")
     environment.prepare()
     assert os.environ[environment.OLD_VARIABLE].endswith("fastdds.xml")
+
+
+def test_only_dead_segments_are_freed(tmp_path):
+    dead, alive, other = (f"fastdds_{digit * 16}" for digit in "0ab")
+    for name in (dead, alive):
+        (tmp_path / name).write_bytes(bytes(100))
+        (tmp_path / f"{name}_el").touch()
+    (tmp_path / other).touch()  # without a lock: not for us to judge
+    for name in ("fastdds_port7410_el", "fastdds_port7410", "mine_el", "sem.x"):
+        (tmp_path / name).touch()
+    before = {path.name for path in tmp_path.iterdir()}
+    with (tmp_path / f"{alive}_el").open() as owner:
+        fcntl.flock(owner, fcntl.LOCK_EX)
+        assert environment.free_dead_segments(tmp_path) == 1
+        assert before - {path.name for path in tmp_path.iterdir()} == {dead, f"{dead}_el"}
+    assert environment.free_dead_segments(tmp_path / "none") == 0
+
+
+def test_a_killed_process_leaves_no_shared_memory_for_long(robot, tmp_path):
+    clouds = robot.subscribe(PointCloud2, "clouds", QoSProfile(depth=CLOUDS))
+    before = set(environment.SHARED_MEMORY.iterdir())
+    publisher = start_publisher(robot, tmp_path, "RELIABLE")
+    robot.until(lambda: clouds, "a cloud")
+    locks = [path for path in environment.SHARED_MEMORY.iterdir() if environment.SEGMENT_LOCK.fullmatch(path.name)]
+    inodes = {path: path.stat().st_ino for path in locks if path not in before}
+    held = Path("/proc/locks").read_text()
+    owned = [path for path, inode in inodes.items() if f" {publisher.process.pid} " in held and f":{inode} " in held]
+    assert owned, "the publisher has a segment"
+    environment.free_dead_segments()
+    assert all(path.exists() for path in owned), "the living keep theirs"
+    publisher.process.kill()
+    publisher.process.wait()
+    environment.free_dead_segments()
+    assert not any(path.exists() for path in owned)
+    assert not any(path.with_name(path.name.removesuffix("_el")).exists() for path in owned)
