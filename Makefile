@@ -7,7 +7,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-EXTRAS := dev,ros,simulation
+EXTRAS := dev,onnxruntime,openvino,ros,simulation
 TORCH := torch==2.13.0
 OUSTER := ouster-sdk==1.0.1  # without its dependencies, see setup.py
 PIP := -m pip --disable-pip-version-check --quiet

@@ -24,6 +24,7 @@ setup(
     packages=find_packages(include=[PACKAGE, f"{PACKAGE}.*"]),
     python_requires=">=3.10",
     install_requires=[
+        "filelock",
         "matplotlib",
         "numba",
         "numpy",
@@ -54,6 +55,8 @@ setup(
             "ros-kilted-std-msgs",
             "ros-kilted-visualization-msgs",
         ],
+        "openvino": ["onnx", "openvino>=2025"],
+        "onnxruntime": ["onnx", "onnxruntime>=1.20"],
         # engine tensorrt; on a Jetson JetPack brings tensorrt, and the others are installed by name
         "tensorrt": ["cuda-bindings>=12.6", "onnx", "tensorrt>=10.3"],
         "tensorboard": ["tensorboard"],  # curves and pictures of a training run, beside its log.csv

@@ -18,6 +18,7 @@ COMMANDS = {
     "simulate": "simulate",
     "train": "train",
     "import-checkpoint": "import_checkpoint",
+    "export": "export",
     "bench": "bench",
     "doctor": "doctor",
 }

@@ -17,6 +17,7 @@ from cmp_seg_ros.scan import Float32
 from cmp_seg_ros.waffleiron.preprocess import Voxels
 
 INSTALL_ONNX = "pip install onnx"
+GRAPH_PRECISIONS = ("fp32", "bf16", "fp16")
 GRAPH_SOURCES = tuple(Path(__file__).parent / name for name in ("graph.py", "layout.py", "fold.py"))
 
 logger = logging.getLogger(__name__)
@@ -85,10 +86,13 @@ class Runtime:
         exact = parity.Exact("cpu-fp32", bundle)  # not PyTorch, which takes its time to import
         for candidate in self.precisions:
             engine = self.engine(bundle, candidate)
-            found = self.checked(bundle, engine, exact)
-            if found.passes or (candidate == "fp32" and not found.scans):
+            if self.serves(self.checked(bundle, engine, exact), candidate):
                 return engine
         raise self.no_precision_left()
+
+    def serves(self, found: parity.Agreement, precision: str) -> bool:
+        """Whether an engine that answers so is taken; float32 is where the bundle sees nothing of the sample scans."""
+        return found.passes or (precision == "fp32" and not found.scans)
 
     def checked(self, bundle: Bundle, engine: Engine, exact: parity.Exact, fresh: bool = False) -> parity.Agreement:
         """How the engine answers; asked once, unless afresh. Says so where that is not as it should be."""
@@ -97,7 +101,7 @@ class Runtime:
         if found is None:
             found = parity.agreement(bundle, engine, exact)
             found.remember(key)
-        if not found.passes:
+        if not self.serves(found, engine.precision):
             logger.warning("%s-%s is not taken: %s", engine.name, engine.precision, found)
         return found
 

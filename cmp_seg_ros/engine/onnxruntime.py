@@ -36,6 +36,8 @@ def runtime(provider: str = "") -> Runtime:
     """Of a provider, "cpu" or "cuda", or of the fastest. Raises UserError where it is not there."""
     there = _providers()
     provider = provider or there[0]
+    if provider not in PRECISIONS:
+        raise UserError(f"no provider '{provider}' for engine 'onnxruntime'; known: {', '.join(PRECISIONS)}")
     if provider not in there:
         raise UserError(f"ONNX Runtime has no CUDA provider here: {INSTALL_GPU} (in place of onnxruntime)")
     return Runtime(
@@ -54,8 +56,6 @@ def load(bundle: Bundle, precision: str = "") -> Engine:
     provider, _, named = precision.rpartition("-")
     if precision in PRECISIONS:
         provider, named = precision, ""
-    if provider and provider not in PRECISIONS:
-        raise UserError(f"no provider '{provider}' for engine 'onnxruntime'; known: {', '.join(PRECISIONS)}")
     return runtime(provider).load(bundle, named)
 
 
