@@ -99,9 +99,21 @@ def test_our_own_products_leave_nothing_out() -> None:
 # How it is measured
 
 
+def failed(name: str, error: Exception) -> None:
+    raise AssertionError(f"{name} failed") from error
+
+
+def test_a_rival_that_fails_is_out_and_told() -> None:
+    told: dict[str, str] = {}
+    runs = clock.race(
+        {"bad": lambda: 1 / 0, "good": lambda: 7}, 0.01, lambda name, error: told.update({name: str(error)})
+    )
+    assert told == {"bad": "division by zero"} and set(runs) == {"good"}
+
+
 def test_rivals_take_turns() -> None:
     ran: list[str] = []
-    runs = clock.race({name: lambda name=name: ran.append(name) or name for name in "ab"}, seconds=0.5)
+    runs = clock.race({name: lambda name=name: ran.append(name) or name for name in "ab"}, 0.5, failed)
     assert ran[:2] == ["a", "b"]  # to warm up
     assert "".join(ran[2:]) == "aabb" * len(runs["a"])  # once unmeasured, once measured
     assert 1 < len(runs["a"]) == len(runs["b"]) <= clock.TURNS
@@ -111,7 +123,7 @@ def test_rivals_take_turns() -> None:
 def test_what_takes_long_is_not_run_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clock, "LONG", 20.0)
     ran: list[str] = []
-    runs = clock.race({"long": lambda: (ran.append("long"), time.sleep(0.03)), "short": lambda: None}, seconds=0.01)
+    runs = clock.race({"long": lambda: (ran.append("long"), time.sleep(0.03)), "short": lambda: None}, 0.01, failed)
     assert len(ran) == len(runs["long"]) == len(runs["short"]) == 1
     assert runs["long"][0].ms >= 30
 

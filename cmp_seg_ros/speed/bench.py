@@ -95,13 +95,14 @@ class Bench:
         for name in dict.fromkeys(self.options.engines or ENGINES):
             engine = module_of(name)
             try:
-                module = import_module(f"cmp_seg_ros.engine.{engine}")
+                precisions: Callable[[], list[str]] = getattr(
+                    import_module(f"cmp_seg_ros.engine.{engine}"), "precisions", list
+                )
+                found = [] if "-" in name else [f"{engine}-{precision}" for precision in precisions()]
             except (ImportError, UserError) as error:
                 self.skipped[name] = str(error)
-                continue
-            precisions: Callable[[], list[str]] = getattr(module, "precisions", list)
-            all_of_them = [] if "-" in name else [f"{engine}-{precision}" for precision in precisions()]
-            yield from all_of_them or [name]
+            else:
+                yield from found or [name]
 
     def _width(self, bundle: Bundle) -> Iterator[dict[str, Any]]:
         """Rows of a bundle."""
@@ -144,13 +145,13 @@ class Bench:
         ways = {name: Way(case, segmenter) for name, segmenter in segmenters.items()}
         true_way = ways.get(TRUTH) or Way(case, truth)
         rivals = self._fitting(self._rivals(bundle, case, ways), width, case)
-        runs = clock.race(rivals, self.options.time_limit)
+        runs = clock.race(rivals, self.options.time_limit, lambda name, error: self._skip(name, case, error))
         typical = {name: float(np.median([run.ms for run in found])) for name, found in runs.items()}
         self._measured |= {(width, name): (case.voxels, milliseconds) for name, milliseconds in typical.items()}
         answer = self._answer(true_way, typical, width)
         for name in (name for name in ways if name in runs):
             way, stages = ways[name], [run.result for run in runs[name]]
-            matmuls = {key.split()[1]: took for key, took in typical.items() if key.startswith(f"{way.precision} ")}
+            matmuls = {key.split()[1]: took for key, took in typical.items() if key.startswith(f"{way.products} ")}
             network = [took["network"] for took in stages]
             said = way.answer() if answer is not None and self._is_short(typical[name]) else None
             yield {
@@ -179,15 +180,15 @@ class Bench:
     def _rivals(
         self, bundle: Bundle, case: Case, ways: "Mapping[str, Way]"
     ) -> dict[str, Callable[[], Callable[[], Any]]]:
-        """What readies each rival, by name; products are named `precision library`."""
+        """What readies each rival, by name; that of products is `Way.products` and the library."""
         from cmp_seg_ros.speed import rivals
 
         network, preprocess = bundle.description.network, bundle.description.preprocess
         found: dict[str, Callable[[], Callable[[], Any]]] = {name: way.ready for name, way in ways.items()}
         products = rivals.products_of(network, preprocess.neighbours, case.voxels)
-        for precision in dict.fromkeys(way.precision for way in ways.values()):
-            for library, ready in rivals.libraries(products, network.width, precision):
-                found[f"{precision} {library}"] = ready
+        for way in {way.products: way for way in ways.values()}.values():
+            for library, ready in rivals.libraries(products, network.width, way.precision, way.on_gpu):
+                found[f"{way.products} {library}"] = ready
         found[PLAIN] = lambda: rivals.plain_network(bundle, cases.voxels_of(case, preprocess))
         return found
 
@@ -201,18 +202,22 @@ class Bench:
         rivals: Rivals = {}
         left = 1e3 * self.options.time_limit
         for name in sorted(ready, key=lambda name: expected[name]):
-            precision, _, library = name.partition(" ")
-            slower = any(other.startswith(f"{precision} ") for other in rivals)  # there is a faster library
+            products, _, library = name.partition(" ")
+            slower = any(other.startswith(f"{products} ") for other in rivals)  # there is a faster library
             if expected[name] > left or (library and slower and expected[name] > clock.LONG):
                 continue
             try:
                 rivals[name] = ready[name]()
                 left -= expected[name]
-            except ImportError:
-                continue
             except Exception as error:
-                self.skipped[f"products of {name}"] = f"{type(error).__name__}: {error}".splitlines()[0]
+                self._skip(name, case, error)
         return rivals
+
+    def _skip(self, name: str, case: Case, error: Exception) -> None:
+        """Something that cannot run does not end the others' race."""
+        if not isinstance(error, ImportError):  # a library of products that is not installed is no news
+            kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+            self.skipped[f"{name}, {case.voxels:,} voxels"] = f"{kind}{error}".splitlines()[0]
 
     def _answer(self, way: "Way", typical: Mapping[str, float], width: int) -> Labels | None:
         """What the reference says of the scan, where that does not take too long."""
@@ -237,7 +242,16 @@ class Way:
 
     def __init__(self, case: Case, segmenter: Segmenter) -> None:
         self.case, self.segmenter = case, segmenter
-        self.engine, _, self.precision = segmenter.engine.partition("-")
+        self.engine, _, self.precision = segmenter.engine.rpartition("-")
+
+    @property
+    def on_gpu(self) -> bool:
+        return self.engine.endswith(("cuda", "tensorrt"))
+
+    @property
+    def products(self) -> str:
+        """The kind of products that its own are held against."""
+        return f"gpu-{self.precision}" if self.on_gpu else self.precision
 
     def ready(self) -> "Way":
         return self

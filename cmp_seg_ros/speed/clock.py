@@ -26,17 +26,25 @@ class Run(NamedTuple):
     result: Any
 
 
-def race(rivals: Mapping[str, Callable[[], Any]], seconds: float) -> dict[str, list[Run]]:
+def race(
+    rivals: Mapping[str, Callable[[], Any]], seconds: float, failed: Callable[[str, Exception], None]
+) -> dict[str, list[Run]]:
     """The runs of each rival, which take turns for about so many seconds, one turn at least.
 
-    What disturbs one disturbs all. A rival's first run counts only where it is a long one.
+    What disturbs one disturbs all. A rival's first run counts only where it is a long one; one that fails then is out
+    of the race, and `failed` is told.
     """
     end = time.perf_counter() + seconds
     runs: dict[str, list[Run]] = {}
-    warm_up = {name: _time(run) for name, run in rivals.items()}
+    warm_up: dict[str, Run] = {}
+    for name, run in rivals.items():
+        try:
+            warm_up[name] = _time(run)
+        except Exception as error:  # noqa: PERF203
+            failed(name, error)
     for turn in range(TURNS):
         began = time.perf_counter()
-        for name, run in rivals.items():
+        for name, run in ((name, rivals[name]) for name in warm_up):
             if turn == 0 and warm_up[name].ms > LONG:
                 runs[name] = [warm_up[name]]
                 continue

@@ -21,7 +21,7 @@ def plot(report: dict[str, Any], path: Path) -> None:
         own = [row for row in rows if row["width"] == width]
         for (_, engine, precision), series in by_engine(own).items():
             style = {
-                "color": COLOURS.get(engine, "C5"),
+                "color": COLOURS.get(engine.partition("-")[0], "C5"),
                 "linestyle": LINES.get(precision, "-"),
                 "marker": "o",
                 "markersize": 5,

@@ -54,11 +54,18 @@ def products_of(config: NetworkConfig, neighbours: int, voxels: int) -> list[Pro
     return [(voxels, width)] * (2 * config.depth) + pieces + [(voxels, 2 * width)]
 
 
-def libraries(products: list[Product], width: int, precision: str) -> Iterator[tuple[str, Callable[[], Timed]]]:
+def libraries(
+    products: list[Product], width: int, precision: str, on_gpu: bool = False
+) -> Iterator[tuple[str, Callable[[], Timed]]]:
     """Names of libraries that have products in the precision, and what readies them; that may fail."""
-    if precision in ("fp32", "bf16"):
-        kind = torch.float32 if precision == "fp32" else torch.bfloat16
+    kind = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+    if on_gpu:
+        if kind is not None and torch.cuda.is_available():
+            yield "torch", lambda: _torch(products, width, kind, "cuda")
+        return
+    if kind is not None:
         yield "torch", lambda: _torch(products, width, kind)
+    if precision in ("fp32", "bf16"):
         yield "onednn", lambda: _onednn(products, width, kind)
         yield "openvino", lambda: _openvino(products, width, precision)
     if precision == "int8":
@@ -67,28 +74,33 @@ def libraries(products: list[Product], width: int, precision: str) -> Iterator[t
         yield "own", lambda: _own(products, width, precision)
 
 
-def _random(products: list[Product], width: int, kind: torch.dtype) -> tuple[dict[Product, Any], list[Any]]:
+def _random(
+    products: list[Product], width: int, kind: torch.dtype | None, device: str = "cpu"
+) -> tuple[dict[Product, Any], list[Any]]:
     """Inputs by shape, and a matrix (inputs, width) for each product."""
 
     def draw(*shape: int) -> torch.Tensor:
-        return torch.randint(-127, 127, shape, dtype=kind) if kind == torch.int8 else torch.randn(shape).to(kind)
+        values = torch.randint(-127, 127, shape, dtype=kind) if kind == torch.int8 else torch.randn(shape)
+        return values.to(device, kind)
 
     return {shape: draw(*shape) for shape in set(products)}, [draw(inputs, width) for _, inputs in products]
 
 
-def _torch(products: list[Product], width: int, kind: torch.dtype) -> Timed:
-    inputs, matrices = _random(products, width, kind)
+def _torch(products: list[Product], width: int, kind: torch.dtype | None, device: str = "cpu") -> Timed:
+    inputs, matrices = _random(products, width, kind, device)
     matrices = [matrix.t().contiguous() for matrix in matrices]
 
     @torch.inference_mode()
     def run() -> None:
         for shape, matrix in zip(products, matrices, strict=True):
             torch.nn.functional.linear(inputs[shape], matrix)
+        if device == "cuda":
+            torch.cuda.synchronize()
 
     return run
 
 
-def _onednn(products: list[Product], width: int, kind: torch.dtype) -> Timed:
+def _onednn(products: list[Product], width: int, kind: torch.dtype | None) -> Timed:
     """oneDNN with weights packed beforehand, as TorchInductor calls it."""
     inputs, matrices = _random(products, width, kind)
     with torch.inference_mode():
