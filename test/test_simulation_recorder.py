@@ -101,6 +101,8 @@ def test_images_their_truth_and_calibration_fit(recording: Path, number: int) ->
     expected = camera.pixels(rendered.rgb)
     difference = np.abs(pixels.astype(int) - (expected[:, :, None] if camera.mono else expected))
     assert difference.max() == 0 if not camera.compressed else difference.mean() < 5
+    if camera.compressed:
+        assert image.format == "rgb8; jpeg compressed bgr8"
     for space in ("structural6", "indoor"):
         truth = found[f"/truth/{camera.name}/{space}"]
         assert (truth.encoding, truth.header.frame_id, truth.header.stamp) == ("mono8", camera.name, image.header.stamp)
@@ -242,7 +244,8 @@ def test_the_command_records_and_names_what_is_wrong(tmp_path: Path) -> None:
     for arguments, message in (
         (["--camera", "round"], "no camera 'round'; known: equidistant, pinhole, wide"),
         (["--camera", "pinhole,grey"], "'grey' is no option"),
-        (["--camera", "a b=pinhole"], "'a b' is no name"),
+        (["--camera", "a b=pinhole"], "'a b' is no free name"),
+        (["--camera", "truth=pinhole"], "'truth' is no free name"),
         (["--camera", "pinhole", "--camera", "wide"], "two cameras are named 'camera'"),
         (["--camera", "pinhole", "--no-camera"], "exclude each other"),
         (["--motion", "flying", "--height", "1"], "leave out the lidar's height"),

@@ -276,7 +276,9 @@ def image_messages(image: Image, camera: RigCamera, stamp: int) -> Iterator[tupl
     types, header = _store().types, _header(stamp, camera.name)
     pixels, encoding = camera.pixels(image.rgb), camera.encoding
     if camera.compressed:
-        yield _image_topic(camera), COMPRESSED, types[COMPRESSED](header, f"{encoding}; jpeg compressed", _jpeg(pixels))
+        # as compressed_image_transport writes it: OpenCV decodes colours as bgr8, which is then made `encoding`
+        form = f"{encoding}; jpeg compressed {'' if camera.mono else 'bgr8'}"
+        yield _image_topic(camera), COMPRESSED, types[COMPRESSED](header, form, _jpeg(pixels))
     else:
         yield _image_topic(camera), IMAGE, images.encode(pixels, encoding, header, types[IMAGE])
     if camera.camera.model in DISTORTION_MODELS:
