@@ -1,0 +1,204 @@
+"""The cache of built engines: whole or not at all, built once, never one that belongs to something else."""
+
+import errno
+import logging
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cmp_seg_ros.engine import cache
+from cmp_seg_ros.errors import UserError
+
+KEY = cache.Key("0123456789ab", "openvino", "2026.4", "deadbeef", "bf16", "NVIDIA A40.8.6")
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(cache, "folder", lambda: tmp_path / "engines")
+    return tmp_path / "engines"
+
+
+class Build:
+    """Counts how often it is asked."""
+
+    def __init__(self, built: bytes = b"engine\n\0" * 100) -> None:
+        self.built, self.times = built, 0
+
+    def __call__(self) -> bytes:
+        self.times += 1
+        return self.built
+
+
+def test_built_once_and_read_afterwards(folder: Path) -> None:
+    build = Build()
+    assert cache.obtain(KEY, build) == cache.obtain(KEY, build) == build.built
+    assert build.times == 1
+    path = cache.path_of(KEY)
+    assert path.parent == folder and path.name == "0123456789ab-openvino-2026.4-deadbeef-bf16-NVIDIA_A40.8.6.engine"
+    assert path.stat().st_mode & 0o777 == 0o644
+    cache.obtain(KEY, build, fresh=True)
+    assert build.times == 2
+
+
+@pytest.mark.parametrize("field", cache.Key._fields)
+def test_whatever_differs_is_built_anew(field: str) -> None:
+    build, other = Build(b"one"), Build(b"other")
+    cache.obtain(KEY, build)
+    assert cache.obtain(KEY._replace(**{field: "else"}), other) == b"other"
+    assert cache.obtain(KEY, build) == b"one" and build.times == 1
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=50)
+@given(st.data())
+def test_a_damaged_file_is_noticed_and_rebuilt(data: Any) -> None:
+    build = Build()
+    cache.obtain(KEY, build, fresh=True)
+    path = cache.path_of(KEY)
+    content = path.read_bytes()
+    if data.draw(st.booleans()):
+        path.write_bytes(content[: data.draw(st.integers(0, len(content) - 1))])
+    else:  # one byte of the engine, of its name or of the checksum is another
+        places = st.integers(content.index(b'"key"'), len(content) - 1)
+        place = data.draw(places.filter(lambda at: content[at : at + 1] != b" "))
+        other = bytes([content[place] ^ data.draw(st.integers(1, 255))])
+        path.write_bytes(content[:place] + other + content[place + 1 :])
+    assert cache.obtain(KEY, build) == build.built and build.times == 2
+    assert path.read_bytes() == content
+
+
+def test_the_engine_of_another_bundle_is_not_taken(caplog: pytest.LogCaptureFixture) -> None:
+    other = KEY._replace(bundle="ba9876543210")
+    cache.obtain(other, Build(b"of another bundle"))
+    cache.path_of(other).rename(cache.path_of(KEY))
+    build = Build()
+    assert cache.obtain(KEY, build) == build.built and build.times == 1
+    assert "of another engine" in caplog.text
+
+
+def test_a_folder_that_cannot_be_made(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder.write_text("a file where the folder should be")
+    build = Build()
+    assert cache.obtain(KEY, build) == build.built and build.times == 1
+    assert "cannot be kept" in caplog.text and "XDG_CACHE_HOME" in caplog.text
+    with pytest.raises(UserError, match=f"cannot be kept in {folder}: .*XDG_CACHE_HOME"):
+        cache.obtain(KEY, build, must_keep=True)
+    cache.remember(KEY, "parity", {"labels": 1.0})
+    assert cache.recall(KEY, "parity") is None
+
+
+def test_a_full_disk(folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """What is there stays whole, nothing half written is left, and the engine is there all the same."""
+    cache.obtain(KEY, Build(b"old"))
+
+    class Full:
+        def __init__(self, file: Any) -> None:
+            self.file, self.name = file, file.name
+
+        def __enter__(self) -> "Full":
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            self.file.close()
+
+        def write(self, part: bytes) -> None:
+            self.file.write(part[:10])
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    real = tempfile.NamedTemporaryFile
+    monkeypatch.setattr(tempfile, "NamedTemporaryFile", lambda *args, **kinds: Full(real(*args, **kinds)))
+    build = Build(b"new")
+    assert cache.obtain(KEY, build, fresh=True) == b"new" and build.times == 1
+    assert "No space left on device" in caplog.text
+    with pytest.raises(UserError, match="No space left on device; free space there"):
+        cache.obtain(KEY, build, fresh=True, must_keep=True)
+    assert sorted(path.suffix for path in folder.iterdir()) == [".engine", ".lock"]
+    assert cache.obtain(KEY, build) == b"old"
+
+
+def test_what_build_raises_is_not_taken_for_a_full_cache() -> None:
+    def build() -> bytes:
+        raise UserError("the runtime refuses")
+
+    with pytest.raises(UserError, match="the runtime refuses"):
+        cache.obtain(KEY, build)
+    assert cache.obtain(KEY, Build(b"later")) == b"later"  # the lock was given back
+
+
+RIVAL = """
+import logging, sys, time
+from pathlib import Path
+from cmp_seg_ros.engine import cache
+logging.basicConfig(level=logging.INFO)
+folder, mine = Path(sys.argv[1]), sys.argv[2]
+cache.folder = lambda: folder / "engines"
+def build():
+    with (folder / "builds").open("a") as file:
+        file.write(mine + "\\n")
+    (folder / "building").touch()
+    end = time.monotonic() + 60
+    while not (folder / "go").exists() and time.monotonic() < end:
+        time.sleep(0.01)
+    return b"engine"
+print(cache.obtain(cache.Key(*"abcdef"), build).decode())
+"""
+
+
+def rival(folder: Path, name: str) -> "subprocess.Popen[str]":
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([sys.executable, "-c", RIVAL, str(folder), name], **pipes)
+
+
+def wait_for(path: Path, process: "subprocess.Popen[str]") -> None:
+    while not path.exists():
+        assert process.poll() is None, process.communicate()
+
+
+def test_of_two_processes_one_builds_and_one_waits(tmp_path: Path) -> None:
+    first = rival(tmp_path, "first")
+    wait_for(tmp_path / "building", first)
+    second = rival(tmp_path, "second")
+    line = ""
+    while "waiting for it" not in line:
+        assert second.stderr is not None
+        line = second.stderr.readline()
+        assert line, "the second process ended without waiting"
+    (tmp_path / "go").touch()
+    assert first.communicate(timeout=60)[0] == second.communicate(timeout=60)[0] == "engine\n"
+    assert (tmp_path / "builds").read_text() == "first\n"
+
+
+def test_a_process_that_dies_while_building_blocks_nobody(tmp_path: Path) -> None:
+    first = rival(tmp_path, "first")
+    wait_for(tmp_path / "building", first)
+    os.kill(first.pid, signal.SIGKILL)
+    first.communicate(timeout=60)
+    (tmp_path / "go").touch()
+    second = rival(tmp_path, "second")
+    assert second.communicate(timeout=60)[0] == "engine\n"
+    assert (tmp_path / "builds").read_text() == "first\nsecond\n"
+
+
+def test_what_was_found_out_is_remembered(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert cache.recall(KEY, "parity") is None
+    cache.remember(KEY, "parity", {"labels": 0.5})
+    assert cache.recall(KEY, "parity") == {"labels": 0.5}
+    assert cache.recall(KEY, "speed") is None
+    (file,) = folder.glob("*.json")
+    file.rename(folder / f"{KEY._replace(precision='fp32')}.parity.json")
+    assert cache.recall(KEY._replace(precision="fp32"), "parity") is None  # of another engine
+    for damaged in (b"", b"[]", b"{", b"\xff\xfe"):
+        file.write_bytes(damaged)
+        assert cache.recall(KEY, "parity") is None
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+def test_the_processor_has_a_name_without_spaces() -> None:
+    assert cache.processor() == cache.processor() and not set(cache.processor()) & set(" /\\")

@@ -1,0 +1,128 @@
+"""`cmp-seg export`, as a user calls it."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import onnx
+import pytest
+
+from cmp_seg_ros.bundle import Bundle
+from cmp_seg_ros.engine import cache, openvino, parity
+from cmp_seg_ros.engine.base import Engine, load_engine
+
+Run = Callable[..., SimpleNamespace]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(cache, "folder", lambda: tmp_path / "engines")
+    return tmp_path / "engines"
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run `cmp-seg export ARGS` in this process: code, out and err."""
+    from cmp_seg_ros.cli import main
+
+    def call(*args: Any) -> SimpleNamespace:
+        monkeypatch.setattr("sys.argv", ["cmp-seg", "export", *map(str, args)])
+        capsys.readouterr()
+        code: Any = 0
+        try:
+            main.main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        said = capsys.readouterr()
+        return SimpleNamespace(code=code, out=said.out, err=said.err)
+
+    return call
+
+
+@pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
+def test_builds_checks_and_reports(run: Run, tiny_bundle: Path, tmp_path: Path, engine: str) -> None:
+    said = run(tiny_bundle, "--engine", engine, "--precision", "fp32", "--out", tmp_path / "out", "--json")
+    assert said.code == 0, said.err
+    report = json.loads(said.out)
+    assert json.loads((tmp_path / "out" / "report.json").read_text()) == report
+    assert report["precision"] == "fp32" and report["built"] and report["refused"] == []
+    assert report["hash"] == Bundle(tiny_bundle).hash and report["hash"] in report["file"]
+    assert Path(report["file"]).stat().st_size > report["bytes"] > 10_000
+    agreement = report["agreement"]
+    assert agreement["exact"] == "reference-fp32" and not agreement["trained"]
+    assert agreement["labels"] > 0.999 and agreement["probabilities"] < 1e-5
+    assert set(agreement["scans"]) == {"room", "corridor", "hall"}
+    graph = onnx.load(tmp_path / "out" / "tiny-fp32.onnx")
+    assert {entry.key: entry.value for entry in graph.metadata_props}["bundle"] == report["hash"]
+
+    again = run(tiny_bundle, "--engine", engine, "--precision", "fp32")
+    assert again.code == 0 and "was in the cache" in again.err and "reference-fp32" in again.err
+
+
+def test_what_was_exported_is_what_starts(run: Run, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The node neither builds nor checks what was exported."""
+    report = json.loads(run(tiny_bundle, "--engine", "openvino", "--json").out)
+    monkeypatch.setattr(openvino, "build", lambda *_: pytest.fail("built again"))
+    monkeypatch.setattr(parity, "agreement", lambda *_: pytest.fail("checked again"))
+    assert load_engine(Bundle(tiny_bundle), "openvino").precision == report["precision"]
+
+
+@pytest.mark.parametrize("engine", ["openvino", "auto"])
+def test_build_only_runs_nothing(run: Run, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, engine: str) -> None:
+    monkeypatch.setattr(parity, "samples", lambda *_: pytest.fail("a scan was run"))
+    said = run(tiny_bundle, "--engine", engine, "--build-only", "--json")
+    report = json.loads(said.out)
+    assert said.code == 0 and report["agreement"] is None and report["built"]
+    assert (report["file"] is None) == (engine == "auto")
+
+
+def test_a_precision_that_answers_otherwise_falls_back_loudly(
+    run: Run, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if the first precision of our own engine were wrong; where there is but fp32, nothing is left."""
+    from cmp_seg_ros.engine import cpu
+
+    real, first = parity.agreement, cpu.precisions()[0]
+
+    def agreement(bundle: Bundle, engine: Engine, exact: parity.Exact) -> parity.Agreement:
+        found = real(bundle, engine, exact)
+        return replace(found, labels=0.9, trained=True) if engine.precision == first else found
+
+    monkeypatch.setattr(parity, "agreement", agreement)
+    said = run(tiny_bundle, "--engine", "cpu")
+    if first == "fp32":
+        assert said.code == 1 and "in every precision" in said.err
+        return
+    assert said.code == 0
+    assert f"cpu-{first} is not taken: 90.00%" in said.err and "was not taken" in said.err
+    assert f"cpu-{cpu.precisions()[1]} of tiny" in said.err
+    assert load_engine(Bundle(tiny_bundle), "cpu").precision == cpu.precisions()[1]
+
+
+def test_a_cache_that_cannot_be_written_is_an_error_here(run: Run, tiny_bundle: Path, folder: Path) -> None:
+    folder.write_text("a file where the folder should be")
+    said = run(tiny_bundle, "--engine", "onnxruntime")
+    assert said.code == 1 and said.err.count("error:") == 1 and "set XDG_CACHE_HOME" in said.err
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["--engine", "openvino", "--precision", "fp16"], "no fp16 for engine 'openvino'; it has"),
+        (["--engine", "openvino-fp32", "--precision", "int8"], "another precision than int8"),
+        (["--engine", "reference"], "nothing to export"),
+        (["--engine", "magic"], "no engine 'magic'; known: auto"),
+        (["--engine", "onnxruntime", "--out", "/dev/null/out"], "/dev/null/out cannot be written"),
+    ],
+)
+def test_what_cannot_be(run: Run, tiny_bundle: Path, args: list[str], said: str) -> None:
+    result = run(tiny_bundle, *args)
+    assert result.code == 1 and said in result.err and "Traceback" not in result.err
+
+
+def test_no_such_bundle(run: Run) -> None:
+    result = run("no-such-bundle")
+    assert result.code == 1 and "no bundle 'no-such-bundle'" in result.err
