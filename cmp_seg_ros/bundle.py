@@ -17,6 +17,7 @@ FOLDER = "models"
 DEFAULT_BUNDLE = "waffleiron24-128"
 DESCRIPTION = "bundle.yaml"
 WEIGHTS = "weights.safetensors"
+REMEDY = "copy the bundle again, or make it anew with `cmp-seg train` or `cmp-seg import-checkpoint`"
 
 
 class IntensityConfig(BaseModel):
@@ -68,10 +69,14 @@ class Bundle:
         try:
             self.description = BundleDescription.model_validate(yaml.safe_load((self.path / DESCRIPTION).read_text()))
         except ValidationError as error:
-            raise UserError(f"bundle description {self.path / DESCRIPTION} is not valid: {one_line(error)}") from error
+            raise UserError(
+                f"bundle description {self.path / DESCRIPTION} is not valid: {one_line(error)}; {REMEDY}"
+            ) from error
         except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
             reason = " ".join(str(error).split())
-            raise UserError(f"bundle description {self.path / DESCRIPTION} cannot be read: {reason}") from error
+            raise UserError(
+                f"bundle description {self.path / DESCRIPTION} cannot be read: {reason}; {REMEDY}"
+            ) from error
         if _sha256(self.path / WEIGHTS) != self.description.weights_sha256:
             raise UserError(
                 f"{self.path / WEIGHTS} is damaged: its sha256 is not the one in {DESCRIPTION}; copy it again"

@@ -526,5 +526,6 @@ def test_the_command_line_says_it_in_one_line(files: Files) -> None:
     command = [sys.executable, "-m", "cmp_seg_ros.cli.main", "import-checkpoint", absent, "--config", config]
     done = subprocess.run([*command, "--out", files.folder / "b"], capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert done.stderr == f"error: checkpoint {absent} cannot be read: No such file or directory\n"
+    said = f"error: checkpoint {absent} cannot be read: No such file or directory; give the published .pth, unpacked\n"
+    assert done.stderr == said
     assert done.stdout == ""

@@ -215,6 +215,18 @@ def test_wrong_topic(label: Run, tmp_path: Path) -> None:
     assert "these would do: /points" in ran.err and "Traceback" not in ran.err
 
 
+def test_a_topic_of_what_has_none_is_not_passed_over(label: Run, tmp_path: Path) -> None:
+    np.save(tmp_path / "scan.npy", POINTS)
+    for path, says in ((tmp_path / "scan.npy", "scan.npy is no bag"), (tmp_path, f"folder {tmp_path} holds no bag")):
+        ran = label(path, "--topic", "/points")
+        assert ran.code == 1 and "so it has no topic '/points'; leave out --topic" in ran.err and says in ran.err
+    # In a folder with a bag it is that bag's.
+    write_bag(tmp_path / "bag", {"/a": [cloud(POINTS)], "/b": [cloud(POINTS), cloud(POINTS)]})
+    ran = label(tmp_path, "--topic", "/b")
+    assert ran.code == 0, ran.err
+    assert json.loads((tmp_path / "out/report.json").read_text())["scans"] == 3
+
+
 @pytest.mark.parametrize(
     "points, says",
     [
@@ -233,6 +245,8 @@ def test_scans_that_cannot_be_labelled_well(label: Run, tmp_path: Path, points: 
     assert ran.code == 1
     assert says in ran.err and "bad.npy" in ran.err and "Traceback" not in ran.err
     assert ran.err.count("error:") == 1
+    if says == "no return":  # a table of zeros says nothing
+        assert "nothing could be labelled" in ran.err and not ran.out
 
 
 def test_one_bad_scan_does_not_stop_the_others(label: Run, tmp_path: Path) -> None:

@@ -231,6 +231,13 @@ def test_command_on_files(tiny_bundle: Path, tmp_path: Path) -> None:
     assert (tmp_path / "out/planes-000.png").exists() and (tmp_path / "out/planes-001.png").exists()
     table = evaluate(tiny_bundle, tmp_path / "a.npy").output
     assert "precision" in table and "median" in table and "1 scans" in table
+    np.save(tmp_path / "nothing.npy", np.full((50, 3), np.nan))
+    nothing = evaluate(tiny_bundle, tmp_path / "nothing.npy")
+    assert nothing.exit_code == 1 and "has no return: all its 50 points are NaN" in str(nothing.exception)
+    assert not nothing.stdout
+    without = CliRunner().invoke(app, ["evaluate", str(tmp_path / "a.npy"), "--model", str(tiny_bundle)])
+    assert without.exit_code == 1 and "holds no truth to compare with" in str(without.exception)
+    assert "with --planes" in str(without.exception)
     missing = evaluate(tiny_bundle, tmp_path / "none")
     assert missing.exit_code == 1 and "does not exist" in str(missing.exception)
 

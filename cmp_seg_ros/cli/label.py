@@ -45,6 +45,8 @@ def label(
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("scans", total=labelling.total)
         report = labelling.run(lambda done: bar.update(task, completed=done))
+    if report["unlabelled"] == 1:
+        raise UserError(f"nothing could be labelled: {'; '.join(report['problems'])}")
     if as_json:
         print(json.dumps(report))
     else:

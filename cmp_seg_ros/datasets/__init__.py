@@ -28,13 +28,15 @@ def open_input(path: str | Path, topic: str = "") -> Reader:
         topic: PointCloud2 topic of a bag; needed only where there are several.
 
     Raises:
-        UserError: there is no such path, or it is no input that is known.
+        UserError: there is no such path, or it is no input that is known; or it has no topics and one was given.
     """
     path = Path(path)
     if not path.exists():
         raise UserError(f"{path} does not exist; give {KINDS}")
     for reader in readers():
         if reader.recognises(path):
+            if topic and not reader.has_topics:
+                raise UserError(f"{path} is no bag, so it has no topic '{topic}'; leave out --topic")
             return reader(path, topic)
     if path.is_dir():
         return Folder(path, topic)
@@ -48,14 +50,17 @@ class Folder(Reader):
 
     def __init__(self, path: Path, topic: str = "") -> None:
         super().__init__(path, topic)
-        kinds = readers()
-        self.files = [
-            file for file in sorted(path.iterdir(), key=_natural) if any(kind.recognises(file) for kind in kinds)
-        ]
+        found = {
+            file: next((kind for kind in readers() if kind.recognises(file)), None)
+            for file in sorted(path.iterdir(), key=_natural)
+        }
+        self.files = {file: kind for file, kind in found.items() if kind is not None}
         self.count = len(self.files)
         self.one_file_each = True
         if not self.files:
             raise UserError(f"folder {path} holds no input that is known; give {KINDS}")
+        if topic and not any(kind.has_topics for kind in self.files.values()):
+            raise UserError(f"folder {path} holds no bag, so it has no topic '{topic}'; leave out --topic")
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
@@ -63,9 +68,9 @@ class Folder(Reader):
 
     def __iter__(self) -> Iterator[Sample]:
         number = found = 0
-        for file in self.files:
+        for file, kind in self.files.items():
             try:
-                reader = open_input(file, self.topic)
+                reader = kind(file, self.topic if kind.has_topics else "")
                 for sample in reader:
                     key = file.stem if reader.one_file_each else f"{file.stem}/{sample.key}"
                     yield sample._replace(number=number, key=key)

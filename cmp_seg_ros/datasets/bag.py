@@ -167,6 +167,8 @@ class Bag:
 class Reader(BaseReader):
     """The clouds of one PointCloud2 topic of a bag; keys are their numbers. Ouster's packets go to ouster-sdk."""
 
+    has_topics = True
+
     def __init__(self, path: Path, topic: str = "") -> None:
         super().__init__(path, topic)
         self.bag = Bag(path)

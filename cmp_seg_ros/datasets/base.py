@@ -56,6 +56,7 @@ class Reader(ABC):
 
     count: int | None = None  # number of scans, where it is known beforehand
     one_file_each = False  # whether each scan is a file of its own
+    has_topics = False
 
     def __init__(self, path: Path, topic: str = "") -> None:
         self.path = path

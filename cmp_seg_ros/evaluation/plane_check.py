@@ -49,9 +49,10 @@ class PlaneCheck:
         self.count = self.source.count
         self.problems = Problems()
         self.warnings = Problems()
+        self.returns = 0
 
     def run(self, progress: Callable[[int], None] = lambda done: None) -> dict[str, Any]:
-        """Check all scans and return the report. Raises UserError if there is none."""
+        """Check all scans and return the report. Raises UserError if none has a return."""
         scans = []
         for sample, truth in self._samples():
             scans.append(self._check(sample, truth))
@@ -66,7 +67,7 @@ class PlaneCheck:
                 f"is nearer and fuller than the floor; {remedy}",
                 "upside down",
             )
-        if not scans:
+        if not self.returns:
             raise UserError("; ".join(self.problems) or f"{self.path} holds no scans; record it again")
         report = {
             "input": str(self.path),
@@ -96,7 +97,10 @@ class PlaneCheck:
         for finding in session.check(sample, labels, self.segmenter, self.rig, self.path):
             (self.problems if finding.serious else self.warnings).add(finding.text, finding.kind)
         found = find_planes(plots.upright(sample.scan.xyz, self.rig.T_base_lidar))
-        self._warn(sample, found)
+        returns = int(sample.scan.valid().sum())
+        self.returns += returns
+        if returns:
+            self._warn(sample, found)
         name = str(self.path) if sample.key == self.path.stem else f"{self.path}/{sample.key}"
         scores = planes.score(found, labels.label, self.segmenter.label_space)
         result = {"file": name, **scores, "tilt": found.tilt(), "way_up": found.way_up()}

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cmp_seg_ros.datasets.bag import METADATA, POINT_CLOUD2, Bag, choose_topic
+from cmp_seg_ros.datasets.bag import Reader as BagReader
 from cmp_seg_ros.datasets.base import Problems, Sample
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.evaluation import plots, session
@@ -42,6 +43,11 @@ class SimulatedBag:
         self.path = path / "bag" if (path / "bag" / METADATA).is_file() else path
         if not self.path.exists():
             raise UserError(f"{path} does not exist; give a bag of `cmp-seg simulate`")
+        if not BagReader.recognises(self.path):
+            raise UserError(
+                f"{path} is no bag, so it holds no truth to compare with; hold labels against its planes with "
+                "--planes, or give a bag of `cmp-seg simulate`"
+            )
         self.bag = Bag(self.path)
         self.problems = self.bag.problems
         self.space = LabelSpace.load(space)
@@ -50,7 +56,7 @@ class SimulatedBag:
             clouds = ", ".join(name for name, info in self.bag.topics.items() if info.type == POINT_CLOUD2)
             raise UserError(
                 f"bag {self.path} has no truth on {truth_topic} (its clouds: {clouds or 'none'}); "
-                "evaluate a bag of `cmp-seg simulate`, or use `cmp-seg label`"
+                "evaluate a bag of `cmp-seg simulate`, or hold labels against the planes in it with --planes"
             )
         self.topic = choose_topic(self.bag, topic)
         self.count = self.bag.topics[self.topic].size

@@ -66,9 +66,12 @@ class Calibration(BaseModel):
         try:
             return cls.model_validate(yaml.safe_load(Path(path).read_text()))
         except OSError as error:
-            raise UserError(f"calibration file {path} cannot be read: {error.strerror}") from error
+            raise UserError(
+                f"calibration file {path} cannot be read: {error.strerror}; give one that says how sensors sit, such "
+                "as `cmp-seg simulate` writes"
+            ) from error
         except yaml.YAMLError as error:
-            raise UserError(f"calibration file {path} is not YAML: {error}") from error
+            raise UserError(f"calibration file {path} is not YAML: {' '.join(str(error).split())}") from error
         except ValidationError as error:
             raise UserError(f"calibration file {path}: {one_line(error)}") from error
 

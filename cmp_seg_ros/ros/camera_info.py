@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.errors import UserError, one_line
 from cmp_seg_ros.geometry.cameras import Camera
 
 REMEDY = "calibrate the camera, or give its intrinsics in the calibration file"
@@ -40,5 +40,4 @@ def decode(msg: Any) -> Camera:
             {"model": kind, "intrinsics": intrinsics, "distortion": d, "width": msg.width, "height": msg.height}
         )
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}".lstrip(": ") for e in error.errors())
-        raise UserError(f"the camera info makes no sense ({problems}); {REMEDY}") from error
+        raise UserError(f"the camera info makes no sense ({one_line(error)}); {REMEDY}") from error

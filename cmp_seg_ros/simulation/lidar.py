@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from cmp_seg_ros import resources
-from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.errors import UserError, one_line
 from cmp_seg_ros.scan import UNLABELLED, Float32, Scan, UInt8
 from cmp_seg_ros.simulation.raycast import Hits, Scene, cast_all
 
@@ -68,8 +68,7 @@ class Lidar(BaseModel):
         except yaml.YAMLError as error:
             raise UserError(f"sensor file {path} is not YAML: {error}") from error
         except ValidationError as error:
-            problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors())
-            raise UserError(f"sensor file {path}: {problems}") from error
+            raise UserError(f"sensor file {path}: {one_line(error)}") from error
 
     @property
     def beams(self) -> int:

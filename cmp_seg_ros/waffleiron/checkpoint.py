@@ -103,7 +103,9 @@ def _load(path: Path) -> Any:
         with torch.serialization.safe_globals(trusted):
             return torch.load(path, "cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except OSError as error:
-        raise UserError(f"checkpoint {path} cannot be read: {error.strerror or error}") from error
+        raise UserError(
+            f"checkpoint {path} cannot be read: {error.strerror or error}; give the published .pth, unpacked"
+        ) from error
     except pickle.UnpicklingError as error:
         refused = re.search(r"(?:GLOBAL|global) ([\w.]+)", str(error))
         reason = f"it refers to {refused[1]}" if refused and "." in refused[1] else "it is not one, or damaged"
@@ -113,7 +115,7 @@ def _load(path: Path) -> Any:
         ) from error
     except Exception as error:  # a damaged pickle can end in any error
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"checkpoint {path} is damaged or not of PyTorch: {reason}") from error
+        raise UserError(f"checkpoint {path} is damaged or not of PyTorch: {reason}; download it again") from error
 
 
 def _visible(state: dict[str, Tensor]) -> dict[str, Any]:
