@@ -17,9 +17,9 @@ import numpy as np
 
 COARSEST = 0.2  # metres; the networks were trained with voxels of 0.1 to 0.2 m
 STEP = 1.125  # at most, from one size to the next; six steps from 0.1 to 0.2 m
-FULL = 0.97  # of the budget; what a scan takes beyond is debt
+FULL = 0.9  # of the budget; what a scan takes beyond is debt. With scans unlike each other more would drop one in fifty
 PATIENCE = 3.0  # budgets of debt that are borne; a single scan adds one at most, however slow it was
-AIM = 0.88  # of the budget, by the model, after a change
+AIM = 0.82  # of the budget, by the model, after a change
 WINDOW = 30  # scans that a refinement rests on
 RECENT = 4  # scans that a coarsening rests on
 COOL_DOWN = 10.0  # seconds from a change to the next refinement; doubles with every refinement that is taken back
