@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from packaging.requirements import Requirement
 
 from cmp_seg_ros import resources
 from cmp_seg_ros.bundle import DEFAULT_BUNDLE, FOLDER, Bundle
@@ -34,7 +33,6 @@ TIMEOUT = 4.0  # seconds that another program gets to answer
 ROOM = 1 << 30  # bytes of free space that a cache of engines may want
 PARTICIPANTS = 3  # of DDS on one machine: driver, node, reader
 
-SHARED_MEMORY = Path("/dev/shm")
 KERNEL_SETTINGS = Path("/proc/sys/net/core")
 PROCESSOR = Path("/proc/cpuinfo")
 QUOTA = Path("/sys/fs/cgroup/cpu.max")
@@ -91,16 +89,25 @@ def examine(bundle: str = DEFAULT_BUNDLE, compile: bool = False) -> list[Check]:
     ros = _Answer([sys.executable, "-c", ASK_ROS]) if _is_there("rclpy") else None
     gpu = _Answer(ASK_GPU) if shutil.which(ASK_GPU[0]) else None
     return [
-        *_packages(),
-        *_processor(),
-        *_cache(),
-        *_models(),
-        *_engines(),
-        *_trial(bundle, compile),
-        *_gpu(gpu),
-        *_ros(ros),
-        *_transport(),
+        *_safely("Python", _packages()),
+        *_safely("Processor", _processor()),
+        *_safely("Cache", _cache()),
+        *_safely("Models", _models()),
+        *_safely("Engines", _engines()),
+        *_safely("Trial", _trial(bundle, compile)),
+        *_safely("GPU", _gpu(gpu)),
+        *_safely("ROS 2", _ros(ros)),
+        *_safely("Transport", _transport()),
     ]
+
+
+def _safely(area: str, checks: Iterator[Check]) -> Iterator[Check]:
+    """A doctor does not fall ill: what cannot be looked at is told."""
+    try:
+        yield from checks
+    except Exception as error:
+        found = f"cannot be looked at: {type(error).__name__}: {error}"
+        yield Check(area, "fault", "warning", found, "mend what is told above, or report it with the output of --json")
 
 
 def works(checks: list[Check]) -> bool:
@@ -144,6 +151,8 @@ def _version(distribution: str) -> str:
 
 
 def _packages() -> Iterator[Check]:
+    from packaging.requirements import Requirement
+
     area = "Python"
     found = f"{platform.python_version()}, {sys.executable}"
     yield Check(area, "Python", "ok", found)
@@ -308,11 +317,9 @@ def _trial(name: str, compile: bool) -> Iterator[Check]:
     try:
         segmenter = Segmenter.from_bundle(name)
         labels = segmenter(box_room())
-    except UserError as error:
-        yield Check(area, name, "error", str(error), "see the message")
-        return
     except Exception as error:  # whatever it is, it is what somebody who asks the doctor wants to know
-        yield Check(area, name, "error", f"{type(error).__name__}: {error}", "report it with the output of --json")
+        found = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        yield Check(area, name, "error", found, "mend what is told above, or report it with the output of --json")
         return
     right = bool(np.isfinite(labels.confidence).all() and np.isin(labels.label, segmenter.label_space.ids).all())
     done = f"engine {segmenter.engine} labels {len(labels.label):,} points ({labels.voxels:,} voxels)"
@@ -418,7 +425,7 @@ def _transport() -> Iterator[Check]:
             "Fast DDS profile",
             "ok",
             f"ours: {ours}; programs of other packages started here have none",
-            f"for a lidar driver: export {environment.VARIABLE}={ours}",
+            f"for a lidar driver: export {environment.variable()}={ours}",
         )
     segment, _ = _sizes(Path(given) if given else ours)
     wanted, buffers = _sizes(ours)
@@ -429,16 +436,13 @@ def _transport() -> Iterator[Check]:
             f"{given} has no shared memory of {_bytes(wanted)}" if Path(given).is_file() else f"{given} is not a file"
         )
         yield Check(area, "Fast DDS profile", "warning", f"{found}: large clouds get lost", f"unset it, or take {ours}")
-    if SHARED_MEMORY.is_dir():
-        memory, want = shutil.disk_usage(SHARED_MEMORY), PARTICIPANTS * max(segment, wanted)
-        found = f"{_bytes(memory.free)} of {_bytes(memory.total)} free in {SHARED_MEMORY}"
+    if environment.SHARED_MEMORY.is_dir():
+        memory, want = shutil.disk_usage(environment.SHARED_MEMORY), PARTICIPANTS * max(segment, wanted)
+        found = f"{_bytes(memory.free)} of {_bytes(memory.total)} free in {environment.SHARED_MEMORY}"
         if memory.free >= want:
             yield Check(area, "shared memory", "ok", found)
         else:
-            remedy = (
-                f"{PARTICIPANTS} programs want {_bytes(want)}: docker run --shm-size=1g or --ipc=host; delete "
-                f"{SHARED_MEMORY}/fastrtps_* of programs that were killed"
-            )
+            remedy = f"{PARTICIPANTS} programs want {_bytes(want)}: docker run --shm-size=1g or --ipc=host"
             yield Check(area, "shared memory", "warning", found, remedy)
     for name in ("rmem_max", "wmem_max"):
         try:

@@ -108,6 +108,23 @@ def test_whatever_breaks_the_trial_is_told(monkeypatch: pytest.MonkeyPatch, faul
     assert not doctor.works([check])
 
 
+@pytest.mark.parametrize("package", ["numba", "safetensors", "packaging"])
+def test_a_doctor_does_not_fall_ill(package: str) -> None:
+    """With a package missing, all else is looked at; without what the network needs, it is an error."""
+    code = (
+        f"import sys\nsys.modules['{package}'] = None\nfrom cmp_seg_ros.cli import main\n"
+        "sys.argv = ['cmp-seg', 'doctor', '--json']\nmain.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    report = json.loads(done.stdout)
+    needed = package != "packaging"
+    assert report["works"] is not needed
+    assert done.returncode == needed
+    checks = [Check(**check) for check in report["checks"]]
+    assert any(package in check.found and check.status == ("error" if needed else "warning") for check in checks)
+    assert {"Models", "Transport"} <= {check.area for check in checks if check.status == "ok"}
+
+
 def test_kernels_are_not_compiled_unasked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """With an empty cache nothing is tried, in no time, and that is no error."""
     from cmp_seg_ros.kernels import launch
@@ -252,7 +269,7 @@ def test_the_profile_of_fast_dds_is_looked_into(tmp_path: Path, monkeypatch: pyt
         monkeypatch.delenv(variable, raising=False)
     check = by_name(list(doctor._transport()))["Fast DDS profile"]
     assert check.status == "ok"
-    assert check.remedy.startswith(f"for a lidar driver: export {environment.VARIABLE}=")
+    assert f"export {environment.variable()}=" in check.remedy
 
     ours = resources.resource(environment.PROFILES)
     for content, status in ((ours.read_text(), "ok"), ("<dds/>", "warning"), ("no xml", "warning"), (None, "warning")):
@@ -267,7 +284,7 @@ def test_the_profile_of_fast_dds_is_looked_into(tmp_path: Path, monkeypatch: pyt
 def test_small_shared_memory_and_buffers_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As Docker gives: 64 MiB, and the kernel's default for sockets."""
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: SimpleNamespace(total=64 << 20, free=64 << 20))
-    monkeypatch.setattr(doctor, "SHARED_MEMORY", tmp_path)
+    monkeypatch.setattr(environment, "SHARED_MEMORY", tmp_path)
     monkeypatch.setattr(doctor, "KERNEL_SETTINGS", tmp_path)
     (tmp_path / "rmem_max").write_text("212992\n")
     (tmp_path / "wmem_max").write_text("8388608\n")

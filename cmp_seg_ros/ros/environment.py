@@ -25,8 +25,12 @@ def prepare() -> None:
     """
     free_dead_segments()
     if not (os.environ.get(VARIABLE) or os.environ.get(OLD_VARIABLE)):
-        old = os.environ.get("ROS_DISTRO") in OLD_DISTRIBUTIONS
-        os.environ[OLD_VARIABLE if old else VARIABLE] = str(resources.resource(PROFILES))
+        os.environ[variable()] = str(resources.resource(PROFILES))
+
+
+def variable() -> str:
+    """The one that Fast DDS of this distribution reads."""
+    return OLD_VARIABLE if os.environ.get("ROS_DISTRO") in OLD_DISTRIBUTIONS else VARIABLE
 
 
 def free_dead_segments(folder: Path = SHARED_MEMORY) -> int:
