@@ -56,11 +56,11 @@ def evaluate(
     scenes: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of furnished scenes. [default: scenes/ in $CMP_SEG_SHARED_DATA]", rich_help_panel=YARDSTICK
+            help="Folder of furnished scenes; by default scenes/ in $CMP_SEG_SHARED_DATA.", rich_help_panel=YARDSTICK
         ),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(help="Processes. [default: one a processor]", min=1, rich_help_panel=YARDSTICK)
+        int | None, typer.Option(help="Processes; by default one a processor.", min=1, rich_help_panel=YARDSTICK)
     ] = None,
     check: Annotated[
         bool, typer.Option("--check", help="Exit with 1 if a must of it is missed.", rich_help_panel=YARDSTICK)

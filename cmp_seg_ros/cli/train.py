@@ -16,7 +16,7 @@ def train(
         Path, typer.Option(help="Folder of the run: checkpoint, log, pictures, bundle. A run resumes here.")
     ],
     hours: Annotated[float | None, typer.Option(help="Time budget; the schedule ends with it.", min=0.001)] = None,
-    cache: Annotated[Path | None, typer.Option(help="Folder of simulated scans. [default: OUT/scans]")] = None,
+    cache: Annotated[Path | None, typer.Option(help="Folder of simulated scans; by default OUT/scans.")] = None,
     workers: Annotated[int, typer.Option(help="Processes that prepare batches.", min=0)] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
