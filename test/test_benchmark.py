@@ -302,7 +302,7 @@ def test_sheets_say_what_is_not_there() -> None:
     column = {**figures, "by_range": [{"primary": None}, {"primary": 1.0}], "points": 1000, "voxels_per_scan": 2.0}
     report = {
         **{"benchmark": "b", "description": "d", "model": "m", "engine": "e", "voxel_size": 0.1, "whole": True},
-        **{"buildings": 1, "first_building": 5, "scans_per_building": 1, "interval": {"level": 0.9, "resamples": 2}},
+        **{"buildings": 1, "first_building": 5, "scans_per_building": 1, "bootstrap": {"level": 0.9, "resamples": 2}},
         **{"range_bins": [0, 4], "skipped": {}, "musts": []},
         "rows": {"world": {"mount": None, "mean": figures, "sensors": {"a": column}}},
     }

@@ -45,7 +45,7 @@ def draw(path: Path, report: dict[str, Any]) -> None:
         left.set(title=f"{name}: classes of the primary reading", ylabel="IoU in per cent")
         _ranges(right, report, name)
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    level = f"whiskers: {report['interval']['level']:.0%} of {report['interval']['resamples']} draws of buildings"
+    level = f"whiskers: {report['bootstrap']['level']:.0%} of {report['bootstrap']['resamples']} draws of buildings"
     figure.legend(handles, labels, loc="lower center", ncols=len(labels), frameon=False, title=level)
     plots.save(figure, path)
 

@@ -90,7 +90,7 @@ def compile_report(run: BenchmarkRun, parts: dict[str, dict[str, Part]]) -> dict
         "first_building": benchmark.buildings.first,
         "scans_per_building": benchmark.scans,
         "whole": count == benchmark.buildings.count and set(rows) == set(benchmark.rows),
-        "interval": benchmark.bootstrap.model_dump(),
+        "bootstrap": benchmark.bootstrap.model_dump(),
         "range_bins": benchmark.range_bins,
         "rows": rows,
         "skipped": run.skipped,

@@ -48,7 +48,7 @@ def _overview(report: dict[str, Any]) -> Sheet:
         by_sensor = (percent(row["sensors"][sensor]["primary"]) for sensor in sensors)
         lines.append([name, *by_sensor, percent(row[MEAN]["primary"]), _span(row[MEAN]["interval"]), against])
     lines += [[name, *[""] * (len(sensors) + 2), "not run"] for name in report["skipped"]]
-    level = f"{report['interval']['level']:.0%}"
+    level = f"{report['bootstrap']['level']:.0%}"
     header = ["", *sensors, "mean", level, f"difference ({level})"]
     return Sheet("Primary mIoU in per cent; differences in points", header, lines)
 
@@ -57,7 +57,7 @@ def _details(report: dict[str, Any], name: str) -> Sheet:
     row = report["rows"][name]
     sensors = row["sensors"]
     columns = list(sensors.values())
-    level = f"{report['interval']['level']:.0%} interval"
+    level = f"{report['bootstrap']['level']:.0%} interval"
     lines = [
         ["mIoU, primary", *(percent(column["primary"]) for column in columns), percent(row[MEAN]["primary"])],
         [level, *(_span(column["interval"]) for column in columns), _span(row[MEAN]["interval"])],

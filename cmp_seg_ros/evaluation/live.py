@@ -1,5 +1,6 @@
 """What a live run over ROS was worth: labels against the truth in the bag, rates, latencies, pictures."""
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -86,7 +87,7 @@ def evaluate(run: "LiveRun", bag: Path, messages: Mapping[int, Any], model: str)
         "model": model,
         "points_per_scan": float(np.median([int(info["points"]) for info in infos])),
         "voxels_per_scan": float(np.median([int(info["voxels"]) for info in infos])),
-        "voxel_size": float(infos[-1]["voxel_size"]),
+        "scans_by_voxel_size": dict(sorted(Counter(f"{float(info['voxel_size']):g}" for info in infos).items())),
         "memory_mb": run.memory_mb,
     }
     stamps = sorted(messages)
