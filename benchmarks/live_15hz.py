@@ -11,7 +11,6 @@ drive is also labelled offline with the bundle's own voxels, which shows what th
 import json
 import os
 import shutil
-from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -100,13 +99,11 @@ def figures(run: LiveRun, bag: Path, model: str) -> dict[str, Any]:
     from_stamp = report.pop("latency_ms")
     offset = run.player["offset_ns"]
     due = {cdr.stamp_ns(message.data): message.time + offset for message in Bag(bag).serialised([live.POINTS])}
-    sizes = Counter(f"{float(info['voxel_size']):.3f}" for info in run.scan_infos.values())
     return {
         **report,
         "age_ms": percentiles([1e-6 * (cloud.time - due[cloud.stamp - offset]) for cloud in run.clouds]),
         "age_from_stamp_ms": from_stamp,
         "player_lateness_ms": run.player["lateness_ms"],
-        "scans_by_voxel_size": dict(sorted(sizes.items())),
         "voxels": percentiles([int(info["voxels"]) for info in run.scan_infos.values()]),
     }
 

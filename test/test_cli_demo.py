@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cmp_seg_ros.cli.demo import voxel_sizes
 from cmp_seg_ros.datasets.bag import Bag
 from cmp_seg_ros.ros import point_cloud2
 
@@ -42,8 +43,16 @@ def test_report_has_what_the_readme_promises(demo: Path) -> None:
     assert set(report["iou"]) == {"wall", "floor", "ceiling", "non-structural"}
     assert report["points_per_scan"] == 16 * 1024
     assert 0 < report["voxels_per_scan"] < report["points_per_scan"]
+    assert 0.1 <= report["voxel_size"] <= 0.2  # the node coarsens where the machine is busy
+    assert 0 < sum(report["scans_by_voxel_size"].values()) <= report["scans"]["out"]
     assert report["rate_hz"] > 0 and report["engine"] and report["model"]
     assert report["memory_mb"]["node"] > 0
+
+
+def test_changed_voxels_are_told() -> None:
+    assert voxel_sizes({"scans_by_voxel_size": {"0.1": 20}}) == "0.1 m"
+    both = voxel_sizes({"scans_by_voxel_size": {"0.1": 15, "0.126": 5}})
+    assert both == "0.1 m (15 scans) and 0.126 m (5 scans)"
 
 
 def test_picture_and_labelled_bag_are_there(demo: Path) -> None:

@@ -117,9 +117,17 @@ def counts(report: dict[str, Any]) -> str:
         f"{report['rate_hz']:.2f} labelled clouds a second; {scans['in']} scans in = {scans['out']} out + "
         f"{scans['dropped']} dropped ({scans['played']} played, {scans['received']} received)\n"
         f"{report['points_per_scan']:.0f} points and {report['voxels_per_scan']:.0f} voxels of "
-        f"{report['voxel_size']:.2f} m a scan; engine {report['engine']}; "
+        f"{voxel_sizes(report)} a scan; engine {report['engine']}; "
         f"peak memory: node {memory['node']:.0f} MB, receiver {memory['receiver']:.0f} MB\n"
     )
+
+
+def voxel_sizes(report: dict[str, Any]) -> str:
+    """The voxels' size; where it was changed to keep the rate, of how many scans each."""
+    sizes: dict[str, int] = report["scans_by_voxel_size"]
+    if len(sizes) == 1:
+        return f"{next(iter(sizes))} m"
+    return " and ".join(f"{size} m ({count} scans)" for size, count in sizes.items())
 
 
 def quality_table(report: dict[str, Any]) -> "Table":

@@ -87,6 +87,7 @@ def evaluate(run: "LiveRun", bag: Path, messages: Mapping[int, Any], model: str)
         "model": model,
         "points_per_scan": float(np.median([int(info["points"]) for info in infos])),
         "voxels_per_scan": float(np.median([int(info["voxels"]) for info in infos])),
+        "voxel_size": float(np.median([float(info["voxel_size"]) for info in infos])),
         "scans_by_voxel_size": dict(sorted(Counter(f"{float(info['voxel_size']):g}" for info in infos).items())),
         "memory_mb": run.memory_mb,
     }
