@@ -18,7 +18,7 @@ from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.kernels.launch import threads
 from cmp_seg_ros.scan import Float32
 
-INSTALL = "pip install 'cmp_seg_ros[onnxruntime]'"
+INSTALL = "pip install onnxruntime onnx"
 INSTALL_GPU = "pip install onnxruntime-gpu"
 PRECISIONS = {"cuda": ["fp16", "fp32"], "cpu": ["fp32"]}
 PROVIDERS: dict[str, Any] = {

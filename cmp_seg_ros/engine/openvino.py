@@ -16,7 +16,7 @@ from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.kernels.launch import threads
 from cmp_seg_ros.scan import Float32
 
-INSTALL = "pip install 'cmp_seg_ros[openvino]'"
+INSTALL = "pip install openvino onnx"
 
 
 def precisions() -> list[str]:
