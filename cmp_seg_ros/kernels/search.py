@@ -119,7 +119,7 @@ def _nearest_others(grid: Grid, found: Any, sync: Any, threads: int) -> None:
                 for axis in range(3):
                     cell[axis] = int((grid.xyz[i, axis] - grid.origin[axis]) / grid.size)
                 cell_end = min(end, grid.start[(cell[0] * grid.shape[1] + cell[1]) * grid.shape[2] + cell[2] + 1])
-                shell = max(1, shell - 1)
+                shell = min(max(1, shell - 1), 2)  # as few as for the cell before; a lone point is no rule
                 size = _gather(grid, cell, shell, around)
             x, y, z = grid.xyz[i, 0], grid.xyz[i, 1], grid.xyz[i, 2]
             surely = _inside(grid, cell, shell, i)  # nothing nearer is outside the shell
@@ -132,7 +132,7 @@ def _nearest_others(grid: Grid, found: Any, sync: Any, threads: int) -> None:
                 within += distance <= surely
                 probable += distance <= likely
             if within <= count and surely < np.inf:  # the point itself is one of them
-                shell += 1
+                shell += max(1, shell // 3)
                 size = _gather(grid, cell, shell, around)
                 continue
             if probable > count:
