@@ -112,7 +112,7 @@ class RateKeeper:
     @property
     def too_slow(self) -> bool:
         """Whether even the coarsest voxels take too long."""
-        return self._index == len(self.sizes) - 1 and self._debt > PATIENCE
+        return self._index == len(self.sizes) - 1 and self._debt > PATIENCE and self.load > 1
 
     @property
     def state(self) -> str:

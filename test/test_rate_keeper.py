@@ -189,6 +189,12 @@ def test_says_when_even_the_coarsest_voxels_take_too_long() -> None:
     assert keeper.state == "coarse"
 
 
+def test_little_to_spare_is_not_too_slow() -> None:
+    keeper = RateKeeper(COARSEST, TARGET)
+    run = drive(Machine(at_finest=0.95 / TARGET, at_coarsest=0.95 / TARGET, noise=0.0), 30, keeper=keeper)
+    assert keeper.state == "fine" and run.share(0, 30) > 0.99
+
+
 def test_off_means_the_voxels_of_the_bundle() -> None:
     keeper = RateKeeper(FINEST, 0)
     assert set(drive(Machine(at_finest=0.3, at_coarsest=0.12), 10, keeper=keeper).sizes) == {FINEST}
