@@ -12,7 +12,7 @@ from cmp_seg_ros.errors import UserError
 if TYPE_CHECKING:
     from rich.table import Table
 
-WIDE = 120  # characters, where the table goes to a file
+WIDE = 130  # characters, where the table goes to a file
 QUICK_WIDTHS, QUICK_VOXELS, QUICK_LIMIT = (128, 256), (2000, 5000, 16000), 8.0
 
 
@@ -127,7 +127,7 @@ def stage_table(report: dict[str, Any]) -> "Table":
     default = next(((row["engine"], row["precision"]) for row in report["rows"] if row["natural"]), None)
     default = default or (report["rows"][0]["engine"], report["rows"][0]["precision"])
     title = f"From message to message with {'-'.join(default)}, milliseconds"
-    found = Table("width", "sensor", "points", "voxels", "of metres", title=title, box=box.SIMPLE_HEAD)
+    found = Table("width", "sensor", "points", "voxels", "voxel", title=title, box=box.SIMPLE_HEAD)
     for name in (*report["rows"][-1]["stages_ms"], "all", "all but\nnetwork"):
         found.add_column(name, justify="right")
     for row in report["rows"]:
@@ -137,7 +137,7 @@ def stage_table(report: dict[str, Any]) -> "Table":
                 row["sensor"],
                 f"{row['points']:,}",
                 f"{row['voxels']:,}",
-                f"{row['voxel_size']:.3f}",
+                f"{row['voxel_size']:.3f} m",
                 *map(_ms, row["stages_ms"].values()),
                 _ms(row["total_ms"]),
                 _ms(row["total_ms"] - row["network_ms"]),

@@ -126,10 +126,15 @@ class Bench:
         for voxels in sorted(self.options.voxels):
             yield from self._case(bundle, cases.case(voxels, preprocess), segmenters, truth, processes)
         if self.options.sensors:
-            default = next((name for name in segmenters if name.startswith(module_of("auto"))), next(iter(segmenters)))
+            default = self._default(bundle, segmenters)
             for sensor in (cases.SPARSE, cases.DENSE):
                 scan = cases.natural_case(sensor, preprocess)
                 yield from self._case(bundle, scan, {default: segmenters[default]}, truth, processes)
+
+    def _default(self, bundle: Bundle, segmenters: Mapping[str, Segmenter]) -> str:
+        """The one that `auto` takes; the first of that engine where labels mean nothing, or the first of all."""
+        taken = Segmenter(bundle, "auto").engine if bundle.description.training else module_of("auto")
+        return next((name for name in segmenters if name.startswith(taken)), next(iter(segmenters)))
 
     def _case(
         self,
@@ -145,7 +150,7 @@ class Bench:
         ways = {name: Way(case, segmenter) for name, segmenter in segmenters.items()}
         true_way = ways.get(TRUTH) or Way(case, truth)
         rivals = self._fitting(self._rivals(bundle, case, ways), width, case)
-        runs = clock.race(rivals, self.options.time_limit, lambda name, error: self._skip(name, case, error))
+        runs = clock.race(rivals, self.options.time_limit, lambda name, error: self._skip(name, width, case, error))
         typical = {name: float(np.median([run.ms for run in found])) for name, found in runs.items()}
         self._measured |= {(width, name): (case.voxels, milliseconds) for name, milliseconds in typical.items()}
         answer = self._answer(true_way, typical, width)
@@ -204,20 +209,24 @@ class Bench:
         for name in sorted(ready, key=lambda name: expected[name]):
             products, _, library = name.partition(" ")
             slower = any(other.startswith(f"{products} ") for other in rivals)  # there is a faster library
-            if expected[name] > left or (library and slower and expected[name] > clock.LONG):
+            if library and slower and expected[name] > clock.LONG:
+                continue
+            if expected[name] > left:
+                reason = f"would take {1e-3 * expected[name]:.0f} s a turn, {1e-3 * left:.0f} s are left (--time-limit)"
+                self.skipped[f"{name}, {_called(width, case)}"] = reason
                 continue
             try:
                 rivals[name] = ready[name]()
                 left -= expected[name]
             except Exception as error:
-                self._skip(name, case, error)
+                self._skip(name, width, case, error)
         return rivals
 
-    def _skip(self, name: str, case: Case, error: Exception) -> None:
+    def _skip(self, name: str, width: int, case: Case, error: Exception) -> None:
         """Something that cannot run does not end the others' race."""
         if not isinstance(error, ImportError):  # a library of products that is not installed is no news
             kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
-            self.skipped[f"{name}, {case.voxels:,} voxels"] = f"{kind}{error}".splitlines()[0]
+            self.skipped[f"{name}, {_called(width, case)}"] = f"{kind}{error}".splitlines()[0]
 
     def _answer(self, way: "Way", typical: Mapping[str, float], width: int) -> Labels | None:
         """What the reference says of the scan, where that does not take too long."""
@@ -235,6 +244,10 @@ class Bench:
                 f"{when}, other programs or other guests of the host took {share:.0%} of the processors: these figures "
                 "say little; measure on a quiet machine"
             )
+
+
+def _called(width: int, case: Case) -> str:
+    return f"width {width}, {case.voxels:,} voxels"
 
 
 class Way:
