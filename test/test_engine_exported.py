@@ -209,7 +209,11 @@ def test_the_fastest_precision_that_answers_alike_is_taken(
     assert runtime.load(bundle).precision == "bf16"
     assert seen == ["int8"] * 3 + ["bf16"] * 3
     assert "wrong-int8 is not taken: 97.0" in caplog.text and "wrong-bf16 is not taken" not in caplog.text
-    assert runtime.load(bundle).precision == "bf16" and len(seen) == 6  # remembered
+    opened: list[str] = []
+    watched = replace(runtime, build=lambda _, precision: opened.append(precision) or b"")
+    cache.path_of(runtime.key(bundle, "int8")).unlink()
+    assert watched.load(bundle).precision == "bf16" and len(seen) == 6  # remembered,
+    assert not opened  # and what is not taken is not built again
     assert runtime.load(bundle, "int8").precision == "int8" and len(seen) == 6  # named, so as it is
     with pytest.raises(UserError, match=r"no fp8 .* it has int8, bf16, fp32"):
         runtime.load(bundle, "fp8")

@@ -101,8 +101,8 @@ def _export(
         if build_only:
             return report
         tell(f"checking {runtime.name}-{candidate} against {exact.name}")
-        found = runtime.checked(bundle, runtime.engine(bundle, candidate), exact, fresh=True)
-        if runtime.serves(found, candidate):
+        found = runtime.check(bundle, runtime.engine(bundle, candidate), exact)
+        if runtime.takes(found, candidate):
             return report | {"agreement": asdict(found), "told": str(found)}
         refused.append({"precision": candidate, "agreement": asdict(found)})
     raise runtime.no_precision_left()

@@ -85,25 +85,31 @@ class Runtime:
             return self.engine(bundle, precision)
         exact = parity.Exact("cpu-fp32", bundle)  # not PyTorch, which takes its time to import
         for candidate in self.precisions:
+            if f"{self.name}-{candidate}" == exact.name:
+                return self.engine(bundle, candidate)
+            known = parity.Agreement.recall(self.key(bundle, candidate))
+            if known is not None and not self.takes(known, candidate):
+                continue
             engine = self.engine(bundle, candidate)
-            if self.serves(self.checked(bundle, engine, exact), candidate):
+            if known is not None or self.takes(self.check(bundle, engine, exact), candidate):
                 return engine
         raise self.no_precision_left()
 
-    def serves(self, found: parity.Agreement, precision: str) -> bool:
-        """Whether an engine that answers so is taken; float32 is where the bundle sees nothing of the sample scans."""
-        return found.passes or (precision == "fp32" and not found.scans)
-
-    def checked(self, bundle: Bundle, engine: Engine, exact: parity.Exact, fresh: bool = False) -> parity.Agreement:
-        """How the engine answers; asked once, unless afresh. Says so where that is not as it should be."""
-        key = self.key(bundle, engine.precision)
-        found = None if fresh else parity.Agreement.recall(key)
-        if found is None:
-            found = parity.agreement(bundle, engine, exact)
-            found.remember(key)
-        if not self.serves(found, engine.precision):
-            logger.warning("%s-%s is not taken: %s", engine.name, engine.precision, found)
+    def check(self, bundle: Bundle, engine: Engine, exact: parity.Exact) -> parity.Agreement:
+        """How the engine answers on sample scans; remembered."""
+        found = parity.agreement(bundle, engine, exact)
+        found.remember(self.key(bundle, engine.precision))
         return found
+
+    def takes(self, found: parity.Agreement, precision: str) -> bool:
+        """Whether an engine that answers so is taken; where not, that is said.
+
+        Float32 is taken, too, where the bundle sees nothing of the sample scans.
+        """
+        taken = found.passes or (precision == "fp32" and not found.scans)
+        if not taken:
+            logger.warning("%s-%s is not taken: %s", self.name, precision, found)
+        return taken
 
     def no_precision_left(self) -> UserError:
         return UserError(
