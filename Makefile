@@ -1,13 +1,13 @@
 # make demo    a simulated robot's scans, labelled over ROS 2 and compared with the truth, in out/demo
 # make test    linters, types and tests
-# make bench   every engine against the plain network and bare matrix products, in out/bench (about 20 minutes)
+# make bench   every engine against the plain network and bare matrix products, in out/bench (about 25 minutes)
 # make setup   only .venv with everything in it
 # make pins    renew requirements.txt from setup.py
 
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-EXTRAS := dev,onnxruntime,openvino,ros,simulation
+EXTRAS := dev,onnxruntime,openvino,ros,simulation,teacher,tensorboard
 TORCH := torch==2.13.0
 OUSTER := ouster-sdk==1.0.1  # without its dependencies, see setup.py
 PIP := -m pip --disable-pip-version-check --quiet

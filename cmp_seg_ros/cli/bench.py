@@ -18,15 +18,15 @@ QUICK_WIDTHS, QUICK_VOXELS, QUICK_LIMIT = (128, 256), (2000, 5000, 16000), 8.0
 
 def bench(
     engines: Annotated[
-        str, typer.Option(help="Engines, separated by commas, such as cpu,openvino-bf16. [default: all there are]")
+        str, typer.Option(help="Engines, separated by commas, such as cpu,openvino-bf16; by default all there are.")
     ] = "",
-    widths: Annotated[str, typer.Option(help="Widths of the network. [default: 128,256,768]")] = "",
-    voxels: Annotated[str, typer.Option(help="Voxels of the scans. [default: 2000,5000,8000,16000,32000,64000]")] = "",
+    widths: Annotated[str, typer.Option(help="Widths of the network; by default 128,256,768.")] = "",
+    voxels: Annotated[str, typer.Option(help="Voxels of the scans; by default 2000,5000,8000,16000,32000,64000.")] = "",
     quick: Annotated[bool, typer.Option("--quick", help="Fewer widths and sizes, fewer turns: two minutes.")] = False,
     time_limit: Annotated[
         float | None,
         typer.Option(
-            help="Seconds for one width and size of scan; what would not fit in is left out. [default: 60]", min=1.0
+            help="Seconds for one width and size of scan; what would not fit in is left out. By default 60.", min=1.0
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for report.json and bench.png.")] = None,

@@ -163,7 +163,7 @@ def _own(products: list[Product], width: int, precision: str) -> Timed:
 
     def draw(*shape: int) -> npt.NDArray[Any]:
         if precision == "int8":
-            return aligned(rng.integers(1, 100, shape).astype(kind))
+            return aligned(rng.integers(1, 100, shape, kind))
         values = rng.random(shape, np.float32) + np.float32(1)  # no denormals, which are slow
         return aligned(values if precision == "fp32" else (values.view(np.uint32) >> 16).astype(kind))
 
