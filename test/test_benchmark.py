@@ -82,7 +82,7 @@ def perfect(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
 def test_the_yardstick_and_training_share_no_building() -> None:
     yardsticks = [Benchmark.load(name) for name in resources.names("config/benchmark", ".yaml")]
-    assert "indoor-v1" in [yardstick.name for yardstick in yardsticks]
+    assert "indoor-v2" in [yardstick.name for yardstick in yardsticks]
     for yardstick in yardsticks:
         measured = set(range(yardstick.buildings.first, yardstick.buildings.first + yardstick.buildings.count))
         for name in resources.names("config/training", ".yaml"):
@@ -93,7 +93,7 @@ def test_the_yardstick_and_training_share_no_building() -> None:
 
 
 def test_the_yardstick_is_as_asked() -> None:
-    yardstick = Benchmark.load("indoor-v1")
+    yardstick = Benchmark.load("indoor-v2")
     assert len(yardstick.sensors) == 6 and yardstick.buildings.count == 20 and yardstick.scans == 2
     assert yardstick.rows["upside-down"].mount == Mount(roll=180)
     np.testing.assert_allclose(yardstick.rows["upside-down"].mount.T_base_lidar[2, :3], [0, 0, -1], atol=1e-12)
@@ -126,7 +126,7 @@ def test_a_wrong_file_is_one_clear_line(tmp_path: Path, changes: dict[str, Any],
 
 
 def test_unknown_benchmarks_and_broken_files(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no benchmark 'outdoor': neither a file nor one of .*indoor-v1"):
+    with pytest.raises(UserError, match=r"no benchmark 'outdoor': neither a file nor one of .*indoor-v2"):
         Benchmark.load("outdoor")
     (tmp_path / "a.yaml").write_text("rows: [")
     with pytest.raises(UserError, match=r"a.yaml cannot be read: while parsing"):

@@ -48,21 +48,30 @@ def scans_of_building(seed: int, count: int, sensor: str | None = None) -> Itera
 
 
 def views_of_building(
-    seed: int, count: int, sensor: str | None = None, mounts: Sequence[Transform | None] = (None,)
+    seed: int,
+    count: int,
+    sensor: str | None = None,
+    mounts: Sequence[Transform | None] = (None,),
+    thinned: bool = True,
 ) -> Iterator[list[LabelledScan]]:
     """Scans as by `scans_of_building`, each taken once in every mount: same place, same moment, same unit.
 
     Args:
         mounts: T_base_lidar whose rotation is taken instead of a random one; None keeps that.
+        thinned: see `perturbed`.
 
     Yields:
         the views of one place, in the order of `mounts`.
     """
-    return views_in(make_building(seed), count, sensor, mounts)
+    return views_in(make_building(seed), count, sensor, mounts, thinned)
 
 
 def views_in(
-    building: Building, count: int, sensor: str | None = None, mounts: Sequence[Transform | None] = (None,)
+    building: Building,
+    count: int,
+    sensor: str | None = None,
+    mounts: Sequence[Transform | None] = (None,),
+    thinned: bool = True,
 ) -> Iterator[list[LabelledScan]]:
     """`views_of_building` in a building at hand, whose seed decides all that is random."""
     rng = np.random.default_rng([building.seed, 2])
@@ -70,7 +79,7 @@ def views_in(
     made = 0
     for attempt in range(4 * count):
         T_world_base, T_base_lidar, own_body = _stand(rng, building)
-        lidar = perturbed(rng, Lidar.load(sensor or str(rng.choice(sensor_names()))))
+        lidar = perturbed(rng, Lidar.load(sensor or str(rng.choice(sensor_names()))), thinned)
         people = people_mesh(_with_company(rng, building, T_world_base), float(rng.uniform(0, 600)), own_body)
         scenes = [still, Scene(people)]
         velocity, yaw_rate = _motion(rng, T_world_base)
@@ -96,10 +105,15 @@ def views_in(
             return
 
 
-def perturbed(rng: Rng, lidar: Lidar) -> Lidar:
-    """Another unit of the same sensor: beams a little off, another number of columns, at times fewer beams."""
+def perturbed(rng: Rng, lidar: Lidar, thinned: bool = True) -> Lidar:
+    """Another unit of the same sensor, its beams a little off.
+
+    Where it is `thinned`, as for training, also of another number of columns and, at times, fewer beams.
+    """
     altitudes = np.array(lidar.altitudes) + rng.normal(0, 0.15) + rng.normal(0, 0.05, lidar.beams)
     azimuths = np.array(lidar.azimuths) + rng.normal(0, 0.1, lidar.beams)
+    if not thinned:
+        return lidar.model_copy(update={"altitudes": altitudes.tolist(), "azimuths": azimuths.tolist()})
     keep = np.arange(lidar.beams)
     if lidar.beams >= 64:  # as heavy as 16 or 32 beams, so that no sensor outweighs the others
         step = int(rng.choice([1, 2, 4], p=[0.2, 0.4, 0.4]))

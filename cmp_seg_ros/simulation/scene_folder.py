@@ -67,10 +67,15 @@ def scans_of_scene(folder: Path, seed: int, count: int, sensor: str | None = Non
 
 
 def views_of_scene(
-    folder: Path, seed: int, count: int, sensor: str | None = None, mounts: Sequence[Transform | None] = (None,)
+    folder: Path,
+    seed: int,
+    count: int,
+    sensor: str | None = None,
+    mounts: Sequence[Transform | None] = (None,),
+    thinned: bool = True,
 ) -> Iterator[list[LabelledScan]]:
     """As `generate.views_of_building`, in a furnished scene."""
-    return views_in(load_scene(folder, seed), count, sensor, mounts)
+    return views_in(load_scene(folder, seed), count, sensor, mounts, thinned)
 
 
 def load_scene(folder: Path, seed: int = 0) -> "FurnishedScene":
