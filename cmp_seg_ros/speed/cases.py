@@ -138,10 +138,13 @@ def voxels_of(case: Case, preprocess: PreprocessConfig) -> Voxels:
 
 @cache
 def simulated(sensor: str) -> Scan:
-    """The first scan of a drive."""
+    """The first scan of a drive, its intensities brought to mean 0 and deviation 1 as a calibration does it."""
     from cmp_seg_ros.simulation.rig import Rig, RigConfig
 
-    return Rig(RigConfig(BUILDING, sensor, seconds=1.0)).scan(0).scan
+    scan = Rig(RigConfig(BUILDING, sensor, seconds=1.0)).scan(0).scan
+    assert scan.intensity is not None
+    known = scan.intensity[scan.valid()]
+    return replace(scan, intensity=np.where(scan.valid(), (scan.intensity - known.mean()) / known.std(), 0))
 
 
 def message(scan: Scan) -> Any:
