@@ -9,7 +9,8 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 EXTRAS := dev,onnxruntime,openvino,ros,simulation,teacher,tensorboard
 TORCH := torch==2.13.0
-OUSTER := ouster-sdk==1.0.1  # without its dependencies, see setup.py
+# Without what they depend on: an old rosbags (see setup.py), and TensorRT itself.
+ALONE := ouster-sdk==1.0.1 tensorrt-stubs==10.13.0.35.1
 PIP := -m pip --disable-pip-version-check --quiet
 
 # Python 3.11 is what the pins were made with; any from 3.10 on will do. PYTHON=... chooses another.
@@ -28,7 +29,7 @@ $(INSTALLED): requirements.txt setup.py setup.cfg pyproject.toml
 	@test "$(VERSION)" = 3.11 || echo "make: using Python $(VERSION); the pins were made with 3.11"
 	$(PYTHON) -m venv $(VENV) || { echo "make: on Debian, apt install python$(VERSION)-venv" >&2; exit 1; }
 	$(BIN)/python $(PIP) install $(WANTED)
-	$(BIN)/python $(PIP) install --no-deps $(OUSTER)
+	$(BIN)/python $(PIP) install --no-deps $(ALONE)
 	$(BIN)/python $(PIP) install --no-deps --no-build-isolation -e .
 	$(BIN)/python -c 'from cmp_seg_ros import Segmenter; Segmenter.from_bundle("waffleiron24-128")'  # compiles the kernels
 	@touch $@

@@ -472,7 +472,7 @@ def test_arguments_are_such_as_the_real_bindings_take() -> None:
 
 def test_the_calls_fit_the_api_of_tensorrt_10() -> None:
     """By mypy against tensorrt-stubs, of which three slips that no checker reads are mended in a copy."""
-    stubs = pytest.importorskip("tensorrt_stubs", reason="needs tensorrt-stubs (the dev extra)")
+    stubs = pytest.importorskip("tensorrt_stubs", reason="needs tensorrt-stubs, as make setup installs it")
     pytest.importorskip("mypy")
     site, work = Path(stubs.__file__).resolve().parents[1], CHECKOUT / ".mypy_cache" / "tensorrt"
     for name in ("tensorrt/__init__.pyi", "tensorrt_bindings/__init__.pyi", "tensorrt_bindings/tensorrt.pyi"):
