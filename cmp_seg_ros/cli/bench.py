@@ -46,6 +46,7 @@ def bench(
         widths=numbers(widths, "--widths") or (QUICK_WIDTHS if quick else WIDTHS),
         voxels=numbers(voxels, "--voxels") or (QUICK_VOXELS if quick else VOXELS),
         time_limit=time_limit or (QUICK_LIMIT if quick else Options.time_limit),
+        processes=QUICK_WIDTHS[:1] if quick else None,
     )
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     if out is not None:

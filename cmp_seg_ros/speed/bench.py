@@ -41,7 +41,7 @@ class Options:
         voxels: of the scans.
         time_limit: seconds for one width and size of scan; what is not expected to fit in is left out.
         sensors: whether to measure scans at the bundle's own voxel size too.
-        processes: whether to measure each engine's start and memory in a process of its own.
+        processes: widths at which each engine's start and memory are measured in a process of its own; None for all.
     """
 
     engines: Sequence[str] = ()
@@ -49,7 +49,7 @@ class Options:
     voxels: Sequence[int] = VOXELS
     time_limit: float = 60.0
     sensors: bool = True
-    processes: bool = True
+    processes: Sequence[int] | None = None
 
 
 class Bench:
@@ -118,7 +118,7 @@ class Bench:
             return
         truth = segmenters.get(TRUTH) or Segmenter(bundle, TRUTH, intensity_mean=0.0, intensity_std=1.0)
         processes: dict[str, dict[str, Any]] = {}
-        if self.options.processes:
+        if self.options.processes is None or width in self.options.processes:
             example = cases.case(ALONE, preprocess)
             for name in segmenters:
                 self.tell(f"width {width}: {name} in a process of its own")
