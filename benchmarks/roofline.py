@@ -15,12 +15,13 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from cmp_seg_ros.engine.layout import LEVELS
+
 Precision = Literal["fp16", "fp32"]
 
 DEPTH, INPUTS, NEIGHBOURS, CLASSES = 24, 5, 16, 6
 WIDTHS, VOXELS = (128, 256, 768), (5_000, 16_000)
-GROUP = 8  # voxels that are summed at once in a cell
-LEVELS = 4  # of sums
+GROUP = LEVELS[0]  # voxels that are summed at once in a cell
 
 
 @dataclass(frozen=True)
@@ -132,8 +133,8 @@ def spatial(width: int, voxels: int, size: int, plane: Plane, count: int) -> lis
         Kernel(
             "spatial: sum sums",
             0,
-            2 * plane.occupied * GROUP * width * size / (LEVELS - 1),
-            count=2 * (LEVELS - 1) * count,
+            2 * plane.occupied * GROUP * width * size / (len(LEVELS) - 1),
+            count=2 * (len(LEVELS) - 1) * count,
         ),
         Kernel("spatial: weigh and norm means", 4 * rows * width, 2 * rows * width * size, count=2 * count),
         Kernel("spatial: cells into grid", 0, 2 * grid, count=count),

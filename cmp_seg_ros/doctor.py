@@ -15,6 +15,7 @@ import xml.etree.ElementTree
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Literal
@@ -289,15 +290,18 @@ def _engines() -> Iterator[Check]:
     for name in base.ENGINES:
         if name in ("cpu", "tensorrt"):  # tried below; told with the GPU
             continue
-        package = "torch" if name == "reference" else name
-        has = _version(package) or _version(f"{package}-gpu")
-        if has:
-            yield Check(area, name, "ok", f"{package} {has}")
-        elif name == "reference":
+        if name == "reference":  # whose module is not loaded here, since it loads PyTorch
+            needed, told = ("torch",), "; needed to train and to compare with"
             remedy = "pip install torch (--index-url https://download.pytorch.org/whl/cpu without a GPU)"
-            yield Check(area, name, "absent", "no torch; needed to train and to compare with", remedy)
         else:
-            yield Check(area, name, "absent", f"no {package}", f"pip install {package}")
+            module = import_module(f"cmp_seg_ros.engine.{name}")
+            needed, told, remedy = module.PACKAGES, "", module.INSTALL
+        has = {package: _version(package) or _version(f"{package}-gpu") for package in needed}
+        if all(has.values()):
+            yield Check(area, name, "ok", ", ".join(f"{package} {found}" for package, found in has.items()))
+        else:
+            lacking = " and no ".join(package for package, found in has.items() if not found)
+            yield Check(area, name, "absent", f"no {lacking}{told}", remedy)
 
 
 def _trial(name: str, compile: bool) -> Iterator[Check]:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from engines import PREPROCESS, MakeBundle, voxels_of
 
-from cmp_seg_ros.bundle import Bundle
+from cmp_seg_ros.bundle import Bundle, IntensityConfig
 from cmp_seg_ros.engine import cache, cpu, exported, layout, onnxruntime, openvino, parity, reference
 from cmp_seg_ros.engine.base import ENGINES, load_engine, runtime_of, softmax
 from cmp_seg_ros.engine.exported import Runtime, Stale
@@ -122,6 +122,7 @@ def test_what_the_runtime_cannot_read_is_built_anew(
         ("onnxruntime-npu-fp32", "no provider 'npu' for engine 'onnxruntime'; known: cuda, cpu"),
         ("onnxruntime-cuda", "no CUDA provider here: pip install onnxruntime-gpu"),
         ("cpu-fp16", "this machine has no fp16 for engine 'cpu'"),
+        ("onnxruntime-cpu-fp64", "this machine has no fp64 for engine 'onnxruntime-cpu'; it has fp32"),
     ],
 )
 def test_what_this_machine_lacks_is_said(make_bundle: MakeBundle, name: str, said: str) -> None:
@@ -153,6 +154,7 @@ def test_building_without_the_package_onnx(make_bundle: MakeBundle, monkeypatch:
         ("openvino-fp32", "bf16", "another precision"),
         ("openvino-half", "", "no engine 'openvino-half'"),
         ("nothing", "", "known: auto, reference, cpu"),
+        ("onnxruntime-cpu-fp64", "", "no engine 'onnxruntime-cpu-fp64'; precisions are int8, bf16, fp16, fp32"),
     ],
 )
 def test_names_that_cannot_be_exported(name: str, precision: str, said: str) -> None:
@@ -207,16 +209,62 @@ def test_the_fastest_precision_that_answers_alike_is_taken(
     bundle, seen = trained(steps=1), []
     runtime = wrong({"int8": 0.03, "bf16": 0.005, "fp32": 0.0}, seen)
     assert runtime.load(bundle).precision == "bf16"
-    assert seen == ["int8"] * 3 + ["bf16"] * 3
+    assert seen == ["int8"] * 6 + ["bf16"] * 6  # three scans with two sizes of voxels
     assert "wrong-int8 is not taken: 97.0" in caplog.text and "wrong-bf16 is not taken" not in caplog.text
     opened: list[str] = []
     watched = replace(runtime, build=lambda _, precision: opened.append(precision) or b"")
     cache.path_of(runtime.key(bundle, "int8")).unlink()
-    assert watched.load(bundle).precision == "bf16" and len(seen) == 6  # remembered,
+    assert watched.load(bundle).precision == "bf16" and len(seen) == 12  # remembered,
     assert not opened  # and what is not taken is not built again
-    assert runtime.load(bundle, "int8").precision == "int8" and len(seen) == 6  # named, so as it is
     with pytest.raises(UserError, match=r"no fp8 .* it has int8, bf16, fp32"):
         runtime.load(bundle, "fp8")
+
+
+def test_a_named_precision_is_checked_once_and_taken_all_the_same(
+    trained: Callable[..., Bundle], caplog: pytest.LogCaptureFixture
+) -> None:
+    bundle, seen = trained(steps=1), []
+    runtime = wrong({"int8": 0.03, "bf16": 0.005, "fp32": 0.0}, seen)
+    for _ in range(2):
+        caplog.clear()
+        assert runtime.load(bundle, "int8").precision == "int8" and seen == ["int8"] * 6
+        assert "wrong-int8 is taken since it is asked for, but 97.0" in caplog.text
+    caplog.clear()
+    assert runtime.load(bundle, "bf16").precision == "bf16" and len(seen) == 12
+    assert "asked for" not in caplog.text
+    assert runtime.load(trained(), "int8").precision == "int8" and len(seen) == 12  # no labels to be wrong about
+    with pytest.raises(UserError, match=r"no fp8 .* it has int8, bf16, fp32"):
+        runtime.load(bundle, "fp8")
+
+
+def test_our_own_float32_is_held_to_what_pytorch_said_of_it(
+    trained: Callable[..., Bundle], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At a start it is not compared with itself; what `cmp-seg export` found by the plain network counts."""
+    bundle = trained(steps=1)
+    monkeypatch.setattr(cpu, "precisions", lambda: ["fp32"])
+    assert cpu.load(bundle).precision == "fp32"
+    runtime = cpu.runtime()
+    found = runtime.check(bundle, runtime.engine(bundle, "fp32"), parity.Exact("reference-fp32", bundle))
+    assert found.passes and found.exact == "reference-fp32" and cpu.load(bundle).precision == "fp32"
+    replace(found, labels=0.5).remember(runtime.key(bundle, "fp32"))
+    with pytest.raises(UserError, match=r"'cpu' answers otherwise .* take engine 'reference'"):
+        cpu.load(bundle)
+
+
+def test_what_is_wrong_with_coarser_voxels_alone_is_found(trained: Callable[..., Bundle]) -> None:
+    """The rate keeper makes voxels coarser, so the precision must serve there, too."""
+    bundle = trained(steps=1)
+    fine = {len(voxels) for voxels in parity.samples(bundle.description)[0].values()}
+
+    class WrongWhereCoarse(Wrong):
+        def __call__(self, voxels: Voxels) -> Float32:
+            self.share = 0.0 if len(voxels) in fine else 0.1
+            return super().__call__(voxels)
+
+    found = parity.agreement(bundle, WrongWhereCoarse(bundle, "int8", 0, []), parity.Exact("cpu-fp32", bundle))
+    assert found.scans["room, 0.1 m"] == 1 and found.scans["room, 0.2 m"] == pytest.approx(0.9, abs=0.01)
+    assert found.labels == pytest.approx(0.9, abs=0.01) and found.probabilities > 0 and not found.passes
 
 
 def test_float32_that_answers_otherwise_is_an_error(trained: Callable[..., Bundle]) -> None:
@@ -296,18 +344,37 @@ def test_a_check_that_was_damaged_is_made_again(trained: Callable[..., Bundle], 
         text = memory.read_text()
         memory.write_text(text.replace("1.0", '"much"', 1) if damage is None else damage)
     runtime.load(bundle)
-    assert len(seen) == 5 * 3
+    assert len(seen) == 5 * 6
 
 
-def test_the_sample_scans_are_three_places() -> None:
-    preprocess = PreprocessConfig(fov_min=(-20, -20, -3), fov_max=(20, 20, 5), grids=[(80, 80), (80, 16), (80, 16)])
-    scans, again = parity.samples(preprocess), parity.samples(preprocess)
-    assert list(scans) == ["room", "corridor", "hall"]
-    for name, voxels in scans.items():
-        assert 3000 < len(voxels) < 12000
-        np.testing.assert_array_equal(voxels.xyz, again[name].xyz)
-    length = {name: np.ptp(voxels.xyz, axis=0) for name, voxels in scans.items()}
-    assert length["corridor"].max() > 2 * length["room"].max() and length["hall"][2] > length["room"][2]
+def test_the_sample_scans_are_three_places_with_two_sizes_of_voxels(tiny_bundle: Path) -> None:
+    description = Bundle(tiny_bundle).description
+    fine, coarse = parity.samples(description)
+    for scans, again, size in zip((fine, coarse), parity.samples(description), (0.1, 0.2), strict=True):
+        room, corridor, hall = scans.values()
+        assert list(scans) == [f"{name}, {size} m" for name in ("room", "corridor", "hall")]
+        for name, voxels in scans.items():
+            np.testing.assert_array_equal(voxels.xyz, again[name].xyz)
+            np.testing.assert_array_equal(voxels.features, again[name].features)
+        assert np.ptp(corridor.xyz, axis=0).max() > 2 * np.ptp(room.xyz, axis=0).max()
+        assert np.ptp(hall.xyz[:, 2]) > np.ptp(room.xyz[:, 2])
+    for many, few in zip(fine.values(), coarse.values(), strict=True):
+        assert 1000 < len(few) < 0.8 * len(many) < 12000
+    preprocess = description.preprocess.model_copy(update={"voxel_size": 0.25})
+    coarsest = description.model_copy(update={"preprocess": preprocess})
+    assert [list(scans) for scans in parity.samples(coarsest)] == [["room, 0.25 m", "corridor, 0.25 m", "hall, 0.25 m"]]
+
+
+@pytest.mark.parametrize("mode", ["raw", "fixed", "per_sensor"])
+def test_intensities_of_the_samples_are_such_as_the_bundle_sees(tiny_bundle: Path, mode: str) -> None:
+    config = IntensityConfig.model_validate({"mode": mode, "mean": 100, "std": 20})
+    description = Bundle(tiny_bundle).description.model_copy(update={"intensity": config})
+    values = np.concatenate([voxels.features[:, 0] for voxels in parity.samples(description)[0].values()])
+    if mode == "raw":
+        assert values.min() >= 0 and 100 < np.median(values) < 156 and 60000 < values.max() < 1 << 16
+        assert 0.005 < (values > 255).mean() < 0.02
+    else:
+        assert abs(values.mean()) < 0.1 and values.std() == pytest.approx(1, abs=0.05)
 
 
 def test_the_second_start_needs_neither_pytorch_nor_onnx(tiny_bundle: Path, tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def test_builds_checks_and_reports(run: Run, tiny_bundle: Path, tmp_path: Path, 
     agreement = report["agreement"]
     assert agreement["exact"] == "reference-fp32" and not agreement["trained"]
     assert agreement["labels"] > 0.999 and agreement["probabilities"] < 1e-5
-    assert set(agreement["scans"]) == {"room", "corridor", "hall"}
+    assert {"room, 0.1 m", "corridor, 0.1 m", "hall, 0.2 m"} < set(agreement["scans"]) and len(agreement["scans"]) == 6
     graph = onnx.load(tmp_path / "out" / "tiny-fp32.onnx")
     assert {entry.key: entry.value for entry in graph.metadata_props}["bundle"] == report["hash"]
 
@@ -115,6 +115,7 @@ def test_a_cache_that_cannot_be_written_is_an_error_here(run: Run, tiny_bundle: 
         (["--engine", "openvino-fp32", "--precision", "int8"], "another precision than int8"),
         (["--engine", "reference"], "nothing to export"),
         (["--engine", "magic"], "no engine 'magic'; known: auto"),
+        (["--engine", "onnxruntime-cpu-fp64"], "no engine 'onnxruntime-cpu-fp64'; precisions are"),
         (["--engine", "onnxruntime", "--out", "/dev/null/out"], "/dev/null/out cannot be written"),
     ],
 )

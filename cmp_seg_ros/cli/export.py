@@ -78,7 +78,7 @@ def _export(
     for candidate in known[known.index(named) :] if named else known:
         start = monotonic()
         path = cache.path_of(runtime.key(bundle, candidate))
-        before = path.stat().st_mtime_ns if path.exists() else 0
+        before = path.stat().st_ino if path.exists() else 0
         tell(f"building {runtime.name}-{candidate}")
         size = len(runtime.keep(bundle, candidate))
         if not size:  # our own engine, whose kernels are compiled when it is first made
@@ -92,7 +92,7 @@ def _export(
             "hardware": runtime.hardware,
             "file": str(path) if size else None,
             "bytes": size,
-            "built": not size or path.stat().st_mtime_ns != before,
+            "built": not size or path.stat().st_ino != before,
             "seconds": monotonic() - start,
             "refused": refused,
             "agreement": None,
@@ -109,12 +109,12 @@ def _export(
 
 
 def _write(out: Path, bundle: "Bundle", report: dict[str, Any]) -> None:
-    from cmp_seg_ros.engine.exported import GRAPH_PRECISIONS, serialised_graph
+    from cmp_seg_ros.engine.exported import serialised_graph
     from cmp_seg_ros.evaluation.session import write_report, writing
 
     with writing(out):
         write_report(out, report)
-        if report["file"] and report["precision"] in GRAPH_PRECISIONS:
+        if report["file"]:  # built of the graph
             (out / f"{bundle.description.name}-{report['precision']}.onnx").write_bytes(
                 serialised_graph(bundle, report["precision"])
             )

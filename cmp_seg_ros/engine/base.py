@@ -65,7 +65,7 @@ def runtime_of(name: str, precision: str = "") -> "tuple[Runtime, str]":
         if precision not in ("", options[-1]):
             raise UserError(f"engine '{name}' names another precision than {precision}; name one")
         precision = options.pop()
-    if options and module_of(name) != "onnxruntime":
+    if len(options) > (module_of(name) == "onnxruntime"):  # which has providers
         raise UserError(f"no engine '{name}'; precisions are {', '.join(PRECISIONS)}")
     return module.runtime(*options), precision
 

@@ -14,7 +14,7 @@ import re
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +26,7 @@ from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.kernels.launch import cache_folder
 
 FORMAT = "cmp_seg_ros engine 1"
+UNUSED = 60 * 86400.0  # seconds after which what was not used is deleted, when something else is built
 
 logger = logging.getLogger(__name__)
 
@@ -85,6 +86,7 @@ def obtain(key: Key, build: Callable[[], bytes], fresh: bool = False, must_keep:
             built = _timed(key, build)
             header = {"key": str(key), "sha256": hashlib.sha256(built).hexdigest()}
             _write(path, f"{FORMAT}\n{json.dumps(header)}\n".encode(), built)
+            _prune()
     except _CannotKeep as error:
         told = f"the engine cannot be kept in {folder()}: {error}"
         remedy = "free space there, or set XDG_CACHE_HOME to a folder that can be written"
@@ -106,15 +108,16 @@ def remember(key: Key, about: str, found: dict[str, Any]) -> None:
 def recall(key: Key, about: str) -> dict[str, Any] | None:
     """What was remembered; None where nothing was, or it is damaged."""
     try:
-        found = json.loads((folder() / f"{key}.{about}.json").read_bytes())
+        found = json.loads(_use(folder() / f"{key}.{about}.json"))
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) and found.pop("key", None) == str(key) else None
 
 
-def digest(paths: Iterable[Path]) -> str:
-    """8 hex digits that change with the content of the files."""
-    return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(paths))).hexdigest()[:8]
+def digest(paths: Iterable[Path], *versions: str) -> str:
+    """8 hex digits that change with the content of the files, and with the versions."""
+    parts = [*(path.read_bytes() for path in sorted(paths)), *(version.encode() for version in versions)]
+    return hashlib.sha256(b"".join(parts)).hexdigest()[:8]
 
 
 @cache
@@ -139,7 +142,7 @@ def _timed(key: Key, build: Callable[[], bytes]) -> bytes:
 def _read(path: Path, key: Key) -> bytes | None:
     """What the file holds; None where it is not there or is not what it should be."""
     try:
-        content = path.read_bytes()
+        content = _use(path)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -156,6 +159,24 @@ def _read(path: Path, key: Key) -> bytes | None:
         whole = False
     logger.warning("%s is %s and is built anew", path, "of another engine" if whole else "damaged")
     return None
+
+
+def _use(path: Path) -> bytes:
+    """The content of a file, whose time says from now on that it is in use. Raises OSError."""
+    content = path.read_bytes()
+    with suppress(OSError):  # one may read what another user has built
+        os.utime(path)
+    return content
+
+
+def _prune() -> None:
+    """Delete what was not used for long: of bundles that are gone, of older versions."""
+    oldest = time.time() - UNUSED
+    for path in folder().iterdir():
+        with suppress(OSError):  # another process may be as tidy
+            if path.stat().st_mtime < oldest:
+                path.unlink()
+                logger.info("%s was not used for long and is deleted", path)
 
 
 def _write(path: Path, *parts: bytes) -> None:

@@ -1,7 +1,8 @@
 """What an engine needs of the CUDA runtime, by way of NVIDIA's `cuda-bindings`."""
 
 from collections.abc import Callable
-from ctypes import c_ubyte
+from ctypes import CDLL, byref, c_int, c_ubyte, create_string_buffer
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,14 @@ from cmp_seg_ros.errors import UserError
 
 ADVICE = "`cmp-seg doctor` tells what this machine has"
 OUT_OF_MEMORY = 2  # cudaErrorMemoryAllocation
+RUNTIME = "cuda.bindings.runtime"
+DRIVER = "libcuda.so.1"
+CAPABILITY = (75, 76)  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, _MINOR
 
 
 def runtime() -> Any:
     """The module. Raises ImportError."""
-    from cuda.bindings import runtime
-
-    return runtime
+    return import_module(RUNTIME)
 
 
 def call(name: str, *args: Any) -> Any:
@@ -27,6 +29,19 @@ def call(name: str, *args: Any) -> Any:
         remedy = "give it fewer voxels, or take engine 'cpu'" if int(error) == OUT_OF_MEMORY else ADVICE
         raise UserError(f"the GPU refuses {name}: {describe(error)}; {remedy}")
     return values[0] if len(values) == 1 else tuple(values) or None
+
+
+def gpu() -> str:
+    """Name and compute capability of the first GPU, as its driver tells without any package; else just "gpu"."""
+    try:
+        driver = CDLL(DRIVER)
+    except OSError:
+        return "gpu"
+    device, name, numbers = c_int(), create_string_buffer(256), (c_int(), c_int())
+    faults = [driver.cuInit(0), driver.cuDeviceGet(byref(device), 0), driver.cuDeviceGetName(name, 256, device)]
+    for number, attribute in zip(numbers, CAPABILITY, strict=True):
+        faults.append(driver.cuDeviceGetAttribute(byref(number), attribute, device))
+    return "gpu" if any(faults) else f"{name.value.decode()}.{'.'.join(str(number.value) for number in numbers)}"
 
 
 def describe(error: Any) -> str:

@@ -17,7 +17,6 @@ from cmp_seg_ros.scan import Float32
 from cmp_seg_ros.waffleiron.preprocess import Voxels
 
 INSTALL_ONNX = "pip install onnx"
-GRAPH_PRECISIONS = ("fp32", "bf16", "fp16")
 GRAPH_SOURCES = tuple(Path(__file__).parent / name for name in ("graph.py", "layout.py", "fold.py"))
 
 logger = logging.getLogger(__name__)
@@ -76,24 +75,37 @@ class Runtime:
             return self.open(bundle, self.keep(bundle, precision, fresh=True, must_keep=False), precision)
 
     def load(self, bundle: Bundle, precision: str = "") -> Engine:
-        """The engine in the named precision, as it is, or in the fastest that answers as float32 does.
+        """The engine in the fastest precision that answers as float32 does, or in the named one, which may not.
 
         Raises:
-            UserError: this machine lacks the precision; not even float32 answers as it should.
+            UserError: this machine lacks the precision; none is named, and not even float32 answers as it should.
         """
         if precision:
-            return self.engine(bundle, precision)
-        exact = parity.Exact("cpu-fp32", bundle)  # not PyTorch, which takes its time to import
+            return self._named(bundle, precision)
         for candidate in self.precisions:
-            if f"{self.name}-{candidate}" == exact.name:
-                return self.engine(bundle, candidate)
             known = parity.Agreement.recall(self.key(bundle, candidate))
             if known is not None and not self.takes(known, candidate):
                 continue
             engine = self.engine(bundle, candidate)
-            if known is not None or self.takes(self.check(bundle, engine, exact), candidate):
+            known = known or self._check_at_start(bundle, engine)
+            if known is None or self.takes(known, candidate):
                 return engine
         raise self.no_precision_left()
+
+    def _named(self, bundle: Bundle, precision: str) -> Engine:
+        """Checked like any other where the bundle is trained, but taken whatever comes of it."""
+        engine = self.engine(bundle, precision)
+        known = parity.Agreement.recall(self.key(bundle, precision))
+        if known is None and bundle.description.training:
+            known = self._check_at_start(bundle, engine)
+        if known is not None and not self._sound(known, precision):
+            logger.warning("%s-%s is taken since it is asked for, but %s", self.name, precision, known)
+        return engine
+
+    def _check_at_start(self, bundle: Bundle, engine: Engine) -> parity.Agreement | None:
+        """Against our own engine in float32, since PyTorch takes its time to import; None for that engine itself."""
+        exact = parity.Exact("cpu-fp32", bundle)
+        return None if f"{self.name}-{engine.precision}" == exact.name else self.check(bundle, engine, exact)
 
     def check(self, bundle: Bundle, engine: Engine, exact: parity.Exact) -> parity.Agreement:
         """How the engine answers on sample scans; remembered."""
@@ -102,19 +114,21 @@ class Runtime:
         return found
 
     def takes(self, found: parity.Agreement, precision: str) -> bool:
-        """Whether an engine that answers so is taken; where not, that is said.
-
-        Float32 is taken, too, where the bundle sees nothing of the sample scans.
-        """
-        taken = found.passes or (precision == "fp32" and not found.scans)
+        """Whether an engine that answers so is taken; where not, that is said."""
+        taken = self._sound(found, precision)
         if not taken:
             logger.warning("%s-%s is not taken: %s", self.name, precision, found)
         return taken
 
+    @staticmethod
+    def _sound(found: parity.Agreement, precision: str) -> bool:
+        """Whether it answers as it should; of float32 that is believed where the bundle sees no sample scan."""
+        return found.passes or (precision == "fp32" and not found.scans)
+
     def no_precision_left(self) -> UserError:
         return UserError(
-            f"engine '{self.name}' answers otherwise than the reference in every precision; take engine 'cpu', and "
-            "report this"
+            f"engine '{self.name}' answers otherwise than the reference in every precision; take engine "
+            f"'{'reference' if self.name == 'cpu' else 'cpu'}', and report this"
         )
 
 

@@ -19,15 +19,14 @@ from onnx import TensorProto, helper, numpy_helper
 from cmp_seg_ros.bundle import Bundle
 from cmp_seg_ros.engine import fold
 from cmp_seg_ros.engine.layout import LEVELS
+from cmp_seg_ros.kernels.network import EPSILON
 from cmp_seg_ros.waffleiron.config import NetworkConfig, PreprocessConfig
 
 Precision = Literal["fp32", "fp16", "bf16"]
-PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "fp16")  # highest first
 
 OPSET = 18  # TensorRT's parser takes 9 to 20 from 10.0 on
 IR_VERSION = 9
 NEIGHBOURS_AT_ONCE = 4  # whose branch is computed together: bounds the largest tensor, (M x this, F)
-LAYER_NORM_EPSILON = 1e-5
 
 # What TensorRT 10.0's parser takes natively in FP32, FP16 and BF16 (docs/operators.md of onnx/onnx-tensorrt, release
 # 10.0-GA), as far as we use it. Of Gather and Reshape also INT32. LayerNormalization needs its scale and bias given.
@@ -173,7 +172,7 @@ class _Nodes:
     def layer_norm(self, name: str, value: str, affine: fold.Affine) -> str:
         factor = self.constant(f"{name}/factor", affine.factor, "fp32")
         shift = self.constant(f"{name}/shift", affine.shift, "fp32")
-        return self.add("LayerNormalization", [value, factor, shift], name, axis=-1, epsilon=LAYER_NORM_EPSILON)
+        return self.add("LayerNormalization", [value, factor, shift], name, axis=-1, epsilon=float(EPSILON))
 
 
 def _embed(nodes: _Nodes, embedding: fold.Embedding, neighbours: int, precision: Precision) -> str:

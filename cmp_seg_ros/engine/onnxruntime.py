@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cmp_seg_ros.bundle import Bundle
-from cmp_seg_ros.engine import cache
+from cmp_seg_ros.engine import cache, cuda, packages
 from cmp_seg_ros.engine.base import Engine
 from cmp_seg_ros.engine.exported import GRAPH_SOURCES, GraphEngine, Runtime, Stale, serialised_graph
 from cmp_seg_ros.engine.layout import Feed
@@ -18,7 +18,8 @@ from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.kernels.launch import threads
 from cmp_seg_ros.scan import Float32
 
-INSTALL = "pip install onnxruntime onnx"
+PACKAGES = ("onnxruntime", "onnx")
+INSTALL = f"pip install {' '.join(PACKAGES)}"
 INSTALL_GPU = "pip install onnxruntime-gpu"
 PRECISIONS = {"cuda": ["fp16", "fp32"], "cpu": ["fp32"]}
 PROVIDERS: dict[str, Any] = {
@@ -43,7 +44,7 @@ def runtime(provider: str = "") -> Runtime:
     return Runtime(
         name=f"onnxruntime-{provider}",
         version=_package().__version__,
-        hardware=cache.processor() if provider == "cpu" else _gpu(),
+        hardware=cache.processor() if provider == "cpu" else cuda.gpu(),
         precisions=PRECISIONS[provider],
         sources=[Path(__file__), *GRAPH_SOURCES],
         build=serialised_graph,
@@ -91,19 +92,5 @@ def _providers() -> list[str]:
     return ["cuda", "cpu"] if "CUDAExecutionProvider" in _package().get_available_providers() else ["cpu"]
 
 
-def _gpu() -> str:
-    """The GPU's model, as its driver tells it."""
-    for told in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
-        for line in told.read_text().splitlines():
-            if line.startswith("Model:"):
-                return line.partition(":")[2].strip()
-    return "gpu"
-
-
 def _package() -> Any:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        reason = "is not installed" if isinstance(error, ModuleNotFoundError) else f"cannot be loaded: {error}"
-        raise UserError(f"engine 'onnxruntime' needs the package onnxruntime, which {reason}: {INSTALL}") from error
-    return onnxruntime
+    return packages.need("onnxruntime", "onnxruntime", INSTALL)

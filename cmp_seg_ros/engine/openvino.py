@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from cmp_seg_ros.bundle import Bundle
-from cmp_seg_ros.engine import cache
+from cmp_seg_ros.engine import cache, packages
 from cmp_seg_ros.engine.base import Engine
 from cmp_seg_ros.engine.exported import GRAPH_SOURCES, GraphEngine, Runtime, Stale, serialised_graph
 from cmp_seg_ros.engine.layout import Feed
-from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.kernels.launch import threads
 from cmp_seg_ros.scan import Float32
 
-INSTALL = "pip install openvino onnx"
+PACKAGES = ("openvino", "onnx")
+INSTALL = f"pip install {' '.join(PACKAGES)}"
 
 
 def precisions() -> list[str]:
@@ -77,12 +77,7 @@ def _options() -> dict[str, Any]:
 
 
 def _package() -> Any:
-    try:
-        import openvino
-    except ImportError as error:
-        reason = "is not installed" if isinstance(error, ModuleNotFoundError) else f"cannot be loaded: {error}"
-        raise UserError(f"engine 'openvino' needs the package openvino, which {reason}: {INSTALL}") from error
-    return openvino
+    return packages.need("openvino", "openvino", INSTALL)
 
 
 def _core() -> Any:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from cmp_seg_ros.bundle import Bundle
-from cmp_seg_ros.engine import buckets, cache, cuda, layout
+from cmp_seg_ros.engine import buckets, cache, cuda, layout, packages
 from cmp_seg_ros.engine.base import Engine
 from cmp_seg_ros.engine.exported import GRAPH_SOURCES, Runtime, Stale, serialised_graph
 from cmp_seg_ros.errors import UserError
@@ -60,30 +60,21 @@ class Device(NamedTuple):
 
 def missing() -> list[Lack]:
     """What this machine lacks for this engine; nothing where it has it all."""
-    lacks, found = [], 0
+    lacks = []
     if find_spec("onnx") is None:
         lacks.append(Lack("package onnx is not installed", "pip install onnx"))
-    try:
-        import tensorrt
-
-        release = tuple(map(int, tensorrt.__version__.split(".")[:2]))
-        if release < OLDEST:
-            lacks.append(
-                Lack(f"TensorRT {tensorrt.__version__} is too old", f"install {'.'.join(map(str, OLDEST))} or newer")
-            )
-    except (ImportError, AttributeError) as error:  # AttributeError: nothing but type stubs
-        reason = (
-            "is not installed"
-            if isinstance(error, AttributeError | ModuleNotFoundError)
-            else f"cannot be loaded: {error}"
+    tensorrt, fault = packages.find("tensorrt")
+    if fault or not hasattr(tensorrt, "__version__"):  # nothing but type stubs
+        remedy = "pip install tensorrt; on a Jetson it comes with JetPack"
+        lacks.append(Lack(f"package tensorrt {fault or 'is not installed'}", remedy))
+    elif tuple(map(int, tensorrt.__version__.split(".")[:2])) < OLDEST:
+        lacks.append(
+            Lack(f"TensorRT {tensorrt.__version__} is too old", f"install {'.'.join(map(str, OLDEST))} or newer")
         )
-        lacks.append(Lack(f"package tensorrt {reason}", "pip install tensorrt; on a Jetson it comes with JetPack"))
-    try:
-        runtime = cuda.runtime()
-        found = runtime.cudaDriverGetVersion()[1]
-    except ImportError as error:
-        reason = "is not installed" if isinstance(error, ModuleNotFoundError) else f"cannot be loaded: {error}"
-        return [*lacks, Lack(f"package cuda-bindings {reason}", "pip install cuda-bindings")]
+    runtime, fault = packages.find(cuda.RUNTIME)
+    if fault:
+        return [*lacks, Lack(f"package cuda-bindings {fault}", "pip install cuda-bindings")]
+    found = runtime.cudaDriverGetVersion()[1]
     if not found:
         return [*lacks, Lack("no NVIDIA driver", "install it, or take engine 'cpu'; in a container: --gpus all")]
     wanted = max(runtime.cudaRuntimeGetVersion()[1] // 1000, _cuda_of_tensorrt())
