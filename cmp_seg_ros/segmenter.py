@@ -14,7 +14,7 @@ from cmp_seg_ros.intensity import IntensityScale
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.scan import UNLABELLED, Float32, Labels, Scan
 from cmp_seg_ros.waffleiron.config import PreprocessConfig
-from cmp_seg_ros.waffleiron.preprocess import nearest_voxel, prepare
+from cmp_seg_ros.waffleiron.preprocess import Voxels, nearest_voxel, prepare
 
 
 class Segmenter:
@@ -96,7 +96,11 @@ class Segmenter:
             raise UserError(f"{size} cannot be a voxel size: {one_line(error)}") from error
 
     def __call__(self, scan: Scan) -> Labels:
-        """Label a scan of N points; points without a return are UNLABELLED with confidence 0."""
+        """Label a scan of N points; points without a return are UNLABELLED with confidence 0.
+
+        Raises:
+            UserError: the engine cannot take the scan, or answers with what is no number.
+        """
         start = perf_counter()
         valid = np.flatnonzero(scan.valid())
         xyz = scan.xyz.take(valid, axis=0)  # several times faster than an index
@@ -111,7 +115,7 @@ class Segmenter:
         every = np.zeros((len(scan), len(self.label_space.ids)), np.float32) if self.probabilities else None
         inferred = prepared
         if grid is not None:
-            probabilities = softmax(self._engine(voxels))  # (M, C)
+            probabilities = softmax(self._logits(voxels))  # (M, C)
             inferred = perf_counter()
             if self.merge is not None:
                 probabilities = probabilities @ self.merge
@@ -134,3 +138,14 @@ class Segmenter:
                 "backfill": 1e3 * (done - inferred),
             },
         )
+
+    def _logits(self, voxels: Voxels) -> Float32:
+        """(M, C), all finite: NaN would come out as some label. Raises UserError."""
+        logits = self._engine(voxels)
+        if not np.isfinite(logits).all():
+            faulty = int(np.count_nonzero(~np.isfinite(logits).all(axis=1)))
+            raise UserError(
+                f"engine '{self.engine}' answers with what is no number for {faulty:,} of {len(voxels):,} voxels; take "
+                "engine 'cpu-fp32', and where that does so, too, another model: its weights do not suit these scans"
+            )
+        return logits

@@ -20,6 +20,8 @@ from cmp_seg_ros.scan import Bool, Float32
 
 Float64 = npt.NDArray[np.float64]
 
+FAR = 100.0  # metres along an axis; what is beyond is of no building, and no reason to take memory for its like
+
 # What counts as a plane, and as on it: metres, degrees, square metres.
 NEAR = 0.10  # a point is on a plane within this distance
 ALIKE = 35  # and with a normal within this angle
@@ -132,10 +134,10 @@ def find_planes(xyz: Float32) -> Planes:
     """The floor, the ceiling and the walls around a lidar.
 
     Args:
-        xyz: (N, 3) float32, metres, the sensor at the origin, z upwards within some 30 degrees; what is not finite or
-            is at the origin is no return.
+        xyz: (N, 3) float32, metres, the sensor at the origin, z upwards within some 30 degrees; what is not finite,
+            beyond FAR or at the origin is no return.
     """
-    returns = np.flatnonzero(np.isfinite(xyz).all(axis=1) & xyz.any(axis=1))
+    returns = np.flatnonzero((np.abs(xyz) <= FAR).all(axis=1) & xyz.any(axis=1))
     points, voxel_of = thin(xyz[returns].astype(np.float64), RADII[0] / 3)  # (M, 3), (R,)
     voxel_normals = surface_normals(points)
     known = np.isfinite(voxel_normals).all(axis=1)

@@ -88,7 +88,7 @@ class Outputs:
             "points": len(scan),
             "labelled": np.count_nonzero(labels.label != UNLABELLED),
             "voxels": labels.voxels,
-            "voxel_size": float(labels.voxel_size),
+            "voxel_size": repr(float(labels.voxel_size)),  # to label the scan again just so
             "model": self._parameters["model"],
             "engine": engine,
             "image_offset_ms": None if image_offset is None else image_offset * 1e-6,

@@ -59,7 +59,7 @@ class Rate:
         return {
             "rate_keeper": keeper.state,
             "rate_keeper.target_hz": float(keeper.target_rate_hz),
-            "rate_keeper.voxel_size": float(keeper.voxel_size),
+            "rate_keeper.voxel_size": repr(float(keeper.voxel_size)),
             "rate_keeper.budget_ms": 1e3 * keeper.budget if math.isfinite(keeper.budget) else None,
             "rate_keeper.load": keeper.load if math.isfinite(keeper.load) else None,
             "rate_keeper.changes": keeper.changes,
