@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from multiprocessing import get_context
 from typing import Any
 
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
 
 @contextmanager
 def workers(
@@ -16,12 +18,13 @@ def workers(
 ) -> Iterator[ProcessPoolExecutor]:
     """A pool of `count` processes (None: one a processor). An exception drops the work that has not begun.
 
+    Each computes on one thread, since together they fill the processors.
     A Ctrl-C reaches every process of the terminal: the workers pass over it, so that the parent alone decides.
     """
     count = count or os.cpu_count() or 1
     pool = ProcessPoolExecutor(count, get_context("spawn"), initializer=initializer, initargs=initargs)
     try:
-        with _interrupts_ignored():  # which a process inherits when it is started, and one starts for each of these
+        with _interrupts_ignored(), _one_thread():  # inherited by the processes, and each of these starts one
             for _ in range(count):
                 pool.submit(os.getpid)
         yield pool
@@ -29,6 +32,21 @@ def workers(
         pool.shutdown(cancel_futures=True)
         raise
     pool.shutdown()
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """By the environment, which numerical libraries read when they are imported."""
+    before = {name: os.environ.get(name) for name in THREADS}
+    os.environ.update(dict.fromkeys(THREADS, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 @contextmanager

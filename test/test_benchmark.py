@@ -1,7 +1,8 @@
 """The yardstick: fixed files, the same scans on every run, figures of what was counted, and the command."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,16 @@ from typer.testing import CliRunner, Result
 from cmp_seg_ros import resources
 from cmp_seg_ros.cli.main import app
 from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.evaluation import benchmark_run
 from cmp_seg_ros.evaluation.benchmark import Benchmark, Mount
 from cmp_seg_ros.evaluation.benchmark_report import Scores, compile_report
-from cmp_seg_ros.evaluation.benchmark_run import BenchmarkRun, Part
+from cmp_seg_ros.evaluation.benchmark_run import BenchmarkRun, Count, Part
 from cmp_seg_ros.evaluation.benchmark_tables import markdown, sheets
 from cmp_seg_ros.evaluation.metrics import Confusion, iou_of, mean_of
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.simulation.generate import rotation, scans_of_building, views_of_building
+from cmp_seg_ros.simulation.lidar import Lidar
+from cmp_seg_ros.simulation.version import data_files
 from cmp_seg_ros.training.config import TrainConfig
 
 SIX = LabelSpace.load("structural6")
@@ -53,7 +57,6 @@ def dump(**changes: Any) -> str:
 @pytest.fixture
 def perfect(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """Labels come from the simulator's truth instead of a network; the scans that it was shown."""
-    from cmp_seg_ros.evaluation import benchmark_run
     from cmp_seg_ros.scan import Labels, Scan
     from cmp_seg_ros.simulation import generate
 
@@ -111,6 +114,10 @@ def test_the_yardstick_is_as_asked() -> None:
         ({"range_bins": [0, 5, 2]}, "range_bins must rise from 0"),
         ({"rows": {"a": {"against": "b"}}, "musts": {}}, "row a is compared with 'b', which is no row"),
         ({"rows": {"a": {}, "b": {"mount": {}, "against": "a"}}, "musts": {}}, "b is compared with a, which is taken"),
+        (
+            {"rows": {"a": {}, "b": {"against": "a"}, "c": {"against": "b"}}, "musts": {}},
+            "row c is compared with b, which is itself compared with another",
+        ),
         ({"musts": {"house": {}}}, "musts are for rows; 'house' is none of world"),
         ({"musts": {"world": {"drop": 0.1}}}, "musts of world: a drop needs a row"),
         ({"rows": {"world": {"mount": {"rol": 20}}}}, "rows.world.mount.rol: Extra inputs"),
@@ -173,6 +180,102 @@ def test_a_perfect_labeller_gets_all(perfect: list[dict[str, Any]], tiny_bundle:
     assert sum(not scan["intensity"] for scan in perfect) == 4 and len(perfect) == 16
     tilts = [np.degrees(np.arccos(scan["T"][2, 2])) for scan in perfect[8:]]
     np.testing.assert_allclose(tilts, 4 * [0, 20], atol=1e-6)
+
+
+def test_lidars_have_all_their_beams_and_columns(perfect: list[dict[str, Any]], tiny_bundle: Path) -> None:
+    run = BenchmarkRun(small(sensors=["os1-64"]), tiny_bundle, "reference")
+    row, full = run.rows["level"], Lidar.load("os1-64").shape
+    assert full == (64, 1024)
+    taken = {scan.shape for b in run.buildings for ((scan, _, _),) in run.measure._views(row, "os1-64", b, [None])}
+    assert taken == {full}
+    # Those of training, of the same buildings, are thinned.
+    assert {scan.shape for b in run.buildings for scan, _, _ in scans_of_building(b, 1, "os1-64")} > {full}
+
+
+def test_the_digest_is_of_intensity_too(
+    perfect: list[dict[str, Any]], tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = BenchmarkRun(small(), tiny_bundle, "reference", only=["world"])
+    views = benchmark_run.views_of_building
+
+    def brighter(*args: Any, **kwargs: Any) -> Iterator[Any]:
+        for ((scan, label, T),) in views(*args, **kwargs):
+            yield [(replace(scan, intensity=2 * np.asarray(scan.intensity)), label, T)]
+
+    before = run.measure.count(run.rows, "vlp-16", 20_000_000)["world"].digest
+    assert run.measure.count(run.rows, "vlp-16", 20_000_000)["world"].digest == before
+    monkeypatch.setattr(benchmark_run, "views_of_building", brighter)
+    assert run.measure.count(run.rows, "vlp-16", 20_000_000)["world"].digest != before
+
+
+@pytest.fixture
+def counting(tiny_bundle: Path, tmp_path: Path) -> Callable[..., list[tuple[str, str]]]:
+    """Runs a yardstick of a building and a scene, counts without scans; the jobs that were not kept from before."""
+    folder = tmp_path / "scenes" / "shed"
+    folder.mkdir(parents=True)
+    (folder / "world.yaml").write_text("items: [1]")
+    benchmark = small(rows={"level": {"mount": {}}, "shed": {"scene": "shed"}}, musts={}, sensors=["vlp-16"])
+
+    def call(during: Callable[[], Any] = lambda: None, **options: Any) -> list[tuple[str, str]]:
+        run = BenchmarkRun(
+            benchmark, tiny_bundle, "reference", scenes=tmp_path / "scenes", out=tmp_path / "out", **options
+        )
+        done: list[tuple[str, str]] = []
+
+        def counted(jobs: list[tuple[str, str]], progress: Any) -> Iterator[Any]:
+            during()
+            for places, sensor in jobs:
+                done.append((places, sensor))
+                count = Count(np.ones(run.measure._shape, np.int64), 1, 1, "0")
+                yield places, sensor, [dict.fromkeys(run._rows_of(places), count)] * len(run.buildings)
+
+        run._counted = counted  # type: ignore[method-assign]
+        assert set(run.run()) == {"level", "shed"}
+        return done
+
+    return call
+
+
+HOUSES, SHED = ("buildings-mounts", "vlp-16"), ("shed-mix", "vlp-16")
+
+
+def test_parts_of_several_settings_live_side_by_side(counting: Callable[..., list[tuple[str, str]]]) -> None:
+    assert counting() == [HOUSES, SHED] and counting() == []
+    assert counting(voxel_size=0.3) == [HOUSES, SHED]
+    assert counting(buildings=1) == [HOUSES, SHED]
+    assert counting() == counting(voxel_size=0.3) == counting(buildings=1) == []
+
+
+def test_a_part_is_of_the_program_and_the_scene_at_the_beginning(
+    counting: Callable[..., list[tuple[str, str]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = tmp_path / "scenes" / "shed" / "world.yaml"
+    assert counting(lambda: world.write_text("items: [2]")) == [HOUSES, SHED]
+    assert counting() == [SHED] and counting() == []
+    assert {"structural6.yaml", "indoor.yaml", "os1-16.yaml"} <= {path.name for path in data_files()}
+    monkeypatch.setattr(benchmark_run, "data_files", lambda: [*data_files(), world])
+    assert counting() == [HOUSES, SHED] and counting() == []
+    monkeypatch.setattr(benchmark_run, "_version", lambda library: "another")
+    assert counting() == [HOUSES, SHED]
+
+
+def cut(content: bytes) -> bytes:
+    return content[: len(content) // 2]
+
+
+def garble(content: bytes) -> bytes:
+    """Behind the header of the first array."""
+    return content[:60] + bytes(byte ^ 0xFF for byte in content[60:90]) + content[90:]
+
+
+@pytest.mark.parametrize("damage", [cut, garble, lambda content: b""], ids=["cut", "garbled", "empty"])
+def test_a_damaged_part_is_done_again(
+    counting: Callable[..., list[tuple[str, str]]], tmp_path: Path, damage: Callable[[bytes], bytes]
+) -> None:
+    counting()
+    (path,) = (tmp_path / "out" / "parts").glob("shed-*.npz")
+    path.write_bytes(damage(path.read_bytes()))
+    assert counting() == [SHED] and counting() == []
 
 
 def scores(labels: list[list[tuple[int, int]]], weights: np.ndarray) -> Scores:

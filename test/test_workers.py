@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from cmp_seg_ros.kernels.launch import threads
+from cmp_seg_ros.workers import workers
+
 
 def members(group: int) -> list[int]:
     """Living processes of a process group."""
@@ -54,3 +57,12 @@ def test_ctrl_c_ends_the_workers_too(tmp_path: Path, command: list[str]) -> None
     finally:
         for pid in members(process.pid):
             os.kill(pid, signal.SIGKILL)
+
+
+def test_each_worker_computes_on_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    with workers(1) as pool:
+        assert pool.submit(threads).result() == 1
+        assert pool.submit(os.getenv, "OPENBLAS_NUM_THREADS").result() == "1"
+    assert os.environ["OMP_NUM_THREADS"] == "3" and "OPENBLAS_NUM_THREADS" not in os.environ

@@ -131,6 +131,8 @@ class Benchmark(_Strict):
                 continue
             if row.against not in self.rows:
                 raise ValueError(f"row {name} is compared with '{row.against}', which is no row")
+            if self.rows[row.against].against:
+                raise ValueError(f"row {name} is compared with {row.against}, which is itself compared with another")
             if self.rows[row.against].places != row.places:
                 raise ValueError(f"row {name} is compared with {row.against}, which is taken at other places")
         for name, must in self.musts.items():

@@ -1,25 +1,29 @@
 """Runs a yardstick: scans are simulated and labelled building by building, on several processes, and counted.
 
 A part, all buildings seen by one sensor at the same places, is kept in OUT/parts when it is done, and not done again
-as long as nothing that it depends on has changed.
+as long as nothing that it depends on has changed. Parts of several bundles, engines or settings live side by side.
 """
 
 import hashlib
 import json
 import os
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import as_completed
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
 
 from cmp_seg_ros import resources
 from cmp_seg_ros.bundle import Bundle
+from cmp_seg_ros.digest import digest
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.evaluation import session
 from cmp_seg_ros.evaluation.benchmark import Benchmark, Row
@@ -28,9 +32,10 @@ from cmp_seg_ros.intensity import IntensityScale
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.scan import Labels, Scan, UInt8
 from cmp_seg_ros.segmenter import Segmenter
-from cmp_seg_ros.simulation import lidar
+from cmp_seg_ros.simulation import scene_folder
 from cmp_seg_ros.simulation.generate import LabelledScan, Transform, views_of_building
 from cmp_seg_ros.simulation.scene_folder import views_of_scene
+from cmp_seg_ros.simulation.version import data_files
 from cmp_seg_ros.workers import workers
 
 Int64 = npt.NDArray[np.int64]
@@ -38,6 +43,7 @@ Int64 = npt.NDArray[np.int64]
 SCENES = "scenes"
 DATA_VARIABLE = "CMP_SEG_SHARED_DATA"
 PARTS = "parts"
+LIBRARIES = ("numpy", "numba", "scipy", "embreex")  # that scans and labels are computed with
 
 
 class Count(NamedTuple):
@@ -100,8 +106,9 @@ class Measure:
         voxels, scans = dict.fromkeys(rows, 0), 0
         for views in self._views(next(iter(rows.values())), sensor, building, mounts):
             scans += 1
-            for digest, (scan, label, _) in zip(digests, views, strict=True):
-                digest.update(scan.xyz.tobytes() + label.tobytes())
+            for taken, (scan, label, _) in zip(digests, views, strict=True):
+                assert scan.intensity is not None
+                taken.update(scan.xyz.tobytes() + scan.intensity.tobytes() + label.tobytes())
             for name, row in rows.items():
                 scan, label, T_base_lidar = views[mounts.index(row.mount)]
                 shown = scan if row.intensity else Scan(scan.xyz, shape=scan.shape)
@@ -118,8 +125,9 @@ class Measure:
         T_mounts = [None if mount is None else mount.T_base_lidar for mount in mounts]
         if row.scene:
             assert self.scenes is not None
-            return views_of_scene(self.scenes / row.scene, building, self.benchmark.scans, sensor, T_mounts)
-        return views_of_building(building, self.benchmark.scans, sensor, T_mounts)
+            scene = self.scenes / row.scene
+            return views_of_scene(scene, building, self.benchmark.scans, sensor, T_mounts, thinned=False)
+        return views_of_building(building, self.benchmark.scans, sensor, T_mounts, thinned=False)
 
     @property
     def _shape(self) -> tuple[int, int, int]:
@@ -192,6 +200,8 @@ class BenchmarkRun:
         readings(Confusion(self.measure.truth, self.segmenter.label_space))
         self.out = out
         self.processes = processes or len(os.sched_getaffinity(0))
+        # Now: what is edited during the work is not what counted.
+        self.keys = {row.places: self._key(row.scene) for row in self.rows.values()}
 
     @property
     def count(self) -> int:
@@ -270,7 +280,7 @@ class BenchmarkRun:
             return None
         try:
             with np.load(path) as file:
-                if str(file["key"]) != self._key or any(f"{name}.points" not in file for name in rows):
+                if str(file["key"]) != self.keys[places] or any(f"{name}.points" not in file for name in rows):
                     return None
                 return {
                     name: Part(
@@ -281,7 +291,7 @@ class BenchmarkRun:
                     )
                     for name in rows
                 }
-        except (OSError, ValueError, KeyError):  # damaged: do it again
+        except (OSError, EOFError, ValueError, KeyError, BadZipFile, zlib.error):  # damaged: do it again
             return None
 
     def _keep(self, places: str, sensor: str, parts: dict[str, Part]) -> None:
@@ -291,30 +301,38 @@ class BenchmarkRun:
         arrays = {f"{name}.{field}": value for name, part in parts.items() for field, value in part._asdict().items()}
         with session.writing(path.parent):
             temporary = path.with_suffix(f".{os.getpid()}.tmp.npz")
-            np.savez_compressed(temporary, key=self._key, **arrays)
+            np.savez_compressed(temporary, key=self.keys[places], **arrays)
             temporary.replace(path)
 
     def _file(self, places: str, sensor: str) -> Path | None:
-        return None if self.out is None else self.out / PARTS / f"{places}-{sensor}.npz"
+        return None if self.out is None else self.out / PARTS / f"{places}-{sensor}-{self.keys[places][:8]}.npz"
 
-    @cached_property
-    def _key(self) -> str:
-        """Changes with all that the counts depend on: yardstick, bundle, engine, voxels, buildings, program."""
-        program = hashlib.sha256()
-        package = Path(__file__).resolve().parents[1]
-        sensors = [resources.resource(f"{lidar.FOLDER}/{name}.yaml") for name in self.benchmark.sensors]
-        for path in [*sorted(package.rglob("*.py")), *sensors]:
-            program.update(path.read_bytes())
+    def _key(self, scene: str) -> str:
+        """Changes with all that the counts depend on: yardstick, bundle, engine, voxels, buildings, scene, program."""
+        program = [*Path(__file__).resolve().parents[1].rglob("*.py"), *data_files()]
+        program.append(resources.resource(scene_folder.TABLE))
         settings = {
             "benchmark": self.benchmark.model_dump(exclude={"description", "bootstrap", "musts"}),
             "bundle": self.segmenter.bundle.hash,
             "engine": self.segmenter.engine,
             "voxel_size": self.segmenter.voxel_size,
             "buildings": list(self.buildings),
-            "scenes": str(self.scenes),
-            "program": program.hexdigest(),
+            "scene": digest(_files(self.scenes / scene)) if self.scenes and scene else "",
+            "program": digest(program, *map(_version, LIBRARIES)),
         }
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def _files(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def _version(library: str) -> str:
+    """Empty where it is not installed, which the simulator complains about in its own words."""
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return ""
 
 
 def default_scenes() -> Path | None:
@@ -324,12 +342,12 @@ def default_scenes() -> Path | None:
 
 
 def _part(counts: list[Count]) -> Part:
-    digest = hashlib.sha256("".join(count.digest for count in counts).encode())
+    taken = hashlib.sha256("".join(count.digest for count in counts).encode())
     return Part(
         np.stack([count.points for count in counts]),
         np.array([count.scans for count in counts]),
         np.array([count.voxels for count in counts]),
-        digest.hexdigest(),
+        taken.hexdigest(),
     )
 
 
@@ -339,7 +357,6 @@ _measure: Measure
 
 def _begin(measure: Measure) -> None:
     global _measure
-    os.environ["OMP_NUM_THREADS"] = "1"  # the processes share the processors
     _measure = measure
 
 

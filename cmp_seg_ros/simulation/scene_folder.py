@@ -257,7 +257,7 @@ def _model(path: Path, name: str) -> list[_Part]:
     if not path.is_file():
         raise UserError(f"{path} is missing; {WORLD} names it")
     try:
-        scene = trimesh.load(path, force="scene")
+        scene = trimesh.load_scene(path)
     except Exception as error:  # trimesh raises whatever its parsers do
         raise UserError(f"{path} cannot be read as glTF: {' '.join(str(error).split())}") from error
     parts = []

@@ -1,0 +1,22 @@
+"""Which simulator made a scan: simulated scans are kept under this, so that those of two simulators never mix."""
+
+from functools import cache
+from pathlib import Path
+
+from cmp_seg_ros import label_space, resources
+from cmp_seg_ros.digest import digest
+from cmp_seg_ros.simulation import lidar
+
+
+def data_files() -> list[Path]:
+    """Sensors and label spaces."""
+    folders = (lidar.FOLDER, label_space.FOLDER)
+    return [
+        resources.resource(f"{folder}/{name}.yaml") for folder in folders for name in resources.names(folder, ".yaml")
+    ]
+
+
+@cache
+def simulator_version() -> str:
+    """8 hex digits that change with the simulator's program, the sensors, or how labels map."""
+    return digest([*Path(__file__).parent.rglob("*.py"), Path(label_space.__file__), *data_files()])
