@@ -8,9 +8,12 @@ import torch
 
 from cmp_seg_ros import Scan, Segmenter, UserError
 from cmp_seg_ros.scan import UNLABELLED
+from cmp_seg_ros.simulation import version
+from cmp_seg_ros.training import cache as cache_module
 from cmp_seg_ros.training.augment import augment, voxels_and_targets
 from cmp_seg_ros.training.cache import ScanCache, TrainingScan
 from cmp_seg_ros.training.config import AugmentConfig, TrainConfig
+from cmp_seg_ros.training.log import read
 from cmp_seg_ros.training.loop import Trainer
 from cmp_seg_ros.training.pictures import curves
 
@@ -110,6 +113,38 @@ def test_learns_boxes_and_writes_a_bundle_that_labels_them(cache: ScanCache, tmp
     assert (labels.label == room.label).mean() > 0.9
     curves(tmp_path / "run" / "log.csv", tmp_path / "curves.png")
     assert (tmp_path / "curves.png").stat().st_size > 10_000
+
+
+def test_the_last_step_is_validated_once(cache: ScanCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    validated = []
+    validate = Trainer.validate
+
+    def counted(run: Trainer) -> None:
+        validated.append(run.progress.step)
+        validate(run)
+
+    monkeypatch.setattr(Trainer, "validate", counted)
+    bundles = [trainer(cache, tmp_path / "run", validate_every=4).run() for _ in range(2)]
+    assert validated == [4, 8]
+    logged = [int(row["step"]) for row in read(tmp_path / "run" / "log.csv") if row["name"] == "primary_miou"]
+    assert logged == [4, 8]
+    first, again = (bundle.description.measured["validation"] for bundle in bundles if bundle is not None)
+    assert first == again and set(first) > {"miou", "primary_miou", "iou_wall"}
+
+    assert trainer(cache, tmp_path / "run", validate_every=100, steps=10).run() is not None
+    assert validated == [4, 8, 10]
+
+
+def test_another_simulator_has_a_cache_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scans, changed = ScanCache(tmp_path, "structural6", 2), tmp_path / "sensor.yaml"
+    before = scans.path(7)
+    changed.write_text("beams: 16")
+    monkeypatch.setattr(version, "data_files", lambda: [changed])
+    monkeypatch.setattr(cache_module, "simulator_version", version.simulator_version.__wrapped__)
+    after = scans.path(7)
+    assert before != after and before.name == after.name
+    changed.write_text("beams: 32")
+    assert scans.path(7) not in (before, after)
 
 
 def test_time_budget_ends_the_run(cache: ScanCache, tmp_path: Path) -> None:

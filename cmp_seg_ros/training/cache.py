@@ -1,4 +1,4 @@
-"""Simulated scans for training, one file a building, made once on all cores."""
+"""Simulated scans for training, one file a building, made once on all cores; another simulator makes its own."""
 
 import os
 from collections.abc import Iterable
@@ -11,6 +11,7 @@ import numpy as np
 
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.scan import Float32, UInt8
+from cmp_seg_ros.simulation.version import simulator_version
 from cmp_seg_ros.workers import workers
 
 
@@ -33,7 +34,8 @@ class ScanCache:
     sensor: str | None = None  # None: any sensor, at random
 
     def path(self, building: int) -> Path:
-        return self.folder / f"{self.label_space}-{self.sensor or 'any'}-{self.scans_per_building}" / f"{building}.npz"
+        kind = f"{self.label_space}-{self.sensor or 'any'}-{self.scans_per_building}"
+        return self.folder / f"{kind}-{simulator_version()}" / f"{building}.npz"
 
     def load(self, building: int, index: int) -> TrainingScan:
         with np.load(self.path(building)) as file:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,8 @@ class Progress:
     seconds: float = 0.0
     loss: float = float("nan")
     score: float = float("nan")  # primary mIoU of the last validation
+    scores: dict[str, float] = field(default_factory=dict)  # all of it
+    scored: int = -1  # its step
 
     def fraction(self, config: TrainConfig) -> float:
         of_time = self.seconds / (3600 * config.hours) if config.hours else 0.0
@@ -102,10 +104,11 @@ class Trainer:
                 saved = time.monotonic()
             if stopping:
                 return None
-        scores = self.validate()
+        if self.progress.scored != self.progress.step:
+            self.validate()
         self.log.close()
         self.save()
-        return self._write_bundle(scores)
+        return self._write_bundle(self.progress.scores)
 
     def _step(self, batches: Iterator[TrainingItem]) -> float:
         """One optimiser step; returns the mean loss."""
@@ -140,7 +143,7 @@ class Trainer:
                 found.append(self.space.ids[self.network(batch).argmax(dim=1).numpy()])
         return found
 
-    def validate(self) -> dict[str, float]:
+    def validate(self) -> None:
         """Score, log and draw the voxels of the validation scans: IoU by class, mIoU, primary mIoU in structural4."""
         answers = self.answers()
         confusion = Confusion(self.space)
@@ -150,15 +153,15 @@ class Trainer:
         scores = {"miou": confusion.miou(), **{f"iou_{name}": value for name, value in confusion.iou().items()}}
         if self.space.name == "structural6":
             scores["primary_miou"] = confusion.structural4("primary").miou()
-        self.progress.score = scores.get("primary_miou", scores["miou"])
         step = self.progress.step
+        self.progress.score = scores.get("primary_miou", scores["miou"])
+        self.progress.scores, self.progress.scored = scores, step
         self.log.add(step, self.progress.seconds, **scores)
         title = f"{self.config.name} after {step} steps, {self.progress.seconds / 3600:.2f} hours"
         self.picture.save(
             self.out / PICTURE, answers, f"{title}: mIoU of all validation scans {self.progress.score:.1%}"
         )
         self.log.add_picture(step, "validation", self.out / PICTURE)
-        return scores
 
     def save(self) -> None:
         """Write the checkpoint, atomically."""
