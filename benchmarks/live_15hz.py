@@ -29,6 +29,7 @@ from cmp_seg_ros.evaluation.session import Rig, write_report, writing
 from cmp_seg_ros.evaluation.simulated import BagEvaluation, SimulatedBag
 from cmp_seg_ros.nodes.live_run import LiveRun, play_to_node
 from cmp_seg_ros.ros import cdr
+from cmp_seg_ros.simulation.version import simulator_version
 
 RATE, LEAST_RATE = 15.0, 14.9  # scans a second played, and labelled at least
 OLDEST = 100.0  # milliseconds at p95
@@ -36,7 +37,7 @@ SEED, SENSOR = 3, "os1-16"  # the building of the demo; none of training
 
 
 def main(
-    out: Annotated[Path, typer.Option(help="Folder for drive/ and report.json.")],
+    out: Annotated[Path, typer.Option(help="Folder for report.json, and the drive of this simulator.")],
     seconds: Annotated[float, typer.Option(help="Length of the drive.", min=2.0)] = 60.0,
     model: Annotated[str, typer.Option(help="A bundle: a folder, or a name in models/.")] = DEFAULT_BUNDLE,
     engine: Annotated[str, typer.Option(help="What runs the network.")] = "auto",
@@ -47,27 +48,28 @@ def main(
 ) -> None:
     console = Console(stderr=True)
     Bundle.find(model)  # complain before the simulator's work
+    drive = out / f"drive-{simulator_version()}"
     with writing(out):
-        simulate(out / "drive", seconds)
+        simulate(drive, seconds)
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])  # the processes to come inherit it
     with console.status("starting") as status:
         run = play_to_node(
-            out / "drive" / "bag",
+            drive / "bag",
             {live.POINTS: "/points"},
             {
                 "model": model,
                 "engine": engine,
-                "calibration_file": str(out / "drive" / "calibration.yaml"),
+                "calibration_file": str(drive / "calibration.yaml"),
                 "target_rate_hz": target_rate,
             },
             {},
             lambda what, count: status.update(f"{what}: {count} labelled clouds"),
         )
         status.update("comparing with the truth")
-        report = figures(run, out / "drive" / "bag", model)
+        report = figures(run, drive / "bag", model)
         if len(report["scans_by_voxel_size"]) > 1:
             status.update("labelling offline with the bundle's own voxels")
-            report["miou_offline"] = offline(out / "drive", model, engine)
+            report["miou_offline"] = offline(drive, model, engine)
     report["missed"] = missed(report)
     with writing(out):
         write_report(out, report)
