@@ -13,7 +13,7 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -112,12 +112,6 @@ def recall(key: Key, about: str) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) and found.pop("key", None) == str(key) else None
-
-
-def digest(paths: Iterable[Path], *versions: str) -> str:
-    """8 hex digits that change with the content of the files, and with the versions."""
-    parts = [*(path.read_bytes() for path in sorted(paths)), *(version.encode() for version in versions)]
-    return hashlib.sha256(b"".join(parts)).hexdigest()[:8]
 
 
 @cache

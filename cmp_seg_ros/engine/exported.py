@@ -9,6 +9,7 @@ from typing import cast
 import numpy as np
 
 from cmp_seg_ros.bundle import Bundle
+from cmp_seg_ros.digest import digest
 from cmp_seg_ros.engine import cache, parity
 from cmp_seg_ros.engine.base import Engine
 from cmp_seg_ros.engine.layout import DoesNotFit, Feed, arrange
@@ -49,8 +50,7 @@ class Runtime:
     build: Callable[[Bundle, str], bytes] | None = None
 
     def key(self, bundle: Bundle, precision: str) -> cache.Key:
-        digest = cache.digest(self.sources)
-        return cache.Key(bundle.hash, self.name, self.version, digest, precision, self.hardware)
+        return cache.Key(bundle.hash, self.name, self.version, digest(self.sources), precision, self.hardware)
 
     def keep(self, bundle: Bundle, precision: str, fresh: bool = False, must_keep: bool = True) -> bytes:
         """What is kept of a bundle, built where need be.

@@ -19,6 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from cmp_seg_ros import rate_keeper
 from cmp_seg_ros.bundle import Bundle, BundleDescription, IntensityConfig
+from cmp_seg_ros.digest import digest
 from cmp_seg_ros.engine import cache
 from cmp_seg_ros.engine.base import Engine, softmax
 from cmp_seg_ros.kernels.launch import cache_folder
@@ -252,5 +253,5 @@ def _intensities(count: int, config: IntensityConfig, rng: np.random.Generator) 
 
 # What was found out holds for these scans, made by these kernels, as compiled by these versions.
 _MADE_BY = (cache_folder().name, numba.__version__, llvmlite.__version__)
-_ABOUT = f"parity-{cache.digest([Path(__file__), Path(preparation.__file__)], *_MADE_BY)}"
+_ABOUT = f"parity-{digest([Path(__file__), Path(preparation.__file__)], *_MADE_BY)}"
 _AGREEMENT = TypeAdapter(Agreement)
