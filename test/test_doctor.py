@@ -228,6 +228,31 @@ def test_gpus_are_listed_and_a_driver_that_fails_is_told(tmp_path: Path, monkeyp
     assert "mismatch" in check.found
 
 
+@pytest.mark.parametrize(
+    ("absent", "status", "found"),
+    [
+        ((), "ok", "openvino 1.2, onnx 1.2"),
+        (("onnx",), "absent", "no onnx"),
+        (("openvino",), "absent", "no openvino"),
+        (("openvino", "onnx"), "absent", "no openvino and no onnx"),
+    ],
+)
+def test_an_engine_is_there_with_all_its_packages_alone(
+    monkeypatch: pytest.MonkeyPatch, absent: tuple[str, ...], status: str, found: str
+) -> None:
+    def version(name: str) -> str:
+        if name in (*absent, "onnxruntime") or name.startswith("torch") or name in ("onnx-gpu", "openvino-gpu"):
+            raise PackageNotFoundError(name)
+        return "1.2"
+
+    monkeypatch.setattr(doctor, "version", version)
+    checks = by_name(list(doctor._engines()))
+    assert (checks["openvino"].status, checks["openvino"].found) == (status, found)
+    assert checks["openvino"].remedy == ("pip install openvino onnx" if absent else "")
+    assert checks["onnxruntime"].found.startswith("no onnx" if "onnx" in absent else "onnxruntime 1.2")  # -gpu is there
+    assert checks["reference"].status == "absent" and "pip install torch" in checks["reference"].remedy
+
+
 def test_what_engine_tensorrt_lacks_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """An option without a GPU; a warning with one, which is of no use then."""
     gpu = FakeGpu().install(monkeypatch)

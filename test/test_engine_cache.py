@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from cmp_seg_ros.digest import digest
 from cmp_seg_ros.engine import cache
 from cmp_seg_ros.errors import UserError
 
@@ -198,6 +200,44 @@ def test_what_was_found_out_is_remembered(folder: Path, caplog: pytest.LogCaptur
         file.write_bytes(damaged)
         assert cache.recall(KEY, "parity") is None
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+def test_what_is_not_used_for_long_is_deleted_when_something_is_built(folder: Path) -> None:
+    """Of a bundle that is gone, say; what was read or recalled meanwhile stays, however long ago it was built."""
+    gone, used, fresh = (KEY._replace(bundle=name * 12) for name in "abc")
+    for key in (gone, used):
+        cache.obtain(key, Build())
+        cache.remember(key, "parity", {"labels": 1.0})
+    old = time.time() - 1.1 * cache.UNUSED
+    for path in folder.iterdir():
+        os.utime(path, (old, old))
+    cache.obtain(used, Build(b"not built"))
+    cache.recall(used, "parity")
+    assert cache.path_of(gone).exists()
+    cache.obtain(fresh, Build())
+    left = {path.name for path in folder.iterdir() if path.suffix != ".lock"}
+    assert left == {f"{used}.engine", f"{used}.parity.json", f"{fresh}.engine"}
+
+
+def test_a_digest_changes_with_files_and_versions(tmp_path: Path) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    one.write_text("1")
+    other.write_text("2")
+    found = {digest([one]), digest([one, other]), digest([one], "0.1"), digest([one], "0.2")}
+    assert len(found) == 4 and digest([one, other]) == digest([other, one])
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["numba.__version__ = '0'", "llvmlite.__version__ = '0'", "launch.cache_folder = lambda: Path('kernels-0')"],
+)
+def test_what_was_found_out_is_forgotten_where_what_makes_the_samples_changes(change: str) -> None:
+    code = (
+        "from pathlib import Path\nimport numba, llvmlite\nfrom cmp_seg_ros.kernels import launch\n"
+        "{}\nfrom cmp_seg_ros.engine import parity\nprint(parity._ABOUT)"
+    )
+    about = [subprocess.check_output([sys.executable, "-c", code.format(what)], text=True) for what in ("", change)]
+    assert about[0] != about[1] and all(name.startswith("parity-") for name in about)
 
 
 def test_the_processor_has_a_name_without_spaces() -> None:

@@ -13,7 +13,7 @@ import pytest
 from engines import PREPROCESS, MakeBundle, voxels_of
 
 from cmp_seg_ros.bundle import Bundle, IntensityConfig
-from cmp_seg_ros.engine import cache, cpu, exported, layout, onnxruntime, openvino, parity, reference
+from cmp_seg_ros.engine import cache, cpu, cuda, exported, layout, onnxruntime, openvino, packages, parity, reference
 from cmp_seg_ros.engine.base import ENGINES, load_engine, runtime_of, softmax
 from cmp_seg_ros.engine.exported import Runtime, Stale
 from cmp_seg_ros.errors import UserError
@@ -137,6 +137,61 @@ def test_a_runtime_that_is_not_installed(
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(UserError, match=f"needs the package {package}, which .*: pip install {package} onnx"):
         load_engine(make_bundle(), package)
+
+
+def test_a_runtime_that_cannot_be_loaded_is_not_called_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is there, and what it imports is not; or its library is broken."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "lame.py").write_text("import no_such_package")
+    (tmp_path / "broken.py").write_text("raise ImportError('undefined symbol')")
+    assert packages.find("lame") == (None, "cannot be loaded: No module named 'no_such_package'")
+    assert packages.find("broken") == (None, "cannot be loaded: undefined symbol")
+    assert packages.find("no_such.package") == (None, "is not installed")
+    assert packages.find("json")[0].__name__ == "json"
+    with pytest.raises(
+        UserError, match=r"engine 'x' needs the package lame, which cannot be loaded: .*: pip install lame"
+    ):
+        packages.need("lame", "x", "pip install lame")
+
+
+class Driver:
+    """libcuda, as far as it tells of GPUs."""
+
+    def __init__(self, fault: int = 0) -> None:
+        self.fault = fault
+
+    def cuInit(self, flags: int) -> int:
+        return self.fault
+
+    def cuDeviceGet(self, device: Any, number: int) -> int:
+        device._obj.value = 3
+        return number
+
+    def cuDeviceGetName(self, name: Any, size: int, device: Any) -> int:
+        assert size == len(name) and device.value == 3
+        name.value = b"NVIDIA A40"
+        return 0
+
+    def cuDeviceGetAttribute(self, number: Any, attribute: int, device: Any) -> int:
+        number._obj.value = {75: 8, 76: 6}[attribute]
+        return 0
+
+
+def test_engines_for_a_gpu_are_kept_by_its_name_and_compute_capability(
+    make_bundle: MakeBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cuda, "CDLL", lambda name: Driver())
+    assert cuda.gpu() == "NVIDIA A40.8.6"
+    monkeypatch.setattr(onnxruntime, "_providers", lambda: ["cuda", "cpu"])
+    assert str(onnxruntime.runtime("cuda").key(make_bundle(), "fp16")).endswith("-fp16-NVIDIA_A40.8.6")
+    monkeypatch.setattr(cuda, "CDLL", lambda name: Driver(fault=100))  # CUDA_ERROR_NO_DEVICE
+    assert cuda.gpu() == "gpu"
+
+    def absent(name: str) -> None:
+        raise OSError(f"{name}: cannot open shared object file")
+
+    monkeypatch.setattr(cuda, "CDLL", absent)
+    assert cuda.gpu() == "gpu"
 
 
 def test_building_without_the_package_onnx(make_bundle: MakeBundle, monkeypatch: pytest.MonkeyPatch) -> None:

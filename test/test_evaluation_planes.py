@@ -1,6 +1,7 @@
 """The plane check: rooms with known planes, simulated scans with known labels, the command on a file and on a bag."""
 
 import json
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -151,6 +152,7 @@ def test_what_makes_a_wall() -> None:
         np.ones((500, 3), np.float32),
         np.random.default_rng(0).normal(0, 3, (500, 3)).astype(np.float32),
         np.array([[1e6, 0, 0], [np.inf, 1, 1], [0, 0, -2]], np.float32),
+        np.random.default_rng(0).normal(0, 3e37, (500, 3)).astype(np.float32),
     ],
 )
 def test_scans_without_planes(xyz: np.ndarray) -> None:
@@ -158,6 +160,24 @@ def test_scans_without_planes(xyz: np.ndarray) -> None:
     scores = score(planes, np.full(len(xyz), FLOOR, np.uint8), SPACE)
     assert scores["floor"]["recall"] is None and scores["wall"] == {"recall": None, "planes": 0}
     assert planes.tilt() == pytest.approx(0, abs=35)
+
+
+@pytest.mark.parametrize("far", [1e3, 1e6, 3e38])
+def test_what_is_far_away_takes_no_memory_and_changes_nothing(far: float) -> None:
+    """Patches of garbage among the returns: tables over heights and distances would reach as far."""
+    xyz, _ = room(beams=16)
+    random = np.random.default_rng(0)
+    direction = random.choice([-1, 1], (4, 1, 3)) * random.uniform(0.5, 1, (4, 1, 3))
+    patches = far * direction + random.uniform(-1, 1, (4, 400, 3)) * [1, 1, 0]
+    expected = find_planes(xyz)
+    tracemalloc.start()
+    found = find_planes(np.concatenate([xyz, patches.reshape(-1, 3).astype(np.float32)]))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 500e6
+    for few, many in ((found.floor, expected.floor), (found.ceiling, expected.ceiling), (found.walls, expected.walls)):
+        assert len(few) == len(many) > 0
+        np.testing.assert_allclose([p.offset for p in few], [p.offset for p in many])
 
 
 def test_normals_across_rings() -> None:

@@ -2,7 +2,10 @@
 
 import re
 import signal
+import threading
+import time
 from array import array
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,18 +13,24 @@ import yaml
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rcl_interfaces.srv import DescribeParameters, SetParameters
 from rclpy.parameter import Parameter
+from rclpy.serialization import serialize_message
 from ros_harness import Robot
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
 from std_msgs.msg import Header, String
 
 from cmp_seg_ros import resources
+from cmp_seg_ros.geometry import planes
 from cmp_seg_ros.geometry.calibration import Calibration
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.nodes import segmentation_node
+from cmp_seg_ros.nodes.segmentation import remarks
+from cmp_seg_ros.nodes.segmentation.inputs import Arrival, Labelled
+from cmp_seg_ros.nodes.segmentation.outputs import Outputs
 from cmp_seg_ros.nodes.segmentation.rehearsal import empty_room
+from cmp_seg_ros.nodes.segmentation.remarks import LevelCheck
 from cmp_seg_ros.ros import diagnostics, point_cloud2, qos, runner
 from cmp_seg_ros.ros.images import CvBridge
-from cmp_seg_ros.scan import UNLABELLED, Scan
+from cmp_seg_ros.scan import UNLABELLED, Labels, Scan
 
 SECOND = 1_000_000_000
 START = 1_800_000_000 * SECOND
@@ -177,7 +186,7 @@ def test_scan_info_tells_how_a_scan_was_labelled(graph, tiny_bundle):
     assert values["points"] == str(16 * 128)
     assert 0 < int(values["labelled"]) < 16 * 128
     assert int(values["voxels"]) > 100
-    assert (values["voxel_size"], values["model"]) == ("0.100", str(tiny_bundle))
+    assert (values["voxel_size"], values["model"]) == ("0.1", str(tiny_bundle))
     assert values["engine"].startswith("reference")
     assert values["image_offset_ms"] == ""
     stages = {"wait", "decode", "preprocess", "network", "backfill", "encode", "publish", "total"}
@@ -365,6 +374,108 @@ def test_image_without_calibration(tiny_bundle, tmp_path):
         assert "Traceback" not in graph.program.err
     finally:
         graph.close()
+
+
+def test_no_label_is_made_of_what_is_no_number(tiny_bundle):
+    """The scan is dropped, counted and told of, with the remedy; nothing is published."""
+    from cmp_seg_ros.segmenter import Segmenter
+
+    segmenter = Segmenter.from_bundle(tiny_bundle, "reference")
+    sound = segmenter._engine
+
+    class Broken:
+        name, precision = "broken", "fp16"
+
+        def __call__(self, voxels):
+            return sound(voxels) + np.float32(np.nan)
+
+    segmenter._engine = Broken()
+    tally, warnings = diagnostics.Tally(), []
+    node = SimpleNamespace(
+        parameters={"only_when_subscribed": False},
+        report=SimpleNamespace(tally=tally, warn=warnings.append),
+        _topic="/points",
+        _level=lambda scan, segmenter: None,
+        _drop_unsure=lambda labels: labels,
+    )
+    tally.receive(superseded=False)
+    arrival = Arrival(serialize_message(cloud(room())), 0, time.monotonic())
+    assert segmentation_node.SegmentationNode._label(node, arrival, segmenter) is None
+    assert tally.snapshot()["dropped_by_reason"] == {"failed": 1} and tally.snapshot()["pending"] == 0
+    assert re.match(r"scan 0 on /points is dropped: engine 'broken-fp16' answers with what is no number", warnings[0])
+
+
+@pytest.mark.parametrize("size", [0.1, 0.0625, 1 / 7])
+def test_scan_info_tells_the_voxel_size_in_full(size):
+    """So that a scan can be labelled again just so."""
+    told = []
+    outputs = SimpleNamespace(
+        _node=SimpleNamespace(get_name=lambda: "node"),
+        _parameters={"model": "m"},
+        _info=SimpleNamespace(publish=told.append),
+    )
+    labels = Labels(np.zeros(1, np.uint8), np.ones(1, np.float32), voxel_size=size)
+    labelled = Labelled(Arrival(b"", 0, 0.0), Scan(np.ones((1, 3))), labels, {}, 0)
+    Outputs.publish_info(outputs, labelled, "cpu-fp32", None, {})
+    assert float(diagnostics.values(told[0])["voxel_size"]) == size
+
+
+def test_the_level_check_looks_until_it_sees_planes_and_never_at_two_scans_at_once(monkeypatch):
+    """Blocked views first, then a room that leans: one look at a time, a pause after each, none after the last."""
+    notes, looks, now, go = [], [], [1000.0], threading.Event()
+    check = LevelCheck(lambda what, message: notes.append(what))
+    see = LevelCheck._check
+
+    def look(self, scan):
+        looks.append(scan)
+        assert go.wait(60)
+        see(self, scan)
+
+    monkeypatch.setattr(LevelCheck, "_check", look)
+    monkeypatch.setattr(remarks.time, "monotonic", lambda: now[0])
+    blocked = Scan(np.random.default_rng(0).normal(0, 3, (2000, 3)))
+    leaning = Scan(empty_room().xyz @ np.array(T_BASE_LIDAR, np.float32)[:3, :3])
+    check(blocked, remarks.FEW_RETURNS)
+    assert not looks, "too few returns"
+    for _ in range(3):
+        check(blocked, 2000)
+        now[0] += 10 * remarks.RETRY
+    assert len(looks) == 1, "the others did not wait for the first"
+    go.set()
+    check.close()
+    assert not check.done and not notes
+    now[0] += 0.9 * remarks.RETRY
+    check(blocked, 2000)
+    check.close()
+    assert len(looks) == 1, "not so soon"
+    now[0] += 1e6
+    check(leaning, len(leaning))
+    check.close()
+    assert len(looks) == 2 and check.done and notes == ["tilted"]
+    now[0] += 1e6
+    check(leaning, len(leaning))
+    check.close()
+    assert len(looks) == 2
+
+
+def test_the_level_check_takes_little_of_the_time_and_few_of_many_points(monkeypatch):
+    """On a robot where a look takes four seconds, the next one comes minutes later."""
+    now, sizes = [1000.0], []
+
+    def find_planes(xyz):
+        sizes.append(len(xyz))
+        now[0] += 4
+        return planes.Planes([], [], [], [], np.array([0.0, 0, 1]), xyz, xyz)
+
+    monkeypatch.setattr(planes, "find_planes", find_planes)
+    monkeypatch.setattr(remarks.time, "monotonic", lambda: now[0])
+    check = LevelCheck(lambda what, message: None)
+    dense = Scan(np.ones((131072, 3)))
+    for pause in (0, 4 / remarks.DUTY - 1, 2):
+        now[0] += pause
+        check(dense, len(dense))
+        check.close()
+    assert sizes == [remarks.MANY_POINTS] * 2
 
 
 def test_a_lidar_that_leans_is_warned_of_unless_it_is_calibrated(graph, tiny_bundle, tmp_path):

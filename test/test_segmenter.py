@@ -16,6 +16,7 @@ from cmp_seg_ros.bundle import Bundle, IntensityConfig
 from cmp_seg_ros.intensity import SCANS_TO_LEARN, IntensityScale
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.scan import UNLABELLED, Float32, Labels
+from cmp_seg_ros.waffleiron.preprocess import Voxels
 
 
 def room(points: int = 3000, seed: int = 0) -> Scan:
@@ -220,6 +221,30 @@ def test_intensities_reach_the_network_as_the_bundle_says(tiny_bundle: Path) -> 
 
     np.testing.assert_array_equal(labels("fixed", mean=100, std=50), labels("per_sensor"))
     assert np.abs(labels("raw") - labels("per_sensor")).max() > 0.01
+
+
+@pytest.mark.parametrize("value", [NAN, INF, -INF])
+def test_answers_that_are_no_numbers_are_no_labels(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, value: float
+) -> None:
+    """One logit of one voxel: no label of the scan is believed. The next scan finds the segmenter as it was."""
+    segmenter = Segmenter.from_bundle(tiny_bundle, "reference", intensity_mean=100, intensity_std=50)
+    expected, sound = segmenter(room()), segmenter._engine
+
+    class Faulty:
+        name, precision = "faulty", "fp16"
+
+        def __call__(self, voxels: Voxels) -> Float32:
+            logits = sound(voxels).copy()
+            logits[7, 2] = value
+            return logits
+
+    monkeypatch.setattr(segmenter, "_engine", Faulty())
+    said = rf"'faulty-fp16' answers with what is no number for 1 of {expected.voxels:,} voxels; take engine 'cpu-fp32'"
+    with pytest.raises(UserError, match=said):
+        segmenter(room())
+    monkeypatch.setattr(segmenter, "_engine", sound)
+    np.testing.assert_array_equal(segmenter(room()).label, expected.label)
 
 
 # Intensities alone

@@ -420,7 +420,7 @@ def test_an_old_gpu_has_no_bf16(gpu: FakeGpu, make_bundle: MakeBundle) -> None:
 def test_packages_that_are_not_installed_are_named_all_at_once(monkeypatch: pytest.MonkeyPatch, stubs: bool) -> None:
     """Type stubs leave a package without content, which is no TensorRT."""
     monkeypatch.setitem(sys.modules, "tensorrt", type(sys)("tensorrt") if stubs else None)
-    for name in ("onnx", "cuda", "cuda.bindings"):
+    for name in ("onnx", "cuda", "cuda.bindings", "cuda.bindings.runtime"):
         monkeypatch.setitem(sys.modules, name, None)
     lacks = tensorrt.missing()
     assert [lack.what.split()[1] for lack in lacks] == ["onnx", "tensorrt", "cuda-bindings"]
