@@ -31,7 +31,7 @@ $(INSTALLED): requirements.txt setup.py setup.cfg pyproject.toml
 	$(BIN)/python $(PIP) install $(WANTED)
 	$(BIN)/python $(PIP) install --no-deps $(ALONE)
 	$(BIN)/python $(PIP) install --no-deps --no-build-isolation -e .
-	$(BIN)/python -c 'from cmp_seg_ros import Segmenter; Segmenter.from_bundle("waffleiron24-128")'  # compiles the kernels
+	$(BIN)/cmp-seg export  # compiles the kernels, and compares them with plain PyTorch on this processor
 	@touch $@
 
 demo: setup

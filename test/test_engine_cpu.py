@@ -179,9 +179,8 @@ def test_precisions_by_name(make_bundle: MakeBundle) -> None:
         load_engine(bundle, "reference-bf16")
 
 
-@pytest.mark.slow
 def test_a_processor_without_avx512(make_bundle: MakeBundle, tmp_path: Path) -> None:
-    """The narrow tiles, compiled for an older processor, answer as the reference does."""
+    """The narrow tiles, compiled for an older processor (half a minute, once), answer as the reference does."""
     bundle, voxels = make_bundle(), voxels_of(500)
     np.save(tmp_path / "truth.npy", reference.load(bundle)(voxels))
     np.savez(tmp_path / "voxels.npz", **vars(voxels))
