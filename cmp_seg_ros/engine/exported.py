@@ -80,31 +80,31 @@ class Runtime:
         Raises:
             UserError: this machine lacks the precision; none is named, and not even float32 answers as it should.
         """
+        exact = parity.Exact("cpu-fp32", bundle)  # not PyTorch, which takes its time to import
         if precision:
-            return self._named(bundle, precision)
+            return self._named(bundle, precision, exact)
         for candidate in self.precisions:
             known = parity.Agreement.recall(self.key(bundle, candidate))
             if known is not None and not self.takes(known, candidate):
                 continue
             engine = self.engine(bundle, candidate)
-            known = known or self._check_at_start(bundle, engine)
+            known = known or self._check_at_start(bundle, engine, exact)
             if known is None or self.takes(known, candidate):
                 return engine
         raise self.no_precision_left()
 
-    def _named(self, bundle: Bundle, precision: str) -> Engine:
+    def _named(self, bundle: Bundle, precision: str, exact: parity.Exact) -> Engine:
         """Checked like any other where the bundle is trained, but taken whatever comes of it."""
         engine = self.engine(bundle, precision)
         known = parity.Agreement.recall(self.key(bundle, precision))
         if known is None and bundle.description.training:
-            known = self._check_at_start(bundle, engine)
+            known = self._check_at_start(bundle, engine, exact)
         if known is not None and not self._sound(known, precision):
             logger.warning("%s-%s is taken since it is asked for, but %s", self.name, precision, known)
         return engine
 
-    def _check_at_start(self, bundle: Bundle, engine: Engine) -> parity.Agreement | None:
-        """Against our own engine in float32, since PyTorch takes its time to import; None for that engine itself."""
-        exact = parity.Exact("cpu-fp32", bundle)
+    def _check_at_start(self, bundle: Bundle, engine: Engine, exact: parity.Exact) -> parity.Agreement | None:
+        """None for the exact engine itself."""
         return None if f"{self.name}-{engine.precision}" == exact.name else self.check(bundle, engine, exact)
 
     def check(self, bundle: Bundle, engine: Engine, exact: parity.Exact) -> parity.Agreement:
