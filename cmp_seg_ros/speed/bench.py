@@ -82,8 +82,15 @@ class Bench:
         self._warn_if_busy(machine["busy_before"], "before the first measurement")
         rows: list[dict[str, Any]] = []
         with tempfile.TemporaryDirectory() as folder, clock.watch() as taken:
-            for width in self.options.widths:
-                rows += self._width(cases.bundle_of(width, Path(folder)))
+            try:
+                for width in self.options.widths:
+                    for row in self._width(cases.bundle_of(width, Path(folder))):
+                        rows.append(row)  # noqa: PERF402  one by one, so that none is lost
+            except KeyboardInterrupt:
+                if not rows:
+                    raise
+                self.warn("broken off; what was measured until then is reported")
+                machine["broken_off"] = True
             machine["busy_during"] = taken()
         self._warn_if_busy(machine["busy_during"], "during the measurements")
         if not rows:
