@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from cmp_seg_ros import resources
-from cmp_seg_ros.errors import UserError, one_line
+from cmp_seg_ros import configuration
+from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.scan import UNLABELLED, Float32, UInt8
 
 FOLDER = "config/label_spaces"
@@ -55,20 +55,7 @@ class LabelSpace(BaseModel):
     @classmethod
     def load(cls, name_or_path: str | Path) -> "LabelSpace":
         """Read a label space by its name in config/label_spaces/, or from a YAML file. Raises UserError."""
-        path = Path(name_or_path)
-        if path.suffix not in (".yaml", ".yml"):
-            known = resources.names(FOLDER, ".yaml")
-            if str(name_or_path) not in known:
-                raise UserError(f"no label space '{name_or_path}'; known: {', '.join(known)}, or give a .yaml file")
-            path = resources.resource(f"{FOLDER}/{name_or_path}.yaml")
-        try:
-            return cls.model_validate(yaml.safe_load(path.read_text()))
-        except OSError as error:
-            raise UserError(f"label space file {path} cannot be read: {error.strerror}") from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise UserError(f"label space file {path} is not YAML: {' '.join(str(error).split())}") from error
-        except ValidationError as error:
-            raise UserError(f"label space file {path} is not valid: {one_line(error)}") from error
+        return configuration.load(cls, FOLDER, "label space", name_or_path)
 
     @classmethod
     def numbered(cls, count: int, name: str = "numbered") -> "LabelSpace":

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,6 +15,8 @@ if TYPE_CHECKING:
 
     from cmp_seg_ros.bundle import Bundle
     from cmp_seg_ros.waffleiron.config import PreprocessConfig
+
+Run = Callable[..., SimpleNamespace]
 
 # Networks are tiny here, and threads of OpenMP that wait for a busy core make them ten times slower.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -107,3 +111,22 @@ def make_bundle(tmp_path_factory: pytest.TempPathFactory) -> MakeBundle:
         )
 
     return make
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run `cmp-seg ARGS` in this process: code, out and err."""
+    from cmp_seg_ros.cli import main
+
+    def call(*args: Any) -> SimpleNamespace:
+        monkeypatch.setattr("sys.argv", ["cmp-seg", *map(str, args)])
+        capsys.readouterr()
+        code: Any = 0
+        try:
+            main.main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        said = capsys.readouterr()
+        return SimpleNamespace(code=code, out=said.out, err=said.err)
+
+    return call

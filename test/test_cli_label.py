@@ -32,25 +32,6 @@ Run = Callable[..., SimpleNamespace]
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run `cmp-seg ARGS` in this process: code, out and err."""
-    from cmp_seg_ros.cli import main
-
-    def call(*args: Any) -> SimpleNamespace:
-        monkeypatch.setattr("sys.argv", ["cmp-seg", *map(str, args)])
-        capsys.readouterr()
-        code: Any = 0
-        try:
-            main.main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        said = capsys.readouterr()
-        return SimpleNamespace(code=code, out=said.out, err=said.err)
-
-    return call
-
-
-@pytest.fixture
 def label(run: Run, tiny_bundle: Path, tmp_path: Path) -> Run:
     """Run `cmp-seg label INPUT` with a tiny model into tmp_path/out."""
     common = ("--model", tiny_bundle, "--engine", "reference", "--out", tmp_path / "out")

@@ -3,9 +3,9 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import onnx
 import pytest
@@ -24,27 +24,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run `cmp-seg export ARGS` in this process: code, out and err."""
-    from cmp_seg_ros.cli import main
-
-    def call(*args: Any) -> SimpleNamespace:
-        monkeypatch.setattr("sys.argv", ["cmp-seg", "export", *map(str, args)])
-        capsys.readouterr()
-        code: Any = 0
-        try:
-            main.main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        said = capsys.readouterr()
-        return SimpleNamespace(code=code, out=said.out, err=said.err)
-
-    return call
+def export(run: Run) -> Run:
+    """Run `cmp-seg export ARGS`."""
+    return partial(run, "export")
 
 
 @pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
-def test_builds_checks_and_reports(run: Run, tiny_bundle: Path, tmp_path: Path, engine: str) -> None:
-    said = run(tiny_bundle, "--engine", engine, "--precision", "fp32", "--out", tmp_path / "out", "--json")
+def test_builds_checks_and_reports(export: Run, tiny_bundle: Path, tmp_path: Path, engine: str) -> None:
+    said = export(tiny_bundle, "--engine", engine, "--precision", "fp32", "--out", tmp_path / "out", "--json")
     assert said.code == 0, said.err
     report = json.loads(said.out)
     assert json.loads((tmp_path / "out" / "report.json").read_text()) == report
@@ -58,29 +45,29 @@ def test_builds_checks_and_reports(run: Run, tiny_bundle: Path, tmp_path: Path, 
     graph = onnx.load(tmp_path / "out" / "tiny-fp32.onnx")
     assert {entry.key: entry.value for entry in graph.metadata_props}["bundle"] == report["hash"]
 
-    again = run(tiny_bundle, "--engine", engine, "--precision", "fp32")
+    again = export(tiny_bundle, "--engine", engine, "--precision", "fp32")
     assert again.code == 0 and "was in the cache" in again.err and "reference-fp32" in again.err
 
 
-def test_what_was_exported_is_what_starts(run: Run, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_exported_is_what_starts(export: Run, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The node neither builds nor checks what was exported."""
-    report = json.loads(run(tiny_bundle, "--engine", "openvino", "--json").out)
+    report = json.loads(export(tiny_bundle, "--engine", "openvino", "--json").out)
     monkeypatch.setattr(openvino, "build", lambda *_: pytest.fail("built again"))
     monkeypatch.setattr(parity, "agreement", lambda *_: pytest.fail("checked again"))
     assert load_engine(Bundle(tiny_bundle), "openvino").precision == report["precision"]
 
 
 @pytest.mark.parametrize("engine", ["openvino", "auto"])
-def test_build_only_runs_nothing(run: Run, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, engine: str) -> None:
+def test_build_only_runs_nothing(export: Run, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, engine: str) -> None:
     monkeypatch.setattr(parity, "samples", lambda *_: pytest.fail("a scan was run"))
-    said = run(tiny_bundle, "--engine", engine, "--build-only", "--json")
+    said = export(tiny_bundle, "--engine", engine, "--build-only", "--json")
     report = json.loads(said.out)
     assert said.code == 0 and report["agreement"] is None and report["built"]
     assert (report["file"] is None) == (engine == "auto")
 
 
 def test_a_precision_that_answers_otherwise_falls_back_loudly(
-    run: Run, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+    export: Run, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As if the first precision of our own engine were wrong; where there is but fp32, nothing is left."""
     from cmp_seg_ros.engine import cpu
@@ -92,7 +79,7 @@ def test_a_precision_that_answers_otherwise_falls_back_loudly(
         return replace(found, labels=0.9, trained=True) if engine.precision == first else found
 
     monkeypatch.setattr(parity, "agreement", agreement)
-    said = run(tiny_bundle, "--engine", "cpu")
+    said = export(tiny_bundle, "--engine", "cpu")
     if first == "fp32":
         assert said.code == 1 and "in every precision" in said.err
         return
@@ -102,9 +89,9 @@ def test_a_precision_that_answers_otherwise_falls_back_loudly(
     assert load_engine(Bundle(tiny_bundle), "cpu").precision == cpu.precisions()[1]
 
 
-def test_a_cache_that_cannot_be_written_is_an_error_here(run: Run, tiny_bundle: Path, folder: Path) -> None:
+def test_a_cache_that_cannot_be_written_is_an_error_here(export: Run, tiny_bundle: Path, folder: Path) -> None:
     folder.write_text("a file where the folder should be")
-    said = run(tiny_bundle, "--engine", "onnxruntime")
+    said = export(tiny_bundle, "--engine", "onnxruntime")
     assert said.code == 1 and said.err.count("error:") == 1 and "set XDG_CACHE_HOME" in said.err
 
 
@@ -119,11 +106,11 @@ def test_a_cache_that_cannot_be_written_is_an_error_here(run: Run, tiny_bundle: 
         (["--engine", "onnxruntime", "--out", "/dev/null/out"], "/dev/null/out cannot be written"),
     ],
 )
-def test_what_cannot_be(run: Run, tiny_bundle: Path, args: list[str], said: str) -> None:
-    result = run(tiny_bundle, *args)
+def test_what_cannot_be(export: Run, tiny_bundle: Path, args: list[str], said: str) -> None:
+    result = export(tiny_bundle, *args)
     assert result.code == 1 and said in result.err and "Traceback" not in result.err
 
 
-def test_no_such_bundle(run: Run) -> None:
-    result = run("no-such-bundle")
+def test_no_such_bundle(export: Run) -> None:
+    result = export("no-such-bundle")
     assert result.code == 1 and "no bundle 'no-such-bundle'" in result.err

@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from cmp_seg_ros import resources
-from cmp_seg_ros.errors import UserError, one_line
+from cmp_seg_ros import configuration
+from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.simulation.generate import Transform, rotation
 from cmp_seg_ros.simulation.lidar import sensor_names
@@ -95,18 +94,7 @@ class Benchmark(_Strict):
     @classmethod
     def load(cls, name_or_path: str | Path) -> "Benchmark":
         """Read a yardstick by its path, or by its name in config/benchmark/. Raises UserError."""
-        path = Path(name_or_path)
-        if not path.is_file():
-            known = resources.names(FOLDER, ".yaml")
-            if str(name_or_path) not in known:
-                raise UserError(f"no benchmark '{name_or_path}': neither a file nor one of {', '.join(known)}")
-            path = resources.resource(f"{FOLDER}/{name_or_path}.yaml")
-        try:
-            return cls.model_validate(yaml.safe_load(path.read_text()))
-        except ValidationError as error:
-            raise UserError(f"benchmark {path} is not valid: {one_line(error)}") from error
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise UserError(f"benchmark {path} cannot be read: {' '.join(str(error).split())}") from error
+        return configuration.load_file(cls, FOLDER, "benchmark", name_or_path)
 
     @field_validator("rows", mode="before")
     @classmethod

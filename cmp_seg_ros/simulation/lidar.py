@@ -8,11 +8,9 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from cmp_seg_ros import resources
-from cmp_seg_ros.errors import UserError, one_line
+from cmp_seg_ros import configuration, resources
 from cmp_seg_ros.scan import UNLABELLED, Float32, Scan, UInt8
 from cmp_seg_ros.simulation.raycast import Hits, Scene, cast_all
 
@@ -55,20 +53,7 @@ class Lidar(BaseModel):
     @classmethod
     def load(cls, name_or_path: str | Path) -> "Lidar":
         """Read a sensor by its name in config/sensors/, or from a YAML file. Raises UserError."""
-        path = Path(name_or_path)
-        if path.suffix not in (".yaml", ".yml"):
-            known = sensor_names()
-            if str(name_or_path) not in known:
-                raise UserError(f"no sensor '{name_or_path}'; known: {', '.join(known)}, or give a .yaml file")
-            path = resources.resource(f"{FOLDER}/{name_or_path}.yaml")
-        try:
-            return cls.model_validate(yaml.safe_load(path.read_text()))
-        except OSError as error:
-            raise UserError(f"sensor file {path} cannot be read: {error.strerror}") from error
-        except yaml.YAMLError as error:
-            raise UserError(f"sensor file {path} is not YAML: {error}") from error
-        except ValidationError as error:
-            raise UserError(f"sensor file {path}: {one_line(error)}") from error
+        return configuration.load(cls, FOLDER, "sensor", name_or_path)
 
     @property
     def beams(self) -> int:

@@ -5,11 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import yaml
-from pydantic import ValidationError
 
-from cmp_seg_ros import resources
-from cmp_seg_ros.errors import UserError, one_line
+from cmp_seg_ros import configuration
+from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.geometry.cameras import Camera
 from cmp_seg_ros.scan import UInt8
 from cmp_seg_ros.simulation.generate import rotation
@@ -78,17 +76,4 @@ class RigCamera:
 
 def load_camera(name_or_path: str | Path) -> Camera:
     """A camera model by its name in config/cameras/, or from a YAML file. Raises UserError."""
-    path = Path(name_or_path)
-    if path.suffix not in (".yaml", ".yml"):
-        known = resources.names(FOLDER, ".yaml")
-        if str(name_or_path) not in known:
-            raise UserError(f"no camera '{name_or_path}'; known: {', '.join(known)}, or give a .yaml file")
-        path = resources.resource(f"{FOLDER}/{name_or_path}.yaml")
-    try:
-        return Camera.model_validate(yaml.safe_load(path.read_text()))
-    except OSError as error:
-        raise UserError(f"camera file {path} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"camera file {path} is not YAML: {' '.join(str(error).split())}") from error
-    except ValidationError as error:
-        raise UserError(f"camera file {path}: {one_line(error)}") from error
+    return configuration.load(Camera, FOLDER, "camera", name_or_path)

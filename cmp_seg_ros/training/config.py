@@ -2,12 +2,10 @@
 
 from pathlib import Path
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from cmp_seg_ros import resources
+from cmp_seg_ros import configuration
 from cmp_seg_ros.bundle import IntensityConfig
-from cmp_seg_ros.errors import UserError, one_line
 from cmp_seg_ros.waffleiron.config import NetworkConfig, PreprocessConfig
 
 FOLDER = "config/training"
@@ -72,17 +70,4 @@ class TrainConfig(_Strict):
     @classmethod
     def load(cls, name_or_path: str | Path) -> "TrainConfig":
         """Read a configuration by its path, or by its name in config/training/. Raises UserError."""
-        path = Path(name_or_path)
-        if not path.is_file():
-            known = resources.names(FOLDER, ".yaml")
-            if str(name_or_path) not in known:
-                raise UserError(
-                    f"no training configuration '{name_or_path}': neither a file nor one of {', '.join(known)}"
-                )
-            path = resources.resource(f"{FOLDER}/{name_or_path}.yaml")
-        try:
-            return cls.model_validate(yaml.safe_load(path.read_text()))
-        except ValidationError as error:
-            raise UserError(f"training configuration {path} is not valid: {one_line(error)}") from error
-        except (OSError, yaml.YAMLError) as error:
-            raise UserError(f"training configuration {path} cannot be read: {' '.join(str(error).split())}") from error
+        return configuration.load_file(cls, FOLDER, "training configuration", name_or_path)
