@@ -115,8 +115,8 @@ def perturbed(rng: Rng, lidar: Lidar, thinned: bool = True) -> Lidar:
     if not thinned:
         return lidar.model_copy(update={"altitudes": altitudes.tolist(), "azimuths": azimuths.tolist()})
     keep = np.arange(lidar.beams)
-    if lidar.beams >= 64:  # as heavy as 16 or 32 beams, so that no sensor outweighs the others
-        step = int(rng.choice([1, 2, 4], p=[0.2, 0.4, 0.4]))
+    if lidar.beams >= 64:  # half as they are, half as light as the others
+        step = int(rng.choice([1, 2, 4], p=[0.5, 0.3, 0.2]))
         keep = keep[int(rng.integers(step)) :: step]
     elif lidar.beams == 32 and rng.random() < 0.25:
         keep = keep[int(rng.integers(2)) :: 2]
