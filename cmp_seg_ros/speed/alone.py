@@ -21,11 +21,11 @@ from cmp_seg_ros.segmenter import Segmenter
 from cmp_seg_ros.speed.cases import Case
 
 SCANS = 5
-PATIENCE = 900.0  # seconds; an engine may have to be built first
+PATIENCE = 900.0  # seconds
 
 
 def measure(bundle: Path, engine: str, case: Case) -> dict[str, Any]:
-    """Figures of an engine in a fresh process that finds everything in the caches.
+    """Figures of an engine in a fresh process; that it finds everything in the caches is up to the caller.
 
     Returns:
         startup_s: from the start of the process until it is ready for the first scan, imports included; load_s: of
@@ -37,14 +37,13 @@ def measure(bundle: Path, engine: str, case: Case) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         scan = Path(folder) / "scan.npy"
         np.save(scan, decode(case.message).xyz)
-        for _ in range(2):  # the first fills the caches
-            command = [sys.executable, "-m", __name__, str(bundle), engine, str(case.voxel_size), str(scan)]
-            done = subprocess.run(
-                [*command, repr(time.time())], capture_output=True, text=True, timeout=PATIENCE, check=False
-            )
-            if done.returncode:
-                words = done.stderr.strip().splitlines()
-                raise UserError(f"engine {engine} in a process of its own: {words[-1] if words else 'no word'}")
+        command = [sys.executable, "-m", __name__, str(bundle), engine, str(case.voxel_size), str(scan)]
+        done = subprocess.run(
+            [*command, repr(time.time())], capture_output=True, text=True, timeout=PATIENCE, check=False
+        )
+        if done.returncode:
+            words = done.stderr.strip().splitlines()
+            raise UserError(f"engine {engine} in a process of its own: {words[-1] if words else 'no word'}")
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
 

@@ -127,8 +127,9 @@ class Bench:
         processes: dict[str, dict[str, Any]] = {}
         if self.options.processes is None or width in self.options.processes:
             example = cases.case(ALONE, preprocess)
-            for name in segmenters:
+            for name, segmenter in segmenters.items():
                 self.tell(f"width {width}: {name} in a process of its own")
+                Way(example, segmenter)()  # so that all is in the caches
                 processes[name] = alone.measure(bundle.path, name, example)
         for voxels in sorted(self.options.voxels):
             yield from self._case(bundle, cases.case(voxels, preprocess), segmenters, truth, processes)
