@@ -181,3 +181,12 @@ def test_targets_are_those_of_the_representatives() -> None:
 def test_unknown_configuration_lists_the_known() -> None:
     with pytest.raises(UserError, match="waffleiron24-128"):
         TrainConfig.load("nonsense")
+
+
+def test_a_run_starts_with_the_bundle_of_another(cache: ScanCache, tmp_path: Path) -> None:
+    first = trainer(cache, tmp_path / "first", steps=20)
+    bundle = first.run()
+    assert bundle is not None
+    second = trainer(cache, tmp_path / "second", start=str(bundle.path))
+    agreed = [np.mean(ours == theirs) for ours, theirs in zip(second.answers(), first.answers(), strict=True)]
+    assert min(agreed) > 0.99  # weights are kept in float16

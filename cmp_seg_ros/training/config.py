@@ -54,6 +54,7 @@ class TrainConfig(_Strict):
 
     name: str
     seed: int = 0
+    start: str | None = None  # bundle, by name or path, whose weights the run begins with; a narrower one is widened
     label_space: str = "structural6"
     data: DataConfig = DataConfig()
     network: NetworkConfig

@@ -22,6 +22,7 @@ from cmp_seg_ros.training.log import Log
 from cmp_seg_ros.training.losses import segmentation_loss
 from cmp_seg_ros.training.pictures import ValidationPicture
 from cmp_seg_ros.training.schedule import warmup_cosine
+from cmp_seg_ros.training.start import start_with
 from cmp_seg_ros.waffleiron import weights
 from cmp_seg_ros.waffleiron.network import Segmenter
 
@@ -65,6 +66,9 @@ class Trainer:
         self.config, self.cache, self.out, self.workers = config, cache, out, workers
         torch.manual_seed(config.seed)
         self.network = Segmenter(config.network)
+        self.space = LabelSpace.load(config.label_space)
+        if config.start:
+            start_with(self.network, Bundle.find(config.start), self.space)
         self.optimiser = torch.optim.AdamW(
             self.network.parameters(),
             lr=config.optimiser.learning_rate,
@@ -72,7 +76,6 @@ class Trainer:
             fused=True,
         )
         self.bfloat16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()
-        self.space = LabelSpace.load(config.label_space)
         self.validation = validation_batches(config, validation)
         self.picture = ValidationPicture(config, validation)
         self.progress = Progress()

@@ -61,7 +61,9 @@ class Embedding(nn.Module):
     def _neighbourhood(self, x: Tensor, neighbours: Tensor, centre: Tensor) -> Tensor:
         rows, count = neighbours.shape
         difference = x.index_select(0, neighbours.flatten()).view(rows, count, -1) - centre[:, None]  # (M, K, C)
-        return self.conv2(difference.flatten(0, 1)).view(rows, count, -1).amax(dim=1)  # (M, F)
+        lifted = self.conv2(difference.flatten(0, 1)).view(rows, count, -1)  # (M, K, F)
+        # The same but for ties; `max` has the quicker way back, `amax` the quicker way there.
+        return lifted.max(dim=1).values if self.training else lifted.amax(dim=1)  # (M, F)
 
 
 class WaffleIron(nn.Module):

@@ -1,0 +1,52 @@
+"""Begin a run with the weights of a bundle, of the same width or of one that goes into it."""
+
+import torch
+from torch import Tensor
+
+from cmp_seg_ros.bundle import Bundle
+from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.label_space import LabelSpace
+from cmp_seg_ros.waffleiron import weights
+from cmp_seg_ros.waffleiron.network import Segmenter
+
+
+def start_with(network: Segmenter, bundle: Bundle, space: LabelSpace) -> None:
+    """Fill the network with the bundle's weights; where it is wider, it says at first just what the bundle says.
+
+    Raises:
+        UserError: the bundle is of another label space or architecture, or of a width that does not go into this one.
+    """
+    description, width = bundle.description, network.config.width
+    theirs = description.network.width
+    if description.label_space.names != space.names:
+        raise UserError(
+            f"bundle {bundle.path} has the classes of {description.label_space.name}, the run those of {space.name}; "
+            "start with another bundle, or with none"
+        )
+    if width % theirs:
+        raise UserError(
+            f"bundle {bundle.path} is {theirs} wide, which does not go into {width}; "
+            f"take network.width: {theirs * max(1, round(width / theirs))}, or start with another bundle"
+        )
+    state = weights.load(bundle.weights_path, description.network).state_dict()
+    shapes = {key: value.shape for key, value in network.state_dict().items()}
+    weights.load_state(network, widened(state, theirs, shapes), str(bundle.weights_path))
+
+
+def widened(state: dict[str, Tensor], width: int, shapes: dict[str, torch.Size]) -> dict[str, Tensor]:
+    """Weights of `width` channels in those shapes, a multiple as wide, that compute the same.
+
+    Every channel is repeated. What reads the copies of a channel shares its weight out among them at random, else they
+    would get the same gradients for ever (Net2WiderNet, Chen et al., ICLR 2016).
+    """
+    return {key: _widened(value, width, shapes.get(key, value.shape)) for key, value in state.items()}
+
+
+def _widened(value: Tensor, width: int, shape: torch.Size) -> Tensor:
+    if value.ndim and shape[0] != len(value):  # channels out, or statistics and factors of them
+        value = value.repeat(shape[0] // len(value), *[1] * (value.ndim - 1))
+    if value.ndim == 2 and shape[1] != value.shape[1]:  # channels in; two sets of them in the merge
+        sets = value.unflatten(1, (-1, 1, width))  # (out, sets, 1, width)
+        shares = torch.rand(*sets.shape[:2], shape[1] // value.shape[1], width)
+        value = (sets * (shares / shares.sum(dim=2, keepdim=True))).flatten(1)
+    return value

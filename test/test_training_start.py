@@ -1,0 +1,85 @@
+"""A run that starts with a bundle: at first it says what the bundle says, also where it is wider."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cmp_seg_ros.bundle import Bundle
+from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.label_space import LabelSpace
+from cmp_seg_ros.training.start import start_with
+from cmp_seg_ros.waffleiron import weights
+from cmp_seg_ros.waffleiron.batch import collate
+from cmp_seg_ros.waffleiron.config import NetworkConfig, PreprocessConfig
+from cmp_seg_ros.waffleiron.network import Segmenter
+from cmp_seg_ros.waffleiron.preprocess import prepare
+
+# A width that is also the number of classes and of input channels must not be mistaken for those.
+NARROW = NetworkConfig(width=6, depth=3, outputs=6)
+PREPROCESS = PreprocessConfig(
+    voxel_size=0.2,
+    fov_min=(-6, -6, -2),
+    fov_max=(6, 6, 2),
+    planes=["xy", "xz", "yz"],
+    grids=[(40, 40), (40, 8), (40, 8)],
+)
+SPACE = LabelSpace.load("structural6")
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Bundle:
+    torch.manual_seed(0)
+    network = Segmenter(NARROW)
+    for name, buffer in network.named_buffers():
+        if name.endswith("running_mean"):
+            buffer.normal_(0, 0.3)
+        if name.endswith("running_var"):
+            buffer.uniform_(0.5, 2)
+    return Bundle.write(
+        tmp_path / "narrow",
+        weights.serialise(network, half=False),
+        name="narrow",
+        network=NARROW,
+        preprocess=PREPROCESS,
+        label_space=SPACE,
+    )
+
+
+def logits(network: Segmenter) -> torch.Tensor:
+    rng = np.random.default_rng(0)
+    voxels, _ = prepare(rng.uniform(-3, 3, (900, 3)).astype(np.float32), rng.random(900, np.float32), PREPROCESS)
+    with torch.inference_mode():
+        return network.eval()(collate([voxels], PREPROCESS.grids))
+
+
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_it_says_what_the_bundle_says(bundle: Bundle, times: int) -> None:
+    network = Segmenter(NARROW.model_copy(update={"width": 6 * times}))
+    before = logits(network)
+    start_with(network, bundle, SPACE)
+    expected = logits(weights.load(bundle.weights_path, NARROW))
+    assert torch.allclose(logits(network), expected, atol=1e-4 * float(expected.abs().max()))
+    assert not torch.allclose(before, expected, atol=0.1 * float(expected.abs().max()))
+
+
+def test_copies_of_a_channel_go_their_own_way(bundle: Bundle) -> None:
+    network = Segmenter(NARROW.model_copy(update={"width": 12}))
+    start_with(network, bundle, SPACE)
+    first = network.waffleiron.channel_mix[0].mlp[0].weight
+    assert torch.allclose(first[:6, :6] + first[:6, 6:], first[6:, :6] + first[6:, 6:], atol=1e-6)  # the same sums
+    assert (first[:6] - first[6:]).abs().max() > 0.01  # of different summands
+
+
+@pytest.mark.parametrize(
+    ("change", "space", "told"),
+    [
+        ({"width": 16}, "structural6", "6 wide, which does not go into 16; take network.width: 18"),
+        ({"depth": 4}, "structural6", "missing: waffleiron.channel_mix.3"),
+        ({"outputs": 4}, "structural4", "classes of structural6, the run those of structural4"),
+    ],
+)
+def test_a_bundle_that_does_not_fit_is_refused(bundle: Bundle, change: dict[str, int], space: str, told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        start_with(Segmenter(NARROW.model_copy(update=change)), bundle, LabelSpace.load(space))
