@@ -21,7 +21,8 @@ from cmp_seg_ros.evaluation.benchmark_run import BenchmarkRun, Count, Part
 from cmp_seg_ros.evaluation.benchmark_tables import markdown, sheets
 from cmp_seg_ros.evaluation.metrics import Confusion, iou_of, mean_of
 from cmp_seg_ros.label_space import LabelSpace
-from cmp_seg_ros.simulation.generate import rotation, scans_of_building, views_of_building
+from cmp_seg_ros.simulation.building import make_building
+from cmp_seg_ros.simulation.generate import rotation, scans_in, views_in
 from cmp_seg_ros.simulation.lidar import Lidar
 from cmp_seg_ros.simulation.version import data_files
 from cmp_seg_ros.training.config import TrainConfig
@@ -64,7 +65,7 @@ def perfect(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     shown: list[dict[str, Any]] = []
 
     def remembering(*args: Any, **kwargs: Any) -> Any:
-        for views in generate.views_of_building(*args, **kwargs):
+        for views in generate.views_in(*args, **kwargs):
             for scan, label, _ in views:
                 truths[scan.xyz.tobytes()] = SIX.id_map(LabelSpace.load("indoor"))[label]
             yield views
@@ -78,7 +79,7 @@ def perfect(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
             label = truths[scan.xyz.tobytes()]
             return Labels(label, np.ones(len(label), np.float32), voxels=7)
 
-    monkeypatch.setattr(benchmark_run, "views_of_building", remembering)
+    monkeypatch.setattr(benchmark_run, "views_in", remembering)
     monkeypatch.setattr(benchmark_run.Measure, "segmenter_of", lambda self, T: Perfect(T))
     return shown
 
@@ -142,7 +143,7 @@ def test_unknown_benchmarks_and_broken_files(tmp_path: Path) -> None:
 
 def test_mounts_see_the_same_place() -> None:
     level, turned = rotation(0, 0, 0), rotation(np.pi, 0, 0)
-    for (a, _, T_a), (b, _, T_b), (c, _, T_c) in views_of_building(3, 2, "vlp-16", [level, turned, None]):
+    for (a, _, T_a), (b, _, T_b), (c, _, T_c) in views_in(make_building(3), 2, "vlp-16", [level, turned, None]):
         np.testing.assert_array_equal(T_a[:3, :3], np.eye(3))
         np.testing.assert_array_equal(T_b[:3, :3], turned[:3, :3])
         np.testing.assert_array_equal(T_a[:3, 3], T_b[:3, 3])
@@ -154,8 +155,8 @@ def test_mounts_see_the_same_place() -> None:
 
 
 def test_a_place_does_not_depend_on_other_mounts() -> None:
-    alone = [scan for scan, _, _ in scans_of_building(5, 2, "os1-16")]
-    both = [views[-1][0] for views in views_of_building(5, 2, "os1-16", [rotation(0.3, 0, 0), None])]
+    alone = [scan for scan, _, _ in scans_in(make_building(5), 2, "os1-16")]
+    both = [views[-1][0] for views in views_in(make_building(5), 2, "os1-16", [rotation(0.3, 0, 0), None])]
     for one, other in zip(alone, both, strict=True):
         np.testing.assert_array_equal(one.xyz, other.xyz)
         np.testing.assert_array_equal(one.intensity, other.intensity)
@@ -189,14 +190,14 @@ def test_lidars_have_all_their_beams_and_columns(perfect: list[dict[str, Any]], 
     taken = {scan.shape for b in run.buildings for ((scan, _, _),) in run.measure._views(row, "os1-64", b, [None])}
     assert taken == {full}
     # Those of training, of the same buildings, are thinned.
-    assert {scan.shape for b in run.buildings for scan, _, _ in scans_of_building(b, 1, "os1-64")} > {full}
+    assert {scan.shape for b in run.buildings for scan, _, _ in scans_in(make_building(b), 1, "os1-64")} > {full}
 
 
 def test_the_digest_is_of_intensity_too(
     perfect: list[dict[str, Any]], tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = BenchmarkRun(small(), tiny_bundle, "reference", only=["world"])
-    views = benchmark_run.views_of_building
+    views = benchmark_run.views_in
 
     def brighter(*args: Any, **kwargs: Any) -> Iterator[Any]:
         for ((scan, label, T),) in views(*args, **kwargs):
@@ -204,7 +205,7 @@ def test_the_digest_is_of_intensity_too(
 
     before = run.measure.count(run.rows, "vlp-16", 20_000_000)["world"].digest
     assert run.measure.count(run.rows, "vlp-16", 20_000_000)["world"].digest == before
-    monkeypatch.setattr(benchmark_run, "views_of_building", brighter)
+    monkeypatch.setattr(benchmark_run, "views_in", brighter)
     assert run.measure.count(run.rows, "vlp-16", 20_000_000)["world"].digest != before
 
 

@@ -20,7 +20,8 @@ from cmp_seg_ros.geometry.normals import surface_normals, thin
 from cmp_seg_ros.geometry.planes import Planes, find_planes
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.scan import UNLABELLED
-from cmp_seg_ros.simulation.generate import scans_of_building
+from cmp_seg_ros.simulation.building import make_building
+from cmp_seg_ros.simulation.generate import scans_in
 from cmp_seg_ros.simulation.recorder import record
 from cmp_seg_ros.simulation.rig import RigConfig
 
@@ -213,7 +214,7 @@ def test_label_spaces() -> None:
 def test_a_perfect_labeller_of_simulated_scans() -> None:
     scores = []
     for i, sensor in enumerate(("os1-16", "os1-64", "os0-128", "vlp-16", "vlp-32c", "xt-32")):
-        for scan, label, T_base_lidar in scans_of_building(10_000_100 + i, 2, sensor):
+        for scan, label, T_base_lidar in scans_in(make_building(10_000_100 + i), 2, sensor):
             scores.append(score(find_planes(upright(scan.xyz, T_base_lidar)), label, LabelSpace.load("indoor")))
     found = medians(scores)
     assert found["floor"]["recall"] > 0.95 and found["floor"]["precision"] > 0.95

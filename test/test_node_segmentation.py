@@ -479,9 +479,10 @@ def test_the_level_check_takes_little_of_the_time_and_few_of_many_points(monkeyp
 
 
 def test_a_lidar_that_leans_is_warned_of_unless_it_is_calibrated(graph, tiny_bundle, tmp_path):
-    from cmp_seg_ros.simulation.generate import random_scan
+    from cmp_seg_ros.simulation.building import make_building
+    from cmp_seg_ros.simulation.generate import scans_in
 
-    level, _, T_base_lidar = random_scan(10_000_003, "os1-16")
+    level, _, T_base_lidar = next(scans_in(make_building(10_000_003), 1, "os1-16"))
     upright = level.xyz @ T_base_lidar[:3, :3].T.astype(np.float32)
     scan = Scan(upright @ np.array(T_BASE_LIDAR, np.float32)[:3, :3], level.intensity, shape=level.shape)
     leaning = Graph(tmp_path, *node_arguments(tiny_bundle))

@@ -9,12 +9,12 @@ import yaml
 
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.scan import UNLABELLED
-from cmp_seg_ros.simulation.generate import views_in
+from cmp_seg_ros.simulation.generate import scans_in, views_in
 from cmp_seg_ros.simulation.mesh import class_id
 from cmp_seg_ros.simulation.raycast import Scene
 from cmp_seg_ros.simulation.rig import Rig, RigConfig
 from cmp_seg_ros.simulation.rig_camera import RigCamera, load_camera
-from cmp_seg_ros.simulation.scene_folder import ModelTable, load_scene, rectangles, scans_of_scene
+from cmp_seg_ros.simulation.scene_folder import ModelTable, load_scene, rectangles
 from cmp_seg_ros.simulation.texture import TexturedMesh, barycentric
 
 trimesh = pytest.importorskip("trimesh")
@@ -120,7 +120,7 @@ def test_rectangles_cover_a_mask_exactly() -> None:
 
 
 def test_scans_of_a_scene_are_repeatable_and_have_truth(little: Path) -> None:
-    first, again, other = (list(scans_of_scene(little, seed, 3)) for seed in (5, 5, 6))
+    first, again, other = (list(scans_in(load_scene(little, seed), 3)) for seed in (5, 5, 6))
     for (a, label_a, T_a), (b, label_b, T_b) in zip(first, again, strict=True):
         assert (
             a.xyz.tobytes() + label_a.tobytes() + T_a.tobytes() == b.xyz.tobytes() + label_b.tobytes() + T_b.tobytes()

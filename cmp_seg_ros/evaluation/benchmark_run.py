@@ -33,8 +33,9 @@ from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.scan import Labels, Scan, UInt8
 from cmp_seg_ros.segmenter import Segmenter
 from cmp_seg_ros.simulation import scene_folder
-from cmp_seg_ros.simulation.generate import LabelledScan, Transform, views_of_building
-from cmp_seg_ros.simulation.scene_folder import views_of_scene
+from cmp_seg_ros.simulation.building import make_building
+from cmp_seg_ros.simulation.generate import LabelledScan, Transform, views_in
+from cmp_seg_ros.simulation.scene_folder import load_scene
 from cmp_seg_ros.simulation.version import data_files
 from cmp_seg_ros.workers import workers
 
@@ -121,13 +122,11 @@ class Measure:
             for name, row in rows.items()
         }
 
-    def _views(self, row: Row, sensor: str, building: int, mounts: list[Any]) -> Iterator[list[LabelledScan]]:
+    def _views(self, row: Row, sensor: str, seed: int, mounts: list[Any]) -> Iterator[list[LabelledScan]]:
         T_mounts = [None if mount is None else mount.T_base_lidar for mount in mounts]
-        if row.scene:
-            assert self.scenes is not None
-            scene = self.scenes / row.scene
-            return views_of_scene(scene, building, self.benchmark.scans, sensor, T_mounts, thinned=False)
-        return views_of_building(building, self.benchmark.scans, sensor, T_mounts, thinned=False)
+        assert self.scenes is not None or not row.scene
+        building = load_scene(self.scenes / row.scene, seed) if self.scenes and row.scene else make_building(seed)
+        return views_in(building, self.benchmark.scans, sensor, T_mounts, thinned=False)
 
     @property
     def _shape(self) -> tuple[int, int, int]:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from cmp_seg_ros.scan import Scan, UInt8
 from cmp_seg_ros.simulation import materials as m
-from cmp_seg_ros.simulation.building import Building, make_building
+from cmp_seg_ros.simulation.building import Building
 from cmp_seg_ros.simulation.lidar import Lidar, Noise, Transform, sensor_names, sweep
 from cmp_seg_ros.simulation.mesh import Shape
 from cmp_seg_ros.simulation.people import Person, people_mesh
@@ -26,16 +26,11 @@ Float64 = npt.NDArray[np.float64]
 LabelledScan = tuple[Scan, UInt8, Transform]
 
 
-def random_scan(seed: int, sensor: str | None = None) -> LabelledScan:
-    """One scan in a building of its own. See `scans_of_building`."""
-    return next(scans_of_building(seed, 1, sensor))
-
-
-def scans_of_building(seed: int, count: int, sensor: str | None = None) -> Iterator[LabelledScan]:
-    """`count` scans at random places of the building of `seed`; the same arguments give the same scans.
+def scans_in(building: Building, count: int, sensor: str | None = None) -> Iterator[LabelledScan]:
+    """`count` scans at random places of a building; the same arguments give the same scans.
 
     Args:
-        seed: of the building and of all that is random in its scans.
+        building: of `make_building` or `load_scene`; its seed decides all that is random.
         count: how many scans.
         sensor: name of the lidar; None takes a random one for each scan.
 
@@ -43,27 +38,8 @@ def scans_of_building(seed: int, count: int, sensor: str | None = None) -> Itera
         (scan, labels, T_base_lidar): labels (N,) uint8 in `indoor`, 255 where there is no return or no truth; the
         base's frame is level but for the robot's attitude (see above), its origin on the floor.
     """
-    for (scan,) in views_of_building(seed, count, sensor):
+    for (scan,) in views_in(building, count, sensor):
         yield scan
-
-
-def views_of_building(
-    seed: int,
-    count: int,
-    sensor: str | None = None,
-    mounts: Sequence[Transform | None] = (None,),
-    thinned: bool = True,
-) -> Iterator[list[LabelledScan]]:
-    """Scans as by `scans_of_building`, each taken once in every mount: same place, same moment, same unit.
-
-    Args:
-        mounts: T_base_lidar whose rotation is taken instead of a random one; None keeps that.
-        thinned: see `perturbed`.
-
-    Yields:
-        the views of one place, in the order of `mounts`.
-    """
-    return views_in(make_building(seed), count, sensor, mounts, thinned)
 
 
 def views_in(
@@ -73,7 +49,15 @@ def views_in(
     mounts: Sequence[Transform | None] = (None,),
     thinned: bool = True,
 ) -> Iterator[list[LabelledScan]]:
-    """`views_of_building` in a building at hand, whose seed decides all that is random."""
+    """Scans as by `scans_in`, each taken once in every mount: same place, same moment, same unit.
+
+    Args:
+        mounts: T_base_lidar whose rotation is taken instead of a random one; None keeps that.
+        thinned: see `perturbed`.
+
+    Yields:
+        the views of one place, in the order of `mounts`.
+    """
     rng = np.random.default_rng([building.seed, 2])
     still = Scene(building.mesh)
     made = 0

@@ -7,7 +7,6 @@ room are beams, and like those of generated buildings they count as ceiling.
 """
 
 import re
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -23,9 +22,7 @@ from cmp_seg_ros.errors import UserError, one_line
 from cmp_seg_ros.scan import UNLABELLED, Bool, Float32
 from cmp_seg_ros.simulation.building import Building
 from cmp_seg_ros.simulation.furnishing import Top
-from cmp_seg_ros.simulation.generate import LabelledScan, views_in
 from cmp_seg_ros.simulation.layout import Plan, Room
-from cmp_seg_ros.simulation.lidar import Transform
 from cmp_seg_ros.simulation.materials import GLASS
 from cmp_seg_ros.simulation.mesh import Material, class_id, indoor
 from cmp_seg_ros.simulation.people import Person
@@ -45,37 +42,6 @@ CLOSED = 0.85  # share of a room's edge that its walls must reach at the height 
 WALL = 0.25  # metres from a room's face into its walls that still count as the room's cell
 OVERHEAD = ("ceiling", "lamp", "wall", "door", "window", "curtain")  # under these one can stand
 PEOPLE = 3
-
-
-def scans_of_scene(folder: Path, seed: int, count: int, sensor: str | None = None) -> Iterator[LabelledScan]:
-    """`count` scans at random places of a furnished scene, as `generate.scans_of_building` makes them of a building.
-
-    Args:
-        folder: of the scene.
-        seed: of places, sensors, people and noise; the same arguments give the same scans.
-        count: how many scans.
-        sensor: name of the lidar; None takes a random one for each scan.
-
-    Yields:
-        (scan, labels, T_base_lidar), see `generate.scans_of_building`.
-
-    Raises:
-        UserError: see `load_scene`.
-    """
-    for (scan,) in views_of_scene(folder, seed, count, sensor):
-        yield scan
-
-
-def views_of_scene(
-    folder: Path,
-    seed: int,
-    count: int,
-    sensor: str | None = None,
-    mounts: Sequence[Transform | None] = (None,),
-    thinned: bool = True,
-) -> Iterator[list[LabelledScan]]:
-    """As `generate.views_of_building`, in a furnished scene."""
-    return views_in(load_scene(folder, seed), count, sensor, mounts, thinned)
 
 
 def load_scene(folder: Path, seed: int = 0) -> "FurnishedScene":

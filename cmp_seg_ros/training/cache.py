@@ -59,12 +59,13 @@ class ScanCache:
                 yield futures[future]
 
     def _simulate(self, building: int) -> None:
-        from cmp_seg_ros.simulation.generate import scans_of_building
+        from cmp_seg_ros.simulation.building import make_building
+        from cmp_seg_ros.simulation.generate import scans_in
 
         table = LabelSpace.load(self.label_space).id_map(LabelSpace.load("indoor"))
         arrays: dict[str, Any] = {}  # `savez` has other options by keyword, of other types
         for index, (scan, label, T_base_lidar) in enumerate(
-            scans_of_building(building, self.scans_per_building, self.sensor)
+            scans_in(make_building(building), self.scans_per_building, self.sensor)
         ):
             returns = scan.valid()
             upright = scan.xyz[returns] @ T_base_lidar[:3, :3].T.astype(np.float32)
