@@ -27,12 +27,14 @@ setup: $(INSTALLED)
 $(INSTALLED): requirements.txt setup.py setup.cfg pyproject.toml
 	@test -n "$(VERSION)" || { echo "make: no Python 3.10 or newer: install python3.11, or set PYTHON=..." >&2; exit 1; }
 	@test "$(VERSION)" = 3.11 || echo "make: using Python $(VERSION); the pins were made with 3.11"
-	$(PYTHON) -m venv $(VENV) || { echo "make: on Debian, apt install python$(VERSION)-venv" >&2; exit 1; }
+	@echo "make: installing into $(VENV), some minutes with little to see"
+	@$(PYTHON) -m venv $(VENV) || { echo "make: on Debian, apt install python$(VERSION)-venv" >&2; exit 1; }
 	$(BIN)/python $(PIP) install $(WANTED)
 	$(BIN)/python $(PIP) install --no-deps $(ALONE)
 	$(BIN)/python $(PIP) install --no-deps --no-build-isolation -e .
 	$(BIN)/cmp-seg export  # compiles the kernels, and compares them with plain PyTorch on this processor
 	@touch $@
+	@echo "make: done; . $(VENV)/bin/activate, or make demo"
 
 demo: setup
 	$(BIN)/cmp-seg demo --out out/demo
