@@ -1,6 +1,8 @@
 """`cmp-seg simulate`: the bag read back, its truth, and lidar against camera."""
 
+import errno
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +19,9 @@ from cmp_seg_ros.geometry.calibration import Calibration
 from cmp_seg_ros.geometry.cameras import Camera
 from cmp_seg_ros.ros import camera_info, images, point_cloud2
 from cmp_seg_ros.scan import UNLABELLED
+from cmp_seg_ros.simulation import recorder
 from cmp_seg_ros.simulation.lidar import NO_NOISE, fixed_pose, sweep
-from cmp_seg_ros.simulation.recorder import START, record, to_space, to_structural6
+from cmp_seg_ros.simulation.recorder import START, is_simulated, record, refuse_to_replace, to_space, to_structural6
 from cmp_seg_ros.simulation.rig import Rig, RigConfig
 from cmp_seg_ros.simulation.rig_camera import RigCamera
 
@@ -123,6 +126,7 @@ def test_calibration_and_report_name_what_was_recorded(recording: Path) -> None:
     assert (calibration.lidar().intensity_std or 0) > 0
     report = json.loads((recording / "report.json").read_text())
     assert (report["scans"], report["images"]) == (3, 9)
+    assert (report["scene"], report["roll"], report["pitch"]) == (None, 0, 0)
     assert sum(report["class_shares"].values()) == pytest.approx(1, abs=1e-3)
     assert (recording / "preview.png").stat().st_size > 10_000
 
@@ -170,6 +174,24 @@ def test_two_processes_write_what_one_writes(recording: Path, tmp_path: Path) ->
     list(record(CONFIG, tmp_path, processes=2))
     one, two = (next((folder / "bag").glob("*.mcap")).read_bytes() for folder in (recording, tmp_path))
     assert one == two
+
+
+def test_a_recording_of_somebody_else_is_left_alone(recording: Path, tmp_path: Path) -> None:
+    refuse_to_replace(recording)  # our own
+    refuse_to_replace(tmp_path / "none")
+    shutil.copytree(recording / "bag", tmp_path / "bag")
+    metadata = tmp_path / "bag" / "metadata.yaml"
+    text = metadata.read_text()
+    assert is_simulated(tmp_path / "bag")
+    for other in ("", "[", text.replace("/truth/points", "/points"), text.replace(str(START), str(START + 1))):
+        metadata.write_text(other)
+        with pytest.raises(UserError, match=r"holds bag, not from cmp-seg simulate.*another --out"):
+            next(record(CONFIG, tmp_path))
+        assert metadata.read_text() == other
+    shutil.rmtree(tmp_path / "bag")
+    (tmp_path / "calibration.yaml").write_text("of the real robot")
+    with pytest.raises(UserError, match=r"holds calibration\.yaml"):
+        next(record(CONFIG, tmp_path))
 
 
 @pytest.mark.parametrize(("sensor", "step"), [("vlp-16", 22), ("xt-32", 26)])
@@ -250,11 +272,29 @@ def test_the_command_records_and_names_what_is_wrong(tmp_path: Path) -> None:
         (["--camera", "pinhole", "--no-camera"], "exclude each other"),
         (["--motion", "flying", "--height", "1"], "leave out the lidar's height"),
         (["--scene", str(tmp_path / "nowhere")], "world.yaml cannot be read"),
+        (["--roll", "nan"], "--roll is nan; give a finite number"),
     ):
         result = CliRunner().invoke(app, ["--out", str(tmp_path / "run"), *arguments])
         assert isinstance(result.exception, UserError), result.output
         assert message in str(result.exception)
+    for arguments in (["--seconds", "inf"], ["--rate", "inf"], ["--rate", "nan"]):
+        result = CliRunner().invoke(app, ["--out", str(tmp_path / "run"), *arguments])
+        assert (result.exit_code, result.exception and type(result.exception)) == (2, SystemExit), result.output
     blocked = tmp_path / "file"
     blocked.write_text("")
     result = CliRunner().invoke(app, ["--out", str(blocked / "x"), "--seconds", "0.1", "--no-camera"])
     assert isinstance(result.exception, UserError)
+
+
+def test_a_full_disk_is_said_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(recorder, "_write", full)
+    app = Typer()
+    app.command()(simulate)
+    arguments = ["--out", str(tmp_path / "run"), "--seconds", "0.1", "--seed", "4", "--no-camera", "--processes", "1"]
+    result = CliRunner().invoke(app, arguments)
+    assert isinstance(result.exception, UserError)
+    assert "cannot be written: No space left on device" in str(result.exception)
+    assert is_simulated(tmp_path / "run" / "bag")  # what was begun may be replaced

@@ -19,20 +19,20 @@ class Motion(str, Enum):
 def simulate(
     out: Annotated[Path, typer.Option(help="Folder for bag/, calibration.yaml, report.json and preview.png.")],
     sensor: Annotated[str, typer.Option(help="A lidar of config/sensors/, or a .yaml file.")] = "os1-16",
-    seconds: Annotated[float, typer.Option(help="Length of the recording.", min=0.1)] = 20.0,
+    seconds: Annotated[float, typer.Option(help="Length of the recording.", min=0.1, max=86400)] = 20.0,
     seed: Annotated[int, typer.Option(help="Decides building, way and noise.", min=0)] = 0,
     scene: Annotated[
         Path | None,
         typer.Option(help="Folder of a furnished scene (world.yaml, models/*.glb) instead of a generated building."),
     ] = None,
     rate: Annotated[
-        float | None, typer.Option(help="Scans and images a second. [default: the lidar's]", min=0.1)
+        float | None, typer.Option(help="Scans and images a second; by default the lidar's own.", min=0.1, max=1000)
     ] = None,
     motion: Annotated[Motion, typer.Option(help="How the robot moves.")] = Motion.wheeled,
     height: Annotated[
         float | None,
-        typer.Option(help="Metres of the lidar above the floor; not for flying. [default: 0.9; handheld 1.1]", min=0.3,
-                     max=2.0),
+        typer.Option(help="Metres of the lidar above the floor, by default 0.9, handheld 1.1; not for flying.",
+                     min=0.3, max=2.0),
     ] = None,
     roll: Annotated[
         float, typer.Option(help="Degrees by which the lidar is mounted off level; 180: upside down.")
@@ -41,11 +41,11 @@ def simulate(
     camera: Annotated[
         list[str],
         typer.Option(help="[NAME=]KIND[,mono][,compressed][,yaw=DEG][,pitch=DEG], several times for several; KIND is "
-                     "pinhole, equidistant or wide (config/cameras/), or a .yaml file. [default: pinhole]"),
+                     "pinhole, equidistant or wide (config/cameras/), or a .yaml file; by default one pinhole."),
     ] = [],  # noqa: B006
     no_camera: Annotated[bool, typer.Option("--no-camera", help="No images: much faster.")] = False,
     processes: Annotated[
-        int | None, typer.Option(help="Processes at work. [default: one a core, at most 4]", min=1)
+        int | None, typer.Option(help="Processes at work; by default one a core, at most 4.", min=1)
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:  # fmt: skip
@@ -55,6 +55,7 @@ def simulate(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
     from cmp_seg_ros.errors import UserError
+    from cmp_seg_ros.evaluation.session import writing
     from cmp_seg_ros.simulation.lidar import Lidar
     from cmp_seg_ros.simulation.recorder import record
     from cmp_seg_ros.simulation.rig import RigConfig
@@ -66,7 +67,7 @@ def simulate(
     config = RigConfig(seed, sensor, seconds, rate, motion.value, roll, pitch, cameras, scene, height)
     scans = max(1, round(seconds * (rate or Lidar.load(sensor).rate)))
     columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    with writing(out), Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("scans", total=scans)
         for done in record(config, out, processes):
             bar.update(task, completed=done)

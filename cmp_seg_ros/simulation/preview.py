@@ -11,6 +11,7 @@ from cmp_seg_ros.simulation.lidar import Sweep
 from cmp_seg_ros.simulation.mesh import indoor
 from cmp_seg_ros.simulation.rig import Rig
 
+NOTHING = 20  # grey value in the range image where there is no return, or no truth of it
 CEILING_CUT = 2.2  # metres above the floor; what is higher hides the room from above
 
 
@@ -37,14 +38,24 @@ def draw_preview(rig: Rig, path: Path) -> None:
             view.set_title(f"{camera.name} ({camera.camera.model}), {rig.image_time(index):.2f} s")
             view.set_axis_off()
     axes = figure.add_subplot(grid[1, :])
-    axes.imshow(range_image(result, space.palette[truth]), aspect="auto", interpolation="nearest")
+    image = range_image(result, space.palette[truth])
+    axes.imshow(image, aspect="auto", interpolation="nearest")
     axes.set(title=f"{rig.lidar.name}: range image, darker is farther", xlabel="column", ylabel="beam")
     classes = [Patch(color="#{:02x}{:02x}{:02x}".format(*c.color), label=c.name) for c in space.classes]
+    if (image == NOTHING).all(axis=2).any():
+        classes.append(Patch(color=(NOTHING / 255,) * 3, label="no return, or no truth"))
     figure.legend(handles=classes, loc="outside lower center", ncols=len(classes))
-    place = rig.building.plan.kind if rig.config.scene else f"Building {rig.building.seed} ({rig.building.plan.kind})"
-    figure.suptitle(f"{place}, truth in structural6")
+    figure.suptitle(f"{_where(rig)}, truth in structural6")
     FigureCanvasAgg(figure)
     figure.savefig(path, dpi=90)
+
+
+def _where(rig: Rig) -> str:
+    """The place, and how the lidar is mounted where it is not level."""
+    kind, config = rig.building.plan.kind, rig.config
+    place = f"Scene {kind}" if config.scene else f"Building {rig.building.seed} ({kind})"
+    mount = [f"{what} {angle:g}°" for what, angle in (("roll", config.roll), ("pitch", config.pitch)) if angle]
+    return f"{place}, lidar mounted with {' and '.join(mount)}" if mount else place
 
 
 def _from_above(axes: Any, rig: Rig, result: Sweep, colors: Float32) -> None:
@@ -66,7 +77,7 @@ def _from_above(axes: Any, rig: Rig, result: Sweep, colors: Float32) -> None:
 def range_image(result: Sweep, colors: np.ndarray) -> np.ndarray:
     """(H, W, 3) uint8: (N, 3) colours of the points in the image of beams by columns, top beam first."""
     shade = np.clip(1.15 - result.range / 14, 0.3, 1)[:, None]
-    image = np.where((result.label != UNLABELLED)[:, None], colors * shade, 20).astype(np.uint8)
+    image = np.where((result.label != UNLABELLED)[:, None], colors * shade, NOTHING).astype(np.uint8)
     image = image.reshape(*result.scan.shape, 3)
     rings = result.scan.xyz.reshape(*result.scan.shape, 3)
     height = np.nanmedian(np.where(rings.any(axis=2), rings[..., 2], np.nan), axis=1)

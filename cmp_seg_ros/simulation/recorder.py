@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import yaml
 
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.geometry.cameras import Camera
@@ -30,6 +31,7 @@ from cmp_seg_ros.workers import workers
 START = 1_700_000_000_000_000_000  # nanoseconds; a recording is the same whenever it is made
 ODOMETRY_RATE = 50.0
 TRUTH_SPACES = ("structural6", "indoor")
+BAG, CALIBRATION, REPORT, PREVIEW = "bag", "calibration.yaml", "report.json", "preview.png"
 
 CLOUD, IMAGE, COMPRESSED, INFO, ODOMETRY = (
     "sensor_msgs/msg/PointCloud2",
@@ -81,22 +83,22 @@ def record(config: RigConfig, out: Path, processes: int | None = None) -> Iterat
 
     Args:
         config: what to record; images are most of the work.
-        out: gets `bag/`, `calibration.yaml`, `report.json` and `preview.png`; an older recording there is replaced.
+        out: gets `bag/`, `calibration.yaml`, `report.json` and `preview.png`; an older simulated recording there is
+            replaced.
         processes: how many; None takes one a core, at most four. The bytes do not depend on it.
 
     Raises:
-        UserError: unknown sensor, or the folder cannot be written.
+        UserError: unknown sensor, or the folder has a recording that is not simulated.
+        OSError: the folder cannot be written.
     """
     began = time.perf_counter()
+    refuse_to_replace(out)
     rig = Rig(config)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        if (out / "bag").exists():
-            shutil.rmtree(out / "bag")
-        rig.calibration().save(out / "calibration.yaml")
-        writer, connections = _open(out / "bag", topics_of(config))
-    except OSError as error:
-        raise UserError(f"{out} cannot be written: {error.strerror}; give another --out") from error
+    out.mkdir(parents=True, exist_ok=True)
+    if (out / BAG).exists():
+        shutil.rmtree(out / BAG)
+    rig.calibration().save(out / CALIBRATION)
+    writer, connections = _open(out / BAG, topics_of(config))
     points, seen, classes = [], np.zeros(len(config.cameras), np.int64), np.zeros(256, np.int64)
     end = rig.frames / rig.rate
     odometry = list(_odometry(rig, end))
@@ -113,10 +115,31 @@ def record(config: RigConfig, out: Path, processes: int | None = None) -> Iterat
         for entry in odometry:
             _write(writer, connections, entry)
     report = _report(rig, points, seen, classes, time.perf_counter() - began)
-    (out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+    (out / REPORT).write_text(json.dumps(report, indent=2) + "\n")
     from cmp_seg_ros.simulation.preview import draw_preview
 
-    draw_preview(rig, out / "preview.png")
+    draw_preview(rig, out / PREVIEW)
+
+
+def refuse_to_replace(out: Path) -> None:
+    """Raises UserError where `out` holds what a recording would replace, unless that is one of ours."""
+    there = [name for name in (BAG, CALIBRATION, REPORT, PREVIEW) if (out / name).exists()]
+    if there and not is_simulated(out / BAG):
+        raise UserError(
+            f"{out} holds {', '.join(there)}, not from cmp-seg simulate, which would replace them; "
+            "give another --out, or remove them"
+        )
+
+
+def is_simulated(bag: Path) -> bool:
+    """Whether a bag was made by `record`: it has our truth, and nothing real began at that very nanosecond."""
+    try:
+        found = yaml.safe_load((bag / "metadata.yaml").read_text())["rosbag2_bagfile_information"]
+        topics = {topic["topic_metadata"]["name"] for topic in found["topics_with_message_count"]}
+        began, count = found["starting_time"]["nanoseconds_since_epoch"], found["message_count"]
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, LookupError, TypeError):
+        return False
+    return "/truth/points" in topics and (began == START or count == 0)  # none, where it was interrupted at once
 
 
 def _open(path: Path, topics: dict[str, str]) -> tuple[Any, dict[str, Any]]:
@@ -349,6 +372,7 @@ def _report(
     places, heights = poses[:, :3, 3], (poses @ rig.T_base_lidar)[:, 2, 3]
     return {
         "seed": config.seed,
+        "scene": str(config.scene) if config.scene else None,
         "building": rig.building.plan.kind,
         "rooms": len(rig.building.plan.rooms),
         "triangles": len(rig.building.mesh),
@@ -357,6 +381,8 @@ def _report(
         "seconds": config.seconds,
         "rate_hz": rig.rate,
         "motion": config.motion,
+        "roll": config.roll,
+        "pitch": config.pitch,
         "lidar_height": [round(float(heights.min()), 2), round(float(heights.max()), 2)],
         "scans": len(points),
         "images": len(points) * len(config.cameras),

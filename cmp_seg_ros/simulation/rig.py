@@ -43,7 +43,7 @@ class RigConfig:
         height: metres of the lidar above the base, which drives on the floor; None takes the carrier's own.
 
     Raises:
-        UserError: two cameras of one name, or a height for a robot that flies.
+        UserError: a number that is not finite, two cameras of one name, or a height for a robot that flies.
     """
 
     seed: int
@@ -58,6 +58,10 @@ class RigConfig:
     height: float | None = None
 
     def __post_init__(self) -> None:
+        for what in ("seconds", "rate", "roll", "pitch", "height"):
+            value = getattr(self, what)
+            if value is not None and not np.isfinite(value):
+                raise UserError(f"--{what} is {value}; give a finite number")
         names = [camera.name for camera in self.cameras]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
