@@ -76,6 +76,13 @@ def test_a_damaged_file_is_noticed_and_rebuilt(data: Any) -> None:
     assert path.read_bytes() == content
 
 
+def test_of_a_damaged_file_is_told_once(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    cache.obtain(KEY, Build())
+    cache.path_of(KEY).write_bytes(b"nonsense")
+    cache.obtain(KEY, Build())
+    assert caplog.text.count("is damaged and is built anew") == 1
+
+
 def test_the_engine_of_another_bundle_is_not_taken(caplog: pytest.LogCaptureFixture) -> None:
     other = KEY._replace(bundle="ba9876543210")
     cache.obtain(other, Build(b"of another bundle"))
@@ -231,12 +238,15 @@ def test_a_digest_changes_with_files_and_versions(tmp_path: Path) -> None:
     "change",
     ["numba.__version__ = '0'", "llvmlite.__version__ = '0'", "launch.cache_folder = lambda: Path('kernels-0')"],
 )
-def test_what_was_found_out_is_forgotten_where_what_makes_the_samples_changes(change: str) -> None:
+def test_what_was_found_out_is_forgotten_where_what_makes_the_samples_changes(change: str, tmp_path: Path) -> None:
     code = (
         "from pathlib import Path\nimport numba, llvmlite\nfrom cmp_seg_ros.kernels import launch\n"
         "{}\nfrom cmp_seg_ros.engine import parity\nprint(parity._ABOUT)"
     )
-    about = [subprocess.check_output([sys.executable, "-c", code.format(what)], text=True) for what in ("", change)]
+    about = [
+        subprocess.check_output([sys.executable, "-c", code.format(what)], text=True, cwd=tmp_path)
+        for what in ("", change)
+    ]
     assert about[0] != about[1] and all(name.startswith("parity-") for name in about)
 
 

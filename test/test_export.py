@@ -46,7 +46,7 @@ def test_builds_checks_and_reports(export: Run, tiny_bundle: Path, tmp_path: Pat
     assert {entry.key: entry.value for entry in graph.metadata_props}["bundle"] == report["hash"]
 
     again = export(tiny_bundle, "--engine", engine, "--precision", "fp32")
-    assert again.code == 0 and "was in the cache" in again.err and "reference-fp32" in again.err
+    assert again.code == 0 and "found in the cache" in again.err and "reference-fp32" in again.err
 
 
 def test_what_was_exported_is_what_starts(export: Run, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,8 +62,12 @@ def test_build_only_runs_nothing(export: Run, tiny_bundle: Path, monkeypatch: py
     monkeypatch.setattr(parity, "samples", lambda *_: pytest.fail("a scan was run"))
     said = export(tiny_bundle, "--engine", engine, "--build-only", "--json")
     report = json.loads(said.out)
-    assert said.code == 0 and report["agreement"] is None and report["built"]
+    assert said.code == 0 and report["agreement"] is None
     assert (report["file"] is None) == (engine == "auto")
+    assert report["built"] or engine == "auto"  # whose kernels may have been compiled before
+    assert "warning" not in said.err
+    again = export(tiny_bundle, "--engine", engine, "--build-only")
+    assert again.code == 0 and "found in the cache" in again.err
 
 
 def test_a_precision_that_answers_otherwise_falls_back_loudly(
@@ -93,6 +97,39 @@ def test_a_cache_that_cannot_be_written_is_an_error_here(export: Run, tiny_bundl
     folder.write_text("a file where the folder should be")
     said = export(tiny_bundle, "--engine", "onnxruntime")
     assert said.code == 1 and said.err.count("error:") == 1 and "set XDG_CACHE_HOME" in said.err
+
+
+def test_nothing_is_compiled_where_kernels_cannot_be_kept(
+    export: Run, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cmp_seg_ros.engine import cpu
+
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(cpu, "cache_folder", lambda: tmp_path / "file" / "kernels")
+    monkeypatch.setattr(cpu, "CpuEngine", lambda *_: pytest.fail("compiled"))
+    said = export(tiny_bundle, "--build-only")
+    assert said.code == 1 and f"nothing can be kept in {tmp_path}/file/kernels" in said.err
+    assert "set XDG_CACHE_HOME" in said.err and "built" not in said.err
+
+
+def test_what_another_process_built_meanwhile_was_found(
+    export: Run, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if the other one was at it when this one looked first."""
+    assert export(tiny_bundle, "--engine", "openvino", "--precision", "fp32").code == 0
+    real, looks = cache._read, iter([True])
+    monkeypatch.setattr(cache, "_read", lambda *args, **how: None if next(looks, False) else real(*args, **how))
+    said = export(tiny_bundle, "--engine", "openvino", "--precision", "fp32")
+    assert said.code == 0 and "found in the cache" in said.err
+
+
+def test_out_is_tried_before_the_work(
+    export: Run, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openvino, "build", lambda *_: pytest.fail("built"))
+    (tmp_path / "file").touch()
+    said = export(tiny_bundle, "--engine", "openvino", "--out", tmp_path / "file")
+    assert said.code == 1 and f"{tmp_path}/file cannot be written" in said.err and "another --out" in said.err
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ def bench(
     """
     from rich.console import Console
 
-    from cmp_seg_ros.evaluation.session import write_report, writing
+    from cmp_seg_ros.evaluation.session import require_writable, write_report, writing
     from cmp_seg_ros.speed.bench import VOXELS, WIDTHS, Bench, Options
 
     options = Options(
@@ -50,8 +50,7 @@ def bench(
     )
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     if out is not None:
-        with writing(out):
-            out.mkdir(parents=True, exist_ok=True)
+        require_writable(out)
     with console.status("") as status:
         report = Bench(
             options,

@@ -4,7 +4,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.status import Status
 
     from cmp_seg_ros.bundle import Bundle
+    from cmp_seg_ros.engine.exported import Runtime
 
 
 def export(
@@ -26,7 +27,7 @@ def export(
     ] = "auto",
     precision: Annotated[
         str,
-        typer.Option(help="int8, bf16, fp16 or fp32, where the engine has it. [default: the fastest that passes]"),
+        typer.Option(help="int8, bf16, fp16 or fp32, where the engine has it; by default the fastest that passes."),
     ] = "",
     build_only: Annotated[
         bool, typer.Option("--build-only", help="Build, but do not run: for container images.")
@@ -43,6 +44,10 @@ def export(
     from cmp_seg_ros.bundle import Bundle
 
     console = Console(stderr=True, soft_wrap=True, highlight=False)
+    if out is not None:
+        from cmp_seg_ros.evaluation.session import require_writable
+
+        require_writable(out)
     with console.status("") as status, _told(console, status):
         model = Bundle.find(bundle)
         report = _export(model, engine, precision, build_only, lambda what: status.update(what))
@@ -53,7 +58,7 @@ def export(
         return
     for refused in report["refused"]:
         console.print(f"[bold yellow]{report['engine']}-{refused['precision']} was not taken[/]: its answers differ")
-    made = f"built in {report['seconds']:.1f} s" if report["built"] else "was in the cache"
+    made = f"built in {report['seconds']:.1f} s" if report["built"] else "found in the cache"
     console.print(f"{report['engine']}-{report['precision']} of {model.description.name} {made}", markup=False)
     if report["file"]:
         console.print(f"{report['file']}, {report['bytes'] / 1e6:.1f} MB", markup=False)
@@ -70,15 +75,23 @@ def _export(
     from cmp_seg_ros.engine.base import runtime_of
 
     runtime, named = runtime_of(name, precision)
+    build, built = runtime.build, False
+
+    def noted(bundle: "Bundle", precision: str) -> bytes:
+        nonlocal built
+        built = True  # and not by another process that this one waited for
+        assert build is not None
+        return build(bundle, precision)
+
+    if build is not None:
+        runtime = replace(runtime, build=noted)
     known = list(runtime.precisions)
     if named and named not in known:
         runtime.keep(bundle, named)  # says what there is
     exact = parity.Exact.best(bundle)
     refused: list[dict[str, Any]] = []
     for candidate in known[known.index(named) :] if named else known:
-        start = monotonic()
-        path = cache.path_of(runtime.key(bundle, candidate))
-        before = path.stat().st_ino if path.exists() else 0
+        start, built, compiled = monotonic(), False, _compiled(runtime)
         tell(f"building {runtime.name}-{candidate}")
         size = len(runtime.keep(bundle, candidate))
         if not size:  # our own engine, whose kernels are compiled when it is first made
@@ -90,9 +103,9 @@ def _export(
             "precision": candidate,
             "version": runtime.version,
             "hardware": runtime.hardware,
-            "file": str(path) if size else None,
+            "file": str(cache.path_of(runtime.key(bundle, candidate))) if size else None,
             "bytes": size,
-            "built": not size or path.stat().st_ino != before,
+            "built": built or _compiled(runtime) > compiled,
             "seconds": monotonic() - start,
             "refused": refused,
             "agreement": None,
@@ -106,6 +119,11 @@ def _export(
             return report | {"agreement": asdict(found), "told": str(found)}
         refused.append({"precision": candidate, "agreement": asdict(found)})
     raise runtime.no_precision_left()
+
+
+def _compiled(runtime: "Runtime") -> set[str]:
+    """The compiled kernels that it keeps."""
+    return set() if runtime.compiled is None else {str(path) for path in runtime.compiled.rglob("*.nbc")}
 
 
 def _write(out: Path, bundle: "Bundle", report: dict[str, Any]) -> None:
@@ -126,7 +144,7 @@ def _told(console: "Console", status: "Status") -> Iterator[None]:
 
     class Told(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            if record.levelno >= logging.WARNING:
+            if record.levelno >= logging.WARNING and not hasattr(record, "progress"):
                 console.print(f"warning: {record.getMessage()}", markup=False)
             else:
                 status.update(record.getMessage())

@@ -26,7 +26,10 @@ from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.kernels.launch import cache_folder
 
 FORMAT = "cmp_seg_ros engine 1"
+REMEDY = "free space there, or set XDG_CACHE_HOME to a folder that can be written"
 UNUSED = 60 * 86400.0  # seconds after which what was not used is deleted, when something else is built
+
+PROGRESS = {"progress": True}  # `extra` of what is logged as a warning only so that nobody wonders about the wait
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +84,8 @@ def obtain(key: Key, build: Callable[[], bytes], fresh: bool = False, must_keep:
     built = b""
     try:
         with _alone(path):
-            if not fresh and (found := _read(path, key)) is not None:  # another process has built it meanwhile
+            # Another process may have built it meanwhile; what is wrong with a file has been said above.
+            if not fresh and (found := _read(path, key, warn=False)) is not None:
                 return found
             built = _timed(key, build)
             header = {"key": str(key), "sha256": hashlib.sha256(built).hexdigest()}
@@ -89,12 +93,21 @@ def obtain(key: Key, build: Callable[[], bytes], fresh: bool = False, must_keep:
             _prune()
     except _CannotKeep as error:
         told = f"the engine cannot be kept in {folder()}: {error}"
-        remedy = "free space there, or set XDG_CACHE_HOME to a folder that can be written"
         if must_keep:
-            raise UserError(f"{told}; {remedy}") from error
-        logger.warning("%s; it is built at every start. To mend this, %s", told, remedy)
+            raise UserError(f"{told}; {REMEDY}") from error
+        logger.warning("%s; it is built at every start. To mend this, %s", told, REMEDY)
         built = built or _timed(key, build)
     return built
+
+
+def require_writable(kept_in: Path) -> None:
+    """Before work whose outcome is to be kept in a folder. Raises UserError where nothing can be written there."""
+    try:
+        kept_in.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=kept_in):  # permissions do not tell: root has them all
+            pass
+    except OSError as error:
+        raise UserError(f"nothing can be kept in {kept_in}: {error.strerror or error}; {REMEDY}") from error
 
 
 def remember(key: Key, about: str, found: dict[str, Any]) -> None:
@@ -127,20 +140,21 @@ class _CannotKeep(Exception):
 
 def _timed(key: Key, build: Callable[[], bytes]) -> bytes:
     start = time.monotonic()
-    logger.warning("building engine %s %s for this machine, once", key.runtime, key.precision)
+    logger.warning("building engine %s %s for this machine, once", key.runtime, key.precision, extra=PROGRESS)
     built = build()
     logger.info("built engine %s %s in %.1f s", key.runtime, key.precision, time.monotonic() - start)
     return built
 
 
-def _read(path: Path, key: Key) -> bytes | None:
+def _read(path: Path, key: Key, warn: bool = True) -> bytes | None:
     """What the file holds; None where it is not there or is not what it should be."""
+    level = logging.WARNING if warn else logging.DEBUG
     try:
         content = _use(path)
     except FileNotFoundError:
         return None
     except OSError as error:
-        logger.warning("%s cannot be read and is built anew: %s", path, error)
+        logger.log(level, "%s cannot be read and is built anew: %s", path, error)
         return None
     first, _, rest = content.partition(b"\n")
     line, _, built = rest.partition(b"\n")
@@ -151,7 +165,7 @@ def _read(path: Path, key: Key) -> bytes | None:
             return built
     except (ValueError, KeyError, TypeError):
         whole = False
-    logger.warning("%s is %s and is built anew", path, "of another engine" if whole else "damaged")
+    logger.log(level, "%s is %s and is built anew", path, "of another engine" if whole else "damaged")
     return None
 
 
@@ -201,7 +215,7 @@ def _alone(path: Path) -> Iterator[None]:
         try:
             lock.acquire(timeout=0)
         except filelock.Timeout:
-            logger.warning("another process builds %s; waiting for it", path.name)
+            logger.warning("another process builds %s; waiting for it", path.name, extra=PROGRESS)
             lock.acquire()
     except (OSError, NotImplementedError) as error:
         raise _CannotKeep(getattr(error, "strerror", None) or str(error)) from error

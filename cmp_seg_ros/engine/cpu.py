@@ -74,7 +74,8 @@ class CpuEngine:
     def _warm_up(self) -> None:
         """Have everything compiled before the first scan comes."""
         if not is_cached(network.evaluate):
-            logger.warning("compiling for this processor; this takes about half a minute, once")
+            told = "compiling for this processor; this takes about half a minute, once"
+            logger.warning(told, extra=cache.PROGRESS)
         middle = (np.array(self.preprocess.fov_min) + self.preprocess.fov_max) / 2
         self(prepare(middle.astype(np.float32)[None], np.zeros(1, np.float32), self.preprocess)[0])
 
@@ -93,6 +94,7 @@ def runtime() -> Runtime:
         precisions=precisions(),
         sources=[Path(__file__), Path(fold.__file__)],
         open=lambda bundle, _, precision: CpuEngine(bundle, cast(fold.Precision, precision)),
+        compiled=cache_folder(),
     )
 
 

@@ -39,6 +39,7 @@ class Runtime:
         sources: files of ours that what is built depends on.
         open: makes an engine of what was built. Raises Stale where that must be built again.
         build: makes what is kept of a bundle in a precision; None where there is nothing to keep.
+        compiled: folder of the code that opening an engine compiles, where it does.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Runtime:
     sources: Sequence[Path]
     open: Callable[[Bundle, bytes, str], Engine]
     build: Callable[[Bundle, str], bytes] | None = None
+    compiled: Path | None = None
 
     def key(self, bundle: Bundle, precision: str) -> cache.Key:
         return cache.Key(bundle.hash, self.name, self.version, digest(self.sources), precision, self.hardware)
@@ -61,6 +63,8 @@ class Runtime:
         if precision not in self.precisions:
             known = ", ".join(self.precisions)
             raise UserError(f"this machine has no {precision} for engine '{self.name}'; it has {known}")
+        if must_keep and self.compiled is not None:
+            cache.require_writable(self.compiled)
         if self.build is None:
             return b""
         build = self.build

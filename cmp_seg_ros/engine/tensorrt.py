@@ -186,7 +186,7 @@ def build(model: bytes, preprocess: PreprocessConfig, timing: Path | None = None
             f"TensorRT {trt.__version__} does not take the shapes: {log.last()}; take engine 'cpu', and report this"
         )
     _set_timing_cache(config, timing)
-    logger.warning("TensorRT %s takes minutes for this", trt.__version__)
+    logger.warning("TensorRT %s takes minutes for this", trt.__version__, extra=cache.PROGRESS)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         remedy = "free memory of the GPU, or take engine 'cpu'"

@@ -1,6 +1,7 @@
 """What labelling and evaluating share: sensors around an input, the segmenter, checks of a scan, written reports."""
 
 import json
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -146,6 +147,12 @@ def describe(scan: Scan) -> str:
 def write_report(out: Path, report: dict[str, Any]) -> None:
     """Write report.json."""
     (out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+
+
+def require_writable(out: Path) -> None:
+    """Make `out`, before the work whose outcome goes there. Raises UserError where nothing can be written."""
+    with writing(out), tempfile.TemporaryFile(dir=out):  # permissions do not tell: root has them all
+        pass
 
 
 @contextmanager
