@@ -365,8 +365,17 @@ def test_evaluate_needs_truth(evaluate: Run, tmp_path: Path) -> None:
     bag = write_bag(tmp_path / "bag", {"/points": [cloud(POINTS)]})
     ran = evaluate(bag)
     assert ran.code == 1 and "has no truth on /truth/points (its clouds: /points)" in ran.err
+    (file,) = bag.glob("*.mcap")
+    file.write_bytes(file.read_bytes()[:300])
+    ran = evaluate(bag)
+    assert ran.code == 1 and "damaged or cut short" in ran.err and "promises /points" in ran.err
     ran = evaluate(tmp_path / "nothing")
     assert ran.code == 1 and "does not exist" in ran.err
+
+
+def test_packets_are_evaluated_by_nothing(evaluate: Run, shared_data: Path) -> None:
+    ran = evaluate(shared_data / "real" / "nebula_xt32" / "bag")
+    assert ran.code == 1 and "holds raw packets" in ran.err and "--planes" not in ran.err
 
 
 def test_evaluate_leaves_out_what_has_no_partner(evaluate: Run, tmp_path: Path) -> None:

@@ -192,6 +192,23 @@ def test_folder(tmp_path: Path) -> None:
     assert "3.bin has 5 bytes" in next(iter(reader.problems))
 
 
+def test_a_folder_names_all_that_cannot_be_read(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", XYZ)
+    (tmp_path / "b.pcd").write_bytes(b"# .PCD v0.7\nFIELDS x y z\n")
+    (tmp_path / "c.pcd").touch()
+    (tmp_path / "d.pcd").write_bytes(b"nonsense" * 100)
+    for other in ("e.jpg", "config.json", "._a.pcd"):
+        (tmp_path / other).write_bytes(b"nonsense")
+    reader = open_input(tmp_path)
+    assert reader.count == 4 and [sample.key for sample in reader] == ["a"]
+    damaged, empty, unknown = reader.problems
+    assert "b.pcd has no line DATA" in damaged and "c.pcd is empty" in empty
+    assert "d.pcd does not begin as .pcd files do" in unknown
+    (tmp_path / "a.npy").unlink()
+    with pytest.raises(UserError, match=r"b\.pcd .*c\.pcd .*d\.pcd"):
+        list(open_input(tmp_path))
+
+
 @pytest.mark.parametrize(
     "name, content, says",
     [

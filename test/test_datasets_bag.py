@@ -139,6 +139,25 @@ def test_a_bag_with_hardly_anything_left_is_one_clear_error(tmp_path: Path, stor
     with pytest.raises(UserError) as error:
         list(open_input(path))
     assert path.name in str(error.value) and "\n" not in str(error.value)
+    if storage != "ros1":
+        assert f"metadata.yaml promises /points ({CLOUD}, 3)" in str(error.value)
+        assert "damaged or cut short" in str(error.value) and "copy it again" in str(error.value)
+
+
+def test_a_bag_cut_before_its_first_cloud_says_what_was_in_it(tmp_path: Path) -> None:
+    large = [{"structural6": np.zeros(3_000_000, np.uint8)} for _ in range(2)]
+    path = write_bag(tmp_path / "scans", "mcap", {"/truth/points": large, "/points": scans(1)})
+    (file,) = path.glob("*.mcap")
+    file.write_bytes(file.read_bytes()[:3_002_000])
+    with pytest.raises(UserError) as error:
+        open_input(path)
+    assert "damaged or cut short" in str(error.value) and "record the sensor's" not in str(error.value)
+    assert f"promises /truth/points ({CLOUD}, 2), /points ({CLOUD}, 1); messages of /truth/points (1) alone" in str(
+        error.value
+    )
+    (path / "metadata.yaml").write_text("[")
+    with pytest.raises(UserError, match="damaged or cut short"):
+        open_input(path)
 
 
 def test_damaged_bytes_in_the_middle(tmp_path: Path) -> None:

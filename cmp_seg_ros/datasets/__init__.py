@@ -14,6 +14,8 @@ KINDS = (
     "or a folder of such"
 )
 
+SUFFIXES = (".bag", ".mcap", ".db3", ".pcd", ".ply", ".npy", ".bin", ".pcap", ".osf")
+
 
 def readers() -> list[type[Reader]]:
     """All readers, in the order of their modules' names."""
@@ -40,13 +42,28 @@ def open_input(path: str | Path, topic: str = "") -> Reader:
             return reader(path, topic)
     if path.is_dir():
         return Folder(path, topic)
-    if path.stat().st_size == 0:
-        raise UserError(f"{path} is empty (0 bytes); copy or record it again")
-    raise UserError(f"{path} is not an input that is known; give {KINDS}")
+    raise _unknown(path)
+
+
+def _unknown(path: Path) -> UserError:
+    """Why no reader recognises a file."""
+    try:
+        if path.stat().st_size == 0:
+            return UserError(f"{path} is empty (0 bytes); copy or record it again")
+        with path.open("rb"):
+            pass
+    except OSError as error:
+        return UserError(f"{path} cannot be read: {error.strerror or error}; copy it again")
+    if path.suffix in SUFFIXES:
+        return UserError(f"{path} does not begin as {path.suffix} files do; copy or record it again")
+    return UserError(f"{path} is not an input that is known; give {KINDS}")
 
 
 class Folder(Reader):
-    """The files of a folder, each an input by itself, in natural order (2 before 10). Keys are their names."""
+    """The files of a folder, each an input by itself, in natural order (2 before 10). Keys are their names.
+
+    What is named like an input and is none is a problem; all else, pictures beside the scans say, is passed over.
+    """
 
     def __init__(self, path: Path, topic: str = "") -> None:
         super().__init__(path, topic)
@@ -54,12 +71,12 @@ class Folder(Reader):
             file: next((kind for kind in readers() if kind.recognises(file)), None)
             for file in sorted(path.iterdir(), key=_natural)
         }
-        self.files = {file: kind for file, kind in found.items() if kind is not None}
+        self.files = {file: kind for file, kind in found.items() if kind is not None or _is_named_like_one(file)}
         self.count = len(self.files)
         self.one_file_each = True
         if not self.files:
             raise UserError(f"folder {path} holds no input that is known; give {KINDS}")
-        if topic and not any(kind.has_topics for kind in self.files.values()):
+        if topic and not any(kind is not None and kind.has_topics for kind in self.files.values()):
             raise UserError(f"folder {path} holds no bag, so it has no topic '{topic}'; leave out --topic")
 
     @classmethod
@@ -70,6 +87,8 @@ class Folder(Reader):
         number = found = 0
         for file, kind in self.files.items():
             try:
+                if kind is None:
+                    raise _unknown(file)
                 reader = kind(file, self.topic if kind.has_topics else "")
                 for sample in reader:
                     key = file.stem if reader.one_file_each else f"{file.stem}/{sample.key}"
@@ -84,6 +103,10 @@ class Folder(Reader):
                 self.problems.add(problem)
         if not found:
             raise UserError("; ".join(self.problems))
+
+
+def _is_named_like_one(path: Path) -> bool:
+    return path.suffix in SUFFIXES and not path.name.startswith(".") and not path.is_dir()
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:

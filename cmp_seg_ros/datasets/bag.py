@@ -8,6 +8,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import yaml
+
 from cmp_seg_ros.datasets import ouster, recovery
 from cmp_seg_ros.datasets.base import Problems, Sample
 from cmp_seg_ros.datasets.base import Reader as BaseReader
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 POINT_CLOUD2 = "sensor_msgs/msg/PointCloud2"
 METADATA = "metadata.yaml"
+REMEDY = "copy it again, reindex it (rosbag reindex, ros2 bag reindex) or record it again"
 SUFFIXES = {recovery.ROS1: ".bag", recovery.MCAP: ".mcap", recovery.SQLITE: ".db3"}
 
 
@@ -57,7 +60,19 @@ class Bag:
         self.is_ros1 = recovery.ROS1 in kinds
         self.topics = self._read_topics()
         if not any(topic.size for topic in self.topics.values()):
-            raise UserError(f"bag {path} holds no messages{self._damaged and f' ({self._damaged})'}; record it again")
+            why = self.damage() or f"bag {path} holds no messages"
+            raise UserError(f"{why}; {REMEDY if self._damaged else 'record it again'}")
+
+    def damage(self) -> str:
+        """That the bag is not whole, and what was in it when it was; nothing where its own reader opens it."""
+        if not self._damaged:
+            return ""
+        promised = _promised(self.path)
+        told = ", ".join(f"{name} ({info.type}, {info.size})" for name, info in promised.items() if info.size)
+        read = ", ".join(f"{name} ({info.size})" for name, info in self.topics.items() if info.size)
+        promise = f"its {METADATA} promises {told}; " if told else ""
+        found = f"messages of {read} alone" if read else "no message"
+        return f"bag {self.path} is damaged or cut short ({self._damaged}): {promise}{found} could be read"
 
     def messages(self, topics: Collection[str]) -> Iterator[Message]:
         """The messages of some topics, in the order of recording."""
@@ -122,7 +137,7 @@ class Bag:
             why = f" ({self._damaged})" if self._damaged else f" ({missing} are missing)"
             self.problems.add(
                 f"bag {self.path} is damaged or cut short{why}: {sum(count.values())} messages of "
-                f"{', '.join(topics)} could be read; reindex it (rosbag reindex, ros2 bag reindex) or record it again",
+                f"{', '.join(topics)} could be read; {REMEDY}",
                 "damaged",
             )
 
@@ -214,8 +229,7 @@ class Reader(BaseReader):
 
 def choose_topic(bag: Bag, topic: str = "") -> str:
     """The topic of clouds that is asked for, or the only one. Raises UserError with the topics that would do."""
-    clouds = [name for name, info in bag.topics.items() if info.type == POINT_CLOUD2 and info.size]
-    with_points = [name for name in clouds if _has_points(bag.first(name))] or ouster.lidar_topics(bag.topics)
+    with_points = clouds_of(bag)
     would_do = ", ".join(f"{name} ({bag.topics[name].size} messages)" for name in with_points)
     if topic:
         topic = f"/{topic.strip('/')}"
@@ -230,11 +244,24 @@ def choose_topic(bag: Bag, topic: str = "") -> str:
         return with_points[0]
     if with_points:
         raise UserError(f"bag {bag.path} has several topics of clouds; choose one with --topic: {would_do}")
-    raise UserError(f"bag {bag.path} has no PointCloud2 with x, y and z; {_others(bag)}")
+    raise no_clouds(bag)
+
+
+def clouds_of(bag: Bag) -> list[str]:
+    """Topics of clouds with x, y and z, or else of packets that become such."""
+    clouds = [name for name, info in bag.topics.items() if info.type == POINT_CLOUD2 and info.size]
+    return [name for name in clouds if _has_points(bag.first(name))] or ouster.lidar_topics(bag.topics)
+
+
+def no_clouds(bag: Bag) -> UserError:
+    """What is to be said of a bag without clouds."""
+    return UserError(f"bag {bag.path} has no PointCloud2 with x, y and z; {_others(bag)}")
 
 
 def _others(bag: Bag) -> str:
     """What a bag without clouds has instead, and what to do about it."""
+    if damage := bag.damage():
+        return f"{damage}; {REMEDY}"
     topics = ", ".join(f"{name} ({info.type}, {info.size})" for name, info in bag.topics.items())
     packets = [
         name for name, info in bag.topics.items() if re.search(r"Packet|PandarScan|VelodyneScan|RslidarScan", info.type)
@@ -245,6 +272,18 @@ def _others(bag: Bag) -> str:
             "and record the PointCloud2 that it publishes"
         )
     return f"its topics are {topics}: record the sensor's PointCloud2 topic"
+
+
+def _promised(path: Path) -> dict[str, Topic]:
+    """The topics that a bag's metadata lists; none where there is no such file, or it is damaged, too."""
+    try:
+        content = yaml.safe_load((path / METADATA).read_text())
+        return {
+            entry["topic_metadata"]["name"]: Topic(entry["topic_metadata"]["type"], int(entry["message_count"]))
+            for entry in content["rosbag2_bagfile_information"]["topics_with_message_count"]
+        }
+    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
+        return {}
 
 
 def _has_points(message: Any) -> bool:

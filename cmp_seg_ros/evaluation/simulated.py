@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cmp_seg_ros.datasets.bag import METADATA, POINT_CLOUD2, Bag, choose_topic
+from cmp_seg_ros.datasets.bag import METADATA, REMEDY, Bag, choose_topic, clouds_of, no_clouds
 from cmp_seg_ros.datasets.bag import Reader as BagReader
 from cmp_seg_ros.datasets.base import Problems, Sample
 from cmp_seg_ros.errors import UserError
@@ -53,9 +53,13 @@ class SimulatedBag:
         self.space = LabelSpace.load(space)
         self.truth_topic = truth_topic
         if truth_topic not in self.bag.topics:
-            clouds = ", ".join(name for name, info in self.bag.topics.items() if info.type == POINT_CLOUD2)
+            if damage := self.bag.damage():
+                raise UserError(f"{damage}, and so no truth on {truth_topic}; {REMEDY}")
+            clouds = ", ".join(clouds_of(self.bag))
+            if not clouds:
+                raise no_clouds(self.bag)
             raise UserError(
-                f"bag {self.path} has no truth on {truth_topic} (its clouds: {clouds or 'none'}); "
+                f"bag {self.path} has no truth on {truth_topic} (its clouds: {clouds}); "
                 "evaluate a bag of `cmp-seg simulate`, or hold labels against the planes in it with --planes"
             )
         self.topic = choose_topic(self.bag, topic)
