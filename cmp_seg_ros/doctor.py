@@ -11,6 +11,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import tempfile
 import xml.etree.ElementTree
 from collections import defaultdict
 from collections.abc import Iterator
@@ -240,18 +241,25 @@ def _cache() -> Iterator[Check]:
     from cmp_seg_ros.kernels.launch import cache_folder
 
     folder = cache_folder().parent
-    above = folder
-    while not above.exists():
-        above = above.parent
-    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
-        yield Check(
-            area,
-            "folder",
-            "warning",
-            f"{folder} cannot be written: every start compiles anew, and engines cannot be kept",
-            f"chown -R $USER {above}, or set XDG_CACHE_HOME to a folder of yours",
-        )
-        return
+    for wanted in (cache_folder(), folder / "engines"):
+        above = wanted
+        while not os.path.exists(above):  # noqa: PTH110  Path.exists raises behind a folder that may not be entered
+            above = above.parent
+        try:
+            with tempfile.TemporaryFile(dir=above):  # permissions do not tell: root has them all
+                pass
+        except OSError as error:
+            elsewhere = "set XDG_CACHE_HOME to a folder that can be written"
+            own = above.is_dir() and above.is_relative_to(folder)
+            yield Check(
+                area,
+                "folder",
+                "warning",
+                f"{wanted} cannot be written ({above}: {error.strerror or error}): every start compiles anew, and "
+                "engines cannot be kept",
+                f"chown -R $USER {above}, or {elsewhere}" if own else elsewhere,
+            )
+            return
     free = shutil.disk_usage(above).free
     yield Check(area, "folder", "ok", str(folder))
     yield Check(
@@ -308,6 +316,12 @@ def _trial(name: str, compile: bool) -> Iterator[Check]:
     """Label a scan, unless that would compile for half a minute unasked."""
     area = "Trial"
     try:
+        bundle = Bundle.find(name)
+    except UserError as error:
+        known = ", ".join(resources.names(FOLDER)) or "none there"
+        yield Check(area, name, "error", str(error), f"give --model the folder of a whole bundle, or a name: {known}")
+        return
+    try:
         from cmp_seg_ros.kernels.launch import is_cached
         from cmp_seg_ros.kernels.network import evaluate
         from cmp_seg_ros.segmenter import Segmenter
@@ -319,7 +333,7 @@ def _trial(name: str, compile: bool) -> Iterator[Check]:
         )
         return
     try:
-        segmenter = Segmenter.from_bundle(name)
+        segmenter = Segmenter(bundle)
         segmenter(box_room())  # takes longer than all that follow
         labels = segmenter(box_room())
     except Exception as error:  # whatever it is, it is what somebody who asks the doctor wants to know

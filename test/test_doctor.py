@@ -14,11 +14,10 @@ from typing import Any
 import pytest
 from fake_gpu import FakeGpu
 
-from cmp_seg_ros import doctor, resources
+from cmp_seg_ros import doctor, resources, segmenter
 from cmp_seg_ros.doctor import Check
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.ros import environment
-from cmp_seg_ros.segmenter import Segmenter
 
 Run = Callable[..., SimpleNamespace]
 
@@ -94,6 +93,7 @@ def test_a_bundle_that_does_not_load_is_an_error(tiny_bundle: Path, tmp_path: Pa
     (check,) = doctor._trial("no-such-bundle", True)
     assert check.status == "error"
     assert "no-such-bundle" in check.found
+    assert "waffleiron24-128" in check.remedy and "above" not in check.remedy
 
 
 @pytest.mark.parametrize("fault", [UserError("the model is ill"), RuntimeError("out of order")])
@@ -101,8 +101,8 @@ def test_whatever_breaks_the_trial_is_told(monkeypatch: pytest.MonkeyPatch, faul
     def broken(*_: Any) -> None:
         raise fault
 
-    monkeypatch.setattr(Segmenter, "from_bundle", broken)
-    (check,) = doctor._trial("any", True)
+    monkeypatch.setattr(segmenter, "Segmenter", broken)
+    (check,) = doctor._trial("waffleiron24-128", True)
     assert check.status == "error"
     assert str(fault) in check.found
     assert not doctor.works([check])
@@ -268,18 +268,43 @@ def test_what_engine_tensorrt_lacks_is_told(monkeypatch: pytest.MonkeyPatch) -> 
     assert "update the driver" in check.remedy
 
 
-@pytest.mark.parametrize("writable", [True, False])
-def test_a_cache_that_cannot_be_written_is_a_warning(
-    writable: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cache_that_cannot_be_written_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from cmp_seg_ros.kernels import launch
 
-    monkeypatch.setattr(launch, "cache_folder", lambda: tmp_path / "not" / "yet" / "there")
-    monkeypatch.setattr(os, "access", lambda path, mode: writable)  # root may write everywhere
-    checks = by_name(list(doctor._cache()))
-    assert checks["folder"].status == ("ok" if writable else "warning")
-    assert ("free space" in checks) is writable
-    assert writable or "XDG_CACHE_HOME" in checks["folder"].remedy
+    def check(above: Path) -> Check:
+        monkeypatch.setattr(launch, "cache_folder", lambda: above / "cmp_seg_ros" / "kernels-0")
+        return by_name(list(doctor._cache()))["folder"]
+
+    assert check(tmp_path / "not" / "yet" / "there").status == "ok"
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "file").touch()
+    (tmp_path / "taken" / "cmp_seg_ros").mkdir(parents=True)
+    (tmp_path / "taken" / "cmp_seg_ros" / "kernels-0").touch()
+    for above in (tmp_path / "file", tmp_path / "taken", Path("/proc/nope")):  # also for root
+        found = check(above)
+        assert found.status == "warning" and "cannot be written" in found.found
+        assert "set XDG_CACHE_HOME" in found.remedy and "chown" not in found.remedy
+
+
+def test_a_cache_of_somebody_else_may_be_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from cmp_seg_ros.kernels import launch
+
+    def refuse(**_: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    folder = tmp_path / "cmp_seg_ros"
+    monkeypatch.setattr(launch, "cache_folder", lambda: folder / "kernels-0")
+    monkeypatch.setattr(doctor.tempfile, "TemporaryFile", refuse)
+    assert "chown" not in by_name(list(doctor._cache()))["folder"].remedy
+    folder.mkdir()
+    assert f"chown -R $USER {folder}, or" in by_name(list(doctor._cache()))["folder"].remedy
+
+
+def test_a_relative_cache_is_ignored(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As its specification says."""
+    monkeypatch.setenv("XDG_CACHE_HOME", "cache")
+    monkeypatch.setattr(doctor, "examine", lambda *_: [Check("A", os.environ.get("XDG_CACHE_HOME", "none"), "ok", "")])
+    assert json.loads(run("--json").out)["checks"][0]["name"] == "none"
 
 
 def test_little_room_in_the_cache_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
