@@ -12,13 +12,14 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from cmp_seg_ros import resources
+from cmp_seg_ros.cli.evaluate import iou_table
 from cmp_seg_ros.cli.main import app
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.evaluation import benchmark_run
 from cmp_seg_ros.evaluation.benchmark import Benchmark, Mount
 from cmp_seg_ros.evaluation.benchmark_report import Scores, compile_report
 from cmp_seg_ros.evaluation.benchmark_run import BenchmarkRun, Count, Part
-from cmp_seg_ros.evaluation.benchmark_tables import markdown, sheets
+from cmp_seg_ros.evaluation.benchmark_tables import heading, markdown, sheets
 from cmp_seg_ros.evaluation.metrics import Confusion, iou_of, mean_of
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.simulation.building import make_building
@@ -349,6 +350,10 @@ def test_command(evaluate: Callable[..., Result], tmp_path: Path) -> None:
     coarse = json.loads(evaluate("--out", out, *arguments).stdout)
     assert list(coarse["rows"]) == ["level", "tilted"] and not coarse["whole"]
     assert coarse["voxel_size"] == 0.3 and coarse["buildings"] == 1
+    # Draws of one building are all alike, which is no certainty.
+    for row in coarse["rows"].values():
+        assert row["mean"]["interval"] is None and 0 < row["mean"]["primary"] < 1
+    assert coarse["rows"]["tilted"]["difference"]["interval"] is None
     fine, column = (found["rows"]["tilted"]["sensors"]["vlp-16"] for found in (report, coarse))
     assert column["voxels_per_scan"] < 0.6 * fine["voxels_per_scan"]
 
@@ -404,7 +409,7 @@ def test_options_of_a_benchmark_need_one() -> None:
 def test_sheets_say_what_is_not_there() -> None:
     figures = {"primary": 1.0, "interval": None, "strict": None, "iou": {"wall": 1.0, "floor": None}}
     column = {**figures, "by_range": [{"primary": None}, {"primary": 1.0}], "points": 1000, "voxels_per_scan": 2.0}
-    report = {
+    report: dict[str, Any] = {
         **{"benchmark": "b", "description": "d", "model": "m", "engine": "e", "voxel_size": 0.1, "whole": True},
         **{"buildings": 1, "first_building": 5, "scans_per_building": 1, "bootstrap": {"level": 0.9, "resamples": 2}},
         **{"range_bins": [0, 4], "skipped": {}, "musts": []},
@@ -414,3 +419,31 @@ def test_sheets_say_what_is_not_there() -> None:
     assert details["floor"] == ["-", "-"] and details["primary, 0-4 m"] == ["-", ""]
     assert details["primary, from 4 m"] == ["100.0", ""] and details["90% interval"] == ["-", "-"]
     assert "| floor | - | - |" in markdown(report)
+    assert "1 building from seed 5, 1 scan of each" in heading(report)
+    report["rows"]["house"] = {**report["rows"]["world"], "scene": "small_house"}
+    report |= {"buildings": 12, "scans_per_building": 2}
+    assert "12 buildings from seed 5 (12 visits in house), 2 scans of each" in heading(report)
+    del report["rows"]["world"]
+    assert "12 visits in house, 2 scans" in heading(report) and "buildings" not in heading(report)
+
+
+def test_out_is_tried_before_the_work(evaluate: Callable[..., Result], tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(BenchmarkRun, "run", lambda *_: pytest.fail("measured"))
+    (tmp_path / "file").touch()
+    ran = evaluate("--out", tmp_path / "file")
+    assert ran.exit_code == 1 and "file cannot be written" in str(ran.exception), ran.output
+
+
+def test_voxels_have_a_size_that_makes_sense(evaluate: Callable[..., Result]) -> None:
+    assert evaluate("--voxel-size", 100).exit_code == 2
+
+
+def test_a_class_without_truth_is_marked() -> None:
+    reading = {"overall_accuracy": 0.5, "miou": 0.25, "iou": {"wall": 0.5, "person": 0.0, "door": None}}
+    report: dict[str, Any] = {"structural6": {**reading, "points": {"wall": 10, "person": 0, "door": 0}}}
+    table = iou_table(report)
+    assert list(table.columns[0].cells)[:3] == ["wall", "person *", "door"]
+    assert list(table.columns[1].cells)[:3] == ["50.0%", "0.0%", ""]
+    assert "the truth has none of it" in str(table.caption)
+    report["structural6"]["points"]["person"] = 1
+    assert iou_table(report).caption is None

@@ -40,7 +40,8 @@ def evaluate(
     ] = None,
     lidar: Annotated[str, typer.Option(help="Name of the lidar, where the calibration has several.")] = "",
     voxel_size: Annotated[
-        float | None, typer.Option(help="Metres, instead of the model's; every point still gets a label.", min=0.01)
+        float | None,
+        typer.Option(help="Metres, instead of the model's; every point still gets a label.", min=0.01, max=2.0),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
     benchmark: Annotated[
@@ -102,9 +103,11 @@ def _input(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
     from cmp_seg_ros.evaluation.plane_check import PlaneCheck, bag_of
-    from cmp_seg_ros.evaluation.session import Rig
+    from cmp_seg_ros.evaluation.session import Rig, require_writable
     from cmp_seg_ros.evaluation.simulated import BagEvaluation, SimulatedBag
 
+    if out is not None:
+        require_writable(out)
     evaluation: BagEvaluation | PlaneCheck
     if planes:
         rig = Rig(bag_of(input), calibration, lidar)
@@ -153,6 +156,8 @@ def _benchmark(
     from cmp_seg_ros.evaluation.benchmark_run import BenchmarkRun
     from cmp_seg_ros.evaluation.benchmark_tables import heading, markdown, sheets
 
+    if out is not None:
+        session.require_writable(out)
     run = BenchmarkRun(Benchmark.load(name), model, engine, voxel_size, only, buildings, scenes, out, workers)
     errors = Console(stderr=True, soft_wrap=True, highlight=False)
     for row, reason in run.skipped.items():
@@ -207,12 +212,23 @@ def iou_table(report: dict[str, Any]) -> "Table":
     names = [name for name, value in report.items() if isinstance(value, dict) and "overall_accuracy" in value]
     table = Table("IoU", *(READINGS.get(name, name) for name in names), title="Labels against the truth")
     for label in dict.fromkeys(label for name in names for label in report[name]["iou"]):
-        table.add_row(label, *(_percent(report[name]["iou"].get(label)) for name in names))
+        untrue = any(_is_untrue(report[name], label) for name in names)
+        figures = (_percent(report[name]["iou"].get(label)) for name in names)
+        table.add_row(f"{label} *" if untrue else label, *figures)
+        if untrue:
+            table.caption = (
+                "* the truth has none of it; points that are labelled so all the same count as 0 in the mean"
+            )
     table.add_section()
     table.add_row("mIoU", *(_percent(report[name]["miou"]) for name in names), style="bold")
     table.add_row("accuracy", *(_percent(report[name]["overall_accuracy"]) for name in names))
     table.add_row("points", *(f"{sum(report[name]['points'].values()):,}" for name in names))
     return table
+
+
+def _is_untrue(reading: dict[str, Any], label: str) -> bool:
+    """Whether a class is no point's truth, but some points got it."""
+    return reading["iou"].get(label) is not None and not reading["points"][label]
 
 
 def latency_table(report: dict[str, Any]) -> "Table":

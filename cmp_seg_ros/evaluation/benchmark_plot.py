@@ -46,6 +46,8 @@ def draw(path: Path, report: dict[str, Any]) -> None:
         _ranges(right, report, name)
     handles, labels = axes[0, 0].get_legend_handles_labels()
     level = f"whiskers: {report['bootstrap']['level']:.0%} of {report['bootstrap']['resamples']} draws of buildings"
+    if report["buildings"] == 1:
+        level = "no whiskers: a single building"
     figure.legend(handles, labels, loc="lower center", ncols=len(labels), frameon=False, title=level)
     plots.save(figure, path)
 
@@ -83,9 +85,9 @@ def _differences(axes: "Axes", report: dict[str, Any]) -> None:
         return
     for place, (name, row) in enumerate(compared.items()):
         value, interval = row["difference"][MEAN], row["difference"]["interval"]
-        if value is None or interval is None:
+        if value is None:
             continue
-        whiskers = 100 * np.abs(np.array(interval) - value)[:, None]
+        whiskers = None if interval is None else 100 * np.abs(np.array(interval) - value)[:, None]
         axes.errorbar([100 * value], [place], xerr=whiskers, fmt="o", color="black", capsize=4)
         by_sensor = [found["difference"] for found in row["difference"]["sensors"].values()]
         for i, of_sensor in enumerate(by_sensor):

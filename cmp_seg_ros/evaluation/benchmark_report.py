@@ -74,8 +74,9 @@ def compile_report(run: BenchmarkRun, parts: dict[str, dict[str, Part]]) -> dict
     benchmark = run.benchmark
     rng = np.random.default_rng(benchmark.bootstrap.seed)
     count = len(run.buildings)
-    draws = rng.integers(count, size=(benchmark.bootstrap.resamples, count))
-    weights = np.stack([np.bincount(draw, minlength=count) for draw in draws]).astype(np.float64)
+    # All draws of one building are alike: no interval, instead of one that looks exact.
+    draws = rng.integers(count, size=(benchmark.bootstrap.resamples if count > 1 else 0, count))
+    weights = np.array([np.bincount(draw, minlength=count) for draw in draws], np.float64).reshape(-1, count)
     empty = Confusion(run.measure.truth, run.segmenter.label_space)
     scores = {name: Scores(sensors, empty, weights) for name, sensors in parts.items()}
     rows = {name: _row(benchmark, scores, name) for name in scores}

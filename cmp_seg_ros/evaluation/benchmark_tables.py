@@ -20,9 +20,24 @@ def heading(report: dict[str, Any]) -> str:
     return (
         f"{report['model']} with {report['engine']}, voxels of {report['voxel_size']:g} m, "
         f"on {report['benchmark']}{part}: "
-        f"{report['buildings']} buildings from seed {report['first_building']:,}, "
-        f"{report['scans_per_building']} scans of each with every sensor"
+        f"{_places(report)}, {counted(report['scans_per_building'], 'scan')} of each with every sensor"
     )
+
+
+def _places(report: dict[str, Any]) -> str:
+    """Buildings, and of rows in a furnished scene the visits to it, which take their place."""
+    count, rows = report["buildings"], report["rows"]
+    scenes = [name for name, row in rows.items() if row.get("scene")]
+    visits = f"{counted(count, 'visit')} in {', '.join(scenes)}"
+    if len(scenes) == len(rows):
+        return visits
+    buildings = f"{counted(count, 'building')} from seed {report['first_building']:,}"
+    return f"{buildings} ({visits})" if scenes else buildings
+
+
+def counted(count: int, what: str) -> str:
+    """As one says it: 1 building, 2 buildings."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def in_detail(report: dict[str, Any]) -> list[str]:

@@ -85,7 +85,7 @@ def comparison(
     label = np.where(compared, labels.label, UNLABELLED).astype(np.uint8)
     draw_bird(figure.add_subplot(rows[0, 0]), xyz, label, label_space, "Labels from above")
     draw_bird(figure.add_subplot(rows[0, 1]), xyz, truth, label_space, "Truth from above")
-    draw_wrong(figure.add_subplot(rows[0, 2]), xyz, compared, wrong)
+    draw_wrong(figure.add_subplot(rows[0, 2]), xyz, compared, wrong, f"Wrong (red) in {label_space.name}")
     draw_legend(figure.add_subplot(rows[1, :]), truth, label_space, "share of truth", columns=len(label_space.classes))
     draw_range(figure.add_subplot(rows[2, :]), scan.xyz, label, label_space, "Labels")
     draw_range(figure.add_subplot(rows[3, :]), scan.xyz, truth, label_space, "Truth")
@@ -102,12 +102,12 @@ def draw_bird(axes: "Axes", xyz: Float32, label: UInt8, space: LabelSpace, title
     _frame(axes, xyz[labelled], title)
 
 
-def draw_wrong(axes: "Axes", xyz: Float32, compared: Bool, wrong: Bool) -> None:
+def draw_wrong(axes: "Axes", xyz: Float32, compared: Bool, wrong: Bool, title: str = "Wrong, in red") -> None:
     """Which of (N, 3) upright points are wrong, of those that could be compared, from above and on top."""
     share = wrong.sum() / max(1, compared.sum())
     order = np.concatenate([np.flatnonzero(compared & ~wrong), np.flatnonzero(wrong)])
     _points_from_above(axes, xyz[order], np.where(wrong[order, None], WRONG, RIGHT), 0.7)
-    _frame(axes, xyz[compared], f"Wrong, in red: {wrong.sum():,} of {compared.sum():,} points ({share:.1%})")
+    _frame(axes, xyz[compared], f"{title}: {wrong.sum():,} of {compared.sum():,} points ({share:.1%})")
 
 
 def draw_side(axes: "Axes", xyz: Float32, colour: npt.NDArray[Any]) -> None:

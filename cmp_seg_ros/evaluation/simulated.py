@@ -109,7 +109,7 @@ class BagEvaluation:
         self.problems = Problems()
         self.warnings = Problems()
         self.confusion = Confusion(pairs.space, segmenter.label_space)
-        readings(self.confusion)  # says at once if labels and truth do not fit each other
+        self.measure = _headline(readings(self.confusion))[0]  # says at once if labels and truth do not fit
         self.points: list[int] = []
         self.voxels: list[int] = []
         self.stages_ms: list[dict[str, float]] = []
@@ -142,7 +142,7 @@ class BagEvaluation:
         self.points.append(len(labels.label))
         self.voxels.append(labels.voxels)
         self.stages_ms.append(labels.stages_ms)
-        score = _headline(readings(scan)).miou()
+        score = _headline(readings(scan))[1].miou()
         if not np.isfinite(score):
             return
         self.scores[pair.sample.key] = score
@@ -155,7 +155,7 @@ class BagEvaluation:
 
     def _report(self) -> dict[str, Any]:
         found = readings(self.confusion)
-        headline = _headline(found)
+        headline = _headline(found)[1]
         # The first scan also pays for what happens once: it has no place among latencies.
         steady = self.stages_ms[1:] or self.stages_ms
         return {
@@ -193,10 +193,13 @@ class BagEvaluation:
             np.where(pair.sample.scan.valid(), truth, UNLABELLED).astype(np.uint8),
             space,
             self.rig.T_base_lidar,
-            title=f"{which.capitalize()} of {len(self.scores)} scans: {pair.sample.key}, mIoU {score:.1%}",
+            title=f"{which.capitalize()} of {len(self.scores)} scans: {pair.sample.key}, {self.measure} {score:.1%}",
         )
 
 
-def _headline(found: dict[str, Confusion]) -> Confusion:
-    """The published primary score, or else the first."""
-    return found.get("structural4_primary") or next(iter(found.values()))
+def _headline(found: dict[str, Confusion]) -> tuple[str, Confusion]:
+    """The published primary score, or else the first; with the name of its mean."""
+    if primary := found.get("structural4_primary"):
+        return "primary mIoU", primary
+    name, first = next(iter(found.items()))
+    return f"mIoU in {name}", first
