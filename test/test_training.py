@@ -1,12 +1,22 @@
 """The trainer: exact resume, augmentation that keeps truth with its point, and a bundle at the end that works."""
 
+import shutil
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
 import torch
+import yaml
+from PIL import Image
+from typer import Typer
+from typer.testing import CliRunner, Result
 
 from cmp_seg_ros import Scan, Segmenter, UserError
+from cmp_seg_ros.cli.train import train
 from cmp_seg_ros.scan import UNLABELLED
 from cmp_seg_ros.simulation import version
 from cmp_seg_ros.training import cache as cache_module
@@ -15,7 +25,7 @@ from cmp_seg_ros.training.cache import ScanCache, TrainingScan
 from cmp_seg_ros.training.config import AugmentConfig, TrainConfig
 from cmp_seg_ros.training.log import read
 from cmp_seg_ros.training.loop import Trainer
-from cmp_seg_ros.training.pictures import curves
+from cmp_seg_ros.training.pictures import ValidationPicture, curves
 
 WALL, FLOOR, CEILING = 0, 1, 2
 
@@ -99,6 +109,127 @@ def test_checkpoint_of_another_configuration_is_refused(cache: ScanCache, tmp_pa
     first.save()
     with pytest.raises(UserError, match="another configuration"):
         trainer(cache, tmp_path / "run", batch=1).run()
+
+
+def test_a_damaged_checkpoint_is_named(cache: ScanCache, tmp_path: Path) -> None:
+    trainer(cache, tmp_path / "run").save()
+    path = tmp_path / "run" / "checkpoint.pt"
+    for content in (path.read_bytes()[:2000], b"", b"no checkpoint", b"\x80\x02}."):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=r"checkpoint\.pt is damaged.*remove it"):
+            trainer(cache, tmp_path / "run")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_damaged_scan_is_named_in_one_line(cache: ScanCache, tmp_path: Path, workers: int) -> None:
+    for building in range(4):
+        np.savez(cache.path(building), other=np.zeros(3))
+    (tmp_path / "run").mkdir()
+    run = Trainer(config(), cache, cache, tmp_path / "run", workers)
+    with pytest.raises(
+        UserError, match=r"^simulated scans .*npz cannot be read: .*; remove the file.*again$"
+    ) as raised:
+        run.run()
+    assert "\n" not in str(raised.value)
+
+
+def test_scans_that_were_cut_off_are_simulated_again(cache: ScanCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    simulated: list[int] = []
+    monkeypatch.setattr(cache_module, "workers", lambda _: ThreadPoolExecutor(1))
+    monkeypatch.setattr(ScanCache, "_simulate", lambda _, building: simulated.append(building))
+    path = cache.path(2)
+    path.write_bytes(path.read_bytes()[:5000])
+    assert list(cache.fill(range(5))) == [0, 1, 3, 2, 4]
+    assert simulated == [2, 4]
+
+    def full(*_: object) -> NoReturn:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(ScanCache, "_simulate", full)
+    with pytest.raises(UserError, match=r"cannot be written to .*: No space left on device; make room"):
+        list(cache.fill([9]))
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"network": {"outputs": 5}}, r"network.outputs is 5, classes are 6 \(label_space structural6\); make the two"),
+        ({"network": {"outputs": 6, "inputs": 4}}, "network.inputs is 4, the features have 5"),
+        ({"data": {"first_building": -5}}, "data.first_building: Input should be greater than or equal to 0"),
+        ({"augment": {"max_voxels": 0}}, "augment.max_voxels: "),
+        ({"augment": {"drop_rings": 1.5}}, "augment.drop_rings: "),
+        ({"augment": {"jitter": -1}}, "augment.jitter: "),
+        ({"optimiser": {"learning_rate": float("inf")}}, "optimiser.learning_rate: "),
+        ({"label_space": "structural9"}, "no label space 'structural9'"),
+    ],
+)
+def test_an_unfit_configuration_is_refused(change: dict[str, object], told: str, tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump({**config().model_dump(mode="json"), **change}))
+    with pytest.raises(UserError, match=told):
+        TrainConfig.load(path)
+
+
+def command(tmp_path: Path, **changes: object) -> Result:
+    """`cmp-seg train` of `config` into tmp_path/run, with the scans of `cache`."""
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(config(**changes).model_dump(mode="json")))
+    app = Typer()
+    app.command()(train)
+    arguments = [str(tmp_path / "run.yaml"), "--out", str(tmp_path / "run"), "--workers", "0"]
+    return CliRunner().invoke(app, [*arguments, "--cache", str(tmp_path / "scans")])
+
+
+def test_the_command_says_which_step_scored_what(
+    cache: ScanCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    titles: list[str] = []
+
+    def drawn(_: ValidationPicture, path: Path, predicted: object, title: str) -> None:
+        titles.append(title)
+        Image.new("RGB", (8, 8)).save(path)
+
+    monkeypatch.setattr(ValidationPicture, "save", drawn)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    shutil.copytree(cache.path(0).parent, ScanCache(cache.folder, "structural6", 2, "os1-16").path(0).parent)
+    result = command(tmp_path, steps=5, validate_every=4)
+    assert result.exit_code == 0, (result.output, result.exception)
+    scored = [line for line in result.stderr.splitlines() if "primary mIoU" in line and line.startswith("step")]
+    assert [line.split(",")[0] for line in scored[:2]] == ["step 4", "step 5"]
+    assert "nan" not in result.output
+    assert "primary mIoU" in result.stdout and "{" not in result.stdout
+    assert str(tmp_path / "run" / "bundle") in result.stdout
+    assert all("primary mIoU of all" in title and "all 6 classes of structural6" in title for title in titles)
+    assert len(titles) == 2
+
+
+def test_the_command_refuses_before_it_simulates(
+    cache: ScanCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def simulated(*_: object) -> NoReturn:
+        raise AssertionError("simulated")
+
+    monkeypatch.setattr(ScanCache, "fill", simulated)
+    trainer(cache, tmp_path / "run").save()
+    written = tmp_path / "run" / "config.yaml"
+    written.write_text("of the first run")
+    result = command(tmp_path, batch=1)
+    assert isinstance(result.exception, UserError) and "another configuration" in str(result.exception)
+    assert written.read_text() == "of the first run"
+    (tmp_path / "run" / "checkpoint.pt").unlink()
+    result = command(tmp_path, start="nowhere")
+    assert isinstance(result.exception, UserError) and "no bundle 'nowhere'" in str(result.exception)
+    assert written.read_text() == "of the first run"
+
+
+def test_an_interrupted_simulation_says_what_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> Iterator[int]:
+        yield 100
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ScanCache, "fill", interrupted)
+    result = command(tmp_path)
+    assert result.exit_code == 130
+    assert f"are kept in {tmp_path / 'scans'}, and the same command goes on" in result.stderr
 
 
 def test_learns_boxes_and_writes_a_bundle_that_labels_them(cache: ScanCache, tmp_path: Path) -> None:

@@ -76,7 +76,11 @@ def test_copies_of_a_channel_go_their_own_way(bundle: Bundle) -> None:
     ("change", "space", "told"),
     [
         ({"width": 16}, "structural6", "6 wide, which does not go into 16; take network.width: 18"),
-        ({"depth": 4}, "structural6", "missing: waffleiron.channel_mix.3"),
+        (
+            {"depth": 4, "head": "probe"},
+            "structural6",
+            "another network than the run: depth 3, not 4; head linear, not probe",
+        ),
         ({"outputs": 4}, "structural4", "classes of structural6, the run those of structural4"),
     ],
 )

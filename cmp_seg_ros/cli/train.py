@@ -15,7 +15,9 @@ def train(
     out: Annotated[
         Path, typer.Option(help="Folder of the run: checkpoint, log, pictures, bundle. A run resumes here.")
     ],
-    hours: Annotated[float | None, typer.Option(help="Time budget; the schedule ends with it.", min=0.001)] = None,
+    hours: Annotated[
+        float | None, typer.Option(help="Time budget; the schedule ends with it.", min=0.001, max=8760)
+    ] = None,
     cache: Annotated[Path | None, typer.Option(help="Folder of simulated scans; by default OUT/scans.")] = None,
     workers: Annotated[int, typer.Option(help="Processes that prepare batches.", min=0)] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
@@ -29,50 +31,59 @@ def train(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TaskProgressColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
+    from rich.table import Table
 
     from cmp_seg_ros.evaluation.session import writing
     from cmp_seg_ros.training.cache import ScanCache
     from cmp_seg_ros.training.config import TrainConfig
-    from cmp_seg_ros.training.log import has_tensorboard
+    from cmp_seg_ros.training.log import has_tensorboard, title_of
     from cmp_seg_ros.training.loop import Progress, Trainer, summary
     from cmp_seg_ros.training.pictures import curves
 
     settings = TrainConfig.load(config)
     if hours is not None:
         settings = settings.model_copy(update={"hours": hours})
-    with writing(out):
-        (out / "config.yaml").write_text(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False))
     data = settings.data
     folder = cache or out / "scans"
     training = ScanCache(folder, settings.label_space, data.scans_per_building)
     validation = ScanCache(folder, settings.label_space, 2, data.validation_sensor)
+    trainer = Trainer(settings, training, validation, out, workers)  # complains before the simulator's work
+    with writing(out):
+        (out / "config.yaml").write_text(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False))
 
     console = Console(stderr=True)
     columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Bar(*columns, console=console) as bar:
-        for name, scans, first, count in (
-            ("simulating validation buildings", validation, data.first_validation_building, data.validation_buildings),
-            ("simulating training buildings", training, data.first_building, data.buildings),
-        ):
-            for _ in bar.track(scans.fill(range(first, first + count)), total=count, description=name):
-                pass
+    try:
+        with Bar(*columns, console=console) as bar:
+            for name, scans, first, count in (
+                ("validation", validation, data.first_validation_building, data.validation_buildings),
+                ("training", training, data.first_building, data.buildings),
+            ):
+                filling = scans.fill(range(first, first + count))
+                for _ in bar.track(filling, total=count, description=f"simulating {name} buildings"):
+                    pass
+    except KeyboardInterrupt:
+        kept = f"stopped; the buildings simulated so far are kept in {folder}, and the same command goes on from there"
+        console.print(kept, markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(130) from None
     if not has_tensorboard():
         console.print(
             "no tensorboard here: the log goes to log.csv alone (pip install tensorboard for curves while it runs)"
         )
-    trainer = Trainer(settings, training, validation, out, workers)
     with Bar("{task.description}", BarColumn(), TaskProgressColumn(), console=console) as bar:
         task = bar.add_task("training", total=1)
-        scored = float("nan")
+        scored = trainer.progress.scored
 
         def report(progress: Progress) -> None:
             nonlocal scored
             left = progress.left(settings)
-            state = f"step {progress.step}, loss {progress.loss:.3f}, mIoU {progress.score:.3f}, "
+            state = f"step {progress.step}, loss {progress.loss:.3f}, "
+            if progress.scored >= 0:
+                state += f"{progress.measure} {progress.score:.3f}, "
             state += duration(progress.seconds) + (f", {duration(left)} left" if left is not None else "")
             bar.update(task, completed=progress.fraction(settings), description=state)
-            if progress.score != scored and progress.score == progress.score:  # for those who read it later
-                scored = progress.score
+            if progress.scored != scored:  # for those who read it later
+                scored = progress.scored
                 bar.console.print(state, highlight=False)
 
         stop = Event()
@@ -83,12 +94,18 @@ def train(
         console.print(f"stopped and saved at step {trainer.progress.step}; the same command goes on from there")
         raise typer.Exit(130)
     curves(out / "log.csv", out / "curves.png")
-    result = summary(settings, trainer.progress, bundle.description.measured["validation"])
+    scores = bundle.description.measured["validation"]
+    result = summary(settings, trainer.progress, scores)
     (out / "report.json").write_text(json.dumps(result, indent=2) + "\n")
     if as_json:
         print(json.dumps(result))
     else:
-        console.print(f"bundle in {bundle.path}: {bundle.description.measured['validation']}")
+        table = Table("validation scans", "IoU", title=f"{settings.name} after {trainer.progress.step} steps")
+        for name, value in scores.items():
+            table.add_row(title_of(name), "-" if value is None else f"{value:.1%}")
+        output = Console(highlight=False, soft_wrap=True)
+        output.print(table)
+        output.print(f"bundle in {bundle.path}", markup=False)
 
 
 def duration(seconds: float) -> str:

@@ -6,11 +6,14 @@ from concurrent.futures import as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
+from zipfile import BadZipFile, is_zipfile
 
 import numpy as np
 
+from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.scan import Float32, UInt8
+from cmp_seg_ros.simulation.lidar import Lidar
 from cmp_seg_ros.simulation.version import simulator_version
 from cmp_seg_ros.workers import workers
 
@@ -38,31 +41,56 @@ class ScanCache:
         return self.folder / f"{kind}-{simulator_version()}" / f"{building}.npz"
 
     def load(self, building: int, index: int) -> TrainingScan:
-        with np.load(self.path(building)) as file:
-            return TrainingScan(*(file[f"{index}.{name}"] for name in TrainingScan._fields))
+        """One scan. Raises UserError where its file is damaged."""
+        path = self.path(building)
+        try:
+            with np.load(path) as file:
+                return TrainingScan(*(file[f"{index}.{name}"] for name in TrainingScan._fields))
+        except (OSError, EOFError, ValueError, LookupError, BadZipFile) as error:
+            raise UserError(
+                f"simulated scans {path} cannot be read: {error}; remove the file, and the same command simulates it "
+                "again"
+            ) from error
 
     def fill(self, buildings: Iterable[int], processes: int | None = None) -> Iterable[int]:
-        """Simulate the buildings that are not there yet; yields each building when its file is."""
+        """Simulate the buildings that are not there yet, or cut off; yields each building when its file is there.
+
+        Raises:
+            UserError: unknown sensor, a label space that says nothing of simulated classes, or a full disk.
+        """
+        self._table()
+        if self.sensor:
+            Lidar.load(self.sensor)
         missing = []
         for building in buildings:
-            if self.path(building).exists():
+            if is_zipfile(self.path(building)):
                 yield building
             else:
                 missing.append(building)
         if not missing:
             return
-        self.path(0).parent.mkdir(parents=True, exist_ok=True)
-        with workers(processes) as pool:
-            futures = {pool.submit(self._simulate, building): building for building in missing}
-            for future in as_completed(futures):
-                future.result()
-                yield futures[future]
+        try:
+            self.path(0).parent.mkdir(parents=True, exist_ok=True)
+            with workers(processes) as pool:
+                futures = {pool.submit(self._simulate, building): building for building in missing}
+                for future in as_completed(futures):
+                    future.result()
+                    yield futures[future]
+        except OSError as error:
+            raise UserError(
+                f"simulated scans cannot be written to {self.folder}: {error.strerror or error}; make room there, or "
+                "give another --cache"
+            ) from error
+
+    def _table(self) -> UInt8:
+        """(256,) from the simulator's classes to those of the label space."""
+        return LabelSpace.load(self.label_space).id_map(LabelSpace.load("indoor"))
 
     def _simulate(self, building: int) -> None:
         from cmp_seg_ros.simulation.building import make_building
         from cmp_seg_ros.simulation.generate import scans_in
 
-        table = LabelSpace.load(self.label_space).id_map(LabelSpace.load("indoor"))
+        table = self._table()
         arrays: dict[str, Any] = {}  # `savez` has other options by keyword, of other types
         for index, (scan, label, T_base_lidar) in enumerate(
             scans_in(make_building(building), self.scans_per_building, self.sensor)

@@ -2,26 +2,28 @@
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from cmp_seg_ros import configuration
-from cmp_seg_ros.bundle import IntensityConfig
+from cmp_seg_ros.bundle import BundleDescription, IntensityConfig
+from cmp_seg_ros.errors import one_line
+from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.waffleiron.config import NetworkConfig, PreprocessConfig
 
 FOLDER = "config/training"
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class DataConfig(_Strict):
     """Simulated scans. Buildings are seeds: training takes first_building and those after it."""
 
-    first_building: int = 1_000_000
+    first_building: int = Field(default=1_000_000, ge=0)
     buildings: int = Field(default=300, gt=0)
     scans_per_building: int = Field(default=8, gt=0)
-    first_validation_building: int = 10_000_000
+    first_validation_building: int = Field(default=10_000_000, ge=0)
     validation_buildings: int = Field(default=12, gt=0)
     validation_sensor: str = "os1-16"
 
@@ -29,31 +31,31 @@ class DataConfig(_Strict):
 class AugmentConfig(_Strict):
     """What is changed at random in a training scan; probabilities and half ranges."""
 
-    tilt: float = 0.03  # rad, standard deviation of roll and pitch: what a calibration leaves
-    scale: float = 0.05
-    jitter: float = 0.01  # m, standard deviation
-    drop_points: float = 0.5  # probability; then up to half of the points go
-    drop_rings: float = 0.2  # probability; then every second ring goes
-    drop_intensity: float = 0.2  # probability
-    coarse_voxels: float = 0.5  # probability; then voxels are up to twice as large
-    max_voxels: int = 8000  # those nearest to a random one are kept
+    tilt: float = Field(default=0.03, ge=0)  # rad, standard deviation of roll and pitch: what a calibration leaves
+    scale: float = Field(default=0.05, ge=0, lt=1)
+    jitter: float = Field(default=0.01, ge=0)  # m, standard deviation
+    drop_points: float = Field(default=0.5, ge=0, le=1)  # probability; then up to half of the points go
+    drop_rings: float = Field(default=0.2, ge=0, le=1)  # probability; then every second ring goes
+    drop_intensity: float = Field(default=0.2, ge=0, le=1)  # probability
+    coarse_voxels: float = Field(default=0.5, ge=0, le=1)  # probability; then voxels are up to twice as large
+    max_voxels: int = Field(default=8000, gt=1)  # those nearest to a random one are kept
 
 
 class OptimiserConfig(_Strict):
     """AdamW, with a linear warm-up and a cosine to `minimum` times the learning rate."""
 
     learning_rate: float = Field(default=2e-3, gt=0)
-    weight_decay: float = 3e-3
+    weight_decay: float = Field(default=3e-3, ge=0)
     warmup: float = Field(default=0.04, ge=0, lt=1)  # fraction of the run
-    minimum: float = 0.005
-    lovasz: float = 1.0  # weight of the Lovasz-softmax loss beside cross-entropy
+    minimum: float = Field(default=0.005, ge=0, le=1)
+    lovasz: float = Field(default=1.0, ge=0)  # weight of the Lovasz-softmax loss beside cross-entropy
 
 
 class TrainConfig(_Strict):
     """All of a run. With `hours` given, the schedule ends then, if `steps` have not been reached before."""
 
     name: str
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**63)
     start: str | None = None  # bundle, by name or path, whose weights the run begins with; a narrower one is widened
     label_space: str = "structural6"
     data: DataConfig = DataConfig()
@@ -67,6 +69,26 @@ class TrainConfig(_Strict):
     batch: int = Field(default=2, gt=0)  # scans a forward pass
     accumulate: int = Field(default=1, gt=0)  # forward passes a step
     validate_every: int = Field(default=500, gt=0)  # steps
+
+    @model_validator(mode="after")
+    def _makes_a_bundle(self) -> "TrainConfig":
+        space = LabelSpace.load(self.label_space)
+        if space.ids.tolist() != list(range(len(space.classes))):  # they are places among the network's outputs
+            raise ValueError(
+                f"label_space {space.name} has other ids than 0, 1, 2 ...; number its classes so, in order"
+            )
+        try:
+            BundleDescription(
+                name=self.name,
+                network=self.network,
+                preprocess=self.preprocess,
+                intensity=self.intensity,
+                label_space=space,
+                weights_sha256="",
+            )
+        except ValidationError as error:
+            raise ValueError(f"{one_line(error)} (label_space {space.name}); make the two equal") from error
+        return self
 
     @classmethod
     def load(cls, name_or_path: str | Path) -> "TrainConfig":

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.training.augment import augment, standardised, voxels_and_targets
 from cmp_seg_ros.training.cache import ScanCache
 from cmp_seg_ros.training.config import TrainConfig
@@ -18,14 +19,23 @@ from cmp_seg_ros.waffleiron.batch import Batch, collate
 TrainingItem = tuple[Batch, Tensor]  # B scans of M voxels in all, and (M,) int64 targets
 
 
-class TrainingBatches(Dataset[TrainingItem]):
-    """Augmented batches without end, of random scans from the cache."""
+class TrainingBatches(Dataset[TrainingItem | UserError]):
+    """Augmented batches without end, of random scans from the cache.
+
+    What a user can mend comes in a batch's place: raised in a process of the loader, it would lose its one line.
+    """
 
     def __init__(self, config: TrainConfig, cache: ScanCache) -> None:
         self.config = config
         self.cache = cache
 
-    def __getitem__(self, item: int) -> TrainingItem:
+    def __getitem__(self, item: int) -> TrainingItem | UserError:
+        try:
+            return self._batch(item)
+        except UserError as error:
+            return error
+
+    def _batch(self, item: int) -> TrainingItem:
         config = self.config
         rng = np.random.default_rng([config.seed, item])
         scans = []
@@ -41,16 +51,21 @@ class TrainingBatches(Dataset[TrainingItem]):
 def training_batches(config: TrainConfig, cache: ScanCache, start: int, workers: int) -> Iterator[TrainingItem]:
     """Batches `start`, `start` + 1, ... made by `workers` processes, in order."""
     endless = range(start, start + 1_000_000_000)
-    return iter(
-        DataLoader(
-            TrainingBatches(config, cache),
-            sampler=endless,
-            batch_size=None,
-            num_workers=workers,
-            prefetch_factor=4 if workers else None,
-            generator=torch.Generator(),  # else it draws from the generator that a resumed run goes on with
-        )
+    loader = DataLoader(
+        TrainingBatches(config, cache),
+        sampler=endless,
+        batch_size=None,
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
+        generator=torch.Generator(),  # else it draws from the generator that a resumed run goes on with
     )
+    return map(_raised, iter(loader))  # the workers start here
+
+
+def _raised(item: TrainingItem | UserError) -> TrainingItem:
+    if isinstance(item, UserError):
+        raise item
+    return item
 
 
 def validation_batches(config: TrainConfig, cache: ScanCache) -> list[TrainingItem]:

@@ -61,6 +61,11 @@ def read(path: Path) -> list[dict[str, str]]:
         return [row for row in csv.DictReader(file) if None not in row.values()]
 
 
+def title_of(name: str) -> str:
+    """A logged value's name for readers."""
+    return {"miou": "mIoU", "primary_miou": "primary mIoU"}.get(name, name.removeprefix("iou_"))
+
+
 def has_tensorboard() -> bool:
     """Whether runs can be logged for TensorBoard; if not, `pip install tensorboard`."""
     return find_spec("tensorboard") is not None

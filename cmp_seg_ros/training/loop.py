@@ -4,7 +4,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -18,7 +20,7 @@ from cmp_seg_ros.scan import UNLABELLED, UInt8
 from cmp_seg_ros.training.cache import ScanCache
 from cmp_seg_ros.training.config import TrainConfig
 from cmp_seg_ros.training.data import TrainingItem, training_batches, validation_batches
-from cmp_seg_ros.training.log import Log
+from cmp_seg_ros.training.log import Log, title_of
 from cmp_seg_ros.training.losses import segmentation_loss
 from cmp_seg_ros.training.pictures import ValidationPicture
 from cmp_seg_ros.training.schedule import warmup_cosine
@@ -40,13 +42,18 @@ class Progress:
     step: int = 0
     seconds: float = 0.0
     loss: float = float("nan")
-    score: float = float("nan")  # primary mIoU of the last validation
+    score: float = float("nan")  # primary mIoU of the last validation, or mIoU where the label space has no such
     scores: dict[str, float] = field(default_factory=dict)  # all of it
     scored: int = -1  # its step
 
     def fraction(self, config: TrainConfig) -> float:
         of_time = self.seconds / (3600 * config.hours) if config.hours else 0.0
         return min(1.0, max(self.step / config.steps, of_time))
+
+    @property
+    def measure(self) -> str:
+        """What `score` is."""
+        return title_of("primary_miou" if "primary_miou" in self.scores else "miou")
 
     def left(self, config: TrainConfig) -> float | None:
         """Seconds of training that are left, at the pace so far; None before the first step."""
@@ -57,18 +64,21 @@ class Progress:
 class Trainer:
     """Trains a network on cached scans; `out` holds checkpoint, log, picture and, at the end, the bundle.
 
-    A run is repeatable with the same configuration; with `hours`, as far as the machine is equally fast.
+    A run is repeatable with the same configuration; with `hours`, as far as the machine is equally fast. It is refused
+    at once where checkpoint or start do not fit; the caches may still be empty then.
+
+    Raises:
+        UserError: checkpoint, or the bundle to start with, damaged or of another configuration.
     """
 
     def __init__(
         self, config: TrainConfig, cache: ScanCache, validation: ScanCache, out: Path, workers: int = 1
     ) -> None:
-        self.config, self.cache, self.out, self.workers = config, cache, out, workers
+        self.config, self.out, self.workers = config, out, workers
+        self.cache, self.validation_cache = cache, validation
         torch.manual_seed(config.seed)
         self.network = Segmenter(config.network)
         self.space = LabelSpace.load(config.label_space)
-        if config.start:
-            start_with(self.network, Bundle.find(config.start), self.space)
         self.optimiser = torch.optim.AdamW(
             self.network.parameters(),
             lr=config.optimiser.learning_rate,
@@ -76,9 +86,17 @@ class Trainer:
             fused=True,
         )
         self.bfloat16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()
-        self.validation = validation_batches(config, validation)
-        self.picture = ValidationPicture(config, validation)
         self.progress = Progress()
+        if not self._resume() and config.start:
+            start_with(self.network, Bundle.find(config.start), self.space)
+
+    @cached_property
+    def validation(self) -> list[TrainingItem]:
+        return validation_batches(self.config, self.validation_cache)
+
+    @cached_property
+    def picture(self) -> ValidationPicture:
+        return ValidationPicture(self.config, self.validation_cache)
 
     def run(
         self, report: Callable[[Progress], None] = lambda _: None, stop: Callable[[], bool] = lambda: False
@@ -87,7 +105,7 @@ class Trainer:
 
         Where `stop` says so after a step, save instead, and return None.
         """
-        self._resume()
+        _ = self.validation, self.picture  # a damaged scan is found now, not after hours
         batches = training_batches(self.config, self.cache, self.progress.step * self.config.accumulate, self.workers)
         self.log = Log(self.out, self.progress.step)  # after the workers: it may start a thread, which forks badly
         saved = time.monotonic()
@@ -96,11 +114,11 @@ class Trainer:
             self.progress.loss = self._step(batches)
             self.progress.step += 1
             self.progress.seconds += time.monotonic() - started
-            report(self.progress)
             if self.progress.step % LOG_EVERY == 0:
                 self.log.add(self.progress.step, self.progress.seconds, loss=self.progress.loss)
             if self.progress.step % self.config.validate_every == 0:
                 self.validate()
+            report(self.progress)
             stopping = stop()
             if stopping or time.monotonic() - saved > SAVE_EVERY:
                 self.save()
@@ -109,6 +127,7 @@ class Trainer:
                 return None
         if self.progress.scored != self.progress.step:
             self.validate()
+        report(self.progress)
         self.log.close()
         self.save()
         return self._write_bundle(self.progress.scores)
@@ -160,10 +179,10 @@ class Trainer:
         self.progress.score = scores.get("primary_miou", scores["miou"])
         self.progress.scores, self.progress.scored = scores, step
         self.log.add(step, self.progress.seconds, **scores)
-        title = f"{self.config.name} after {step} steps, {self.progress.seconds / 3600:.2f} hours"
-        self.picture.save(
-            self.out / PICTURE, answers, f"{title}: mIoU of all validation scans {self.progress.score:.1%}"
-        )
+        after = f"{self.config.name} after {step} steps, {self.progress.seconds / 3600:.2f} hours"
+        score = f"{self.progress.measure} of all validation scans {self.progress.score:.1%}"
+        errors = f"errors below count all {len(self.space.classes)} classes of {self.space.name}"
+        self.picture.save(self.out / PICTURE, answers, f"{after}: {score}; {errors}")
         self.log.add_picture(step, "validation", self.out / PICTURE)
 
     def save(self) -> None:
@@ -179,12 +198,18 @@ class Trainer:
         torch.save(state, temporary)
         temporary.replace(self.out / CHECKPOINT)
 
-    def _resume(self) -> None:
+    def _resume(self) -> bool:
+        """Go on from the checkpoint, where there is one. Raises UserError where it is not of this run."""
         path = self.out / CHECKPOINT
         if not path.exists():
-            return
-        state = torch.load(path, weights_only=True)
-        theirs = TrainConfig.model_validate(state["config"])
+            return False
+        try:
+            state = torch.load(path, weights_only=True)
+            theirs = TrainConfig.model_validate(state["config"])
+        except (OSError, EOFError, RuntimeError, UnpicklingError, LookupError, TypeError, ValueError) as error:
+            raise UserError(
+                f"checkpoint {path} is damaged, or not of this program; remove it to start again"
+            ) from error
         free = {"steps", "hours", "validate_every"}
         if theirs.model_dump(exclude=free) != self.config.model_dump(exclude=free):
             raise UserError(f"{path} is of another configuration; give another --out, or remove it to start again")
@@ -192,6 +217,7 @@ class Trainer:
         self.optimiser.load_state_dict(state["optimiser"])
         torch.set_rng_state(state["random"])
         self.progress = Progress(**state["progress"])
+        return True
 
     def _write_bundle(self, scores: dict[str, float]) -> Bundle:
         config = self.config

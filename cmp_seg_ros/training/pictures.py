@@ -11,7 +11,7 @@ from cmp_seg_ros.scan import UNLABELLED, Float32, UInt8
 from cmp_seg_ros.training.augment import standardised, voxels_and_targets
 from cmp_seg_ros.training.cache import ScanCache
 from cmp_seg_ros.training.config import TrainConfig
-from cmp_seg_ros.training.log import read
+from cmp_seg_ros.training.log import read, title_of
 
 SCANS = 3
 
@@ -92,7 +92,7 @@ def curves(log: Path, picture: Path) -> None:
     for name, values in series.items():
         if name != "loss":
             steps, scores = np.array(values).T
-            right.plot(steps, scores, marker=".", lw=2.5 if "miou" in name else 1, label=name)
+            right.plot(steps, scores, marker=".", lw=2.5 if "miou" in name else 1, label=title_of(name))
     right.set(xlabel="step", ylabel="IoU, 0..1", ylim=(0, 1), title="Validation buildings")
     right.grid(alpha=0.3)
     right.legend(fontsize=8)

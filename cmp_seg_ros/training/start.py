@@ -7,6 +7,7 @@ from cmp_seg_ros.bundle import Bundle
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.waffleiron import weights
+from cmp_seg_ros.waffleiron.config import NetworkConfig
 from cmp_seg_ros.waffleiron.network import Segmenter
 
 
@@ -23,6 +24,12 @@ def start_with(network: Segmenter, bundle: Bundle, space: LabelSpace) -> None:
             f"bundle {bundle.path} has the classes of {description.label_space.name}, the run those of {space.name}; "
             "start with another bundle, or with none"
         )
+    different = _differences(description.network, network.config)
+    if different:
+        raise UserError(
+            f"bundle {bundle.path} has another network than the run: {'; '.join(different)}; give `network` the "
+            "bundle's values, or start with another bundle"
+        )
     if width % theirs:
         raise UserError(
             f"bundle {bundle.path} is {theirs} wide, which does not go into {width}; "
@@ -31,6 +38,17 @@ def start_with(network: Segmenter, bundle: Bundle, space: LabelSpace) -> None:
     state = weights.load(bundle.weights_path, description.network).state_dict()
     shapes = {key: value.shape for key, value in network.state_dict().items()}
     weights.load_state(network, widened(state, theirs, shapes), str(bundle.weights_path))
+
+
+def _differences(theirs: NetworkConfig, ours: NetworkConfig) -> list[str]:
+    """What weights depend on, besides the width, and differs."""
+    free = {"width", "drop_path"} | ({"head_hidden"} if ours.head != "mlp" else set())
+    own = ours.model_dump(exclude=free)
+    return [
+        f"{name} {value}, not {own[name]}"
+        for name, value in theirs.model_dump(exclude=free).items()
+        if value != own[name]
+    ]
 
 
 def widened(state: dict[str, Tensor], width: int, shapes: dict[str, torch.Size]) -> dict[str, Tensor]:
