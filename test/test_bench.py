@@ -14,7 +14,7 @@ from PIL import Image
 
 from cmp_seg_ros.bundle import Bundle
 from cmp_seg_ros.cli.bench import network_table, numbers, process_table, remarks, stage_table
-from cmp_seg_ros.engine import reference
+from cmp_seg_ros.engine import reference, tensorrt
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.kernels.network import BLOCK
 from cmp_seg_ros.kernels.vector import COLUMNS
@@ -223,6 +223,17 @@ def test_what_cannot_run_is_told_with_the_reason(report: dict[str, Any]) -> None
 def test_no_engine_that_can_run() -> None:
     with pytest.raises(UserError, match=r"no engine can run.*int7"):
         Bench(Options(engines=["cpu-int7"], widths=[16], voxels=[600]), print, print).run()
+
+
+@pytest.mark.parametrize("name", ["tensorrt", "tensorrt-fp16"])
+def test_where_no_engine_can_run_nothing_is_measured(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lacking() -> list[str]:
+        raise UserError("no GPU")
+
+    monkeypatch.setattr(tensorrt, "precisions", lacking)
+    monkeypatch.setattr(clock, "idle_share_taken", lambda: pytest.fail("measured"))
+    with pytest.raises(UserError, match=r"no engine can run here\. tensorrt.*no GPU"):
+        Bench(Options(engines=[name]), print, print).run()
 
 
 def test_tables_are_made_of_any_report(report: dict[str, Any], tmp_path: Path) -> None:

@@ -22,7 +22,9 @@ def bench(
     ] = "",
     widths: Annotated[str, typer.Option(help="Widths of the network; by default 128,256,768.")] = "",
     voxels: Annotated[str, typer.Option(help="Voxels of the scans; by default 2000,5000,8000,16000,32000,64000.")] = "",
-    quick: Annotated[bool, typer.Option("--quick", help="Fewer widths and sizes, fewer turns: two minutes.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Fewer widths and sizes, fewer turns: some five minutes.")
+    ] = False,
     time_limit: Annotated[
         float | None,
         typer.Option(

@@ -74,6 +74,8 @@ class Bench:
 
     def run(self) -> dict[str, Any]:
         """The report: machine and rows. Raises UserError where no engine can run."""
+        if not self.names:
+            raise self._nothing_runs()
         import torch
 
         torch.set_num_threads(threads())
@@ -94,8 +96,11 @@ class Bench:
             machine["busy_during"] = taken()
         self._warn_if_busy(machine["busy_during"], "during the measurements")
         if not rows:
-            raise UserError(f"no engine can run here. {'; '.join(f'{k}: {v}' for k, v in self.skipped.items())}")
+            raise self._nothing_runs()
         return {"machine": machine | {"skipped": self.skipped}, "rows": rows}
+
+    def _nothing_runs(self) -> UserError:
+        return UserError(f"no engine can run here. {'; '.join(f'{k}: {v}' for k, v in self.skipped.items())}")
 
     def _names(self) -> Iterator[str]:
         """Engines with their precisions."""
@@ -105,11 +110,11 @@ class Bench:
                 precisions: Callable[[], list[str]] = getattr(
                     import_module(f"cmp_seg_ros.engine.{engine}"), "precisions", list
                 )
-                found = [] if "-" in name else [f"{engine}-{precision}" for precision in precisions()]
+                found = [f"{engine}-{precision}" for precision in precisions()]  # says what the engine lacks here
             except (ImportError, UserError) as error:
                 self.skipped[name] = str(error)
             else:
-                yield from found or [name]
+                yield from [name] if "-" in name or not found else found
 
     def _width(self, bundle: Bundle) -> Iterator[dict[str, Any]]:
         """Rows of a bundle."""

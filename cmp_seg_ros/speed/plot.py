@@ -8,6 +8,7 @@ from cmp_seg_ros.speed.bench import by_engine
 
 COLOURS = {"cpu": "C0", "openvino": "C2", "onnxruntime": "C1", "tensorrt": "C4", "reference": "C3"}
 LINES = {"int8": ":", "bf16": "--", "fp16": "-.", "fp32": "-"}
+MARKERS = {"int8": "v", "bf16": "s", "fp16": "^", "fp32": "o"}  # a single size of scan has no line
 
 
 def plot(report: dict[str, Any], path: Path) -> None:
@@ -23,15 +24,20 @@ def plot(report: dict[str, Any], path: Path) -> None:
             style = {
                 "color": COLOURS.get(engine.partition("-")[0], "C5"),
                 "linestyle": LINES.get(precision, "-"),
-                "marker": "o",
+                "marker": MARKERS.get(precision, "o"),
                 "markersize": 5,
             }
             axes.plot(*zip(*sorted(series.items()), strict=True), **style, label=f"{engine}, {precision}", zorder=3)
         for precision, series in matmuls(own).items():
-            style = {"color": "#888888", "linestyle": LINES.get(precision, "-"), "marker": "."}
+            style = {
+                "color": "#888888",
+                "linestyle": LINES.get(precision, "-"),
+                "marker": MARKERS.get(precision, "o"),
+                "markersize": 3,
+            }
             axes.plot(*zip(*sorted(series.items()), strict=True), **style, label=f"bare matrix products, {precision}")
         if dense := {row["voxels"]: row["dense_ms"] for row in own if row["dense_ms"]}:
-            axes.plot(*zip(*sorted(dense.items()), strict=True), "k-s", markersize=4, label="plain PyTorch, full grids")
+            axes.plot(*zip(*sorted(dense.items()), strict=True), "k-X", markersize=6, label="plain PyTorch, full grids")
         axes.axhline(1000 / 15, color="#bbbbbb", linewidth=1, zorder=0)
         axes.annotate("15 Hz", (0.01, 1000 / 15), (0, 2), ("axes fraction", "data"), "offset points", color="#888888")
         axes.set_xscale("log", base=2)
