@@ -251,7 +251,7 @@ def test_command_on_files(tiny_bundle: Path, tmp_path: Path) -> None:
     assert "perfect_median" not in report
     assert (tmp_path / "out/planes-000.png").exists() and (tmp_path / "out/planes-001.png").exists()
     table = evaluate(tiny_bundle, tmp_path / "a.npy").output
-    assert "precision" in table and "median" in table and "1 scans" in table
+    assert "precision" in table and "median" in table and "1 scan," in table
     np.save(tmp_path / "nothing.npy", np.full((50, 3), np.nan))
     nothing = evaluate(tiny_bundle, tmp_path / "nothing.npy")
     assert nothing.exit_code == 1 and "has no return: all its 50 points are NaN" in str(nothing.exception)

@@ -103,7 +103,7 @@ def _input(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
     from cmp_seg_ros.evaluation.plane_check import PlaneCheck, bag_of
-    from cmp_seg_ros.evaluation.session import Rig, require_writable
+    from cmp_seg_ros.evaluation.session import Rig, counted, require_writable
     from cmp_seg_ros.evaluation.simulated import BagEvaluation, SimulatedBag
 
     if out is not None:
@@ -120,18 +120,18 @@ def _input(
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("scans", total=evaluation.count)
         report = evaluation.run(lambda done: bar.update(task, completed=done))
-    count = len(report["scans"]) if planes else report["scans"]
+    scans = counted(len(report["scans"]) if planes else report["scans"], "scan")
     if as_json:
         print(json.dumps(report))
     else:
         console = Console(highlight=False, soft_wrap=True)
         for table in (plane_table,) if planes else (iou_table, latency_table):
             console.print(table(report))
-        console.print(f"{count} scans, {report['model']} with {report['engine']}", markup=False)
+        console.print(f"{scans}, {report['model']} with {report['engine']}", markup=False)
         for warning in report["warnings"]:
             Console(stderr=True, soft_wrap=True).print(f"warning: {warning}", markup=False, highlight=False)
     if report["problems"]:
-        raise UserError(f"{count} scans evaluated, but: {'; '.join(report['problems'])}")
+        raise UserError(f"{scans} evaluated, but: {'; '.join(report['problems'])}")
 
 
 def _benchmark(

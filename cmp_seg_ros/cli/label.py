@@ -36,10 +36,11 @@ def label(
 
     from cmp_seg_ros.datasets import open_input
     from cmp_seg_ros.evaluation.labelling import Labelling
-    from cmp_seg_ros.evaluation.session import Rig
+    from cmp_seg_ros.evaluation.session import Rig, counted, require_writable
 
     reader = open_input(input, topic)
     rig = Rig(input, calibration, lidar)
+    require_writable(out)
     labelling = Labelling(reader, rig.segmenter(model, engine, label_space), rig, out, max_scans)
     columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
@@ -47,10 +48,11 @@ def label(
         report = labelling.run(lambda done: bar.update(task, completed=done))
     if report["unlabelled"] == 1:
         raise UserError(f"nothing could be labelled: {'; '.join(report['problems'])}")
+    scans = counted(report["scans"], "scan")
     if as_json:
         print(json.dumps(report))
     else:
-        table = Table("class", "share of points", title=f"{report['scans']} scans, {report['points']:,} points")
+        table = Table("class", "share of points", title=f"{scans}, {report['points']:,} points")
         for name, share in report["share"].items():
             table.add_row(name, f"{share:.1%}")
         console = Console(highlight=False, soft_wrap=True)
@@ -64,4 +66,4 @@ def label(
         for warning in report["warnings"]:
             Console(stderr=True, soft_wrap=True).print(f"warning: {warning}", markup=False, highlight=False)
     if report["problems"]:
-        raise UserError(f"{report['scans']} scans labelled, but: {'; '.join(report['problems'])}")
+        raise UserError(f"{scans} labelled, but: {'; '.join(report['problems'])}")

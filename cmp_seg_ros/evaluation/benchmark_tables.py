@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from cmp_seg_ros.evaluation.benchmark_report import MEAN
+from cmp_seg_ros.evaluation.session import counted
 
 
 class Sheet(NamedTuple):
@@ -33,11 +34,6 @@ def _places(report: dict[str, Any]) -> str:
         return visits
     buildings = f"{counted(count, 'building')} from seed {report['first_building']:,}"
     return f"{buildings} ({visits})" if scenes else buildings
-
-
-def counted(count: int, what: str) -> str:
-    """As one says it: 1 building, 2 buildings."""
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def in_detail(report: dict[str, Any]) -> list[str]:

@@ -137,6 +137,11 @@ def name_of(sample: Sample, path: Path) -> str:
     return str(path) if sample.key == path.stem else f"scan {sample.key} of {path}"
 
 
+def counted(count: int, what: str) -> str:
+    """As one says it: 1 building, 2 buildings."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
 def describe(scan: Scan) -> str:
     """A few words on a scan for a title."""
     height, width = scan.shape
