@@ -185,7 +185,9 @@ def test_a_recording_of_somebody_else_is_left_alone(recording: Path, tmp_path: P
     assert is_simulated(tmp_path / "bag")
     for other in ("", "[", text.replace("/truth/points", "/points"), text.replace(str(START), str(START + 1))):
         metadata.write_text(other)
-        with pytest.raises(UserError, match=r"holds bag, not from cmp-seg simulate.*another --out"):
+        with pytest.raises(
+            UserError, match=r"holds bag that cmp-seg simulate would replace but has not made; give another --out"
+        ):
             next(record(CONFIG, tmp_path))
         assert metadata.read_text() == other
     shutil.rmtree(tmp_path / "bag")

@@ -126,8 +126,8 @@ def refuse_to_replace(out: Path) -> None:
     there = [name for name in (BAG, CALIBRATION, REPORT, PREVIEW) if (out / name).exists()]
     if there and not is_simulated(out / BAG):
         raise UserError(
-            f"{out} holds {', '.join(there)}, not from cmp-seg simulate, which would replace them; "
-            "give another --out, or remove them"
+            f"{out} holds {', '.join(there)} that cmp-seg simulate would replace but has not made; give another --out, "
+            "or remove that"
         )
 
 
