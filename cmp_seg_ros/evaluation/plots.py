@@ -107,7 +107,7 @@ def draw_wrong(axes: "Axes", xyz: Float32, compared: Bool, wrong: Bool, title: s
     share = wrong.sum() / max(1, compared.sum())
     order = np.concatenate([np.flatnonzero(compared & ~wrong), np.flatnonzero(wrong)])
     _points_from_above(axes, xyz[order], np.where(wrong[order, None], WRONG, RIGHT), 0.7)
-    _frame(axes, xyz[compared], f"{title}: {wrong.sum():,} of {compared.sum():,} points ({share:.1%})")
+    _frame(axes, xyz[compared], f"{title}: {wrong.sum():,} of {compared.sum():,} ({share:.1%})")
 
 
 def draw_side(axes: "Axes", xyz: Float32, colour: npt.NDArray[Any]) -> None:
