@@ -11,7 +11,6 @@ import platform
 import shutil
 import subprocess
 import sys
-import tempfile
 import xml.etree.ElementTree
 from collections import defaultdict
 from collections.abc import Iterator
@@ -28,6 +27,7 @@ from cmp_seg_ros.bundle import DEFAULT_BUNDLE, FOLDER, Bundle
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.ros import environment
 from cmp_seg_ros.scan import Scan
+from cmp_seg_ros.writable import try_writing
 
 Status = Literal["ok", "absent", "warning", "error"]
 
@@ -246,8 +246,7 @@ def _cache() -> Iterator[Check]:
         while not os.path.exists(above):  # noqa: PTH110  Path.exists raises behind a folder that may not be entered
             above = above.parent
         try:
-            with tempfile.TemporaryFile(dir=above):  # permissions do not tell: root has them all
-                pass
+            try_writing(above)
         except OSError as error:
             elsewhere = "set XDG_CACHE_HOME to a folder that can be written"
             own = above.is_dir() and above.is_relative_to(folder)

@@ -289,12 +289,12 @@ def test_a_cache_that_cannot_be_written_is_a_warning(tmp_path: Path, monkeypatch
 def test_a_cache_of_somebody_else_may_be_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from cmp_seg_ros.kernels import launch
 
-    def refuse(**_: Any) -> None:
+    def refuse(_: Path) -> None:
         raise PermissionError(13, "Permission denied")
 
     folder = tmp_path / "cmp_seg_ros"
     monkeypatch.setattr(launch, "cache_folder", lambda: folder / "kernels-0")
-    monkeypatch.setattr(doctor.tempfile, "TemporaryFile", refuse)
+    monkeypatch.setattr(doctor, "try_writing", refuse)
     assert "chown" not in by_name(list(doctor._cache()))["folder"].remedy
     folder.mkdir()
     assert f"chown -R $USER {folder}, or" in by_name(list(doctor._cache()))["folder"].remedy

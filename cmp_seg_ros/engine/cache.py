@@ -24,6 +24,7 @@ import llvmlite.binding as llvm
 
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.kernels.launch import cache_folder
+from cmp_seg_ros.writable import try_writing
 
 FORMAT = "cmp_seg_ros engine 1"
 REMEDY = "free space there, or set XDG_CACHE_HOME to a folder that can be written"
@@ -104,8 +105,7 @@ def require_writable(kept_in: Path) -> None:
     """Before work whose outcome is to be kept in a folder. Raises UserError where nothing can be written there."""
     try:
         kept_in.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=kept_in):  # permissions do not tell: root has them all
-            pass
+        try_writing(kept_in)
     except OSError as error:
         raise UserError(f"nothing can be kept in {kept_in}: {error.strerror or error}; {REMEDY}") from error
 

@@ -1,7 +1,6 @@
 """What labelling and evaluating share: sensors around an input, the segmenter, checks of a scan, written reports."""
 
 import json
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ from cmp_seg_ros.ros.point_cloud2 import stamp_ns
 from cmp_seg_ros.scan import UNLABELLED, Labels, Scan, UInt8
 from cmp_seg_ros.segmenter import Segmenter
 from cmp_seg_ros.waffleiron.preprocess import inside_fov
+from cmp_seg_ros.writable import try_writing
 
 CALIBRATION = "calibration.yaml"
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
@@ -156,8 +156,8 @@ def write_report(out: Path, report: dict[str, Any]) -> None:
 
 def require_writable(out: Path) -> None:
     """Make `out`, before the work whose outcome goes there. Raises UserError where nothing can be written."""
-    with writing(out), tempfile.TemporaryFile(dir=out):  # permissions do not tell: root has them all
-        pass
+    with writing(out):
+        try_writing(out)
 
 
 @contextmanager
