@@ -138,7 +138,7 @@ def test_unknown_benchmarks_and_broken_files(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no benchmark 'outdoor': neither a file nor one of .*indoor-v2"):
         Benchmark.load("outdoor")
     (tmp_path / "a.yaml").write_text("rows: [")
-    with pytest.raises(UserError, match=r"a.yaml cannot be read: while parsing"):
+    with pytest.raises(UserError, match=r"a.yaml is not YAML: while parsing"):
         Benchmark.load(tmp_path / "a.yaml")
 
 

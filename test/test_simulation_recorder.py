@@ -266,7 +266,7 @@ def test_the_command_records_and_names_what_is_wrong(tmp_path: Path) -> None:
     assert isinstance(result.exception, UserError)
     assert "no sensor 'os9'" in str(result.exception)
     for arguments, message in (
-        (["--camera", "round"], "no camera 'round'; known: equidistant, pinhole, wide"),
+        (["--camera", "round"], "no camera 'round': neither a file nor one of equidistant, pinhole, wide"),
         (["--camera", "pinhole,grey"], "'grey' is no option"),
         (["--camera", "a b=pinhole"], "'a b' is no free name"),
         (["--camera", "truth=pinhole"], "'truth' is no free name"),

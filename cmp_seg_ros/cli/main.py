@@ -1,9 +1,7 @@
 """`cmp-seg`: the command line. Each file beside this one holds a group of subcommands."""
 
-import os
 import sys
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import typer
@@ -39,8 +37,6 @@ for command, module in COMMANDS.items():
 
 def main() -> None:
     """Entry point. What a user can mend is one line on stderr and exit status 1."""
-    if not Path(os.environ.get("XDG_CACHE_HOME") or "/").is_absolute():
-        del os.environ["XDG_CACHE_HOME"]  # as its specification says: else there is a cache wherever one stands
     try:
         app()
     except UserError as error:

@@ -94,7 +94,7 @@ class Benchmark(_Strict):
     @classmethod
     def load(cls, name_or_path: str | Path) -> "Benchmark":
         """Read a yardstick by its path, or by its name in config/benchmark/. Raises UserError."""
-        return configuration.load_file(cls, FOLDER, "benchmark", name_or_path)
+        return configuration.load(cls, FOLDER, "benchmark", name_or_path)
 
     @field_validator("rows", mode="before")
     @classmethod

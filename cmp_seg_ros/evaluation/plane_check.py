@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from cmp_seg_ros.datasets import open_input
-from cmp_seg_ros.datasets.bag import METADATA, Bag
+from cmp_seg_ros.datasets.bag import Bag
 from cmp_seg_ros.datasets.bag import Reader as BagReader
 from cmp_seg_ros.datasets.base import Problems, Reader, Sample
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.evaluation import planes, plots, session
-from cmp_seg_ros.evaluation.simulated import TRUTH_TOPIC, SimulatedBag
+from cmp_seg_ros.evaluation.simulated import TRUTH_TOPIC, SimulatedBag, bag_of
 from cmp_seg_ros.geometry.planes import MAX_TILT, NEAR, Planes, find_planes
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.scan import UInt8
@@ -120,11 +120,6 @@ class PlaneCheck:
             self.warnings.add(text, "tilt")
         if not found.floor and not found.ceiling and not found.walls:
             self.warnings.add(f"{name} shows neither floor nor ceiling nor walls that could be checked{remedy}", "none")
-
-
-def bag_of(path: Path) -> Path:
-    """The bag in a folder of `cmp-seg simulate`; else the path itself."""
-    return path / "bag" if (path / "bag" / METADATA).is_file() else path
 
 
 def draw(path: Path, found: Planes, label: UInt8, space: LabelSpace, title: str) -> None:

@@ -28,6 +28,11 @@ class Pair(NamedTuple):
     truth: UInt8
 
 
+def bag_of(path: Path) -> Path:
+    """The bag in a folder of `cmp-seg simulate`; else the path itself."""
+    return path / "bag" if (path / "bag" / METADATA).is_file() else path
+
+
 class SimulatedBag:
     """The scans of a simulated bag with their truth, joined by stamp.
 
@@ -40,7 +45,7 @@ class SimulatedBag:
     """
 
     def __init__(self, path: Path, topic: str = "", truth_topic: str = TRUTH_TOPIC, space: str = TRUTH_SPACE) -> None:
-        self.path = path / "bag" if (path / "bag" / METADATA).is_file() else path
+        self.path = bag_of(path)
         if not self.path.exists():
             raise UserError(f"{path} does not exist; give a bag of `cmp-seg simulate`")
         if not BagReader.recognises(self.path):

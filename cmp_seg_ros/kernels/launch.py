@@ -72,7 +72,9 @@ def is_cached(function: Function) -> bool:
 def cache_folder() -> Path:
     """Where compiled kernels are kept, and what was found out about them; another one when a kernel changes."""
     sources = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    root = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if not root.is_absolute():  # to be passed over, says its specification: else there is a cache wherever one stands
+        root = Path.home() / ".cache"
     return root / "cmp_seg_ros" / f"kernels-{hashlib.sha256(sources).hexdigest()[:12]}"
 
 

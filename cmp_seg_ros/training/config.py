@@ -93,4 +93,4 @@ class TrainConfig(_Strict):
     @classmethod
     def load(cls, name_or_path: str | Path) -> "TrainConfig":
         """Read a configuration by its path, or by its name in config/training/. Raises UserError."""
-        return configuration.load_file(cls, FOLDER, "training configuration", name_or_path)
+        return configuration.load(cls, FOLDER, "training configuration", name_or_path)
