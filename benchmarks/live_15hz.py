@@ -19,7 +19,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from cmp_seg_ros.bundle import DEFAULT_BUNDLE, Bundle
+from cmp_seg_ros.bundle import DEFAULT_BUNDLE, Bundle, BundleDescription
 from cmp_seg_ros.cli.demo import STAGES, run_ours
 from cmp_seg_ros.datasets.bag import Bag
 from cmp_seg_ros.errors import UserError
@@ -47,7 +47,7 @@ def main(
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     console = Console(stderr=True)
-    Bundle.find(model)  # complain before the simulator's work
+    description = Bundle.find(model).description  # complain before the simulator's work
     drive = out / f"drive-{simulator_version()}"
     with writing(out):
         simulate(drive, seconds)
@@ -66,7 +66,7 @@ def main(
             lambda what, count: status.update(f"{what}: {count} labelled clouds"),
         )
         status.update("comparing with the truth")
-        report = figures(run, drive / "bag", model)
+        report = figures(run, drive / "bag", description)
         if len(report["scans_by_voxel_size"]) > 1:
             status.update("labelling offline with the bundle's own voxels")
             report["miou_offline"] = offline(drive, model, engine)
@@ -95,9 +95,9 @@ def simulate(drive: Path, seconds: float) -> None:
         raise typer.Exit(1)  # it has said why
 
 
-def figures(run: LiveRun, bag: Path, model: str) -> dict[str, Any]:
+def figures(run: LiveRun, bag: Path, description: BundleDescription) -> dict[str, Any]:
     """What came of a run at the bag's own rate."""
-    report = live.evaluate(run, bag, run.messages(1.0), model).report
+    report = live.evaluate(run, bag, description).report
     from_stamp = report.pop("latency_ms")
     offset = run.player["offset_ns"]
     due = {cdr.stamp_ns(message.data): message.time + offset for message in Bag(bag).serialised([live.POINTS])}

@@ -8,7 +8,7 @@ import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from cmp_seg_ros import configuration
+from cmp_seg_ros import configuration, resources
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.scan import UNLABELLED, Float32, UInt8
 
@@ -97,6 +97,8 @@ class LabelSpace(BaseModel):
             mapping = self.mappings[key]
         elif source.name == self.name and not variant:
             mapping = {name: name for name in source.names if name in self.names}
+        elif (found := self._two_steps(source, variant)) is not None:
+            mapping = found
         else:
             known = ", ".join(self.mappings) or "none"
             raise UserError(f"label space '{self.name}' has no mapping from '{key}' (it has: {known})")
@@ -104,6 +106,16 @@ class LabelSpace(BaseModel):
         if missing:
             raise UserError(f"mapping '{key}' of '{self.name}' leaves out {', '.join(missing)}; map or ignore them")
         return mapping
+
+    def _two_steps(self, source: "LabelSpace", variant: str) -> dict[str, str] | None:
+        """A mapping by way of one of the spaces in config/ that this one maps from."""
+        for between in resources.names(FOLDER, ".yaml"):
+            second = self.mappings.get(f"{between}:{variant}" if variant else between)
+            first = second and LabelSpace.load(between).mappings.get(source.name)
+            if first and second:
+                second = second | {IGNORE: IGNORE}
+                return {name: second[middle] for name, middle in first.items() if middle in second}
+        return None
 
     def id_map(self, source: "LabelSpace", variant: str = "") -> UInt8:
         """(256,) table from ids of `source` to ids of this space; UNLABELLED where ignored or unknown."""

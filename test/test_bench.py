@@ -20,7 +20,7 @@ from cmp_seg_ros.kernels.network import BLOCK
 from cmp_seg_ros.kernels.vector import COLUMNS
 from cmp_seg_ros.ros.point_cloud2 import decode
 from cmp_seg_ros.segmenter import Segmenter
-from cmp_seg_ros.speed import cases, clock, rivals
+from cmp_seg_ros.speed import alone, cases, clock, rivals
 from cmp_seg_ros.speed.bench import Bench, Options, Way
 from cmp_seg_ros.speed.plot import plot
 from cmp_seg_ros.waffleiron.config import NetworkConfig
@@ -111,6 +111,15 @@ def test_a_rival_that_fails_is_out_and_told() -> None:
     assert told == {"bad": "division by zero"} and set(runs) == {"good"}
 
 
+def test_a_rival_that_fails_later_is_out_too() -> None:
+    told: dict[str, str] = {}
+    left = iter(range(3))
+    runs = clock.race(
+        {"tired": lambda: next(left), "good": lambda: 7}, 0.5, lambda name, error: told.update({name: repr(error)})
+    )
+    assert told == {"tired": "StopIteration()"} and set(runs) == {"good"} and len(runs["good"]) > 1
+
+
 def test_rivals_take_turns() -> None:
     ran: list[str] = []
     runs = clock.race({name: lambda name=name: ran.append(name) or name for name in "ab"}, 0.5, failed)
@@ -158,7 +167,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "--widths",
         "16",
         "--voxels",
-        "600,1200",
+        "600,1200,1000000",
         "--engines",
         "cpu-fp32,reference,cpu-int7",
         "--time-limit",
@@ -217,7 +226,19 @@ def test_start_and_memory_are_those_of_a_process_of_its_own(report: dict[str, An
 
 
 def test_what_cannot_run_is_told_with_the_reason(report: dict[str, Any]) -> None:
-    assert "int7" in report["machine"]["skipped"]["cpu-int7"]
+    skipped = report["machine"]["skipped"]
+    assert "int7" in skipped["cpu-int7"]
+    assert "no simulated scan has 1000000" in skipped["all engines, width 16, 1,000,000 voxels"]
+
+
+def test_a_process_that_fails_costs_its_own_figures_alone(tiny: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(alone, "PATIENCE", 0.01)
+    monkeypatch.setattr(cases, "bundle_of", lambda *_: tiny)
+    options = Options(engines=["cpu-fp32"], widths=[16], voxels=[600], time_limit=0.5, sensors=False)
+    found = Bench(options, print, print).run()
+    assert [row["process"] for row in found["rows"]] == [None]
+    skipped = found["machine"]["skipped"]
+    assert "not ready after" in skipped["start and memory of cpu-fp32, width 16, 5,000 voxels"]
 
 
 def test_no_engine_that_can_run() -> None:

@@ -17,7 +17,19 @@ from cmp_seg_ros.ros import point_cloud2
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path) -> Path:
     out = tmp_path_factory.mktemp("demo")
-    command = [sys.executable, "-m", "cmp_seg_ros.cli.main", "demo", "--out", out, "--seconds", "2", "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "cmp_seg_ros.cli.main",
+        "demo",
+        "--out",
+        out,
+        "--seconds",
+        "2",
+        "--rate",
+        "3",
+        "--json",
+    ]
     done = subprocess.run(
         [*map(str, command), "--model", str(tiny_bundle)], capture_output=True, text=True, timeout=400, check=False
     )

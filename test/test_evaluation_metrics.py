@@ -85,9 +85,26 @@ def test_labels_in_four_classes_are_scored_in_those() -> None:
         confusion.iou()
 
 
+def test_fine_classes_are_read_in_coarse_ones() -> None:
+    """Labels or truth in `indoor`, which structural4 knows by way of structural6 alone."""
+    indoor = LabelSpace.load("indoor")
+    door, table = (indoor.ids[indoor.names.index(name)] for name in ("door", "table"))
+    labels = Confusion(SIX, indoor)
+    labels.add(ids(WALL, FLUSH, OBJECT), ids(indoor.ids[0], door, table))
+    assert list(readings(labels)) == ["structural6", "structural4_primary", "structural4_strict"]
+    assert all(confusion.miou() == 1 for confusion in readings(labels).values())
+    truth = Confusion(indoor, SIX)
+    truth.add(ids(door, door, table), ids(FLUSH, WALL, OBJECT))
+    found = readings(truth, ["structural4_primary", "structural4_strict"])
+    assert found["structural4_primary"].points()["non-structural"] == 1  # the doors are ignored
+    assert found["structural4_strict"].report()["iou"]["non-structural"] == pytest.approx(2 / 3)
+
+
 def test_labels_of_a_foreign_space_are_refused() -> None:
     with pytest.raises(UserError, match="no mapping from 'numbered'"):
         readings(Confusion(SIX, LabelSpace.numbered(4)))
+    with pytest.raises(UserError, match=r"cannot be compared.*no mapping from 'structural4:primary'"):
+        readings(Confusion(FOUR), ["structural4_primary"])
 
 
 @given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=200), st.integers(0, 200))

@@ -12,11 +12,13 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from pydantic import ValidationError
 from typer import Typer
 from typer.testing import CliRunner, Result
 
 from cmp_seg_ros import Scan, Segmenter, UserError
 from cmp_seg_ros.cli.train import train
+from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.scan import UNLABELLED
 from cmp_seg_ros.simulation import version
 from cmp_seg_ros.training import cache as cache_module
@@ -109,6 +111,29 @@ def test_checkpoint_of_another_configuration_is_refused(cache: ScanCache, tmp_pa
     first.save()
     with pytest.raises(UserError, match="another configuration"):
         trainer(cache, tmp_path / "run", batch=1).run()
+    trainer(cache, tmp_path / "run", optimiser={"learning_rate": 1e-5})  # the remedy of a loss that became NaN
+    space = LabelSpace.load("structural6")
+    (tmp_path / "mine.yaml").write_text(space.to_yaml())
+    trainer(cache, tmp_path / "mine", label_space=str(tmp_path / "mine.yaml")).save()
+    swapped = [c.model_copy(update={"id": number}) for number, c in enumerate(reversed(space.classes))]
+    (tmp_path / "mine.yaml").write_text(space.model_copy(update={"classes": swapped}).to_yaml())
+    with pytest.raises(UserError, match="another configuration"):
+        trainer(cache, tmp_path / "mine", label_space=str(tmp_path / "mine.yaml"))
+
+
+def test_scans_of_a_label_space_in_a_file_are_its_own(tmp_path: Path) -> None:
+    space = LabelSpace.load("structural6")
+    file = tmp_path / "mine.yaml"
+    folders = {ScanCache(tmp_path / "scans", "structural6", 1).path(0).parent}
+    for description in ("one", "two"):
+        file.write_text(space.model_copy(update={"description": description}).to_yaml())
+        folders.add(ScanCache(tmp_path / "scans", str(file), 1).path(0).parent)
+    assert len(folders) == 3 and {folder.parent for folder in folders} == {tmp_path / "scans"}
+
+
+def test_intensities_are_trained_on_in_one_way_alone() -> None:
+    with pytest.raises(ValidationError, match="intensity mode raw: training brings"):
+        config(intensity={"mode": "raw"})
 
 
 def test_a_damaged_checkpoint_is_named(cache: ScanCache, tmp_path: Path) -> None:

@@ -34,10 +34,12 @@ def demo(
 
     from cmp_seg_ros.bundle import Bundle
     from cmp_seg_ros.engine.base import module_of
+    from cmp_seg_ros.evaluation import live
     from cmp_seg_ros.evaluation.session import writing
 
     console = Console(stderr=True)
-    Bundle.find(model)  # complain before the simulator's work
+    description = Bundle.find(model).description  # complain before the simulator's work
+    live.comparable(description.label_space)
     module_of(engine)
     drive = out / "drive"
     with writing(out):
@@ -48,9 +50,7 @@ def demo(
         raise typer.Exit(1)  # it has said why
 
     from cmp_seg_ros.datasets.labelled_bag import LabelledBagWriter
-    from cmp_seg_ros.evaluation import live
     from cmp_seg_ros.geometry.calibration import Calibration
-    from cmp_seg_ros.label_space import LabelSpace
     from cmp_seg_ros.nodes.live_run import play_to_node
     from cmp_seg_ros.ros import point_cloud2
 
@@ -63,15 +63,15 @@ def demo(
             lambda what, count: status.update(f"{what}: {count} labelled clouds"),
         )
         status.update("comparing with the truth")
-        messages = run.messages(rate)
-        result = live.evaluate(run, drive / "bag", messages, model)
+        result = live.evaluate(run, drive / "bag", description, rate)
         report = {"seed": seed, "sensor": sensor, "seconds": seconds, "played_at": rate, **result.report}
-        with LabelledBagWriter(out / "labelled", LabelSpace.load(live.TRUTH_SPACE)) as bag:
-            for stamp in sorted(messages):
-                bag.write(messages[stamp], point_cloud2.decode_labels(messages[stamp]))
-        title = f"{model} ({report['engine']}) on simulated {sensor}, building {seed}: mIoU {report['miou']:.1%}"
+        with LabelledBagWriter(out / "labelled", description.label_space) as bag:
+            for _, message in sorted(result.messages.items()):
+                bag.write(message, point_cloud2.decode_labels(message))
+        name, space = description.name, description.label_space
+        title = f"{name} ({report['engine']}) on simulated {sensor}, building {seed}: mIoU {report['miou']:.1%}"
         calibration = Calibration.load(drive / "calibration.yaml")
-        live.picture(out / "overview.png", result.pictured, drive / "bag", calibration, title)
+        live.picture(out / "overview.png", result.pictured, space, drive / "bag", calibration, title)
         (out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
     if as_json:
         print(json.dumps(report))

@@ -10,10 +10,9 @@ import numpy.typing as npt
 
 from cmp_seg_ros.evaluation.benchmark import Benchmark
 from cmp_seg_ros.evaluation.benchmark_run import BenchmarkRun, Part
-from cmp_seg_ros.evaluation.metrics import Confusion, iou_of, mean_of, number, readings
+from cmp_seg_ros.evaluation.metrics import PRIMARY, STRICT, Confusion, iou_of, mean_of, number, readings
 
 Float64 = npt.NDArray[np.float64]
-PRIMARY, STRICT = "structural4_primary", "structural4_strict"
 MEAN = "mean"
 
 

@@ -27,7 +27,7 @@ from cmp_seg_ros.digest import digest
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.evaluation import session
 from cmp_seg_ros.evaluation.benchmark import Benchmark, Row
-from cmp_seg_ros.evaluation.metrics import Confusion, readings
+from cmp_seg_ros.evaluation.metrics import PRIMARY, STRICT, Confusion, readings
 from cmp_seg_ros.intensity import IntensityScale
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.scan import Labels, Scan, UInt8
@@ -196,7 +196,7 @@ class BenchmarkRun:
         self.buildings = range(first, first + (buildings or benchmark.buildings.count))
         self.measure = Measure(benchmark, bundle.path, engine, voxel_size, self.scenes)
         self.segmenter = self.measure.segmenter  # complains before the work, and builds what workers then find
-        readings(Confusion(self.measure.truth, self.segmenter.label_space))
+        readings(Confusion(self.measure.truth, self.segmenter.label_space), (PRIMARY, STRICT))
         self.out = out
         self.processes = processes or len(os.sched_getaffinity(0))
         # Now: what is edited during the work is not what counted.

@@ -1,7 +1,6 @@
 """What a live run over ROS was worth: labels against the truth in the bag, rates, latencies, pictures."""
 
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -10,50 +9,58 @@ import numpy as np
 from cmp_seg_ros.datasets.bag import Bag
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.evaluation import plots
-from cmp_seg_ros.evaluation.metrics import Confusion, percentiles, readings
+from cmp_seg_ros.evaluation.metrics import PRIMARY, STRICT, Confusion, percentiles, readings
 from cmp_seg_ros.geometry.calibration import Calibration
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.ros import images, point_cloud2
 from cmp_seg_ros.scan import UInt8
 
 if TYPE_CHECKING:
+    from sensor_msgs.msg import PointCloud2
+
+    from cmp_seg_ros.bundle import BundleDescription
     from cmp_seg_ros.nodes.live_run import LiveRun
 
 TRUTH_SPACE = "structural6"
 POINTS, TRUTH, IMAGE = "/lidar/points", "/truth/points", "/camera/image"
-TOLERANCE = 1000  # nanoseconds; a bag that does not play at its own rate has rounded stamps
 PICTURED = 0.4  # which of the labelled scans is drawn, as a fraction of the run
 
 
 class Evaluated(NamedTuple):
-    """Figures of a run, and the scan that stands for it in the picture."""
+    """Figures of a run, and its labelled clouds by their stamps in the bag."""
 
     report: dict[str, Any]
-    pictured: Any  # labelled cloud, a message with its stamp by the bag's clock
+    messages: dict[int, "PointCloud2"]
+
+    @property
+    def pictured(self) -> "PointCloud2":
+        """The labelled scan that stands for the run in the picture."""
+        stamps = sorted(self.messages)
+        return self.messages[stamps[int(PICTURED * (len(stamps) - 1))]]
 
 
-def evaluate(run: "LiveRun", bag: Path, messages: Mapping[int, Any], model: str) -> Evaluated:
-    """Compare labelled clouds with the truth of a simulated bag.
+def comparable(space: LabelSpace) -> Confusion:
+    """An empty confusion of the truth and labels in `space`. Raises UserError if these cannot be compared."""
+    confusion = Confusion(LabelSpace.load(TRUTH_SPACE), space)
+    readings(confusion, (PRIMARY, STRICT))
+    return confusion
 
-    Args:
-        messages: the run's labelled clouds as messages, by their stamps in nanoseconds by the bag's clock.
+
+def evaluate(run: "LiveRun", bag: Path, description: "BundleDescription", rate: float = 1.0) -> Evaluated:
+    """Compare labelled clouds with the truth of a simulated bag, which was played `rate` times as fast.
 
     Raises:
         UserError: nothing was labelled, or what was labelled is not in the bag.
     """
-    if not messages:
+    if not run.clouds:
         raise UserError("no labelled cloud came from the node; see its log, or try again on a less busy machine")
-    space = LabelSpace.load(TRUTH_SPACE)
     truths = _truths(bag)
-    unknown = [stamp for stamp in messages if stamp not in truths]
-    if unknown:
-        raise UserError(
-            f"{len(unknown)} labelled clouds have stamps that {bag} does not; is something else publishing?"
-        )
-    confusion = Confusion(space)
+    messages = run.messages(truths, rate)
+    confusion = comparable(description.label_space)
     for stamp, message in messages.items():
         confusion.add(truths[stamp], point_cloud2.decode_labels(message).label)
     scores = readings(confusion)
+    own = scores.get(TRUTH_SPACE)  # not of labels that tell fewer classes apart
 
     infos = list(run.scan_infos.values())
     latency = [1e-6 * (cloud.time - cloud.stamp) for cloud in run.clouds]
@@ -77,25 +84,26 @@ def evaluate(run: "LiveRun", bag: Path, messages: Mapping[int, Any], model: str)
                 if key.startswith("dropped.")
             },
         },
-        "miou": scores["structural4_primary"].miou(),
-        "miou_strict": scores["structural4_strict"].miou(),
-        "miou_structural6": scores[TRUTH_SPACE].miou(),
-        "iou": scores["structural4_primary"].report()["iou"],
-        "iou_structural6": scores[TRUTH_SPACE].report()["iou"],
-        "points_by_class": scores[TRUTH_SPACE].points(),
+        "miou": scores[PRIMARY].miou(),
+        "miou_strict": scores[STRICT].miou(),
+        "miou_structural6": own.miou() if own else None,
+        "iou": scores[PRIMARY].report()["iou"],
+        "iou_structural6": own.report()["iou"] if own else dict.fromkeys(confusion.space.names),
+        "points_by_class": confusion.points(),
         "engine": run.diagnostics.get("engine", ""),
-        "model": model,
+        "model": description.name,
         "points_per_scan": float(np.median([int(info["points"]) for info in infos])),
         "voxels_per_scan": float(np.median([int(info["voxels"]) for info in infos])),
         "voxel_size": float(np.median([float(info["voxel_size"]) for info in infos])),
         "scans_by_voxel_size": dict(sorted(Counter(f"{float(info['voxel_size']):g}" for info in infos).items())),
         "memory_mb": run.memory_mb,
     }
-    stamps = sorted(messages)
-    return Evaluated(report, messages[stamps[int(PICTURED * (len(stamps) - 1))]])
+    return Evaluated(report, messages)
 
 
-def picture(path: Path, message: Any, bag: Path, calibration: Calibration, title: str) -> None:
+def picture(
+    path: Path, message: "PointCloud2", space: LabelSpace, bag: Path, calibration: Calibration, title: str
+) -> None:
     """Save the overview of a labelled cloud, over the camera image of the bag that is nearest in time."""
     scan = point_cloud2.decode(message)
     nearest = min(
@@ -108,7 +116,7 @@ def picture(path: Path, message: Any, bag: Path, calibration: Calibration, title
         path,
         scan,
         point_cloud2.decode_labels(message),
-        LabelSpace.load(TRUTH_SPACE),
+        space,
         None if nearest is None else images.to_rgb(nearest.message),
         camera,
         None if camera is None else np.array(camera.T_camera_lidar),

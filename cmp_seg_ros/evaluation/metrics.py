@@ -21,6 +21,7 @@ Float64 = npt.NDArray[np.float64]
 # How the published evaluation reads the truth in structural4: the primary accuracy ignores flush points, the strict
 # one counts them as non-structural. What the network says is read strictly in both.
 VARIANTS = {"primary": "primary", "strict": ""}
+PRIMARY, STRICT = "structural4_primary", "structural4_strict"
 
 
 class Confusion:
@@ -112,12 +113,12 @@ class Confusion:
         return dict(zip(self.space.names, values.tolist(), strict=True))
 
 
-def readings(confusion: Confusion) -> dict[str, Confusion]:
+def readings(confusion: Confusion, required: Iterable[str] = ()) -> dict[str, Confusion]:
     """The confusion in each space that truth and labels both map to: the truth's own, by its name, then
     `structural4_primary` and `structural4_strict`.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or not all that are required.
     """
     found: dict[str, Confusion] = {}
     refused: list[str] = []
@@ -129,7 +130,7 @@ def readings(confusion: Confusion) -> dict[str, Confusion]:
             found[name] = confusion.read_in(space, variant)
         except UserError as error:  # noqa: PERF203
             refused.append(str(error))
-    if not found:
+    if not found or set(required) - found.keys():
         raise UserError(f"these labels cannot be compared with this truth: {'; '.join(refused)}")
     return found
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from sensor_msgs.msg import PointCloud2
 
 from cmp_seg_ros import memory
 from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.nodes.bag_player import shifted
 from cmp_seg_ros.ros import environment
 from cmp_seg_ros.ros.receiver import Received, Receiver
 
@@ -44,13 +45,24 @@ class LiveRun:
     player: dict[str, Any]
     memory_mb: dict[str, float]
 
-    def messages(self, rate: float) -> dict[int, PointCloud2]:
-        """The labelled clouds by their stamps on the bag's clock, for a bag that was played `rate` times as fast."""
+    def messages(self, stamps: Iterable[int], rate: float) -> dict[int, PointCloud2]:
+        """The labelled clouds by the stamps of their scans in the bag.
+
+        Args:
+            stamps: of the bag's scans, nanoseconds.
+            rate: how many times as fast the bag was played.
+
+        Raises:
+            UserError: a cloud is of none of these scans.
+        """
         first, offset = self.player["first_ns"], self.player["offset_ns"]
+        played = {shifted(stamp, first, first + offset, rate): stamp for stamp in stamps}
+        if unknown := sum(cloud.stamp not in played for cloud in self.clouds):
+            raise UserError(f"{unknown} labelled clouds are of no scan of the bag; is something else publishing?")
         found = {}
         for cloud in self.clouds:
             message = deserialize_message(cloud.data, PointCloud2)
-            stamp = first + round((cloud.stamp - offset - first) * rate)
+            stamp = played[cloud.stamp]
             message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp, 1_000_000_000)
             found[stamp] = message
         return found

@@ -32,15 +32,17 @@ def measure(bundle: Path, engine: str, case: Case) -> dict[str, Any]:
         these the engine's; first_scan_ms; resident_mb and peak_mb after a few scans; torch: whether it was imported.
 
     Raises:
-        UserError: the process ended with an error.
+        UserError: the process ended with an error, or not at all.
     """
     with tempfile.TemporaryDirectory() as folder:
         scan = Path(folder) / "scan.npy"
         np.save(scan, decode(case.message).xyz)
         command = [sys.executable, "-m", __name__, str(bundle), engine, str(case.voxel_size), str(scan)]
-        done = subprocess.run(
-            [*command, repr(time.time())], capture_output=True, text=True, timeout=PATIENCE, check=False
-        )
+        command.append(repr(time.time()))
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+        except subprocess.TimeoutExpired as error:
+            raise UserError(f"engine {engine} in a process of its own: not ready after {PATIENCE:.0f} s") from error
         if done.returncode:
             words = done.stderr.strip().splitlines()
             raise UserError(f"engine {engine} in a process of its own: {words[-1] if words else 'no word'}")

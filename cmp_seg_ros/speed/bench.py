@@ -134,10 +134,18 @@ class Bench:
             example = cases.case(ALONE, preprocess)
             for name, segmenter in segmenters.items():
                 self.tell(f"width {width}: {name} in a process of its own")
-                Way(example, segmenter)()  # so that all is in the caches
-                processes[name] = alone.measure(bundle.path, name, example)
+                try:
+                    Way(example, segmenter)()  # so that all is in the caches
+                    processes[name] = alone.measure(bundle.path, name, example)
+                except Exception as error:
+                    self._skip(f"start and memory of {name}", width, example.voxels, error)
         for voxels in sorted(self.options.voxels):
-            yield from self._case(bundle, cases.case(voxels, preprocess), segmenters, truth, processes)
+            try:
+                case = cases.case(voxels, preprocess)
+            except UserError as error:
+                self._skip("all engines", width, voxels, error)
+                continue
+            yield from self._case(bundle, case, segmenters, truth, processes)
         if self.options.sensors:
             default = self._default(bundle, segmenters)
             for sensor in (cases.SPARSE, cases.DENSE):
@@ -163,15 +171,17 @@ class Bench:
         ways = {name: Way(case, segmenter) for name, segmenter in segmenters.items()}
         true_way = ways.get(TRUTH) or Way(case, truth)
         rivals = self._fitting(self._rivals(bundle, case, ways), width, case)
-        runs = clock.race(rivals, self.options.time_limit, lambda name, error: self._skip(name, width, case, error))
+        runs = clock.race(
+            rivals, self.options.time_limit, lambda name, error: self._skip(name, width, case.voxels, error)
+        )
         typical = {name: float(np.median([run.ms for run in found])) for name, found in runs.items()}
         self._measured |= {(width, name): (case.voxels, milliseconds) for name, milliseconds in typical.items()}
-        answer = self._answer(true_way, typical, width)
+        answer = self._answer(true_way, width) if self._has_time(typical, width, case) else None
         for name in (name for name in ways if name in runs):
             way, stages = ways[name], [run.result for run in runs[name]]
             matmuls = {key.split()[1]: took for key, took in typical.items() if key.startswith(f"{way.products} ")}
             network = [took["network"] for took in stages]
-            said = way.answer() if answer is not None and self._is_short(typical[name]) else None
+            said = self._answer(way, width) if answer and self._is_short(typical[name]) else None
             yield {
                 "engine": way.engine,
                 "precision": way.precision,
@@ -226,26 +236,32 @@ class Bench:
                 continue
             if expected[name] > left:
                 reason = f"would take {1e-3 * expected[name]:.0f} s a turn, {1e-3 * left:.0f} s are left (--time-limit)"
-                self.skipped[f"{name}, {_called(width, case)}"] = reason
+                self.skipped[f"{name}, {_called(width, case.voxels)}"] = reason
                 continue
             try:
                 rivals[name] = ready[name]()
                 left -= expected[name]
             except Exception as error:
-                self._skip(name, width, case, error)
+                self._skip(name, width, case.voxels, error)
         return rivals
 
-    def _skip(self, name: str, width: int, case: Case, error: Exception) -> None:
+    def _skip(self, name: str, width: int, voxels: int, error: Exception) -> None:
         """Something that cannot run does not end the others' race."""
         if not isinstance(error, ImportError):  # a library of products that is not installed is no news
             kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
-            self.skipped[f"{name}, {_called(width, case)}"] = f"{kind}{error}".splitlines()[0]
+            self.skipped[f"{name}, {_called(width, voxels)}"] = f"{kind}{error}".splitlines()[0]
 
-    def _answer(self, way: "Way", typical: Mapping[str, float], width: int) -> Labels | None:
-        """What the reference says of the scan, where that does not take too long."""
-        voxels, plain = self._measured.get((width, PLAIN), (way.case.voxels, 0.0))
-        expected = typical.get(TRUTH, plain * way.case.voxels / voxels)
-        return way.answer() if self._is_short(expected) else None
+    def _has_time(self, typical: Mapping[str, float], width: int, case: Case) -> bool:
+        """Whether what the reference says of the scan does not take too long."""
+        voxels, plain = self._measured.get((width, PLAIN), (case.voxels, 0.0))
+        return self._is_short(typical.get(TRUTH, plain * case.voxels / voxels))
+
+    def _answer(self, way: "Way", width: int) -> Labels | None:
+        try:
+            return way.answer()
+        except Exception as error:
+            self._skip(f"the labels of {way.segmenter.engine}", width, way.case.voxels, error)
+            return None
 
     def _is_short(self, milliseconds: float) -> bool:
         """Whether there is time for it beside the turns."""
@@ -259,8 +275,8 @@ class Bench:
             )
 
 
-def _called(width: int, case: Case) -> str:
-    return f"width {width}, {case.voxels:,} voxels"
+def _called(width: int, voxels: int) -> str:
+    return f"width {width}, {voxels:,} voxels"
 
 
 class Way:
@@ -297,9 +313,10 @@ class Way:
         """Labels, and the probability of every class."""
         self.segmenter.voxel_size = self.case.voxel_size
         self.segmenter.probabilities = True
-        labels = self.segmenter(decode(self.case.message))
-        self.segmenter.probabilities = False
-        return labels
+        try:
+            return self.segmenter(decode(self.case.message))
+        finally:
+            self.segmenter.probabilities = False
 
 
 def agreement(labels: Labels, answer: Labels) -> float:

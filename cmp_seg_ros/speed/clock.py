@@ -31,8 +31,8 @@ def race(
 ) -> dict[str, list[Run]]:
     """The runs of each rival, which take turns for about so many seconds, one turn at least.
 
-    What disturbs one disturbs all. A rival's first run counts only where it is a long one; one that fails then is out
-    of the race, and `failed` is told.
+    What disturbs one disturbs all. A rival's first run counts only where it is a long one; one that fails is out of the
+    race, with all its runs, and `failed` is told.
     """
     end = time.perf_counter() + seconds
     runs: dict[str, list[Run]] = {}
@@ -44,14 +44,19 @@ def race(
             failed(name, error)
     for turn in range(TURNS):
         began = time.perf_counter()
-        for name, run in ((name, rivals[name]) for name in warm_up):
+        for name in list(warm_up):
             if turn == 0 and warm_up[name].ms > LONG:
                 runs[name] = [warm_up[name]]
                 continue
             time.sleep(PAUSE)
-            if warm_up[name].ms < QUICK:
-                run()
-            runs.setdefault(name, []).append(_time(run))
+            try:
+                if warm_up[name].ms < QUICK:
+                    rivals[name]()
+                runs.setdefault(name, []).append(_time(rivals[name]))
+            except Exception as error:
+                del warm_up[name]
+                runs.pop(name, None)
+                failed(name, error)
         now = time.perf_counter()
         if now + max(now - began, 1e-3 * sum(first.ms for first in warm_up.values())) > end:
             break

@@ -1,9 +1,11 @@
 """Simulated scans for training, one file a building, made once on all cores; another simulator makes its own."""
 
+import hashlib
 import os
 from collections.abc import Iterable
 from concurrent.futures import as_completed
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 from zipfile import BadZipFile, is_zipfile
@@ -37,8 +39,15 @@ class ScanCache:
     sensor: str | None = None  # None: any sensor, at random
 
     def path(self, building: int) -> Path:
-        kind = f"{self.label_space}-{self.sensor or 'any'}-{self.scans_per_building}"
-        return self.folder / f"{kind}-{simulator_version()}" / f"{building}.npz"
+        return self._scans / f"{building}.npz"
+
+    @cached_property
+    def _scans(self) -> Path:
+        space = LabelSpace.load(self.label_space)
+        # Of the spaces in config/, the simulator's version knows the content.
+        own = "" if self.label_space == space.name else f"_{hashlib.sha256(space.to_yaml().encode()).hexdigest()[:8]}"
+        kind = f"{space.name}{own}-{self.sensor or 'any'}-{self.scans_per_building}"
+        return self.folder / f"{kind}-{simulator_version()}"
 
     def load(self, building: int, index: int) -> TrainingScan:
         """One scan. Raises UserError where its file is damaged."""
@@ -70,7 +79,7 @@ class ScanCache:
         if not missing:
             return
         try:
-            self.path(0).parent.mkdir(parents=True, exist_ok=True)
+            self._scans.mkdir(parents=True, exist_ok=True)
             with workers(processes) as pool:
                 futures = {pool.submit(self._simulate, building): building for building in missing}
                 for future in as_completed(futures):

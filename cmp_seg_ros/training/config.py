@@ -77,6 +77,11 @@ class TrainConfig(_Strict):
             raise ValueError(
                 f"label_space {space.name} has other ids than 0, 1, 2 ...; number its classes so, in order"
             )
+        if self.intensity.mode != "per_sensor":
+            raise ValueError(
+                f"intensity mode {self.intensity.mode}: training brings the intensities of each scan to mean 0 and "
+                "deviation 1, which the bundle calls per_sensor; leave `intensity` out"
+            )
         try:
             BundleDescription(
                 name=self.name,

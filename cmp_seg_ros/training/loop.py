@@ -151,7 +151,10 @@ class Trainer:
             loss.backward()
             total += loss.item()
         if not np.isfinite(total):
-            raise UserError(f"the loss became {total} at step {self.progress.step}; lower optimiser.learning_rate")
+            raise UserError(
+                f"the loss became {total} at step {self.progress.step}; lower optimiser.learning_rate, and the same "
+                f"command goes on from {self.out / CHECKPOINT}"
+            )
         self.optimiser.step()
         return total
 
@@ -189,6 +192,7 @@ class Trainer:
         """Write the checkpoint, atomically."""
         state = {
             "config": self.config.model_dump(mode="json"),
+            "classes": self.space.names,  # of a label space that may be a file
             "progress": asdict(self.progress),
             "network": self.network.state_dict(),
             "optimiser": self.optimiser.state_dict(),
@@ -205,13 +209,12 @@ class Trainer:
             return False
         try:
             state = torch.load(path, weights_only=True)
-            theirs = TrainConfig.model_validate(state["config"])
+            theirs, classes = TrainConfig.model_validate(state["config"]), state["classes"]
         except (OSError, EOFError, RuntimeError, UnpicklingError, LookupError, TypeError, ValueError) as error:
             raise UserError(
                 f"checkpoint {path} is damaged, or not of this program; remove it to start again"
             ) from error
-        free = {"steps", "hours", "validate_every"}
-        if theirs.model_dump(exclude=free) != self.config.model_dump(exclude=free):
+        if _fixed(theirs) != _fixed(self.config) or classes != self.space.names:
             raise UserError(f"{path} is of another configuration; give another --out, or remove it to start again")
         self.network.load_state_dict(state["network"])
         self.optimiser.load_state_dict(state["optimiser"])
@@ -244,6 +247,17 @@ class Trainer:
     def _autocast(self) -> Iterator[None]:
         with torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16):
             yield
+
+
+def _fixed(config: TrainConfig) -> dict[str, Any]:
+    """What must not change when a run goes on."""
+    free: dict[str, bool | set[str]] = {
+        "steps": True,
+        "hours": True,
+        "validate_every": True,
+        "optimiser": {"learning_rate"},
+    }
+    return config.model_dump(exclude=free)
 
 
 def summary(config: TrainConfig, progress: Progress, scores: dict[str, Any]) -> dict[str, Any]:
