@@ -435,7 +435,7 @@ def _ros(ros: _Answer | None) -> Iterator[Check]:
 def _transport() -> Iterator[Check]:
     """What large clouds need of Fast DDS and of the system."""
     area = "Transport"
-    given = os.environ.get(environment.VARIABLE) or os.environ.get(environment.OLD_VARIABLE) or ""
+    given = os.environ.get(environment.variable(), "")
     ours = resources.resource(environment.PROFILES)
     if not given:
         yield Check(

@@ -329,7 +329,8 @@ def test_overlay_comes_when_somebody_looks(graph, tmp_path):
 
     def overlay():
         graph.label(cloud(room(seed=3), stamp))
-        graph.until(lambda: diagnostics.values(graph.infos[-1])["stamp_ns"] == str(stamp), "scan info")
+        told = lambda: graph.infos and diagnostics.values(graph.infos[-1])["stamp_ns"] == str(stamp)  # noqa: E731
+        graph.until(told, "scan info")
         return overlays  # discovery takes its time
 
     graph.until(overlay, "an overlay")
@@ -607,6 +608,31 @@ def test_an_exception_in_the_engine_costs_one_scan(tiny_bundle, tmp_path):
         assert graph.program.stop(signal.SIGINT) == 0
     finally:
         graph.close()
+
+
+SLOW = """
+import time
+from cmp_seg_ros import segmenter
+from cmp_seg_ros.nodes import segmentation_node
+
+segmenter.Segmenter.from_bundle = lambda *_, **__: (print("loading", flush=True), time.sleep(600))
+segmentation_node.main()
+"""
+
+
+def test_it_can_be_stopped_while_an_engine_is_built(tmp_path):
+    """Which may take minutes: whoever launched it would kill it."""
+    (tmp_path / "slow.py").write_text(SLOW)
+    (tmp_path / "logs").mkdir()
+    robot = Robot(tmp_path / "logs")
+    try:
+        program = robot.start(str(tmp_path / "slow.py"))
+        robot.until(lambda: "loading" in program.out, "the model to be loaded")
+        robot.until(lambda: robot.node.count_publishers("/diagnostics"), "the node")
+        assert program.stop(signal.SIGINT) == 0
+        assert "still loading the model, which is broken off" in program.err
+    finally:
+        robot.close()
 
 
 @pytest.fixture(scope="module")

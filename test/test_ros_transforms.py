@@ -12,9 +12,11 @@ from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import CameraInfo
 
 from cmp_seg_ros.errors import UserError
-from cmp_seg_ros.geometry.calibration import CalibratedCamera
+from cmp_seg_ros.geometry.calibration import CalibratedCamera, Calibration
+from cmp_seg_ros.nodes.segmentation.sensors import Sensors
 from cmp_seg_ros.ros import transforms
 from cmp_seg_ros.ros.camera_view import CameraView
+from cmp_seg_ros.scan import Scan
 
 K = [500.0, 0, 320, 0, 510, 240, 0, 0, 1]
 
@@ -100,6 +102,27 @@ def test_the_calibration_file_comes_first():
     assert view.camera(10, 10).intrinsics == (9, 9, 5, 5)
     np.testing.assert_array_equal(view.T_camera_lidar("camera", "lidar"), np.eye(4))
     assert view.camera(640, 480).intrinsics == (500, 510, 320, 240), "for other sizes the camera info"
+
+
+@pytest.mark.parametrize("extrinsics", ["file", "tf", "none"])
+def test_the_file_tells_of_intensities_and_clocks_wherever_poses_come_from(tf, tmp_path, extrinsics):
+    lidar = {"T_base_lidar": np.diag([1.0, -1, -1, 1]).tolist(), "intensity_mean": 7.0, "time_offset": 1.0}
+    camera = calibrated(T_camera_lidar=np.diag([-1.0, -1, 1, 1]).tolist())
+    Calibration(lidars={"os1": lidar}, cameras={"front": camera}).save(tmp_path / "robot.yaml")
+    given = {"calibration_file": str(tmp_path / "robot.yaml"), "extrinsics": extrinsics, "base_frame": "base_link"}
+    sensors = Sensors(SimpleNamespace(), given | {"lidar_name": "", "camera_name": ""})
+    told = sensors.for_segmenter()
+    assert told["intensity_mean"] == 7
+    assert sensors.camera_stamp(Scan(np.zeros((1, 3)), stamp=5)) == 1_000_000_005
+    assert (told["T_base_lidar"] is not None) == (extrinsics == "file")
+    assert sensors.unknown == (extrinsics == "none")
+    if extrinsics == "tf":
+        sensors._tf._buffer.known["camera", "lidar"] = transform(Rotation.identity())
+        np.testing.assert_array_equal(sensors.view.T_camera_lidar("camera", "lidar")[:3, 3], [1, 2, 3])
+        assert sensors.view.camera(10, 10).intrinsics == (9, 9, 5, 5)
+    if extrinsics == "none":
+        with pytest.raises(UserError, match="where the camera sits is not known"):
+            sensors.view.check()
 
 
 def test_intrinsics_that_do_not_fit(tf):

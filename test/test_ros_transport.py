@@ -85,6 +85,10 @@ def test_profile_is_used_unless_the_user_has_one(monkeypatch):
     monkeypatch.setenv("ROS_DISTRO", "humble")
     environment.prepare()
     assert os.environ[environment.OLD_VARIABLE].endswith("fastdds.xml")
+    monkeypatch.delenv(environment.OLD_VARIABLE)
+    monkeypatch.setenv(environment.VARIABLE, "mine.xml")  # which Fast DDS of that distribution does not look at
+    environment.prepare()
+    assert os.environ[environment.OLD_VARIABLE].endswith("fastdds.xml")
 
 
 def test_only_dead_segments_are_freed(tmp_path):

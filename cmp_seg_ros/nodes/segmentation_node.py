@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from cmp_seg_ros.segmenter import Segmenter
 
 NAME = "segmentation_node"
+WORKER = f"{NAME}_worker"
+LOADING = 3.0  # seconds that the end of the node waits for a model that is being loaded; an engine may take minutes
 PLAUSIBLE_AGE_MS = 60e3  # older stamps are of another clock, as when a bag is played as it was recorded
 
 
@@ -66,7 +68,7 @@ class SegmentationNode(Node):
         self._start_timer = self.create_timer(0.02, self._subscribe_when_ready, clock=steady)
         self.create_timer(1.0, self.publish_diagnostics, clock=steady)
         self.publish_diagnostics()
-        self._worker = threading.Thread(target=self._work, name="worker")
+        self._worker = threading.Thread(target=self._work, name=WORKER, daemon=True)
         self._worker.start()
 
     def _subscribe_when_ready(self) -> None:
@@ -225,7 +227,9 @@ class SegmentationNode(Node):
     def close(self) -> None:
         """Finish the scan under way, account for the one that waits, and report for the last time."""
         self.inputs.close()
-        self._worker.join()
+        self._worker.join(LOADING if self.rate is None else None)
+        if self._worker.is_alive():
+            self.get_logger().info("still loading the model, which is broken off")
         self.level_check.close()
         self.inputs.drop_pending()
         self.publish_diagnostics()
@@ -239,7 +243,12 @@ def _kind(error: Exception) -> str:
 def main() -> None:
     """Entry point."""
     command_line(NAME, __doc__ or "", PARAMETERS).parse_args(remove_ros_args(sys.argv)[1:])
-    sys.exit(runner.run(NAME, SegmentationNode))
+    status = runner.run(NAME, SegmentationNode)
+    if any(thread.name == WORKER for thread in threading.enumerate()):  # deep in a compiler: no way to end it in order
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 if __name__ == "__main__":

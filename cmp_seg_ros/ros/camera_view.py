@@ -12,11 +12,11 @@ UNKNOWN = "where the camera sits is not known; give a calibration_file with came
 
 
 class CameraView:
-    """Pose from the calibration or TF; intrinsics from the calibration, else from the camera info.
+    """Pose from TF, else from the calibration; intrinsics from the calibration, else from the camera info.
 
     Args:
         calibrated: the camera in the calibration file, or None.
-        tf: where to look for poses that the file does not give, or None.
+        tf: where to look for poses, or None where the file gives them.
 
     Attributes:
         camera_info: the last sensor_msgs/CameraInfo, serialised.
@@ -35,11 +35,14 @@ class CameraView:
     def T_camera_lidar(self, camera_frame: str, lidar_frame: str) -> Transform:
         """(4, 4). Raises UserError where it is not known."""
         self.check()
-        if self.calibrated is not None:
+        if self.tf is None:
+            assert self.calibrated is not None
             return np.array(self.calibrated.T_camera_lidar)
-        found = self.tf.lookup(camera_frame, lidar_frame) if self.tf is not None else None
+        found = self.tf.lookup(camera_frame, lidar_frame)
         if found is None:
-            raise UserError(f"TF has no transform from {lidar_frame} to {camera_frame}; publish it, or give a file")
+            raise UserError(
+                f"TF has no transform from {lidar_frame} to {camera_frame}; publish it, or take extrinsics from a file"
+            )
         return found
 
     def camera(self, width: int, height: int) -> Camera:

@@ -24,7 +24,7 @@ def prepare() -> None:
     memory of that profile is large enough to miss what killed processes left behind, so it is freed, too.
     """
     free_dead_segments()
-    if not (os.environ.get(VARIABLE) or os.environ.get(OLD_VARIABLE)):
+    if not os.environ.get(variable()):
         os.environ[variable()] = str(resources.resource(PROFILES))
 
 

@@ -29,6 +29,9 @@ class Input:
     Args:
         callback: takes the serialised message (CDR) as bytes.
         on_lost: takes the number of messages that the middleware has just lost.
+
+    Attributes:
+        topic: the topic's full name, after remapping.
     """
 
     def __init__(
@@ -45,11 +48,8 @@ class Input:
         self._depth, self._on_lost, self._adapts = depth, on_lost, reliability == "auto"
         best_effort = reliability == "best_effort"
         self._subscribe(ReliabilityPolicy.BEST_EFFORT if best_effort else ReliabilityPolicy.RELIABLE)
-
-    @property
-    def topic(self) -> str:
-        """The topic's full name, after remapping."""
-        return str(self._subscription.topic_name)
+        # Kept, since other threads ask for it while the subscription is exchanged for another.
+        self.topic = str(self._subscription.topic_name)
 
     @property
     def publishers(self) -> int:

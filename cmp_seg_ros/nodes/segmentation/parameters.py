@@ -32,7 +32,12 @@ PARAMETERS = [
     Parameter("calibration_file", "", "Calibration of the robot's sensors; empty: the lidar is taken as upright"),
     Parameter("lidar_name", "", "The lidar's name in the calibration file; may be empty if it has only one"),
     Parameter("camera_name", "", "The camera's name in the calibration file; may be empty if it has only one"),
-    Parameter("extrinsics", "file", "Where the sensors' poses come from", ("file", "tf", "none")),
+    Parameter(
+        "extrinsics",
+        "file",
+        "Where the sensors' poses come from; none: the lidar is taken as upright, no overlay",
+        ("file", "tf", "none"),
+    ),
     Parameter("base_frame", "base_link", "Frame with z up, for extrinsics from tf"),
     Parameter(
         "sync_deadline",

@@ -1,4 +1,4 @@
-"""The robot's lidar and camera, as the calibration file or TF knows them."""
+"""The robot's lidar and camera: poses from the calibration file or TF, all else from the file."""
 
 from typing import Any
 
@@ -22,22 +22,21 @@ class Sensors:
 
     def __init__(self, node: Node, parameters: Parameters) -> None:
         p = parameters
-        calibration = Calibration()
-        if p["extrinsics"] == "file" and p["calibration_file"]:
-            calibration = Calibration.load(p["calibration_file"])
+        calibration = Calibration.load(p["calibration_file"]) if p["calibration_file"] else Calibration()
         self._lidar = calibration.lidar(p["lidar_name"]) if calibration.lidars or p["lidar_name"] else None
         self._tf = TfExtrinsics(node) if p["extrinsics"] == "tf" else None
         self._base_frame: str = p["base_frame"]
         camera = calibration.camera(p["camera_name"]) if calibration.cameras or p["camera_name"] else None
-        self.view = CameraView(camera, self._tf)
-        self.unknown = self._lidar is None and self._tf is None
+        self.view = CameraView(camera if p["extrinsics"] != "none" else None, self._tf)
+        self._mounted = self._lidar if p["extrinsics"] == "file" else None
+        self.unknown = self._mounted is None and self._tf is None
 
     def for_segmenter(self) -> dict[str, Any]:
         """The arguments of a Segmenter that go with the lidar."""
         if self._lidar is None:
             return {}
         return {
-            "T_base_lidar": np.array(self._lidar.T_base_lidar),
+            "T_base_lidar": np.array(self._mounted.T_base_lidar) if self._mounted else None,
             "intensity_mean": self._lidar.intensity_mean,
             "intensity_std": self._lidar.intensity_std,
         }
