@@ -1,7 +1,7 @@
 """Does a real 2D teacher see a building in the simulator's images?
 
-    python benchmarks/teacher.py --model mosaic_r4_ade20k31_uint8.tflite --scene small_house --out out/teacher
-    python benchmarks/teacher.py --model ... --buildings 12 --out out/teacher_buildings [--views 24] [--json]
+    python benchmarks/teacher.py --model TFLITE --scene small_house --out out/teacher
+    python benchmarks/teacher.py --model TFLITE --buildings 12 --out out/teacher_buildings [--views 24] [--json]
 
 Renders views from random free places (those whose median depth is at least 1.5 m), lets MOSAIC (ADE20K's 31 most
 frequent classes, 512 x 512) label them, and scores its labels against the truth of every pixel: IoU by class in

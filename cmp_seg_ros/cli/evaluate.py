@@ -102,9 +102,10 @@ def _input(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
+    from cmp_seg_ros.datasets.bag import bag_of
     from cmp_seg_ros.evaluation.plane_check import PlaneCheck
     from cmp_seg_ros.evaluation.session import Rig, counted, require_writable
-    from cmp_seg_ros.evaluation.simulated import BagEvaluation, SimulatedBag, bag_of
+    from cmp_seg_ros.evaluation.simulated import BagEvaluation, SimulatedBag
 
     if out is not None:
         require_writable(out)

@@ -227,6 +227,11 @@ class Reader(BaseReader):
             yield Sample(index, key, scan, message)
 
 
+def bag_of(path: Path) -> Path:
+    """The bag in a folder of `cmp-seg simulate`; else the path itself."""
+    return path / "bag" if (path / "bag" / METADATA).is_file() else path
+
+
 def choose_topic(bag: Bag, topic: str = "") -> str:
     """The topic of clouds that is asked for, or the only one. Raises UserError with the topics that would do."""
     with_points = clouds_of(bag)

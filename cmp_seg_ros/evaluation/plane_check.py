@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from cmp_seg_ros.datasets import open_input
-from cmp_seg_ros.datasets.bag import Bag
+from cmp_seg_ros.datasets.bag import Bag, bag_of
 from cmp_seg_ros.datasets.bag import Reader as BagReader
 from cmp_seg_ros.datasets.base import Problems, Reader, Sample
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.evaluation import planes, plots, session
-from cmp_seg_ros.evaluation.simulated import TRUTH_TOPIC, SimulatedBag, bag_of
+from cmp_seg_ros.evaluation.simulated import TRUTH_TOPIC, SimulatedBag
 from cmp_seg_ros.geometry.planes import MAX_TILT, NEAR, Planes, find_planes
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.scan import UInt8

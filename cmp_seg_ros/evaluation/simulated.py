@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cmp_seg_ros.datasets.bag import METADATA, REMEDY, Bag, choose_topic, clouds_of, no_clouds
+from cmp_seg_ros.datasets.bag import REMEDY, Bag, bag_of, choose_topic, clouds_of, no_clouds
 from cmp_seg_ros.datasets.bag import Reader as BagReader
 from cmp_seg_ros.datasets.base import Problems, Sample
 from cmp_seg_ros.errors import UserError
@@ -26,11 +26,6 @@ class Pair(NamedTuple):
 
     sample: Sample
     truth: UInt8
-
-
-def bag_of(path: Path) -> Path:
-    """The bag in a folder of `cmp-seg simulate`; else the path itself."""
-    return path / "bag" if (path / "bag" / METADATA).is_file() else path
 
 
 class SimulatedBag:

@@ -59,7 +59,7 @@ class BagPlayer(Node):
     """
 
     def __init__(self, bag: str = "") -> None:
-        from cmp_seg_ros.datasets.bag import Bag
+        from cmp_seg_ros.datasets.bag import Bag, bag_of
 
         super().__init__(NAME)
         self.done: int | None = None
@@ -70,7 +70,7 @@ class BagPlayer(Node):
         )
         if not (bag or p["bag"]):
             raise UserError("no bag is given: bag_player BAG, or -p bag:=BAG")
-        self.bag = Bag(Path(bag or p["bag"]).expanduser())
+        self.bag = Bag(bag_of(Path(bag or p["bag"]).expanduser()))
         self.senders = self._advertise(self._known(p["topics"]))
         self.awaited = self._known(p["wait_for_topics"]) or list(self.senders)
         self.clock_publisher = self.create_publisher(Clock, "/clock", qos.OUTPUT) if self.keep_stamps else None
