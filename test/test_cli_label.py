@@ -107,6 +107,7 @@ def test_label_a_file(label: Run, tmp_path: Path, tiny_bundle: Path) -> None:
     assert sum(report["share"].values()) == pytest.approx(1) and report["unlabelled"] == 1 / 400
     assert {"preprocess", "network", "backfill", "total"} <= set(report["stages_ms"])
     assert set(report["latency_ms"]) == {"p50", "p95"}
+    assert report["scans_without_labels"] == [] and "0.2% of the points have no label" in ran.out
     # The labelled clouds, in the bag and beside it.
     for copy in (out / "labelled", out / "clouds/000000.ply"):
         (sample,) = open_input(copy)
@@ -194,6 +195,16 @@ def test_wrong_topic(label: Run, tmp_path: Path) -> None:
     ran = label(bag, "--topic", "/wrong")
     assert ran.code == 1
     assert "these would do: /points" in ran.err and "Traceback" not in ran.err
+
+
+def test_scans_without_labels_are_named_and_spoil_no_figure(label: Run, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for name, points in {"a": POINTS, "b": np.full((50, 4), np.nan), "c": np.zeros((50, 4))}.items():
+        np.save(tmp_path / "in" / f"{name}.npy", points)
+    assert label(tmp_path / "in").code == 1
+    report = json.loads((tmp_path / "out/report.json").read_text())
+    assert report["scans"] == 3 and report["scans_without_labels"] == ["b", "c"]
+    assert report["voxels_per_scan"] > 0 and report["latency_ms"]["p50"] > 0
 
 
 def test_a_topic_of_what_has_none_is_not_passed_over(label: Run, tmp_path: Path) -> None:

@@ -52,11 +52,13 @@ def label(
     if as_json:
         print(json.dumps(report))
     else:
-        table = Table("class", "share of points", title=f"{scans}, {report['points']:,} points")
+        table = Table("class", "share of labelled points", title=f"{scans}, {report['points']:,} points")
         for name, share in report["share"].items():
             table.add_row(name, f"{share:.1%}")
         console = Console(highlight=False, soft_wrap=True)
         console.print(table)
+        if report["unlabelled"] > 0:
+            console.print(f"{report['unlabelled']:.1%} of the points have no label: no return, or far out of view")
         latency = report["latency_ms"]
         console.print(
             f"{report['model']} with {report['engine']}: {latency['p50']:.0f} ms a scan (p95 {latency['p95']:.0f} ms), "

@@ -37,12 +37,14 @@ class Reader(FileReader):
             dtype = np.dtype(list(zip(_unique(header["FIELDS"]), kinds, strict=True)))
             width, height = int(header["WIDTH"][0]), int(header["HEIGHT"][0])
             points = int(header.get("POINTS", [str(width * height)])[0])
+            if min(width, height, points) < 0:
+                raise ValueError(f"{width} x {height} = {points} points")
+            encoding = header["DATA"][0].lower()
         except (KeyError, ValueError, TypeError, IndexError) as error:
             raise UserError(f"the header of {self.path} is not valid ({error!r}); write the file again") from error
         shape = (height, width) if height * width == points else (1, points)
         if points == 0:
             raise UserError(f"{self.path} holds no points; record it again")
-        encoding = header["DATA"][0].lower()
         if encoding == "binary":
             return records(body, dtype, points, self.path), shape
         if encoding == "ascii":
@@ -72,9 +74,10 @@ class Reader(FileReader):
             for name in dtype.names or ():
                 size = max(1, int(np.prod(dtype[name].shape)))
                 values = [row[position : position + size] if size > 1 else row[position] for row in lines[: len(table)]]
-                table[name] = np.array(values, np.float64)
+                with np.errstate(invalid="raise"):  # NaN, or a number too large, in a column of integers
+                    table[name] = np.array(values, np.float64)
                 position += size
-        except (ValueError, IndexError) as error:
+        except (ValueError, IndexError, FloatingPointError) as error:
             raise UserError(f"{self.path} has a line that does not fit its FIELDS ({error}); write it again") from error
         return table.tobytes()
 

@@ -56,6 +56,8 @@ class Reader(FileReader):
                     properties.append((words[2], ORDERS[encoding] + KINDS[words[1]]))
             if encoding not in ORDERS:
                 raise KeyError(encoding)
+            if points < 0 or not properties:
+                raise ValueError(f"{points} vertices with {len(properties)} properties")
             return encoding, np.dtype(properties), points
         except (KeyError, IndexError, ValueError) as error:
             raise UserError(f"the header of {self.path} is not valid ({error!r}); save the file again") from error
@@ -65,8 +67,9 @@ class Reader(FileReader):
         table = np.zeros(len(rows), dtype)
         try:
             for i, name in enumerate(dtype.names or ()):
-                table[name] = np.array([row[i] for row in rows], np.float64)
-        except (ValueError, IndexError) as error:
+                with np.errstate(invalid="raise"):  # NaN, or a number too large, in a column of integers
+                    table[name] = np.array([row[i] for row in rows], np.float64)
+        except (ValueError, IndexError, FloatingPointError) as error:
             raise UserError(
                 f"{self.path} has a line that does not fit its properties ({error}); save it again"
             ) from error

@@ -45,6 +45,7 @@ class Labelling:
         self.voxels: list[int] = []
         self.stages_ms: list[dict[str, float]] = []
         self.counts = np.zeros(256, dtype=np.int64)
+        self.unlabelled: list[str] = []  # keys of the scans without any label
 
     def run(self, progress: Callable[[int], None] = lambda done: None) -> dict[str, Any]:
         """Label all scans and return the report. Raises UserError if there is none."""
@@ -70,7 +71,7 @@ class Labelling:
                     (self.problems if finding.serious else self.warnings).add(finding.text, finding.kind)
                 self._write(sample, labels, clouds)
                 self._draw(sample, labels, done)
-                self._count(labels)
+                self._count(sample, labels)
                 progress(done + 1)
                 if done + 1 == self.max_scans:
                     break
@@ -117,9 +118,12 @@ class Labelling:
             title=f"{session.name_of(sample, Path(self.reader.path.name))}: {session.describe(sample.scan)}",
         )
 
-    def _count(self, labels: Labels) -> None:
+    def _count(self, sample: Sample, labels: Labels) -> None:
         self.counts += np.bincount(labels.label, minlength=256)
         self.points.append(len(labels.label))
+        if not labels.voxels:  # the network has not run: no figure of its size or time
+            self.unlabelled.append(sample.key)
+            return
         self.voxels.append(labels.voxels)
         self.stages_ms.append(labels.stages_ms)
 
@@ -132,10 +136,11 @@ class Labelling:
             "scans": len(self.points),
             "points": points,
             "points_per_scan": float(np.median(self.points)),
-            "voxels_per_scan": float(np.median(self.voxels)),
+            "voxels_per_scan": float(np.median(self.voxels)) if self.voxels else 0.0,
             "voxel_size": self.segmenter.voxel_size,
             "share": session.shares(self.counts[space.ids].tolist(), space.names),
             "unlabelled": float(self.counts[UNLABELLED] / max(1, points)),
+            "scans_without_labels": self.unlabelled,
             "latency_ms": percentiles([sum(stages.values()) for stages in self.stages_ms], (50, 95)),
             "stages_ms": stage_percentiles(self.stages_ms, (50, 95)),
             "model": self.segmenter.bundle.description.name,
