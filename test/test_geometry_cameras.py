@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -42,16 +42,20 @@ cameras = st.one_of(
 
 
 @given(cameras, st.integers(0, 2**32 - 1))
+@example(camera("equidistant", [-0.03003691028263595, -0.055295850042485634, 0.0, 0.0]), 365872)
 @settings(max_examples=150, deadline=None)
 def test_points_come_back_on_their_ray(cam: Camera, seed: int) -> None:
     rng = np.random.default_rng(seed)
     rays = rng.normal(size=(300, 3))
     rays = (rays / np.linalg.norm(rays, axis=1, keepdims=True)).astype(np.float32)
     uv, inside = cam.project(rays * rng.uniform(0.2, 30, (300, 1)).astype(np.float32))
-    # Near the edge of the model's range a pixel says little of the direction: 20 pixels a radian at least, here.
-    nudges = [cam.project(rays + np.float32(1e-3) * axis)[0].astype(float) for axis in np.eye(3, dtype=np.float32)]
-    tells = np.sort([np.linalg.norm(nudge - uv, axis=1) for nudge in nudges], axis=0)[1] > 0.02
+    # Near the edge of the model's range a pixel says little of the direction: 20 pixels a radian at least, here, to
+    # whichever side the direction turns.
+    nudges = [cam.project(rays + np.float32(1e-3) * axis)[0].astype(float) - uv for axis in np.eye(3, dtype=np.float32)]
+    turns = np.nan_to_num(np.stack(nudges, axis=-1) / 1e-3)  # (N, 2, 3) pixels a radian
+    tells = np.linalg.svd(turns, compute_uv=False)[:, 1] > 20
     keep = inside & tells
+    assert keep.sum() >= 0.9 * inside.sum()
     np.testing.assert_allclose(cam.unproject(uv[keep]), rays[keep], atol=1e-4)
 
 
