@@ -610,7 +610,7 @@ def test_an_exception_in_the_engine_costs_one_scan(tiny_bundle, tmp_path):
         graph.close()
 
 
-SLOW = """
+LOADING = """
 import time
 from cmp_seg_ros import segmenter
 from cmp_seg_ros.nodes import segmentation_node
@@ -622,7 +622,7 @@ segmentation_node.main()
 
 def test_it_can_be_stopped_while_an_engine_is_built(tmp_path):
     """Which may take minutes: whoever launched it would kill it."""
-    (tmp_path / "slow.py").write_text(SLOW)
+    (tmp_path / "slow.py").write_text(LOADING)
     (tmp_path / "logs").mkdir()
     robot = Robot(tmp_path / "logs")
     try:
