@@ -292,15 +292,17 @@ def test_the_last_step_is_validated_once(cache: ScanCache, tmp_path: Path, monke
 
 
 def test_another_simulator_has_a_cache_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    scans, changed = ScanCache(tmp_path, "structural6", 2), tmp_path / "sensor.yaml"
-    before = scans.path(7)
+    def path() -> Path:
+        return ScanCache(tmp_path, "structural6", 2).path(7)
+
+    before, changed = path(), tmp_path / "sensor.yaml"
     changed.write_text("beams: 16")
     monkeypatch.setattr(version, "data_files", lambda: [changed])
     monkeypatch.setattr(cache_module, "simulator_version", version.simulator_version.__wrapped__)
-    after = scans.path(7)
+    after = path()
     assert before != after and before.name == after.name
     changed.write_text("beams: 32")
-    assert scans.path(7) not in (before, after)
+    assert path() not in (before, after)
 
 
 def test_time_budget_ends_the_run(cache: ScanCache, tmp_path: Path) -> None:
