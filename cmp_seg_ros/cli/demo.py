@@ -39,7 +39,8 @@ def demo(
 
     console = Console(stderr=True)
     description = Bundle.find(model).description  # complain before the simulator's work
-    live.comparable(description.label_space)
+    name, space = description.name, description.label_space
+    live.comparable(space)
     module_of(engine)
     drive = out / "drive"
     with writing(out):
@@ -65,10 +66,9 @@ def demo(
         status.update("comparing with the truth")
         result = live.evaluate(run, drive / "bag", description, rate)
         report = {"seed": seed, "sensor": sensor, "seconds": seconds, "played_at": rate, **result.report}
-        with LabelledBagWriter(out / "labelled", description.label_space) as bag:
+        with LabelledBagWriter(out / "labelled", space) as bag:
             for _, message in sorted(result.messages.items()):
                 bag.write(message, point_cloud2.decode_labels(message))
-        name, space = description.name, description.label_space
         title = f"{name} ({report['engine']}) on simulated {sensor}, building {seed}: mIoU {report['miou']:.1%}"
         calibration = Calibration.load(drive / "calibration.yaml")
         live.picture(out / "overview.png", result.pictured, space, drive / "bag", calibration, title)
