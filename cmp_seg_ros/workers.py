@@ -24,7 +24,7 @@ def workers(
     count = count or os.cpu_count() or 1
     pool = ProcessPoolExecutor(count, get_context("spawn"), initializer=initializer, initargs=initargs)
     try:
-        with _interrupts_ignored(), _one_thread():  # inherited by the processes, and each of these starts one
+        with _interrupts_held_back(), _one_thread():  # inherited by the processes, and each of these starts one
             for _ in range(count):
                 pool.submit(os.getpid)
         yield pool
@@ -50,12 +50,21 @@ def _one_thread() -> Iterator[None]:
 
 
 @contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():  # only it may say so
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _interrupts_held_back() -> Iterator[None]:
+    """Processes started here never see an interrupt; the parent sees one at the end, however early it came.
+
+    They inherit the signal mask. In the parent another thread may take the signal in spite of it, and Python would then
+    interrupt the start of a process half-way.
+    """
+    came: list[int] = []
+    in_main = threading.current_thread() is threading.main_thread()  # only there may a handler be set
+    handler = signal.signal(signal.SIGINT, lambda number, _: came.append(number)) if in_main else None
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if in_main:
+            signal.signal(signal.SIGINT, handler)
+        if came:
+            signal.raise_signal(signal.SIGINT)

@@ -4,13 +4,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
 from cmp_seg_ros.kernels.launch import threads
-from cmp_seg_ros.workers import workers
+from cmp_seg_ros.workers import _interrupts_held_back, workers
 
 
 def members(group: int) -> list[int]:
@@ -57,6 +58,28 @@ def test_ctrl_c_ends_the_workers_too(tmp_path: Path, command: list[str]) -> None
     finally:
         for pid in members(process.pid):
             os.kill(pid, signal.SIGKILL)
+
+
+def test_an_interrupt_while_workers_start_comes_when_they_have() -> None:
+    def interrupt() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        reached.append("the kernel may give the signal to any thread")
+
+    reached: list[str] = []
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt), _interrupts_held_back():
+            interrupt()
+            other = threading.Thread(target=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT}))
+            other.start()
+            other.join()
+            interrupt()
+            child = subprocess.run([sys.executable, "-c", "import os; os.kill(os.getpid(), 2)"], check=False)
+        assert len(reached) == 2 and child.returncode == 0
+        assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_each_worker_computes_on_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:

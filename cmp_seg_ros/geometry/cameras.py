@@ -65,10 +65,10 @@ class Camera(BaseModel):
             plane, holds = self._to_plane(points)
             holds &= self._one_to_one(plane)
             distorted = self._distort(plane)
-        fx, fy, cx, cy = self.intrinsics
-        uv = np.where(holds[:, None], distorted * (fx, fy) + (cx, cy), np.nan)
+            fx, fy, cx, cy = self.intrinsics
+            uv = np.where(holds[:, None], distorted * (fx, fy) + (cx, cy), np.nan).astype(np.float32)
         inside = holds & (uv >= 0).all(axis=1) & (uv <= (self.width - 1, self.height - 1)).all(axis=1)
-        return uv.astype(np.float32), inside
+        return uv, inside
 
     def unproject(self, uv: Float32) -> Float32:
         """(M, 2) pixels (u, v) -> (M, 3) unit rays in the camera's frame; NaN where no direction reaches the pixel."""
