@@ -257,6 +257,30 @@ def test_an_interrupted_simulation_says_what_is_kept(tmp_path: Path, monkeypatch
     assert f"are kept in {tmp_path / 'scans'}, and the same command goes on" in result.stderr
 
 
+def test_a_full_disk_is_said_with_what_is_kept(
+    cache: ScanCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "run").mkdir()
+    writes: list[Path] = []
+
+    def full(path: Path, content: bytes) -> NoReturn:
+        writes.append(path)
+        with path.open("wb") as file:
+            file.write(content[:100])
+        raise OSError(28, "No space left on device")
+
+    Trainer(config(), cache, cache, tmp_path / "run", workers=0).run(stop=lambda: True)
+    kept = (tmp_path / "run" / "checkpoint.pt").read_bytes()
+    monkeypatch.setattr(Path, "write_bytes", full)
+    run = Trainer(config(), cache, cache, tmp_path / "run", workers=0)
+    with pytest.raises(
+        UserError, match=r"No space left on device; make room there.*checkpoint.pt, saved last at step 1$"
+    ):
+        run.run(stop=lambda: True)
+    assert writes and not any(path.exists() for path in writes)
+    assert (tmp_path / "run" / "checkpoint.pt").read_bytes() == kept
+
+
 def test_learns_boxes_and_writes_a_bundle_that_labels_them(cache: ScanCache, tmp_path: Path) -> None:
     run = trainer(cache, tmp_path / "run", steps=120)
     bundle = run.run()

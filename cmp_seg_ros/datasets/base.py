@@ -127,6 +127,23 @@ def read_bytes(path: Path) -> bytes:
     return content
 
 
+def ascii_records(body: bytes, dtype: np.dtype[Any], count: int) -> bytes:
+    """At most `count` lines of numbers as records of `dtype`. Raises ValueError where a line does not fit it."""
+    rows = [words for words in (line.split() for line in body.splitlines()) if words][:count]
+    table = np.zeros(len(rows), dtype)
+    position = 0
+    try:
+        for name in dtype.names or ():
+            size = int(np.prod(dtype[name].shape))
+            values = [row[position : position + size] if dtype[name].shape else row[position] for row in rows]
+            with np.errstate(invalid="raise"):  # NaN, or a number too large, in a column of integers
+                table[name] = np.array(values, np.float64)
+            position += size
+    except (IndexError, FloatingPointError) as error:
+        raise ValueError(str(error)) from error
+    return table.tobytes()
+
+
 def records(content: bytes, dtype: np.dtype[Any], count: int, path: Path) -> dict[str, Array]:
     """`count` records of `dtype` as columns; fields with several values become name_0, name_1, ... Raises UserError."""
     needed = count * dtype.itemsize

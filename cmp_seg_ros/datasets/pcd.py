@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from cmp_seg_ros.datasets.base import Array, FileReader, head, read_bytes, records
+from cmp_seg_ros.datasets.base import Array, FileReader, ascii_records, head, read_bytes, records
 from cmp_seg_ros.errors import UserError
 
 KINDS = {"F": "f", "I": "i", "U": "u"}
@@ -48,7 +48,13 @@ class Reader(FileReader):
         if encoding == "binary":
             return records(body, dtype, points, self.path), shape
         if encoding == "ascii":
-            return records(self._ascii(body, dtype, points), dtype, points, self.path), shape
+            try:
+                body = ascii_records(body, dtype, points)
+            except ValueError as error:
+                raise UserError(
+                    f"{self.path} has a line that does not fit its FIELDS ({error}); write it again"
+                ) from error
+            return records(body, dtype, points, self.path), shape
         if encoding == "binary_compressed":
             return self._compressed(body, dtype, points), shape
         raise UserError(f"{self.path} says DATA {encoding}; known are ascii, binary and binary_compressed")
@@ -65,21 +71,6 @@ class Reader(FileReader):
                 header[words[0].upper()] = words[1:]
             position = end + 1
         return header, content[position:]
-
-    def _ascii(self, body: bytes, dtype: np.dtype[Any], points: int) -> bytes:
-        lines = [line.split() for line in body.splitlines() if line.strip()]
-        table = np.zeros(min(points, len(lines)), dtype)
-        try:
-            position = 0
-            for name in dtype.names or ():
-                size = max(1, int(np.prod(dtype[name].shape)))
-                values = [row[position : position + size] if size > 1 else row[position] for row in lines[: len(table)]]
-                with np.errstate(invalid="raise"):  # NaN, or a number too large, in a column of integers
-                    table[name] = np.array(values, np.float64)
-                position += size
-        except (ValueError, IndexError, FloatingPointError) as error:
-            raise UserError(f"{self.path} has a line that does not fit its FIELDS ({error}); write it again") from error
-        return table.tobytes()
 
     def _compressed(self, body: bytes, dtype: np.dtype[Any], points: int) -> dict[str, Array]:
         """LZF over the columns one after the other."""

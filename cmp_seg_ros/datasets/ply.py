@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from cmp_seg_ros.datasets.base import Array, FileReader, head, read_bytes, records
+from cmp_seg_ros.datasets.base import Array, FileReader, ascii_records, head, read_bytes, records
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.scan import Labels, Scan
@@ -37,7 +37,12 @@ class Reader(FileReader):
             raise UserError(f"{self.path} has no vertices; give a point cloud")
         body = content[end + 1 :]
         if encoding == "ascii":
-            body = self._ascii(body, dtype, points)
+            try:
+                body = ascii_records(body, dtype, points)
+            except ValueError as error:
+                raise UserError(
+                    f"{self.path} has a line that does not fit its properties ({error}); save it again"
+                ) from error
         return records(body, dtype, points, self.path), (1, points)
 
     def _header(self, lines: list[str]) -> tuple[str, np.dtype[Any], int]:
@@ -61,19 +66,6 @@ class Reader(FileReader):
             return encoding, np.dtype(properties), points
         except (KeyError, IndexError, ValueError) as error:
             raise UserError(f"the header of {self.path} is not valid ({error!r}); save the file again") from error
-
-    def _ascii(self, body: bytes, dtype: np.dtype[Any], points: int) -> bytes:
-        rows = [line.split() for line in body.splitlines()[:points]]
-        table = np.zeros(len(rows), dtype)
-        try:
-            for i, name in enumerate(dtype.names or ()):
-                with np.errstate(invalid="raise"):  # NaN, or a number too large, in a column of integers
-                    table[name] = np.array([row[i] for row in rows], np.float64)
-        except (ValueError, IndexError, FloatingPointError) as error:
-            raise UserError(
-                f"{self.path} has a line that does not fit its properties ({error}); save it again"
-            ) from error
-        return table.tobytes()
 
 
 def write_labelled(path: Path, scan: Scan, labels: Labels, space: LabelSpace) -> None:

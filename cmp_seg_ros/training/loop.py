@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from io import BytesIO
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -87,6 +88,7 @@ class Trainer:
         )
         self.bfloat16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()
         self.progress = Progress()
+        self.saved = 0  # step of the checkpoint
         if not self._resume() and config.start:
             start_with(self.network, Bundle.find(config.start), self.space)
 
@@ -104,7 +106,19 @@ class Trainer:
         """Train to the end (from the checkpoint, where there is one), validate, and write the bundle.
 
         Where `stop` says so after a step, save instead, and return None.
+
+        Raises:
+            UserError: a damaged scan, a loss that is no number, or a folder that cannot be written.
         """
+        try:
+            return self._run(report, stop)
+        except OSError as error:
+            raise UserError(
+                f"{self.out} cannot be written: {error.strerror or error}; make room there, and the same command goes "
+                f"on from {CHECKPOINT}, saved last at step {self.saved}"
+            ) from error
+
+    def _run(self, report: Callable[[Progress], None], stop: Callable[[], bool]) -> Bundle | None:
         _ = self.validation, self.picture  # a damaged scan is found now, not after hours
         batches = training_batches(self.config, self.cache, self.progress.step * self.config.accumulate, self.workers)
         self.log = Log(self.out, self.progress.step)  # after the workers: it may start a thread, which forks badly
@@ -198,9 +212,16 @@ class Trainer:
             "optimiser": self.optimiser.state_dict(),
             "random": torch.get_rng_state(),
         }
+        content = BytesIO()  # what torch raises of a full disk does not say so
+        torch.save(state, content)
         temporary = self.out / f"{CHECKPOINT}.tmp"
-        torch.save(state, temporary)
-        temporary.replace(self.out / CHECKPOINT)
+        try:
+            temporary.write_bytes(content.getbuffer())
+            temporary.replace(self.out / CHECKPOINT)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+        self.saved = self.progress.step
 
     def _resume(self) -> bool:
         """Go on from the checkpoint, where there is one. Raises UserError where it is not of this run."""
@@ -220,6 +241,7 @@ class Trainer:
         self.optimiser.load_state_dict(state["optimiser"])
         torch.set_rng_state(state["random"])
         self.progress = Progress(**state["progress"])
+        self.saved = self.progress.step
         return True
 
     def _write_bundle(self, scores: dict[str, float]) -> Bundle:
