@@ -1,5 +1,7 @@
 """The trainer: exact resume, augmentation that keeps truth with its point, and a bundle at the end that works."""
 
+import multiprocessing
+import os
 import shutil
 import signal
 from collections.abc import Iterator
@@ -26,7 +28,7 @@ from cmp_seg_ros.training.augment import augment, voxels_and_targets
 from cmp_seg_ros.training.cache import ScanCache, TrainingScan
 from cmp_seg_ros.training.config import AugmentConfig, TrainConfig
 from cmp_seg_ros.training.log import read
-from cmp_seg_ros.training.loop import Trainer
+from cmp_seg_ros.training.loop import Progress, Trainer
 from cmp_seg_ros.training.pictures import ValidationPicture, curves
 
 WALL, FLOOR, CEILING = 0, 1, 2
@@ -255,6 +257,21 @@ def test_an_interrupted_simulation_says_what_is_kept(tmp_path: Path, monkeypatch
     result = command(tmp_path)
     assert result.exit_code == 130
     assert f"are kept in {tmp_path / 'scans'}, and the same command goes on" in result.stderr
+
+
+def test_a_job_that_is_told_to_end_saves_though_its_workers_are_told_too(cache: ScanCache, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    run = Trainer(config(), cache, cache, tmp_path / "run", workers=1)
+    told: list[int] = []
+
+    def tell(_: Progress) -> None:
+        if not told:
+            told.extend(child.pid for child in multiprocessing.active_children() if child.pid)
+            for pid in told:
+                os.kill(pid, signal.SIGTERM)
+
+    assert run.run(tell, stop=lambda: run.progress.step == 8) is None
+    assert told and Trainer(config(), cache, cache, tmp_path / "run").progress.step == 8
 
 
 def test_a_full_disk_is_said_with_what_is_kept(

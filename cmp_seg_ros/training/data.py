@@ -3,6 +3,7 @@
 Batch i is a function of the configuration and i, so a resumed run sees what it would have seen.
 """
 
+import signal
 from collections.abc import Iterator
 
 import numpy as np
@@ -57,9 +58,15 @@ def training_batches(config: TrainConfig, cache: ScanCache, start: int, workers:
         batch_size=None,
         num_workers=workers,
         prefetch_factor=4 if workers else None,
+        worker_init_fn=_pass_over_sigterm,
         generator=torch.Generator(),  # else it draws from the generator that a resumed run goes on with
     )
     return map(_raised, iter(loader))  # the workers start here
+
+
+def _pass_over_sigterm(_: int) -> None:
+    """Batch systems send it to every process of a job: the training saves then, and needs its workers for that step."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _raised(item: TrainingItem | UserError) -> TrainingItem:
