@@ -2,7 +2,6 @@
 
 import re
 import signal
-import threading
 import time
 from array import array
 from types import SimpleNamespace
@@ -18,17 +17,13 @@ from ros_harness import Robot
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
 from std_msgs.msg import Header, String
 
-from cmp_seg_ros import resources
-from cmp_seg_ros.geometry import planes
 from cmp_seg_ros.geometry.calibration import Calibration
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.nodes import segmentation_node
-from cmp_seg_ros.nodes.segmentation import remarks
 from cmp_seg_ros.nodes.segmentation.inputs import Arrival, Labelled
 from cmp_seg_ros.nodes.segmentation.outputs import Outputs
 from cmp_seg_ros.nodes.segmentation.rehearsal import empty_room
-from cmp_seg_ros.nodes.segmentation.remarks import LevelCheck
-from cmp_seg_ros.ros import diagnostics, point_cloud2, qos, runner
+from cmp_seg_ros.ros import diagnostics, point_cloud2, qos
 from cmp_seg_ros.ros.images import CvBridge
 from cmp_seg_ros.scan import UNLABELLED, Labels, Scan
 
@@ -421,64 +416,6 @@ def test_scan_info_tells_the_voxel_size_in_full(size):
     assert float(diagnostics.values(told[0])["voxel_size"]) == size
 
 
-def test_the_level_check_looks_until_it_sees_planes_and_never_at_two_scans_at_once(monkeypatch):
-    """Blocked views first, then a room that leans: one look at a time, a pause after each, none after the last."""
-    notes, looks, now, go = [], [], [1000.0], threading.Event()
-    check = LevelCheck(lambda what, message: notes.append(what))
-    see = LevelCheck._check
-
-    def look(self, scan):
-        looks.append(scan)
-        assert go.wait(60)
-        see(self, scan)
-
-    monkeypatch.setattr(LevelCheck, "_check", look)
-    monkeypatch.setattr(remarks.time, "monotonic", lambda: now[0])
-    blocked = Scan(np.random.default_rng(0).normal(0, 3, (2000, 3)))
-    leaning = Scan(empty_room().xyz @ np.array(T_BASE_LIDAR, np.float32)[:3, :3])
-    check(blocked, remarks.FEW_RETURNS)
-    assert not looks, "too few returns"
-    for _ in range(3):
-        check(blocked, 2000)
-        now[0] += 10 * remarks.RETRY
-    assert len(looks) == 1, "the others did not wait for the first"
-    go.set()
-    check.close()
-    assert not check.done and not notes
-    now[0] += 0.9 * remarks.RETRY
-    check(blocked, 2000)
-    check.close()
-    assert len(looks) == 1, "not so soon"
-    now[0] += 1e6
-    check(leaning, len(leaning))
-    check.close()
-    assert len(looks) == 2 and check.done and notes == ["tilted"]
-    now[0] += 1e6
-    check(leaning, len(leaning))
-    check.close()
-    assert len(looks) == 2
-
-
-def test_the_level_check_takes_little_of_the_time_and_few_of_many_points(monkeypatch):
-    """On a robot where a look takes four seconds, the next one comes minutes later."""
-    now, sizes = [1000.0], []
-
-    def find_planes(xyz):
-        sizes.append(len(xyz))
-        now[0] += 4
-        return planes.Planes([], [], [], [], np.array([0.0, 0, 1]), xyz, xyz)
-
-    monkeypatch.setattr(planes, "find_planes", find_planes)
-    monkeypatch.setattr(remarks.time, "monotonic", lambda: now[0])
-    check = LevelCheck(lambda what, message: None)
-    dense = Scan(np.ones((131072, 3)))
-    for pause in (0, 4 / remarks.DUTY - 1, 2):
-        now[0] += pause
-        check(dense, len(dense))
-        check.close()
-    assert sizes == [remarks.MANY_POINTS] * 2
-
-
 def test_a_lidar_that_leans_is_warned_of_unless_it_is_calibrated(graph, tiny_bundle, tmp_path):
     from cmp_seg_ros.simulation.building import make_building
     from cmp_seg_ros.simulation.generate import scans_in
@@ -608,98 +545,3 @@ def test_an_exception_in_the_engine_costs_one_scan(tiny_bundle, tmp_path):
         assert graph.program.stop(signal.SIGINT) == 0
     finally:
         graph.close()
-
-
-LOADING = """
-import time
-from cmp_seg_ros import segmenter
-from cmp_seg_ros.nodes import segmentation_node
-
-segmenter.Segmenter.from_bundle = lambda *_, **__: (print("loading", flush=True), time.sleep(600))
-segmentation_node.main()
-"""
-
-
-def test_it_can_be_stopped_while_an_engine_is_built(tmp_path):
-    """Which may take minutes: whoever launched it would kill it."""
-    (tmp_path / "slow.py").write_text(LOADING)
-    (tmp_path / "logs").mkdir()
-    robot = Robot(tmp_path / "logs")
-    try:
-        program = robot.start(str(tmp_path / "slow.py"))
-        robot.until(lambda: "loading" in program.out, "the model to be loaded")
-        robot.until(lambda: robot.node.count_publishers("/diagnostics"), "the node")
-        assert program.stop(signal.SIGINT) == 0
-        assert "still loading the model, which is broken off" in program.err
-    finally:
-        robot.close()
-
-
-@pytest.fixture(scope="module")
-def broken(tiny_bundle, tmp_path_factory):
-    """Bundles and a calibration that cannot be right."""
-    folder = tmp_path_factory.mktemp("broken")
-    for name in ("damaged", "half"):
-        (folder / name).mkdir()
-        for file in tiny_bundle.iterdir():
-            (folder / name / file.name).write_bytes(file.read_bytes())
-    (folder / "half" / "weights.safetensors").unlink()
-    weights = (folder / "damaged" / "weights.safetensors").read_bytes()
-    (folder / "damaged" / "weights.safetensors").write_bytes(weights[:-100])
-    skewed = {"lidars": {"os1": {"T_base_lidar": np.diag([1.0, 1.0, 2.0, 1.0]).tolist()}}}
-    (folder / "skewed.yaml").write_text(yaml.safe_dump(skewed))
-    return folder
-
-
-WRONG = {
-    "no such bundle": (["-p", "model:=nosuch"], r"no bundle 'nosuch'"),
-    "half a bundle": (["-p", "model:={broken}/half"], r"half has no weights.safetensors"),
-    "damaged bundle": (["-p", "model:={broken}/damaged"], r"weights.safetensors is damaged"),
-    "wrong type": (["-p", "sync_deadline:=soon"], r"parameter sync_deadline is 'soon'; it must be a float from 0.0"),
-    "out of range": (["-p", "threads:=-3"], r"parameter threads is -3; it must be a int from 0 to 256"),
-    "unknown choice": (["-p", "output_profile:=x"], r"output_profile is 'x'; it must be one of: default, hydra"),
-    "unknown parameter": (["-p", "modle:=x"], r"there is no parameter modle; known: model, engine"),
-    "unknown engine": (["-p", "model:={bundle}", "-p", "engine:=steam"], r"steam"),
-    "no such calibration": (["-p", "calibration_file:=/no/such.yaml"], r"/no/such.yaml cannot be read"),
-    "skewed calibration": (["-p", "calibration_file:={broken}/skewed.yaml"], r"T_base_lidar.*not orthonormal"),
-    "no such space": (["-p", "model:={bundle}", "-p", "label_space:=nosuch"], r"no label space 'nosuch'"),
-    "bad arguments": (["-p", "model"], r"[Pp]arameter|parse"),
-}
-
-
-@pytest.mark.parametrize("name", WRONG)
-def test_wrong_start_is_one_line_and_exit_status_1(broken, tiny_bundle, capfd, monkeypatch, name):
-    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "OFF")
-    arguments, pattern = WRONG[name]
-    arguments = ["--ros-args", *(argument.format(broken=broken, bundle=tiny_bundle) for argument in arguments)]
-    status = runner.run(segmentation_node.NAME, segmentation_node.SegmentationNode, arguments)
-    err = capfd.readouterr().err
-    assert status == 1
-    assert "Traceback" not in err
-    lines = [line for line in err.splitlines() if line.strip() and "[rcl]" not in line and "rmw_fastrtps" not in line]
-    assert len(lines) == 1 and re.search(pattern, lines[0]), err
-
-
-def test_a_wrong_start_ends_the_process(broken, tmp_path):
-    robot = Robot(tmp_path)
-    try:
-        program = robot.start("segmentation_node", "--ros-args", "-p", f"model:={broken / 'damaged'}")
-        assert program.wait() == 1
-        assert len(program.err.splitlines()) == 1 and re.search("weights.safetensors is damaged", program.err)
-    finally:
-        robot.close()
-
-
-def test_help_lists_every_parameter(monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", ["segmentation_node", "-h"])
-    with pytest.raises(SystemExit) as end:
-        segmentation_node.main()
-    assert end.value.code == 0
-    shown = capsys.readouterr().out
-    assert all(f"  {p.name} = " in shown and p.description in shown for p in segmentation_node.PARAMETERS)
-
-
-def test_parameter_file_holds_the_defaults():
-    text = resources.resource("config/segmentation_node.yaml").read_text()
-    given = yaml.safe_load(text)["segmentation_node"]["ros__parameters"]
-    assert given == {p.name: p.default for p in segmentation_node.PARAMETERS}

@@ -12,6 +12,62 @@ from cmp_seg_ros.simulation.walls import Floorspace, Side, Style
 
 Rng = np.random.Generator
 
+# What stands in a room of each kind: a maker of furniture.py, a place (a method of Furnisher), the expected number per
+# 10 m2 of floor.
+FURNISHING = {
+    "office": (
+        "desk wall 1.4, desk island 0.25, cabinet wall 0.7, cabinet run 0.2, shelf wall 0.6, shelf run 0.15, "
+        "plant corner 0.3, bin corner 0.4, clutter corner 0.4, appliance wall 0.15, chair free 0.4, "
+        "tripod corner 0.2, assembly corner 0.2, divider free 0.15, assembly free 0.1"
+    ),
+    "meeting": (
+        "table group 0.6, cabinet wall 0.3, plant corner 0.2, chair wall 0.6, bin corner 0.2, "
+        "tripod corner 0.25, assembly corner 0.1"
+    ),
+    "living": (
+        "sofa wall 0.8, sofa free 0.2, table free 0.3, table group 0.3, shelf wall 0.5, shelf run 0.1, "
+        "cabinet wall 0.7, plant corner 0.4, tripod corner 0.4, clutter corner 0.3, assembly wall 0.2, "
+        "chair free 0.2"
+    ),
+    "bedroom": (
+        "bed wall 0.9, cabinet wall 1, cabinet run 0.3, desk wall 0.4, chair free 0.3, clutter corner 0.4, "
+        "shelf wall 0.4, tripod corner 0.3, divider wall 0.1, assembly corner 0.2"
+    ),
+    "kitchen": (
+        "kitchen wall 1.2, appliance wall 1, table group 0.6, bin corner 0.4, cabinet wall 0.4, "
+        "clutter corner 0.2, assembly corner 0.2"
+    ),
+    "bathroom": ("bath wall 4, cabinet wall 0.8, bin corner 0.8, appliance wall 0.5"),
+    "storage": (
+        "rack wall 1, shelf wall 0.8, shelf run 0.4, clutter free 1.2, clutter corner 1, cabinet wall 0.6, "
+        "trolley free 0.4, ladder wall 0.4, assembly free 0.6, assembly wall 0.6"
+    ),
+    "classroom": (
+        "table rows 2.5, cabinet wall 0.3, shelf wall 0.2, bin corner 0.1, desk free 0.1, assembly corner 0.1"
+    ),
+    "lab": (
+        "table wall 0.8, desk wall 0.6, desk island 0.12, machine free 0.3, machine wall 0.3, rack wall 0.3, "
+        "shelf wall 0.3, cabinet run 0.1, tripod free 0.3, clutter free 0.3, chair free 0.6, "
+        "cabinet wall 0.4, clutter corner 0.4, table free 0.2, trolley free 0.25, ladder wall 0.1, "
+        "assembly free 0.4, assembly wall 0.3, divider free 0.1"
+    ),
+    "lobby": (
+        "sofa free 0.15, sofa wall 0.15, table group 0.1, plant free 0.12, plant corner 0.1, "
+        "tripod free 0.1, bin wall 0.1, cabinet wall 0.1, chair free 0.2, appliance wall 0.08, "
+        "counter free 0.06, stairs wall 0.06, assembly free 0.06"
+    ),
+    "hall": (
+        "rack free 0.1, rack run 0.05, machine free 0.12, clutter free 0.15, table free 0.08, "
+        "clutter wall 0.15, cabinet wall 0.1, tripod free 0.05, trolley free 0.1, ladder wall 0.04, "
+        "stairs wall 0.05, assembly free 0.12, assembly wall 0.1"
+    ),
+    "corridor": (
+        "cabinet wall 0.2, cabinet run 0.06, plant wall 0.12, bin wall 0.2, chair wall 0.25, "
+        "clutter wall 0.15, appliance wall 0.06, shelf wall 0.08, trolley wall 0.08, stairs wall 0.05, "
+        "assembly wall 0.08, ladder wall 0.03"
+    ),
+}
+
 
 @dataclass(frozen=True)
 class Top:
@@ -35,9 +91,10 @@ class Furnisher:
         rng, room = self.rng, self.room
         if rng.random() > 0.05:  # few rooms are empty
             density = self.style.density * float(rng.uniform(0.5, 1.5)) * (0.5 if room.area > 60 else 1.0)
-            for maker, place, rate in f.FURNISHING[room.kind]:
-                for _ in range(min(int(rng.poisson(rate * density * room.area / 10)), 30)):
-                    getattr(self, f"_{place}")(maker)
+            for entry in FURNISHING[room.kind].split(","):
+                maker, place, rate = entry.split()
+                for _ in range(min(int(rng.poisson(float(rate) * density * room.area / 10)), 30)):
+                    getattr(self, f"_{place}")(getattr(f, maker))
                     if place == "rows":
                         break
         self._on_walls()

@@ -1,0 +1,107 @@
+"""How the segmentation node starts: its parameters, wrong ones, and the way out while it loads."""
+
+import re
+import signal
+
+import numpy as np
+import pytest
+import yaml
+from ros_harness import Robot
+
+from cmp_seg_ros import resources
+from cmp_seg_ros.nodes import segmentation_node
+from cmp_seg_ros.ros import runner
+
+LOADING = """
+import time
+from cmp_seg_ros import segmenter
+from cmp_seg_ros.nodes import segmentation_node
+
+segmenter.Segmenter.from_bundle = lambda *_, **__: (print("loading", flush=True), time.sleep(600))
+segmentation_node.main()
+"""
+
+
+def test_it_can_be_stopped_while_an_engine_is_built(tmp_path):
+    """Which may take minutes: whoever launched it would kill it."""
+    (tmp_path / "slow.py").write_text(LOADING)
+    (tmp_path / "logs").mkdir()
+    robot = Robot(tmp_path / "logs")
+    try:
+        program = robot.start(str(tmp_path / "slow.py"))
+        robot.until(lambda: "loading" in program.out, "the model to be loaded")
+        robot.until(lambda: robot.node.count_publishers("/diagnostics"), "the node")
+        assert program.stop(signal.SIGINT) == 0
+        assert "still loading the model, which is broken off" in program.err
+    finally:
+        robot.close()
+
+
+@pytest.fixture(scope="module")
+def broken(tiny_bundle, tmp_path_factory):
+    """Bundles and a calibration that cannot be right."""
+    folder = tmp_path_factory.mktemp("broken")
+    for name in ("damaged", "half"):
+        (folder / name).mkdir()
+        for file in tiny_bundle.iterdir():
+            (folder / name / file.name).write_bytes(file.read_bytes())
+    (folder / "half" / "weights.safetensors").unlink()
+    weights = (folder / "damaged" / "weights.safetensors").read_bytes()
+    (folder / "damaged" / "weights.safetensors").write_bytes(weights[:-100])
+    skewed = {"lidars": {"os1": {"T_base_lidar": np.diag([1.0, 1.0, 2.0, 1.0]).tolist()}}}
+    (folder / "skewed.yaml").write_text(yaml.safe_dump(skewed))
+    return folder
+
+
+WRONG = {
+    "no such bundle": (["-p", "model:=nosuch"], r"no bundle 'nosuch'"),
+    "half a bundle": (["-p", "model:={broken}/half"], r"half has no weights.safetensors"),
+    "damaged bundle": (["-p", "model:={broken}/damaged"], r"weights.safetensors is damaged"),
+    "wrong type": (["-p", "sync_deadline:=soon"], r"parameter sync_deadline is 'soon'; it must be a float from 0.0"),
+    "out of range": (["-p", "threads:=-3"], r"parameter threads is -3; it must be a int from 0 to 256"),
+    "unknown choice": (["-p", "output_profile:=x"], r"output_profile is 'x'; it must be one of: default, hydra"),
+    "unknown parameter": (["-p", "modle:=x"], r"there is no parameter modle; known: model, engine"),
+    "unknown engine": (["-p", "model:={bundle}", "-p", "engine:=steam"], r"steam"),
+    "no such calibration": (["-p", "calibration_file:=/no/such.yaml"], r"/no/such.yaml cannot be read"),
+    "skewed calibration": (["-p", "calibration_file:={broken}/skewed.yaml"], r"T_base_lidar.*not orthonormal"),
+    "no such space": (["-p", "model:={bundle}", "-p", "label_space:=nosuch"], r"no label space 'nosuch'"),
+    "bad arguments": (["-p", "model"], r"[Pp]arameter|parse"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_start_is_one_line_and_exit_status_1(broken, tiny_bundle, capfd, monkeypatch, name):
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "OFF")
+    arguments, pattern = WRONG[name]
+    arguments = ["--ros-args", *(argument.format(broken=broken, bundle=tiny_bundle) for argument in arguments)]
+    status = runner.run(segmentation_node.NAME, segmentation_node.SegmentationNode, arguments)
+    err = capfd.readouterr().err
+    assert status == 1
+    assert "Traceback" not in err
+    lines = [line for line in err.splitlines() if line.strip() and "[rcl]" not in line and "rmw_fastrtps" not in line]
+    assert len(lines) == 1 and re.search(pattern, lines[0]), err
+
+
+def test_a_wrong_start_ends_the_process(broken, tmp_path):
+    robot = Robot(tmp_path)
+    try:
+        program = robot.start("segmentation_node", "--ros-args", "-p", f"model:={broken / 'damaged'}")
+        assert program.wait() == 1
+        assert len(program.err.splitlines()) == 1 and re.search("weights.safetensors is damaged", program.err)
+    finally:
+        robot.close()
+
+
+def test_help_lists_every_parameter(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["segmentation_node", "-h"])
+    with pytest.raises(SystemExit) as end:
+        segmentation_node.main()
+    assert end.value.code == 0
+    shown = capsys.readouterr().out
+    assert all(f"  {p.name} = " in shown and p.description in shown for p in segmentation_node.PARAMETERS)
+
+
+def test_parameter_file_holds_the_defaults():
+    text = resources.resource("config/segmentation_node.yaml").read_text()
+    given = yaml.safe_load(text)["segmentation_node"]["ros__parameters"]
+    assert given == {p.name: p.default for p in segmentation_node.PARAMETERS}
