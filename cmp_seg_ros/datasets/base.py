@@ -127,8 +127,8 @@ def read_bytes(path: Path) -> bytes:
     return content
 
 
-def ascii_records(body: bytes, dtype: np.dtype[Any], count: int) -> bytes:
-    """At most `count` lines of numbers as records of `dtype`. Raises ValueError where a line does not fit it."""
+def ascii_records(body: bytes, dtype: np.dtype[Any], count: int, path: Path) -> bytes:
+    """At most `count` lines of numbers as records of `dtype`. Raises UserError where a line does not fit it."""
     rows = [words for words in (line.split() for line in body.splitlines()) if words][:count]
     table = np.zeros(len(rows), dtype)
     position = 0
@@ -139,8 +139,8 @@ def ascii_records(body: bytes, dtype: np.dtype[Any], count: int) -> bytes:
             with np.errstate(invalid="raise"):  # NaN, or a number too large, in a column of integers
                 table[name] = np.array(values, np.float64)
             position += size
-    except (IndexError, FloatingPointError) as error:
-        raise ValueError(str(error)) from error
+    except (ValueError, IndexError, FloatingPointError) as error:
+        raise UserError(f"{path} has a line that does not fit its header ({error}); save it again") from error
     return table.tobytes()
 
 

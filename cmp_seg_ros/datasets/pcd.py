@@ -48,13 +48,7 @@ class Reader(FileReader):
         if encoding == "binary":
             return records(body, dtype, points, self.path), shape
         if encoding == "ascii":
-            try:
-                body = ascii_records(body, dtype, points)
-            except ValueError as error:
-                raise UserError(
-                    f"{self.path} has a line that does not fit its FIELDS ({error}); write it again"
-                ) from error
-            return records(body, dtype, points, self.path), shape
+            return records(ascii_records(body, dtype, points, self.path), dtype, points, self.path), shape
         if encoding == "binary_compressed":
             return self._compressed(body, dtype, points), shape
         raise UserError(f"{self.path} says DATA {encoding}; known are ascii, binary and binary_compressed")

@@ -37,12 +37,7 @@ class Reader(FileReader):
             raise UserError(f"{self.path} has no vertices; give a point cloud")
         body = content[end + 1 :]
         if encoding == "ascii":
-            try:
-                body = ascii_records(body, dtype, points)
-            except ValueError as error:
-                raise UserError(
-                    f"{self.path} has a line that does not fit its properties ({error}); save it again"
-                ) from error
+            body = ascii_records(body, dtype, points, self.path)
         return records(body, dtype, points, self.path), (1, points)
 
     def _header(self, lines: list[str]) -> tuple[str, np.dtype[Any], int]:
