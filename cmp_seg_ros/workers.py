@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from typing import Any
 
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -19,6 +19,7 @@ def workers(
     """A pool of `count` processes (None: one a processor). An exception drops the work that has not begun.
 
     Each computes on one thread, since together they fill the processors.
+    After a second interrupt the work that has begun is not waited for.
     A Ctrl-C reaches every process of the terminal: the workers pass over it, so that the parent alone decides.
     """
     count = count or os.cpu_count() or 1
@@ -29,7 +30,11 @@ def workers(
                 pool.submit(os.getpid)
         yield pool
     except BaseException:
-        pool.shutdown(cancel_futures=True)
+        try:
+            pool.shutdown(cancel_futures=True)
+        except KeyboardInterrupt:  # the second: whoever sends it does not want to wait for the work that has begun
+            for child in active_children():
+                child.kill()
         raise
     pool.shutdown()
 
