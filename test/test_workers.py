@@ -47,13 +47,8 @@ def test_ctrl_c_ends_the_workers_too(tmp_path: Path, command: list[str]) -> None
         while len(members(process.pid)) < 4:  # the command, two workers, and what watches over their resources
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.05)
-        for _ in range(3):  # whoever waits for 20 s presses again
-            os.killpg(process.pid, signal.SIGINT)
-            try:
-                _, said = process.communicate(timeout=20)
-                break
-            except subprocess.TimeoutExpired:
-                print("no end within 20 s of an interrupt")
+        os.killpg(process.pid, signal.SIGINT)
+        _, said = process.communicate(timeout=60)
         assert process.returncode == 130
         assert "Traceback" not in said
         deadline = time.monotonic() + 10
