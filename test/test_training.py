@@ -1,11 +1,10 @@
 """The trainer: exact resume, augmentation that keeps truth with its point, and a bundle at the end that works."""
 
 import multiprocessing
-import os
 import shutil
 import signal
+import subprocess
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NoReturn
 
@@ -27,11 +26,14 @@ from cmp_seg_ros.training import cache as cache_module
 from cmp_seg_ros.training.augment import augment, voxels_and_targets
 from cmp_seg_ros.training.cache import ScanCache, TrainingScan
 from cmp_seg_ros.training.config import AugmentConfig, TrainConfig
+from cmp_seg_ros.training.data import TrainingItem, training_batches
 from cmp_seg_ros.training.log import read
 from cmp_seg_ros.training.loop import Progress, Trainer
 from cmp_seg_ros.training.pictures import ValidationPicture, curves
 
 WALL, FLOOR, CEILING = 0, 1, 2
+
+held: Iterator[TrainingItem] | None = None
 
 
 def box_room(seed: int, points: int = 1500) -> TrainingScan:
@@ -162,8 +164,8 @@ def test_a_damaged_scan_is_named_in_one_line(cache: ScanCache, tmp_path: Path, w
 
 def test_scans_that_were_cut_off_are_simulated_again(cache: ScanCache, monkeypatch: pytest.MonkeyPatch) -> None:
     simulated: list[int] = []
-    monkeypatch.setattr(cache_module, "workers", lambda _: ThreadPoolExecutor(1))
-    monkeypatch.setattr(ScanCache, "_simulate", lambda _, building: simulated.append(building))
+    monkeypatch.setattr(cache_module, "process_map", lambda function, items, _: map(function, items))
+    monkeypatch.setattr(ScanCache, "_simulate", lambda _, building: simulated.append(building) or building)
     path = cache.path(2)
     path.write_bytes(path.read_bytes()[:5000])
     assert list(cache.fill(range(5))) == [0, 1, 3, 2, 4]
@@ -267,11 +269,27 @@ def test_a_job_that_is_told_to_end_saves_though_its_workers_are_told_too(cache: 
     def tell(_: Progress) -> None:
         if not told:
             told.extend(child.pid for child in multiprocessing.active_children() if child.pid)
-            for pid in told:
-                os.kill(pid, signal.SIGTERM)
+            subprocess.run(["kill", "-TERM", *map(str, told)], check=True)  # not by the parent, from whom it counts
 
     assert run.run(tell, stop=lambda: run.progress.step == 8) is None
     assert told and Trainer(config(), cache, cache, tmp_path / "run").progress.step == 8
+
+
+def leave_with_workers_at_work(cache: ScanCache) -> None:
+    """The end of a process that something still holds a loader in: a traceback, say."""
+    global held
+    held = training_batches(config(), cache, 0, workers=1)
+    next(held)
+
+
+def test_a_process_ends_though_its_workers_are_at_work(cache: ScanCache) -> None:
+    process = multiprocessing.get_context("spawn").Process(target=leave_with_workers_at_work, args=(cache,))
+    process.start()
+    process.join(60)
+    try:
+        assert process.exitcode == 0
+    finally:
+        process.kill()
 
 
 def test_a_full_disk_is_said_with_what_is_kept(

@@ -1,17 +1,21 @@
 """An interrupted command takes its worker processes with it."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cmp_seg_ros.kernels.launch import threads
-from cmp_seg_ros.workers import _interrupts_held_back, workers
+from cmp_seg_ros.workers import AHEAD, process_map
 
 
 def members(group: int) -> list[int]:
@@ -60,32 +64,85 @@ def test_ctrl_c_ends_the_workers_too(tmp_path: Path, command: list[str]) -> None
             os.kill(pid, signal.SIGKILL)
 
 
-def test_an_interrupt_while_workers_start_comes_when_they_have() -> None:
-    def interrupt() -> None:
-        os.kill(os.getpid(), signal.SIGINT)
-        reached.append("the kernel may give the signal to any thread")
+def blocks_interrupts(_: int) -> bool:
+    return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
-    reached: list[str] = []
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+
+def test_workers_pass_over_interrupts_and_the_parent_does_not() -> None:
+    assert list(process_map(blocks_interrupts, range(2), 1)) == [True, True]
+    assert not blocks_interrupts(0)
+
+
+def test_no_interrupt_can_strike_inside_the_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python raises it in the main thread; there it once left a semaphore locked, and the command hung."""
+    submit, threads = ProcessPoolExecutor.submit, set()
+
+    def watched(*arguments: Any) -> Any:
+        threads.add((threading.current_thread() is threading.main_thread(), blocks_interrupts(0)))
+        return submit(*arguments)
+
+    monkeypatch.setattr(ProcessPoolExecutor, "submit", watched)
+    assert list(process_map(abs, [-1, 2], 1)) == [1, 2]
+    assert threads == {(False, True)}
+
+
+def test_a_second_interrupt_waits_for_nothing() -> None:
+    pressed = 0
+
+    def handle(*_: object) -> None:
+        nonlocal pressed
+        pressed += 1
+        raise KeyboardInterrupt
+
+    def press() -> None:
+        began.wait(60)
+        while pressed < 2:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.2)
+
+    began = threading.Event()
+    other = threading.Thread(target=press)
+    other.start()
+    before = signal.signal(signal.SIGINT, handle)
+    start = time.monotonic()
     try:
-        with pytest.raises(KeyboardInterrupt), _interrupts_held_back():
-            interrupt()
-            other = threading.Thread(target=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT}))
-            other.start()
-            other.join()
-            interrupt()
-            child = subprocess.run([sys.executable, "-c", "import os; os.kill(os.getpid(), 2)"], check=False)
-        assert len(reached) == 2 and child.returncode == 0
-        assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        with pytest.raises(KeyboardInterrupt):
+            for _ in process_map(time.sleep, [0, 300, 300], 1):
+                began.set()
+        other.join()
     finally:
         signal.signal(signal.SIGINT, before)
+    assert pressed == 2 and time.monotonic() - start < 60
+    assert not multiprocessing.active_children()
+
+
+def test_results_come_in_order_until_an_item_fails() -> None:
+    results = process_map(int, ["1", "2", "x", "3"], 2)
+    assert [next(results), next(results)] == [1, 2]
+    with pytest.raises(ValueError, match="'x'"):
+        next(results)
+
+
+def test_a_worker_that_dies_is_an_error() -> None:
+    with pytest.raises(BrokenProcessPool):
+        list(process_map(os._exit, [3], 1))
+
+
+def test_nothing_goes_on_when_nobody_takes_the_results(tmp_path: Path) -> None:
+    files = [tmp_path / str(i) for i in range(1000)]
+    results = process_map(Path.touch, files, 1)
+    next(results)
+    results.close()
+    assert len(list(tmp_path.iterdir())) <= AHEAD + 1
+    assert not multiprocessing.active_children()
 
 
 def test_each_worker_computes_on_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
-    with workers(1) as pool:
-        assert pool.submit(threads).result() == 1
-        assert pool.submit(os.getenv, "OPENBLAS_NUM_THREADS").result() == "1"
+    assert list(process_map(threads_of, [0], 1)) == [(1, "1")]
     assert os.environ["OMP_NUM_THREADS"] == "3" and "OPENBLAS_NUM_THREADS" not in os.environ
+
+
+def threads_of(_: int) -> tuple[int, str | None]:
+    return threads(), os.getenv("OPENBLAS_NUM_THREADS")

@@ -9,11 +9,11 @@ import json
 import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import as_completed
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
+from itertools import starmap
 from pathlib import Path
 from typing import Any, NamedTuple
 from zipfile import BadZipFile
@@ -37,7 +37,7 @@ from cmp_seg_ros.simulation.building import make_building
 from cmp_seg_ros.simulation.generate import LabelledScan, Transform, views_in
 from cmp_seg_ros.simulation.scene_folder import load_scene
 from cmp_seg_ros.simulation.version import data_files
-from cmp_seg_ros.workers import workers
+from cmp_seg_ros.workers import process_map
 
 Int64 = npt.NDArray[np.int64]
 
@@ -238,24 +238,19 @@ class BenchmarkRun:
         self, jobs: list[tuple[str, str]], progress: Callable[[int], None]
     ) -> Iterator[tuple[str, str, list[dict[str, Count]]]]:
         """Each job when it is done: places, sensor, and the counts of all buildings in order."""
-        counts: dict[tuple[str, str], dict[int, dict[str, Count]]] = {job: {} for job in jobs}
-        for done, (job, building, count) in enumerate(self._results(jobs), 1):
-            counts[job][building] = count
-            progress(done)
-            if len(counts[job]) == len(self.buildings):
-                yield *job, [counts[job][building] for building in self.buildings]
-
-    def _results(self, jobs: list[tuple[str, str]]) -> Iterator[tuple[tuple[str, str], int, dict[str, Count]]]:
-        """Job, building and counts, in any order."""
-        tasks = [(job, building) for job in jobs for building in self.buildings]
+        tasks = [(self._rows_of(places), sensor, building) for places, sensor in jobs for building in self.buildings]
+        results: Iterable[dict[str, Count]]
         if self.processes == 1:
-            for job, building in tasks:
-                yield job, building, self.measure.count(self._rows_of(job[0]), job[1], building)
-            return
-        with workers(self.processes, _begin, (replace(self.measure),)) as pool:
-            futures = {pool.submit(_count, self._rows_of(job[0]), job[1], b): (job, b) for job, b in tasks}
-            for future in as_completed(futures):
-                yield *futures[future], future.result()
+            results = starmap(self.measure.count, tasks)
+        else:
+            results = process_map(_count, tasks, self.processes, _begin, (replace(self.measure),))
+        counts: list[dict[str, Count]] = []
+        for done, count in enumerate(results, 1):
+            counts.append(count)
+            progress(done)
+            if done % len(self.buildings) == 0:
+                yield *jobs[done // len(self.buildings) - 1], counts
+                counts = []
 
     def _missing(self, row: Row, scenes: Path | None) -> str:
         """Why a row cannot be run; empty if it can."""
@@ -359,5 +354,5 @@ def _begin(measure: Measure) -> None:
     _measure = measure
 
 
-def _count(rows: dict[str, Row], sensor: str, building: int) -> dict[str, Count]:
-    return _measure.count(rows, sensor, building)
+def _count(task: tuple[dict[str, Row], str, int]) -> dict[str, Count]:
+    return _measure.count(*task)

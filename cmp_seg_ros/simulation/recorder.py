@@ -26,7 +26,7 @@ from cmp_seg_ros.simulation.lidar import Lidar, Sweep
 from cmp_seg_ros.simulation.mesh import indoor
 from cmp_seg_ros.simulation.rig import Rig, RigConfig
 from cmp_seg_ros.simulation.rig_camera import RigCamera
-from cmp_seg_ros.workers import workers
+from cmp_seg_ros.workers import process_map
 
 START = 1_700_000_000_000_000_000  # nanoseconds; a recording is the same whenever it is made
 ODOMETRY_RATE = 50.0
@@ -176,8 +176,7 @@ def _frames(rig: Rig, config: RigConfig, processes: int | None) -> Iterator[Fram
     if count <= 1:
         yield from (make_frame(rig, i) for i in range(rig.frames))
         return
-    with workers(count, _start_worker, (config,)) as pool:
-        yield from pool.map(_work, range(rig.frames))
+    yield from process_map(_work, range(rig.frames), count, _start_worker, (config,))
 
 
 def make_frame(rig: Rig, index: int) -> Frame:

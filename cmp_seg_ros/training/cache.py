@@ -3,7 +3,6 @@
 import hashlib
 import os
 from collections.abc import Iterable
-from concurrent.futures import as_completed
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +16,7 @@ from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.scan import Float32, UInt8
 from cmp_seg_ros.simulation.lidar import Lidar
 from cmp_seg_ros.simulation.version import simulator_version
-from cmp_seg_ros.workers import workers
+from cmp_seg_ros.workers import process_map
 
 
 class TrainingScan(NamedTuple):
@@ -80,11 +79,7 @@ class ScanCache:
             return
         try:
             self._scans.mkdir(parents=True, exist_ok=True)
-            with workers(processes) as pool:
-                futures = {pool.submit(self._simulate, building): building for building in missing}
-                for future in as_completed(futures):
-                    future.result()
-                    yield futures[future]
+            yield from process_map(self._simulate, missing, processes)
         except OSError as error:
             raise UserError(
                 f"simulated scans cannot be written to {self.folder}: {error.strerror or error}; make room there, or "
@@ -95,7 +90,8 @@ class ScanCache:
         """(256,) from the simulator's classes to those of the label space."""
         return LabelSpace.load(self.label_space).id_map(LabelSpace.load("indoor"))
 
-    def _simulate(self, building: int) -> None:
+    def _simulate(self, building: int) -> int:
+        """Write the file of a building; returns the building."""
         from cmp_seg_ros.simulation.building import make_building
         from cmp_seg_ros.simulation.generate import scans_in
 
@@ -114,3 +110,4 @@ class ScanCache:
         temporary = path.with_suffix(f".{os.getpid()}.tmp.npz")
         np.savez(temporary, **arrays)
         temporary.replace(path)
+        return building

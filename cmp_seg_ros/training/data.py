@@ -3,8 +3,10 @@
 Batch i is a function of the configuration and i, so a resumed run sees what it would have seen.
 """
 
+import os
 import signal
 from collections.abc import Iterator
+from threading import Thread
 
 import numpy as np
 import torch
@@ -65,8 +67,18 @@ def training_batches(config: TrainConfig, cache: ScanCache, start: int, workers:
 
 
 def _pass_over_sigterm(_: int) -> None:
-    """Batch systems send it to every process of a job: the training saves then, and needs its workers for that step."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    """Batch systems send it to every process of a job: the training saves then, and needs its workers for that step.
+
+    From the parent it counts: an interpreter that ends sends it to its workers, and waits for them.
+    """
+
+    def end_with_parent() -> None:
+        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+            pass
+        os._exit(0)
+
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    Thread(target=end_with_parent, daemon=True).start()
 
 
 def _raised(item: TrainingItem | UserError) -> TrainingItem:

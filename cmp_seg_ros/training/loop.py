@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from io import BytesIO
@@ -121,7 +121,12 @@ class Trainer:
     def _run(self, report: Callable[[Progress], None], stop: Callable[[], bool]) -> Bundle | None:
         _ = self.validation, self.picture  # a damaged scan is found now, not after hours
         batches = training_batches(self.config, self.cache, self.progress.step * self.config.accumulate, self.workers)
-        self.log = Log(self.out, self.progress.step)  # after the workers: it may start a thread, which forks badly
+        with closing(Log(self.out, self.progress.step)) as self.log:  # after the workers: a thread of it forks badly
+            return self._train(batches, report, stop)
+
+    def _train(
+        self, batches: Iterator[TrainingItem], report: Callable[[Progress], None], stop: Callable[[], bool]
+    ) -> Bundle | None:
         saved = time.monotonic()
         while self.progress.fraction(self.config) < 1:
             started = time.monotonic()
@@ -142,7 +147,6 @@ class Trainer:
         if self.progress.scored != self.progress.step:
             self.validate()
         report(self.progress)
-        self.log.close()
         self.save()
         return self._write_bundle(self.progress.scores)
 
