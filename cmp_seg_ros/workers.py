@@ -7,21 +7,16 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import active_children, get_context
+from multiprocessing import active_children, get_context, parent_process
 from queue import SimpleQueue
 from threading import Thread
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-AHEAD = 4  # items a process, at most, that are begun or wait
-
-
-@dataclass(frozen=True)
-class _End:
-    error: BaseException | None = None
+AHEAD = 4  # items a process, at most, that are begun and whose results are not taken
 
 
 def process_map(
@@ -39,51 +34,91 @@ def process_map(
 
     A Ctrl-C reaches every process of the terminal: the workers pass over it, so that the parent alone decides. Python
     raises it in the main thread, anywhere, and so perhaps between the taking of a lock and what would give it back.
-    Hence the pool is left to another thread; the main thread shares nothing with it but a queue without such a gap.
+    Hence the pool is left to another thread; the main thread shares nothing with it but queues without such a gap.
     """
     count = processes or os.cpu_count() or 1
-    pool = ProcessPoolExecutor(count, get_context("spawn"), initializer=initializer, initargs=initargs)
-    results: SimpleQueue[R | _End] = SimpleQueue()
-    thread = Thread(target=_feed, args=(pool, count, function, items, results), name="workers")
+    pool = ProcessPoolExecutor(count, get_context("spawn"), initializer=_begin, initargs=(initializer, initargs))
+    feeder = _Feeder(pool, count, function, items)
+    feeder.start()
     try:
-        with _interrupts_blocked():  # the thread inherits that, and its processes from it
-            thread.start()
-        while not isinstance(result := results.get(), _End):
+        while not isinstance(result := feeder.results.get(), _End):
             yield result
+            feeder.room.put(None)
         if result.error is not None:
             raise result.error
     finally:
+        feeder.wanted = False
+        feeder.room.put(None)
         try:
-            pool.shutdown(cancel_futures=True)
-            if thread.is_alive():  # else interrupted before its start
-                thread.join()
+            feeder.join()
         except KeyboardInterrupt:  # the second: whoever sends it does not want to wait for the work that has begun
             for child in active_children():
                 child.kill()
+            pool._result_queue._writer.close()  # type: ignore[attr-defined]  # else a result cut off is waited for
             raise
 
 
-def _feed(
-    pool: ProcessPoolExecutor,
-    count: int,
-    function: Callable[[T], R],
-    items: Iterable[T],
-    results: "SimpleQueue[R | _End]",
-) -> None:
-    waiting: deque[Future[R]] = deque()
-    try:
+def _begin(initializer: Callable[..., None] | None, initargs: tuple[Any, ...]) -> None:
+    """Of a worker, which ends with its parent, however that ends."""
+    parent = parent_process()
+    assert parent is not None
+
+    def end_with_parent() -> None:
+        parent.join()
+        os._exit(1)
+
+    Thread(target=end_with_parent, daemon=True).start()
+    if initializer is not None:
+        initializer(*initargs)
+
+
+@dataclass(frozen=True)
+class _End:
+    error: BaseException | None
+
+
+class _Feeder(Thread, Generic[T, R]):
+    """Hands items to a pool, and ends it.
+
+    Attributes:
+        results: in the order of the items, and an end.
+        room: takes something for every result that was taken; only so many more items are begun.
+        wanted: whether to go on.
+    """
+
+    def __init__(self, pool: ProcessPoolExecutor, count: int, function: Callable[[T], R], items: Iterable[T]) -> None:
+        super().__init__(name="workers", daemon=True)  # a program that ends does not wait for all items
+        self.results: SimpleQueue[R | _End] = SimpleQueue()
+        self.room: SimpleQueue[None] = SimpleQueue()
+        self.wanted = True
+        self._pool, self._count, self._function, self._items = pool, count, function, items
+
+    def run(self) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # the processes inherit it
+        error = None
+        try:
+            self._work()
+        except BaseException as raised:
+            error = raised
+        self._pool.shutdown(cancel_futures=True)
+        self.results.put(_End(error))
+
+    def _work(self) -> None:
         with _one_thread():
-            for _ in range(count):  # each starts a process
-                pool.submit(os.getpid)
-        for item in items:
-            waiting.append(pool.submit(function, item))
-            if len(waiting) >= AHEAD * count:
-                results.put(waiting.popleft().result())
-        while waiting:
-            results.put(waiting.popleft().result())
-        results.put(_End())
-    except BaseException as error:
-        results.put(_End(error))
+            for _ in range(self._count):  # each starts a process
+                self._pool.submit(os.getpid)
+        for _ in range(AHEAD * self._count):
+            self.room.put(None)
+        waiting: deque[Future[R]] = deque()
+        for item in self._items:
+            while waiting and self.wanted and self.room.empty():
+                self.results.put(waiting.popleft().result())
+            self.room.get()
+            if not self.wanted:
+                return
+            waiting.append(self._pool.submit(self._function, item))
+        while waiting and self.wanted:
+            self.results.put(waiting.popleft().result())
 
 
 @contextmanager
@@ -99,12 +134,3 @@ def _one_thread() -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
-
-
-@contextmanager
-def _interrupts_blocked() -> Iterator[None]:
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)

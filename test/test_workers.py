@@ -7,8 +7,10 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +33,11 @@ def members(group: int) -> list[int]:
     return found
 
 
-@pytest.mark.parametrize(
-    "command",
-    [["simulate", "--seconds", "60", "--processes", "2"], ["train", "waffleiron24-128"]],
-    ids=["simulate", "train"],
-)
-def test_ctrl_c_ends_the_workers_too(tmp_path: Path, command: list[str]) -> None:
+@contextmanager
+def at_work(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """A command, as soon as its workers are there; what is left of it is killed."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "cmp_seg_ros.cli.main", *command, "--out", str(tmp_path / "out")],
+        [sys.executable, "-m", "cmp_seg_ros.cli.main", *arguments],
         start_new_session=True,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -47,21 +46,40 @@ def test_ctrl_c_ends_the_workers_too(tmp_path: Path, command: list[str]) -> None
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # type: ignore[arg-type, return-value]
     )
     try:
-        deadline = time.monotonic() + 60
-        while len(members(process.pid)) < 4:  # the command, two workers, and what watches over their resources
-            assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.05)
+        # The command, two workers, and what watches over their resources.
+        wait_until(lambda: process.poll() is not None or len(members(process.pid)) >= 4)
+        yield process
+    finally:
+        for pid in members(process.pid):
+            os.kill(pid, signal.SIGKILL)
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+SIMULATE = ("simulate", "--seconds", "60", "--processes", "2")
+
+
+@pytest.mark.parametrize("command", [SIMULATE, ("train", "waffleiron24-128")], ids=["simulate", "train"])
+def test_ctrl_c_ends_the_workers_too(tmp_path: Path, command: tuple[str, ...]) -> None:
+    with at_work(*command, "--out", str(tmp_path / "out")) as process:
+        assert process.poll() is None
         os.killpg(process.pid, signal.SIGINT)
         _, said = process.communicate(timeout=60)
         assert process.returncode == 130
         assert "Traceback" not in said
-        deadline = time.monotonic() + 10
-        while members(process.pid):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-    finally:
-        for pid in members(process.pid):
-            os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: not members(process.pid), 10)
+
+
+def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+    with at_work(*SIMULATE, "--out", str(tmp_path / "out")) as process:
+        process.kill()
+        process.communicate(timeout=60)
+        wait_until(lambda: not members(process.pid))  # one that is starting looks for its parent when it has
 
 
 def blocks_interrupts(_: int) -> bool:
