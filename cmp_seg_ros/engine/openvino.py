@@ -3,6 +3,7 @@
 Lower precision is what the graph's casts say; OpenVINO's own hint would also round the tokens, which costs labels.
 """
 
+import functools
 import io
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ INSTALL = f"pip install {' '.join(PACKAGES)}"
 
 def precisions() -> list[str]:
     """Those that this processor has, fastest first. Raises UserError where OpenVINO is not installed."""
-    has = _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    has = core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     return [*(["bf16"] if "BF16" in has else []), "fp32"]
 
 
@@ -45,17 +46,16 @@ def load(bundle: Bundle, precision: str = "") -> Engine:
 
 def build(bundle: Bundle, precision: str) -> bytes:
     """What OpenVINO makes of the graph, compiled for this processor."""
-    core = _core()
-    model = core.read_model(io.BytesIO(serialised_graph(bundle, precision)))
+    model = core().read_model(io.BytesIO(serialised_graph(bundle, precision)))
     blob = io.BytesIO()
-    core.compile_model(model, "CPU", _options()).export_model(blob)
+    core().compile_model(model, "CPU", _options()).export_model(blob)
     return blob.getvalue()
 
 
 def open_blob(bundle: Bundle, blob: bytes, precision: str) -> GraphEngine:
     """Raises Stale for what is no blob of this version."""
     try:
-        request = _core().import_model(io.BytesIO(blob), "CPU", _options()).create_infer_request()
+        request = core().import_model(io.BytesIO(blob), "CPU", _options()).create_infer_request()
     except RuntimeError as error:
         raise Stale(f"OpenVINO cannot read what it built: {' '.join(str(error).split())}") from error
 
@@ -80,5 +80,10 @@ def _package() -> Any:
     return packages.need("openvino", "openvino", INSTALL)
 
 
-def _core() -> Any:
+@functools.cache
+def core() -> Any:
+    """The one of this process, never freed: with it would go the stack on which it has the thread handle signals.
+
+    The next signal, a Ctrl-C say, would then end the process with a segmentation fault.
+    """
     return _package().Core()

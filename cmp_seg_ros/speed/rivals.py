@@ -11,6 +11,7 @@ import torch
 from cmp_seg_ros.bundle import Bundle
 from cmp_seg_ros.engine import reference
 from cmp_seg_ros.engine.fold import aligned
+from cmp_seg_ros.engine.openvino import core
 from cmp_seg_ros.kernels.launch import kernel, launch, take, threads
 from cmp_seg_ros.kernels.network import BLOCK
 from cmp_seg_ros.kernels.vector import COLUMNS, HAS_BFLOAT16, HAS_INT8, ROWS, tile
@@ -145,7 +146,7 @@ def _openvino(products: list[Product], width: int, precision: str) -> Timed:
         for _ in range(products.count(shape)):
             matrix = rng.normal(size=(width, shape[1])).astype(np.float32) / width**0.5
             last = op.matmul(last, op.constant(matrix), False, True)
-        compiled = openvino.Core().compile_model(openvino.Model([last], [first]), "CPU", options)
+        compiled = core().compile_model(openvino.Model([last], [first]), "CPU", options)
         requests.append((compiled.create_infer_request(), rng.normal(size=shape).astype(np.float32)))
 
     def run() -> None:
