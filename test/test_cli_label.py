@@ -283,6 +283,7 @@ def test_wrong_options(label: Run, tmp_path: Path, args: tuple[str, ...], says: 
     np.save(tmp_path / "scan.npy", POINTS)
     ran = label(tmp_path / "scan.npy", *args)
     assert ran.code == 1 and says in ran.err.replace("\n", " ") and "Traceback" not in ran.err
+    assert not (tmp_path / "out").exists()
 
 
 def test_mirrored_calibration(label: Run, tmp_path: Path) -> None:

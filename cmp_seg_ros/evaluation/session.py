@@ -155,16 +155,25 @@ def write_report(out: Path, report: dict[str, Any]) -> None:
 
 
 def require_writable(out: Path) -> None:
-    """Make `out`, before the work whose outcome goes there. Raises UserError where nothing can be written."""
-    with writing(out):
-        try_writing(out)
+    """Try whether `out` can be written, before the work whose outcome goes there. Leaves nothing: that may fail yet.
+
+    Raises UserError.
+    """
+    with _told(out):
+        try_writing(next(folder for folder in (out, *out.absolute().parents) if folder.exists()))
 
 
 @contextmanager
 def writing(out: Path) -> Iterator[None]:
     """Makes `out`; inside, what cannot be written (a full disk, a folder of somebody else) is a UserError."""
-    try:
+    with _told(out):
         out.mkdir(parents=True, exist_ok=True)
+        yield
+
+
+@contextmanager
+def _told(out: Path) -> Iterator[None]:
+    try:
         yield
     except OSError as error:
         raise UserError(f"{out} cannot be written: {error.strerror or error}; give another --out") from error
