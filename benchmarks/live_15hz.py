@@ -10,7 +10,6 @@ drive is also labelled offline with the bundle's own voxels, which shows what th
 
 import json
 import os
-import shutil
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,9 +24,10 @@ from cmp_seg_ros.datasets.bag import Bag
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.evaluation import live
 from cmp_seg_ros.evaluation.metrics import percentiles
-from cmp_seg_ros.evaluation.session import Rig, write_report, writing
+from cmp_seg_ros.evaluation.session import Rig
 from cmp_seg_ros.evaluation.simulated import BagEvaluation, SimulatedBag
 from cmp_seg_ros.nodes.live_run import LiveRun, play_to_node
+from cmp_seg_ros.outputs import write_report, writing
 from cmp_seg_ros.ros import cdr
 from cmp_seg_ros.simulation.version import simulator_version
 
@@ -89,7 +89,6 @@ def simulate(drive: Path, seconds: float) -> None:
             return
     except (OSError, ValueError, KeyError):
         pass
-    shutil.rmtree(drive, ignore_errors=True)
     options = ["--seconds", seconds, "--rate", RATE, "--seed", SEED, "--sensor", SENSOR, "--no-camera"]
     if run_ours(["simulate", "--out", drive, *options]):
         raise typer.Exit(1)  # it has said why

@@ -25,9 +25,9 @@ import numpy as np
 from cmp_seg_ros import resources
 from cmp_seg_ros.bundle import DEFAULT_BUNDLE, FOLDER, Bundle
 from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.outputs import try_writing
 from cmp_seg_ros.ros import environment
 from cmp_seg_ros.scan import Scan
-from cmp_seg_ros.writable import try_writing
 
 Status = Literal["ok", "absent", "warning", "error"]
 

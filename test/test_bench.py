@@ -193,7 +193,7 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_report_is_machine_and_rows(report: dict[str, Any]) -> None:
-    assert set(report) == {"machine", "rows"}
+    assert set(report) == {"command", "machine", "rows"}
     asked = [row for row in report["rows"] if not row["natural"]]
     assert {(row["engine"], row["precision"], row["voxels"]) for row in asked} == {
         (engine, "fp32", voxels) for engine in ("cpu", "reference") for voxels in (600, 1200)

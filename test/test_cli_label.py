@@ -310,6 +310,33 @@ def test_an_out_that_cannot_be_written(label: Run, tmp_path: Path) -> None:
     assert ran.code == 1 and "cannot be written" in ran.err and "Traceback" not in ran.err
 
 
+def test_what_label_has_not_made_is_left_alone(label: Run, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    kept = [out / name for name in ("scans/000000.npy", "scans/000001.npz", "clouds/000000.ply", "labelled/drive.mcap")]
+    for path in kept:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path.with_suffix(".npy"), POINTS)
+        path.with_suffix(".npy").rename(path)
+    ran = label(out / "scans")
+    assert ran.code == 1 and f"is in {out}/scans, which cmp-seg label would replace" in ran.err.replace("\n", " ")
+    np.save(tmp_path / "scan.npy", POINTS)
+    for report in ({}, {"command": "simulate"}):
+        (out / "report.json").write_text(json.dumps(report))
+        ran = label(tmp_path / "scan.npy")
+        assert ran.code == 1 and "would replace but has not made; give another --out" in ran.err.replace("\n", " ")
+    assert all(path.exists() for path in kept)
+
+
+def test_a_run_is_repeated_but_not_over_its_own_input(label: Run, tmp_path: Path) -> None:
+    bag = write_bag(tmp_path / "bag", {"/points": [cloud(POINTS)]})
+    for _ in range(2):
+        assert label(bag).code == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert label(tmp_path / "out/labelled").code == 1  # from which it would be made
+    assert label(bag, "--topic", "/wrong").code == 1
+    assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()} == before
+
+
 def test_a_full_disk(label: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")

@@ -228,10 +228,9 @@ def test_stamps_that_are_zero_or_run_backwards(tmp_path: Path) -> None:
 def test_labelled_bag(tmp_path: Path, storage: str) -> None:
     path = write_bag(bag_path(tmp_path, storage), storage, {"/points": scans(3)})
     labels = Labels((np.arange(400) % 6).astype(np.uint8), np.linspace(0, 1, 400, dtype=np.float32))
-    for _ in range(2):  # a bag that stands there is replaced
-        with LabelledBagWriter(tmp_path / "labelled", SPACE) as bag:
-            for sample in open_input(path):
-                bag.write(sample.message, labels)
+    with LabelledBagWriter(tmp_path / "labelled", SPACE) as bag:
+        for sample in open_input(path):
+            bag.write(sample.message, labels)
     reader = open_input(tmp_path / "labelled")
     for i, sample in enumerate(reader):
         np.testing.assert_array_equal(sample.scan.intensity, i)
@@ -260,9 +259,9 @@ def test_scans_without_a_stamp_are_written_one_after_the_other(tmp_path: Path) -
     assert times == [100_000_000, 200_000_000, 300_000_000]
 
 
-def test_a_folder_that_is_no_bag_is_not_replaced(tmp_path: Path) -> None:
+def test_nothing_is_replaced_by_a_labelled_bag(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
-    with pytest.raises(UserError, match="exists and is no bag"):
+    with pytest.raises(UserError, match=r"mine exists; give another --out"):
         LabelledBagWriter(tmp_path / "mine", SPACE)
 
 

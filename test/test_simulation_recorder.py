@@ -21,7 +21,7 @@ from cmp_seg_ros.ros import camera_info, images, point_cloud2
 from cmp_seg_ros.scan import UNLABELLED
 from cmp_seg_ros.simulation import recorder
 from cmp_seg_ros.simulation.lidar import NO_NOISE, fixed_pose, sweep
-from cmp_seg_ros.simulation.recorder import START, is_simulated, record, refuse_to_replace, to_space, to_structural6
+from cmp_seg_ros.simulation.recorder import START, record, to_space, to_structural6
 from cmp_seg_ros.simulation.rig import Rig, RigConfig
 from cmp_seg_ros.simulation.rig_camera import RigCamera
 
@@ -176,24 +176,30 @@ def test_two_processes_write_what_one_writes(recording: Path, tmp_path: Path) ->
     assert one == two
 
 
-def test_a_recording_of_somebody_else_is_left_alone(recording: Path, tmp_path: Path) -> None:
-    refuse_to_replace(recording)  # our own
-    refuse_to_replace(tmp_path / "none")
-    shutil.copytree(recording / "bag", tmp_path / "bag")
-    metadata = tmp_path / "bag" / "metadata.yaml"
-    text = metadata.read_text()
-    assert is_simulated(tmp_path / "bag")
-    for other in ("", "[", text.replace("/truth/points", "/points"), text.replace(str(START), str(START + 1))):
-        metadata.write_text(other)
-        with pytest.raises(
-            UserError, match=r"holds bag that cmp-seg simulate would replace but has not made; give another --out"
-        ):
+def test_a_recording_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "bag").mkdir()
+    (tmp_path / "bag" / "drive.mcap").write_bytes(b"of the real robot")
+    for report in (None, "", "[]", json.dumps({"command": "label"})):
+        if report is not None:
+            (tmp_path / "report.json").write_text(report)
+        with pytest.raises(UserError, match=r"holds bag.* that cmp-seg simulate would replace but has not made"):
             next(record(CONFIG, tmp_path))
-        assert metadata.read_text() == other
+    assert (tmp_path / "bag" / "drive.mcap").read_bytes() == b"of the real robot"
     shutil.rmtree(tmp_path / "bag")
+    (tmp_path / "report.json").unlink()
     (tmp_path / "calibration.yaml").write_text("of the real robot")
     with pytest.raises(UserError, match=r"holds calibration\.yaml"):
         next(record(CONFIG, tmp_path))
+
+
+def test_what_was_cut_short_is_made_again(recording: Path, tmp_path: Path) -> None:
+    begun = record(CONFIG, tmp_path, processes=1)
+    next(begun)
+    begun.close()
+    (tmp_path / "bag" / "metadata.yaml").unlink()  # as SIGKILL leaves it
+    list(record(CONFIG, tmp_path, processes=1))
+    one, two = (next((folder / "bag").glob("*.mcap")).read_bytes() for folder in (recording, tmp_path))
+    assert one == two
 
 
 @pytest.mark.parametrize(("sensor", "step"), [("vlp-16", 22), ("xt-32", 26)])
@@ -299,4 +305,3 @@ def test_a_full_disk_is_said_in_one_line(tmp_path: Path, monkeypatch: pytest.Mon
     result = CliRunner().invoke(app, arguments)
     assert isinstance(result.exception, UserError)
     assert "cannot be written: No space left on device" in str(result.exception)
-    assert is_simulated(tmp_path / "run" / "bag")  # what was begun may be replaced

@@ -40,7 +40,7 @@ def bench(
     """
     from rich.console import Console
 
-    from cmp_seg_ros.evaluation.session import require_writable, write_report, writing
+    from cmp_seg_ros.outputs import require_writable, write_report, writing
     from cmp_seg_ros.speed.bench import VOXELS, WIDTHS, Bench, Options
 
     options = Options(
@@ -52,7 +52,7 @@ def bench(
     )
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     if out is not None:
-        require_writable(out)
+        require_writable(out, "bench")
     with console.status("") as status:
         report = Bench(
             options,

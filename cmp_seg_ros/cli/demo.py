@@ -35,16 +35,16 @@ def demo(
     from cmp_seg_ros.bundle import Bundle
     from cmp_seg_ros.engine.base import module_of
     from cmp_seg_ros.evaluation import live
-    from cmp_seg_ros.evaluation.session import writing
+    from cmp_seg_ros.outputs import REPORT, claim, write_report
 
     console = Console(stderr=True)
     description = Bundle.find(model).description  # complain before the simulator's work
     name, space = description.name, description.label_space
     live.comparable(space)
     module_of(engine)
-    drive = out / "drive"
-    with writing(out):
-        shutil.rmtree(drive, ignore_errors=True)
+    drive, labelled = out / "drive", out / "labelled"
+    claim(out, "demo", (REPORT, labelled.name))
+    shutil.rmtree(labelled, ignore_errors=True)
     # In a process of its own: the simulator's memory is none of the node's or the demo's.
     command = ["simulate", "--out", drive, "--seconds", seconds, "--seed", seed, "--sensor", sensor]
     if run_ours(command):
@@ -65,14 +65,21 @@ def demo(
         )
         status.update("comparing with the truth")
         result = live.evaluate(run, drive / "bag", description, rate)
-        report = {"seed": seed, "sensor": sensor, "seconds": seconds, "played_at": rate, **result.report}
-        with LabelledBagWriter(out / "labelled", space) as bag:
+        report = {
+            "command": "demo",
+            "seed": seed,
+            "sensor": sensor,
+            "seconds": seconds,
+            "played_at": rate,
+            **result.report,
+        }
+        with LabelledBagWriter(labelled, space) as bag:
             for _, message in sorted(result.messages.items()):
                 bag.write(message, point_cloud2.decode_labels(message))
         title = f"{name} ({report['engine']}) on simulated {sensor}, building {seed}: mIoU {report['miou']:.1%}"
         calibration = Calibration.load(drive / "calibration.yaml")
         live.picture(out / "overview.png", result.pictured, space, drive / "bag", calibration, title)
-        (out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+        write_report(out, report)
     if as_json:
         print(json.dumps(report))
     else:

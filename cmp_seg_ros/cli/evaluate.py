@@ -104,11 +104,12 @@ def _input(
 
     from cmp_seg_ros.datasets.bag import bag_of
     from cmp_seg_ros.evaluation.plane_check import PlaneCheck
-    from cmp_seg_ros.evaluation.session import Rig, counted, require_writable
+    from cmp_seg_ros.evaluation.session import Rig, counted
     from cmp_seg_ros.evaluation.simulated import BagEvaluation, SimulatedBag
+    from cmp_seg_ros.outputs import require_writable
 
     if out is not None:
-        require_writable(out)
+        require_writable(out, "evaluate")
     evaluation: BagEvaluation | PlaneCheck
     if planes:
         rig = Rig(bag_of(input), calibration, lidar)
@@ -151,14 +152,15 @@ def _benchmark(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
-    from cmp_seg_ros.evaluation import benchmark_plot, session
+    from cmp_seg_ros.evaluation import benchmark_plot
     from cmp_seg_ros.evaluation.benchmark import Benchmark
     from cmp_seg_ros.evaluation.benchmark_report import compile_report
     from cmp_seg_ros.evaluation.benchmark_run import BenchmarkRun
     from cmp_seg_ros.evaluation.benchmark_tables import heading, markdown, sheets
+    from cmp_seg_ros.outputs import require_writable, write_report, writing
 
     if out is not None:
-        session.require_writable(out)
+        require_writable(out, "evaluate")
     run = BenchmarkRun(Benchmark.load(name), model, engine, voxel_size, only, buildings, scenes, out, workers)
     errors = Console(stderr=True, soft_wrap=True, highlight=False)
     for row, reason in run.skipped.items():
@@ -168,8 +170,8 @@ def _benchmark(
         task = bar.add_task("buildings by sensor and place", total=run.count)
         report = compile_report(run, run.run(lambda done: bar.update(task, completed=done)))
     if out is not None:
-        with session.writing(out):
-            session.write_report(out, report)
+        with writing(out):
+            write_report(out, report)
             (out / "table.md").write_text(markdown(report))
             benchmark_plot.draw(out / "benchmark.png", report)
     if as_json:

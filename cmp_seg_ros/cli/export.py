@@ -45,9 +45,9 @@ def export(
 
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     if out is not None:
-        from cmp_seg_ros.evaluation.session import require_writable
+        from cmp_seg_ros.outputs import require_writable
 
-        require_writable(out)
+        require_writable(out, "export")
     with console.status("") as status, _told(console, status):
         model = Bundle.find(bundle)
         report = _export(model, engine, precision, build_only, lambda what: status.update(what))
@@ -97,6 +97,7 @@ def _export(
         if not size:  # our own engine, whose kernels are compiled when it is first made
             runtime.engine(bundle, candidate)
         report: dict[str, Any] = {
+            "command": "export",
             "bundle": bundle.description.name,
             "hash": bundle.hash,
             "engine": runtime.name,
@@ -128,7 +129,7 @@ def _compiled(runtime: "Runtime") -> set[str]:
 
 def _write(out: Path, bundle: "Bundle", report: dict[str, Any]) -> None:
     from cmp_seg_ros.engine.exported import serialised_graph
-    from cmp_seg_ros.evaluation.session import write_report, writing
+    from cmp_seg_ros.outputs import write_report, writing
 
     with writing(out):
         write_report(out, report)

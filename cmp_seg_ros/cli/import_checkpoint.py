@@ -34,12 +34,14 @@ def import_checkpoint(
 
     from rich.console import Console
 
-    from cmp_seg_ros.bundle import Bundle
+    from cmp_seg_ros.bundle import DESCRIPTION, WEIGHTS, Bundle
     from cmp_seg_ros.label_space import LabelSpace
+    from cmp_seg_ros.outputs import REPORT, require_writable, write_report
     from cmp_seg_ros.scan import UNLABELLED
     from cmp_seg_ros.waffleiron import checkpoint as published
     from cmp_seg_ros.waffleiron import weights
 
+    require_writable(out, "import-checkpoint", (REPORT, DESCRIPTION, WEIGHTS))
     read = published.read(checkpoint, config, downstream)
     network = read.network.config
     if read.distilled or network.outputs > UNLABELLED:
@@ -84,8 +86,9 @@ def import_checkpoint(
         label_space=space,
         training=report,
     )
-    report |= {"bundle": str(bundle.path), "classes": space.names, **network.model_dump(mode="json")}
-    (out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+    report = {"command": "import-checkpoint", **report, "bundle": str(bundle.path), "classes": space.names}
+    report |= network.model_dump(mode="json")
+    write_report(out, report)
     if as_json:
         typer.echo(json.dumps(report))
     else:

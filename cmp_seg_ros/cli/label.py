@@ -36,11 +36,12 @@ def label(
 
     from cmp_seg_ros.datasets import open_input
     from cmp_seg_ros.evaluation.labelling import Labelling
-    from cmp_seg_ros.evaluation.session import Rig, counted, require_writable
+    from cmp_seg_ros.evaluation.session import Rig, counted
+    from cmp_seg_ros.outputs import require_writable
 
     reader = open_input(input, topic)
     rig = Rig(input, calibration, lidar)
-    require_writable(out)
+    require_writable(out, "label")
     labelling = Labelling(reader, rig.segmenter(model, engine, label_space), rig, out, max_scans)
     columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:

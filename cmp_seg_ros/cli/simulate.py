@@ -55,7 +55,7 @@ def simulate(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
     from cmp_seg_ros.errors import UserError
-    from cmp_seg_ros.evaluation.session import writing
+    from cmp_seg_ros.outputs import writing
     from cmp_seg_ros.simulation.lidar import Lidar
     from cmp_seg_ros.simulation.recorder import record
     from cmp_seg_ros.simulation.rig import RigConfig

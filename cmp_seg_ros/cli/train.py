@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+CONFIG = "config.yaml"
+
 
 def train(
     config: Annotated[str, typer.Argument(help="A YAML file, or a name in config/training/.")],
@@ -33,11 +35,11 @@ def train(
     from rich.progress import Progress as Bar
     from rich.table import Table
 
-    from cmp_seg_ros.evaluation.session import writing
+    from cmp_seg_ros.outputs import REPORT, claim, write_report, writing
     from cmp_seg_ros.training.cache import ScanCache
     from cmp_seg_ros.training.config import TrainConfig
-    from cmp_seg_ros.training.log import has_tensorboard, title_of
-    from cmp_seg_ros.training.loop import Progress, Trainer, summary
+    from cmp_seg_ros.training.log import CSV, has_tensorboard, title_of
+    from cmp_seg_ros.training.loop import BUNDLE, CHECKPOINT, Progress, Trainer, summary
     from cmp_seg_ros.training.pictures import curves
 
     settings = TrainConfig.load(config)
@@ -48,8 +50,9 @@ def train(
     training = ScanCache(folder, settings.label_space, data.scans_per_building)
     validation = ScanCache(folder, settings.label_space, 2, data.validation_sensor)
     trainer = Trainer(settings, training, validation, out, workers)  # complains before the simulator's work
+    claim(out, "train", (REPORT, CONFIG, CSV, CHECKPOINT, BUNDLE))
     with writing(out):
-        (out / "config.yaml").write_text(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False))
+        (out / CONFIG).write_text(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False))
 
     console = Console(stderr=True)
     columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
@@ -93,10 +96,10 @@ def train(
     if bundle is None:
         console.print(f"stopped and saved at step {trainer.progress.step}; the same command goes on from there")
         raise typer.Exit(130)
-    curves(out / "log.csv", out / "curves.png")
+    curves(out / CSV, out / "curves.png")
     scores = bundle.description.measured["validation"]
-    result = summary(settings, trainer.progress, scores)
-    (out / "report.json").write_text(json.dumps(result, indent=2) + "\n")
+    result = {"command": "train", **summary(settings, trainer.progress, scores)}
+    write_report(out, result)
     if as_json:
         print(json.dumps(result))
     else:

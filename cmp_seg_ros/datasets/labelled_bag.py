@@ -1,6 +1,5 @@
 """Labelled clouds in a ROS 2 bag (mcap) that RViz, Foxglove and `ros2 bag play` open."""
 
-import shutil
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -17,7 +16,6 @@ CLOUD, HEADER, STRING, TIME = (
     "builtin_interfaces/msg/Time",
 )
 PERIOD = 100_000_000  # nanoseconds between scans that have no stamp
-METADATA = "metadata.yaml"
 
 
 class LabelledBagWriter:
@@ -27,22 +25,20 @@ class LabelledBagWriter:
             bag.write(message, labels)
 
     Args:
-        path: folder of the bag; a bag that stands there is replaced.
+        path: folder of the bag, which is made.
         label_space: of the labels.
         topic: of the clouds. The label space goes to `<topic's namespace>/label_space`, as the node publishes it.
 
     Raises:
-        UserError: something else stands at `path`, or it cannot be written.
+        UserError: `path` exists, or it cannot be written.
     """
 
     def __init__(self, path: Path, label_space: LabelSpace, topic: str = "/segmentation_node/labelled_points") -> None:
         from rosbags.rosbag2 import StoragePlugin, Writer
         from rosbags.typesys import Stores, get_typestore
 
-        if (path / METADATA).is_file():
-            shutil.rmtree(path)
         if path.exists():
-            raise UserError(f"{path} exists and is no bag; give another --out or remove it")
+            raise UserError(f"{path} exists; give another --out or remove it")
         self.label_space = label_space
         self.topic = topic
         self.store = get_typestore(Stores.ROS2_HUMBLE)

@@ -24,7 +24,7 @@ import llvmlite.binding as llvm
 
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.kernels.launch import cache_folder
-from cmp_seg_ros.writable import try_writing
+from cmp_seg_ros.outputs import try_writing
 
 FORMAT = "cmp_seg_ros engine 1"
 REMEDY = "free space there, or set XDG_CACHE_HOME to a folder that can be written"

@@ -11,7 +11,7 @@ from cmp_seg_ros.engine import cache, fold
 from cmp_seg_ros.engine.base import Engine
 from cmp_seg_ros.engine.exported import Runtime
 from cmp_seg_ros.kernels import network
-from cmp_seg_ros.kernels.launch import cache_folder, is_cached, launch
+from cmp_seg_ros.kernels.launch import aside, cache_folder, is_cached, launch
 from cmp_seg_ros.kernels.vector import HAS_BFLOAT16, HAS_INT8
 from cmp_seg_ros.scan import Float32
 from cmp_seg_ros.waffleiron.preprocess import Voxels, prepare
@@ -73,9 +73,14 @@ class CpuEngine:
 
     def _warm_up(self) -> None:
         """Have everything compiled before the first scan comes."""
-        if not is_cached(network.evaluate):
+        if is_cached(network.evaluate):
+            self._first()
+        else:
             told = "compiling for this processor; this takes about half a minute, once"
             logger.warning(told, extra=cache.PROGRESS)
+            aside(self._first, finish=False)  # LLVM would pass over a Ctrl-C, or fail of it
+
+    def _first(self) -> None:
         middle = (np.array(self.preprocess.fov_min) + self.preprocess.fov_max) / 2
         self(prepare(middle.astype(np.float32)[None], np.zeros(1, np.float32), self.preprocess)[0])
 

@@ -80,6 +80,7 @@ def compile_report(run: BenchmarkRun, parts: dict[str, dict[str, Part]]) -> dict
     scores = {name: Scores(sensors, empty, weights) for name, sensors in parts.items()}
     rows = {name: _row(benchmark, scores, name) for name in scores}
     return {
+        "command": "evaluate",
         "benchmark": benchmark.name,
         "description": benchmark.description,
         "model": run.segmenter.bundle.description.name,

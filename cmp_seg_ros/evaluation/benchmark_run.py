@@ -21,11 +21,10 @@ from zipfile import BadZipFile
 import numpy as np
 import numpy.typing as npt
 
-from cmp_seg_ros import resources
+from cmp_seg_ros import outputs, resources
 from cmp_seg_ros.bundle import Bundle
 from cmp_seg_ros.digest import digest
 from cmp_seg_ros.errors import UserError
-from cmp_seg_ros.evaluation import session
 from cmp_seg_ros.evaluation.benchmark import Benchmark, Row
 from cmp_seg_ros.evaluation.metrics import PRIMARY, STRICT, Confusion, readings
 from cmp_seg_ros.intensity import IntensityScale
@@ -293,7 +292,7 @@ class BenchmarkRun:
         if path is None:
             return
         arrays = {f"{name}.{field}": value for name, part in parts.items() for field, value in part._asdict().items()}
-        with session.writing(path.parent):
+        with outputs.writing(path.parent):
             temporary = path.with_suffix(f".{os.getpid()}.tmp.npz")
             np.savez_compressed(temporary, key=self.keys[places], **arrays)
             temporary.replace(path)

@@ -1,11 +1,14 @@
 """Labels every scan of an input: files of labels, labelled clouds, pictures, a report."""
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from cmp_seg_ros import outputs
 from cmp_seg_ros.datasets import bag, ply
 from cmp_seg_ros.datasets.base import Problems, Reader, Sample
 from cmp_seg_ros.datasets.labelled_bag import LabelledBagWriter
@@ -16,7 +19,8 @@ from cmp_seg_ros.scan import UNLABELLED, Labels
 from cmp_seg_ros.segmenter import Segmenter
 
 PICTURES = 5  # of scans, the overview included
-NUMBERED = "[0-9]" * 6
+NUMBERED = {"scans": ".npz", "clouds": ".ply", "pictures": ".png"}  # folders of files of a scan, NNNNNN.*
+BAG = "labelled"
 
 
 class Labelling:
@@ -48,24 +52,32 @@ class Labelling:
         self.unlabelled: list[str] = []  # keys of the scans without any label
 
     def run(self, progress: Callable[[int], None] = lambda done: None) -> dict[str, Any]:
-        """Label all scans and return the report. Raises UserError if there is none."""
-        with session.writing(self.out):
-            for folder in ("scans", "clouds", "pictures"):
-                for leftover in (self.out / folder).glob(f"{NUMBERED}.*"):
+        """Label all scans and return the report.
+
+        Raises UserError if there is none, or if `out` holds what another program has put where the results go.
+        """
+        samples = iter(self.reader)
+        first = next(samples, None)  # before anything is replaced
+        if first is None:
+            problems = "; ".join(self.reader.problems)
+            raise UserError(problems or f"{self.reader.path} holds no scans; record it again")
+        outputs.claim(self.out, "label", (outputs.REPORT, *NUMBERED, BAG), self.reader.path)
+        with outputs.writing(self.out):
+            for folder, suffix in NUMBERED.items():
+                for leftover in (self.out / folder).glob("[0-9]" * 6 + suffix):
                     leftover.unlink()
-            self._label_all(progress)
+            shutil.rmtree(self.out / BAG, ignore_errors=True)
+            self._label_all(chain([first], samples), progress)
             for problem in self.reader.problems:
                 self.problems.add(problem)
-            if not self.points:
-                raise UserError("; ".join(self.problems) or f"{self.reader.path} holds no scans; record it again")
             report = self._report()
-            session.write_report(self.out, report)
+            outputs.write_report(self.out, report)
             return report
 
-    def _label_all(self, progress: Callable[[int], None]) -> None:
+    def _label_all(self, samples: Iterable[Sample], progress: Callable[[int], None]) -> None:
         (self.out / "scans").mkdir(exist_ok=True)
-        with LabelledBagWriter(self.out / "labelled", self.segmenter.label_space) as clouds:
-            for done, sample in enumerate(self.reader):
+        with LabelledBagWriter(self.out / BAG, self.segmenter.label_space) as clouds:
+            for done, sample in enumerate(samples):
                 labels = self.segmenter(sample.scan)
                 for finding in session.check(sample, labels, self.segmenter, self.rig, self.reader.path):
                     (self.problems if finding.serious else self.warnings).add(finding.text, finding.kind)
@@ -131,6 +143,7 @@ class Labelling:
         space = self.segmenter.label_space
         points = sum(self.points)
         return {
+            "command": "label",
             "input": str(self.reader.path),
             "topic": self.reader.topic or None,
             "scans": len(self.points),

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from cmp_seg_ros import outputs
 from cmp_seg_ros.datasets import open_input
 from cmp_seg_ros.datasets.bag import Bag, bag_of
 from cmp_seg_ros.datasets.bag import Reader as BagReader
@@ -70,6 +71,7 @@ class PlaneCheck:
         if not self.returns:
             raise UserError("; ".join(self.problems) or f"{self.path} holds no scans; record it again")
         report = {
+            "command": "evaluate",
             "input": str(self.path),
             "scans": scans,
             "median": planes.medians(scans),
@@ -82,8 +84,8 @@ class PlaneCheck:
         if self.truth:
             report["perfect_median"] = planes.medians([scan["perfect"] for scan in scans])
         if self.out is not None:
-            with session.writing(self.out):
-                session.write_report(self.out, report)
+            with outputs.writing(self.out):
+                outputs.write_report(self.out, report)
         return report
 
     def _samples(self) -> Iterator[tuple[Sample, UInt8 | None]]:
@@ -107,7 +109,7 @@ class PlaneCheck:
         if self.truth and truth is not None:
             result["perfect"] = planes.score(found, truth, self.truth.space)
         if self.out is not None and sample.number < DRAWN:
-            with session.writing(self.out):
+            with outputs.writing(self.out):
                 picture = self.out / f"planes-{sample.number:03d}.png"
                 draw(picture, found, labels.label, self.segmenter.label_space, f"{name}\n{_sentence(scores)}")
         return result

@@ -1,8 +1,6 @@
-"""What labelling and evaluating share: sensors around an input, the segmenter, checks of a scan, written reports."""
+"""What labelling and evaluating share: sensors around an input, the segmenter, checks of a scan."""
 
-import json
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,7 +8,6 @@ import numpy as np
 
 from cmp_seg_ros.datasets.bag import Bag
 from cmp_seg_ros.datasets.base import Sample
-from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.evaluation.plots import upright
 from cmp_seg_ros.geometry.calibration import CalibratedCamera, Calibration, Transform
 from cmp_seg_ros.ros.images import to_rgb
@@ -18,7 +15,6 @@ from cmp_seg_ros.ros.point_cloud2 import stamp_ns
 from cmp_seg_ros.scan import UNLABELLED, Labels, Scan, UInt8
 from cmp_seg_ros.segmenter import Segmenter
 from cmp_seg_ros.waffleiron.preprocess import inside_fov
-from cmp_seg_ros.writable import try_writing
 
 CALIBRATION = "calibration.yaml"
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
@@ -147,33 +143,3 @@ def describe(scan: Scan) -> str:
     height, width = scan.shape
     size = f"{height} x {width} points" if height > 1 else f"{width:,} points"
     return f"{size}, {int(scan.valid().sum()):,} returns"
-
-
-def write_report(out: Path, report: dict[str, Any]) -> None:
-    """Write report.json."""
-    (out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
-
-
-def require_writable(out: Path) -> None:
-    """Try whether `out` can be written, before the work whose outcome goes there. Leaves nothing: that may fail yet.
-
-    Raises UserError.
-    """
-    with _told(out):
-        try_writing(next(folder for folder in (out, *out.absolute().parents) if folder.exists()))
-
-
-@contextmanager
-def writing(out: Path) -> Iterator[None]:
-    """Makes `out`; inside, what cannot be written (a full disk, a folder of somebody else) is a UserError."""
-    with _told(out):
-        out.mkdir(parents=True, exist_ok=True)
-        yield
-
-
-@contextmanager
-def _told(out: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"{out} cannot be written: {error.strerror or error}; give another --out") from error

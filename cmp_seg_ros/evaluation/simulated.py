@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from cmp_seg_ros import outputs
 from cmp_seg_ros.datasets.bag import REMEDY, Bag, bag_of, choose_topic, clouds_of, no_clouds
 from cmp_seg_ros.datasets.bag import Reader as BagReader
 from cmp_seg_ros.datasets.base import Problems, Sample
@@ -127,8 +128,8 @@ class BagEvaluation:
             raise UserError("; ".join(self.problems) or f"{self.pairs.path} holds no scans; simulate it again")
         report = self._report()
         if self.out is not None:
-            with session.writing(self.out):
-                session.write_report(self.out, report)
+            with outputs.writing(self.out):
+                outputs.write_report(self.out, report)
                 for which in self.extremes:
                     self._draw(self.out, which)
         return report
@@ -159,6 +160,7 @@ class BagEvaluation:
         # The first scan also pays for what happens once: it has no place among latencies.
         steady = self.stages_ms[1:] or self.stages_ms
         return {
+            "command": "evaluate",
             "input": str(self.pairs.path),
             "topic": self.pairs.topic,
             "scans": len(self.points),

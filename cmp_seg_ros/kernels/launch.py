@@ -9,9 +9,9 @@ import contextlib
 import hashlib
 import os
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
-from threading import Thread
+from threading import Thread, current_thread, main_thread
 from typing import Any
 
 import numba
@@ -28,6 +28,7 @@ MAX_THREADS = 16  # phases of a scan are too short for more
 SPINS = 1000  # looks at a barrier before the processor is offered to others
 COUNTERS = 16  # int64 of each phase: blocks taken, and on a cache line of its own the threads that are done
 ARRIVED = 8
+COMPILING = "compiling"
 
 Function = Callable[..., Any]
 
@@ -54,13 +55,44 @@ def launch(function: Function, *args: Any, blocks: int, phases: int = 1) -> None
     sync: (phases, COUNTERS) int64, for `take` and `wait`.
     """
     count = max(1, min(threads(), blocks))
-    sync = np.zeros((phases, COUNTERS), dtype=np.int64)
-    helpers = [Thread(target=function, args=(*args, sync, count)) for _ in range(count - 1)]
+    share = partial(function, *args, np.zeros((phases, COUNTERS), dtype=np.int64), count)
+    if count > 1 and current_thread() is main_thread():  # else helpers that have begun could wait for it for ever
+        aside(lambda: _together(share, count))
+    else:
+        _together(share, count)
+
+
+def _together(share: Callable[[], None], count: int) -> None:
+    helpers = [Thread(target=share) for _ in range(count - 1)]
     for helper in helpers:
         helper.start()
-    function(*args, sync, count)
+    share()
     for helper in helpers:
         helper.join()
+
+
+def aside(work: Callable[[], object], finish: bool = True) -> None:
+    """Do the work in a thread of its own, where Ctrl-C, which strikes the main thread anywhere, cannot break it off.
+
+    finish: an interrupt waits for the work's end; else it leaves a thread behind, named as `COMPILING`.
+    """
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:
+            errors.append(error)
+
+    thread = Thread(target=run, name=None if finish else COMPILING, daemon=not finish)
+    try:
+        thread.start()
+        thread.join()
+    finally:
+        if finish and thread.is_alive():
+            thread.join()
+    if errors:
+        raise errors[0]
 
 
 def is_cached(function: Function) -> bool:

@@ -1,7 +1,6 @@
 """Records a simulated robot: a ROS 2 bag (mcap), its calibration file, a report and a picture."""
 
 import io
-import json
 import os
 import shutil
 import time
@@ -14,11 +13,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import yaml
 
-from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.geometry.cameras import Camera
 from cmp_seg_ros.label_space import LabelSpace
+from cmp_seg_ros.outputs import REPORT, claim, write_report
 from cmp_seg_ros.ros import images, point_cloud2
 from cmp_seg_ros.scan import UNLABELLED, Bool, UInt8
 from cmp_seg_ros.simulation.camera import Image
@@ -31,7 +29,7 @@ from cmp_seg_ros.workers import process_map
 START = 1_700_000_000_000_000_000  # nanoseconds; a recording is the same whenever it is made
 ODOMETRY_RATE = 50.0
 TRUTH_SPACES = ("structural6", "indoor")
-BAG, CALIBRATION, REPORT, PREVIEW = "bag", "calibration.yaml", "report.json", "preview.png"
+BAG, CALIBRATION, PREVIEW = "bag", "calibration.yaml", "preview.png"
 
 CLOUD, IMAGE, COMPRESSED, INFO, ODOMETRY = (
     "sensor_msgs/msg/PointCloud2",
@@ -83,18 +81,17 @@ def record(config: RigConfig, out: Path, processes: int | None = None) -> Iterat
 
     Args:
         config: what to record; images are most of the work.
-        out: gets `bag/`, `calibration.yaml`, `report.json` and `preview.png`; an older simulated recording there is
+        out: gets `bag/`, `calibration.yaml`, `report.json` and `preview.png`; an older recording of ours there is
             replaced.
         processes: how many; None takes one a core, at most four. The bytes do not depend on it.
 
     Raises:
-        UserError: unknown sensor, or the folder has a recording that is not simulated.
+        UserError: unknown sensor; the folder has a recording of somebody else, or cannot be written.
         OSError: the folder cannot be written.
     """
     began = time.perf_counter()
-    refuse_to_replace(out)
     rig = Rig(config)
-    out.mkdir(parents=True, exist_ok=True)
+    claim(out, "simulate", (BAG, CALIBRATION, REPORT, PREVIEW))
     if (out / BAG).exists():
         shutil.rmtree(out / BAG)
     rig.calibration().save(out / CALIBRATION)
@@ -115,31 +112,10 @@ def record(config: RigConfig, out: Path, processes: int | None = None) -> Iterat
         for entry in odometry:
             _write(writer, connections, entry)
     report = _report(rig, points, seen, classes, time.perf_counter() - began)
-    (out / REPORT).write_text(json.dumps(report, indent=2) + "\n")
+    write_report(out, report)
     from cmp_seg_ros.simulation.preview import draw_preview
 
     draw_preview(rig, out / PREVIEW)
-
-
-def refuse_to_replace(out: Path) -> None:
-    """Raises UserError where `out` holds what a recording would replace, unless that is one of ours."""
-    there = [name for name in (BAG, CALIBRATION, REPORT, PREVIEW) if (out / name).exists()]
-    if there and not is_simulated(out / BAG):
-        raise UserError(
-            f"{out} holds {', '.join(there)} that cmp-seg simulate would replace but has not made; give another --out, "
-            "or remove that"
-        )
-
-
-def is_simulated(bag: Path) -> bool:
-    """Whether a bag was made by `record`: it has our truth, and nothing real began at that very nanosecond."""
-    try:
-        found = yaml.safe_load((bag / "metadata.yaml").read_text())["rosbag2_bagfile_information"]
-        topics = {topic["topic_metadata"]["name"] for topic in found["topics_with_message_count"]}
-        began, count = found["starting_time"]["nanoseconds_since_epoch"], found["message_count"]
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, LookupError, TypeError):
-        return False
-    return "/truth/points" in topics and (began == START or count == 0)  # none, where it was interrupted at once
 
 
 def _open(path: Path, topics: dict[str, str]) -> tuple[Any, dict[str, Any]]:
@@ -370,6 +346,7 @@ def _report(
     poses = rig.trajectory.pose(np.linspace(0, config.seconds, 200))
     places, heights = poses[:, :3, 3], (poses @ rig.T_base_lidar)[:, 2, 3]
     return {
+        "command": "simulate",
         "seed": config.seed,
         "scene": str(config.scene) if config.scene else None,
         "building": rig.building.plan.kind,

@@ -97,7 +97,7 @@ class Bench:
         self._warn_if_busy(machine["busy_during"], "during the measurements")
         if not rows:
             raise self._nothing_runs()
-        return {"machine": machine | {"skipped": self.skipped}, "rows": rows}
+        return {"command": "bench", "machine": machine | {"skipped": self.skipped}, "rows": rows}
 
     def _nothing_runs(self) -> UserError:
         return UserError(f"no engine can run here. {'; '.join(f'{k}: {v}' for k, v in self.skipped.items())}")

@@ -30,6 +30,7 @@ from cmp_seg_ros.waffleiron import weights
 from cmp_seg_ros.waffleiron.network import Segmenter
 
 CHECKPOINT = "checkpoint.pt"
+BUNDLE = "bundle"
 PICTURE = "validation.png"
 SAVE_EVERY = 300.0  # seconds
 LOG_EVERY = 10  # steps
@@ -251,7 +252,7 @@ class Trainer:
     def _write_bundle(self, scores: dict[str, float]) -> Bundle:
         config = self.config
         return Bundle.write(
-            self.out / "bundle",
+            self.out / BUNDLE,
             weights.serialise(self.network),
             name=config.name,
             network=config.network.model_copy(update={"drop_path": 0.0}),

@@ -1,0 +1,81 @@
+"""Folders that results go to: tried before the work begins, and never emptied of what somebody else has put there."""
+
+import json
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from cmp_seg_ros.errors import UserError
+
+REPORT = "report.json"
+
+
+def try_writing(folder: Path) -> None:
+    """Write a file in a folder, which is gone at once, for permissions do not tell (root has them all).
+
+    Raises OSError where that cannot be done.
+    """
+    with tempfile.TemporaryFile(dir=folder):
+        pass
+
+
+def require_writable(out: Path, command: str, replaced: Iterable[str] = (REPORT,), source: Path | None = None) -> None:
+    """Before the work whose outcome goes to `out`: whether that can be written, and may. Leaves nothing there.
+
+    Args:
+        out: folder.
+        command: of `cmp-seg`; a report names the command that made it.
+        replaced: what the command would replace in `out`.
+        source: what the command reads.
+
+    Raises:
+        UserError: `out` cannot be written; one of these is not that command's; `source` is in one of them.
+    """
+    there = [name for name in replaced if (out / name).exists()]
+    for name in there:
+        if source is not None and source.resolve().is_relative_to((out / name).resolve()):
+            raise UserError(f"{source} is in {out / name}, which cmp-seg {command} would replace; give another --out")
+    if there and _made_by(out) != command:
+        raise UserError(
+            f"{out} holds {', '.join(there)} that cmp-seg {command} would replace but has not made; give another "
+            "--out, or remove that"
+        )
+    with _told(out):
+        try_writing(next(folder for folder in (out, *out.absolute().parents) if folder.exists()))
+
+
+@contextmanager
+def writing(out: Path) -> Iterator[None]:
+    """Makes `out`; inside, what cannot be written (a full disk, a folder of somebody else) is a UserError."""
+    with _told(out):
+        out.mkdir(parents=True, exist_ok=True)
+        yield
+
+
+def claim(out: Path, command: str, replaced: Iterable[str] = (REPORT,), source: Path | None = None) -> None:
+    """As `require_writable`; then makes `out` and notes there whose it is, so that a run cut short can be repeated."""
+    require_writable(out, command, replaced, source)
+    with writing(out):
+        write_report(out, {"command": command, "finished": False})
+
+
+def write_report(out: Path, report: dict[str, Any]) -> None:
+    """Write report.json, which names its command as `command`."""
+    (out / REPORT).write_text(json.dumps(report, indent=2) + "\n")
+
+
+def _made_by(out: Path) -> str | None:
+    try:
+        return str(json.loads((out / REPORT).read_text())["command"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
+@contextmanager
+def _told(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{out} cannot be written: {error.strerror or error}; give another --out") from error
