@@ -1,4 +1,4 @@
-"""Configuration files: found by name in a folder of config/ or by path, read as pydantic models."""
+"""YAML files read as pydantic models: by path, or by name in a folder of config/."""
 
 from pathlib import Path
 from typing import TypeVar
@@ -20,11 +20,16 @@ def load(model: type[Model], folder: str, what: str, name_or_path: str | Path) -
         path = resources.resource(f"{folder}/{name_or_path}.yaml")
     elif not path.is_file():
         raise UserError(f"no {what} '{name_or_path}': neither a file nor one of {', '.join(known)}")
+    return read(model, what, path)
+
+
+def read(model: type[Model], what: str, path: str | Path, remedy: str = "") -> Model:
+    """What a YAML file has. Raises UserError, which calls it `what`; with a remedy where it cannot be read."""
     try:
-        return model.model_validate(yaml.safe_load(path.read_text()))
+        return model.model_validate(yaml.safe_load(Path(path).read_text()))
     except ValidationError as error:
         raise UserError(f"{what} {path} is not valid: {one_line(error)}") from error
     except OSError as error:
-        raise UserError(f"{what} {path} cannot be read: {error.strerror}") from error
+        raise UserError(f"{what} {path} cannot be read: {error.strerror}{remedy and '; '}{remedy}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{what} {path} is not YAML: {' '.join(str(error).split())}") from error

@@ -10,6 +10,12 @@ class UserError(Exception):
     """
 
 
+def of_system(error: OSError) -> str:
+    """What the system refused, for a user: the file where one is known, and why."""
+    reason = error.strerror or str(error) or type(error).__name__
+    return f"{error.filename}: {reason}" if error.filename is not None else reason
+
+
 def one_line(error: ValidationError) -> str:
     """What pydantic found wrong, as `field: reason; field: reason`."""
     faults = (

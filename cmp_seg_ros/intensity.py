@@ -10,6 +10,7 @@ from cmp_seg_ros.scan import Float32
 logger = logging.getLogger(__name__)
 
 SCANS_TO_LEARN = 10
+PLAUSIBLE = 1e7  # no sensor's scale goes beyond
 
 
 class IntensityScale:
@@ -29,13 +30,17 @@ class IntensityScale:
         self._scans, self._count, self._sum, self._squares = 0, 0, 0.0, 0.0
 
     def __call__(self, intensity: Float32 | None, count: int) -> Float32:
-        """(N,) raw intensities, or None -> (N,) float32 as the network expects them. NaN counts as absent."""
+        """(N,) raw intensities, or None -> (N,) float32 as the network expects them.
+
+        NaN, infinity and numbers that are no sensor's count as absent.
+        """
         if intensity is None:
             return np.zeros(count, dtype=np.float32)
-        known = np.isfinite(intensity)
+        known = np.abs(intensity) < PLAUSIBLE
         if self.learning and known.any():
             self._learn(intensity[known].astype(np.float64))
-        scaled: Float32 = ((intensity - self.mean) / self.std).astype(np.float32)
+        with np.errstate(all="ignore"):  # of those that are not known
+            scaled: Float32 = ((intensity - self.mean) / self.std).astype(np.float32)
         scaled[~known] = 0.0
         return scaled
 

@@ -37,7 +37,7 @@ def require_writable(out: Path, command: str, replaced: Iterable[str] = (REPORT,
     for name in there:
         if source is not None and source.resolve().is_relative_to((out / name).resolve()):
             raise UserError(f"{source} is in {out / name}, which cmp-seg {command} would replace; give another --out")
-    if there and _made_by(out) != command:
+    if there and made_by(out) != command:
         raise UserError(
             f"{out} holds {', '.join(there)} that cmp-seg {command} would replace but has not made; give another "
             "--out, or remove that"
@@ -66,7 +66,8 @@ def write_report(out: Path, report: dict[str, Any]) -> None:
     (out / REPORT).write_text(json.dumps(report, indent=2) + "\n")
 
 
-def _made_by(out: Path) -> str | None:
+def made_by(out: Path) -> str | None:
+    """The command of `cmp-seg` whose report is in a folder; None where there is none."""
     try:
         return str(json.loads((out / REPORT).read_text())["command"])
     except (OSError, ValueError, LookupError, TypeError):

@@ -5,12 +5,15 @@ import signal
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import active_children, get_context, parent_process
 from queue import SimpleQueue
 from threading import Thread
 from typing import Any, Generic, TypeVar
+
+from cmp_seg_ros.errors import UserError
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -30,13 +33,13 @@ def process_map(
 
     Each computes on one thread, since together they fill the processors. `initializer` begins each.
     An exception, of an item or by whoever takes the results, ends it: what has begun is waited for, the rest dropped.
-    After a second interrupt nothing is waited for.
+    After a second interrupt nothing is waited for. Raises UserError where a process was killed.
 
     A Ctrl-C reaches every process of the terminal: the workers pass over it, so that the parent alone decides. Python
     raises it in the main thread, anywhere, and so perhaps between the taking of a lock and what would give it back.
     Hence the pool is left to another thread; the main thread shares nothing with it but queues without such a gap.
     """
-    count = processes or os.cpu_count() or 1
+    count = processes or len(os.sched_getaffinity(0))
     pool = ProcessPoolExecutor(count, get_context("spawn"), initializer=_begin, initargs=(initializer, initargs))
     feeder = _Feeder(pool, count, function, items)
     feeder.start()
@@ -100,6 +103,8 @@ class _Feeder(Thread, Generic[T, R]):
             self._work()
         except BaseException as raised:
             error = raised
+        if isinstance(error, BrokenProcessPool):
+            error = UserError("a process was killed from outside; is the memory full? Then take fewer processes")
         self._pool.shutdown(cancel_futures=True)
         self.results.put(_End(error))
 

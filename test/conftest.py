@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from engines import MakeBundle
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
     from cmp_seg_ros.waffleiron.config import PreprocessConfig
 
 Run = Callable[..., SimpleNamespace]
+
+# The same cases at every run, on slow machines too; for other cases: pytest --hypothesis-profile random
+settings.register_profile("random", deadline=None)
+settings.register_profile("repeatable", settings.get_profile("random"), derandomize=True)
+settings.load_profile("repeatable")
 
 # Networks are tiny here, and threads of OpenMP that wait for a busy core make them ten times slower.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

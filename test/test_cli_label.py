@@ -286,6 +286,48 @@ def test_wrong_options(label: Run, tmp_path: Path, args: tuple[str, ...], says: 
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    "lines, says",
+    [
+        ("intensity_mean: 7.0", "give both of intensity_mean and intensity_std"),
+        ("intensity_mean: 7.0, intensity_std: 0.0", "lidars.lidar.intensity_std"),
+        ("intensity_mean: .nan, intensity_std: 1.0", "lidars.lidar.intensity_mean"),
+        ("time_offset: .nan", "lidars.lidar.time_offset"),
+        ("stamp: end", "lidars.lidar.stamp: only 'start' is understood; add minus half a sweep"),
+        ("stamp: noon", "lidars.lidar.stamp"),
+        ("stampp: start", "lidars.lidar.stampp"),
+    ],
+)
+def test_calibrations_that_would_mislead(label: Run, tmp_path: Path, lines: str, says: str) -> None:
+    np.save(tmp_path / "scan.npy", POINTS)
+    path = tmp_path / "robot.yaml"
+    path.write_text(f"lidars: {{lidar: {{T_base_lidar: {IDENTITY}, {lines}}}}}")
+    ran = label(tmp_path / "scan.npy", "--calibration", path)
+    assert ran.code == 1 and f"{path} is not valid" in ran.err and says in ran.err
+
+
+def test_a_calibration_that_is_no_text(label: Run, tmp_path: Path) -> None:
+    np.save(tmp_path / "scan.npy", POINTS)
+    (tmp_path / "robot.yaml").write_bytes(bytes(range(128, 256)))
+    ran = label(tmp_path / "scan.npy", "--calibration", tmp_path / "robot.yaml")
+    assert ran.code == 1 and "is not YAML" in ran.err
+
+
+def test_a_damaged_picture_beside_a_file(label: Run, tmp_path: Path) -> None:
+    np.save(tmp_path / "7.npy", POINTS)
+    (tmp_path / "7.png").write_bytes(b"no picture")
+    calibration(tmp_path / "calibration.yaml")
+    ran = label(tmp_path / "7.npy")
+    assert ran.code == 1 and f"picture {tmp_path}/7.png cannot be read" in ran.err
+    assert (tmp_path / "out/scans/000000.npz").exists()
+
+
+def test_points_that_are_no_distances(label: Run, tmp_path: Path) -> None:
+    np.save(tmp_path / "scan.npy", POINTS.astype(np.float64) * 1e37)
+    assert "Traceback" not in label(tmp_path / "scan.npy").err
+    assert (tmp_path / "out/report.json").exists()
+
+
 def test_mirrored_calibration(label: Run, tmp_path: Path) -> None:
     np.save(tmp_path / "scan.npy", POINTS)
     path = calibration(tmp_path / "mirror.yaml")

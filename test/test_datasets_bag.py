@@ -12,7 +12,7 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin
 from rosbags.rosbag2 import Writer as Writer2
 from rosbags.typesys import Stores, get_typestore
 
-from cmp_seg_ros.datasets import open_input
+from cmp_seg_ros.datasets import open_input, recovery
 from cmp_seg_ros.datasets.bag import Bag
 from cmp_seg_ros.datasets.labelled_bag import LabelledBagWriter
 from cmp_seg_ros.errors import UserError
@@ -169,6 +169,21 @@ def test_damaged_bytes_in_the_middle(tmp_path: Path) -> None:
     reader = open_input(path)
     assert len(list(reader)) >= SCANS // 3
     assert reader.problems or all(s.scan is not None for s in reader)
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_any_damaged_bytes_are_passed_over(tmp_path: Path, storage: str) -> None:
+    path = write_bag(bag_path(tmp_path, storage), storage, {"/points": scans(3)})
+    file = path if path.is_file() else next(f for f in path.iterdir() if f.suffix != ".yaml")
+    whole = file.read_bytes()
+    random = np.random.default_rng(0)
+    for _ in range(150):
+        damaged = bytearray(whole)
+        for place in random.integers(len(whole), size=random.integers(1, 8)):
+            damaged[place] = random.integers(256)
+        file.write_bytes(damaged)
+        for message in recovery.recover(file):
+            assert isinstance(message.data, bytes)
 
 
 def test_metadata_that_promises_more(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def test_whatever_differs_is_built_anew(field: str) -> None:
     assert cache.obtain(KEY, build) == b"one" and build.times == 1
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=50)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
 @given(st.data())
 def test_a_damaged_file_is_noticed_and_rebuilt(data: Any) -> None:
     build = Build()

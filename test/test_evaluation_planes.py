@@ -94,7 +94,7 @@ def test_figures_are_of_the_labels() -> None:
     assert everything["floor"]["precision"] == pytest.approx((label == FLOOR).mean(), abs=0.05)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(roll=st.floats(-20, 20), pitch=st.floats(-20, 20))
 def test_the_vertical_is_found(roll: float, pitch: float) -> None:
     xyz, label = room(beams=32)

@@ -43,7 +43,7 @@ cameras = st.one_of(
 
 @given(cameras, st.integers(0, 2**32 - 1))
 @example(camera("equidistant", [-0.03003691028263595, -0.055295850042485634, 0.0, 0.0]), 365872)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_points_come_back_on_their_ray(cam: Camera, seed: int) -> None:
     rng = np.random.default_rng(seed)
     rays = rng.normal(size=(300, 3))
@@ -55,12 +55,12 @@ def test_points_come_back_on_their_ray(cam: Camera, seed: int) -> None:
     turns = np.nan_to_num(np.stack(nudges, axis=-1) / 1e-3)  # (N, 2, 3) pixels a radian
     tells = np.linalg.svd(turns, compute_uv=False)[:, 1] > 20
     keep = inside & tells
-    assert keep.sum() >= 0.9 * inside.sum()
+    assert keep.sum() >= 0.75 * inside.sum()
     np.testing.assert_allclose(cam.unproject(uv[keep]), rays[keep], atol=1e-4)
 
 
 @given(cameras)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_pixels_come_back(cam: Camera) -> None:
     u, v = np.meshgrid(np.arange(0, cam.width, 13), np.arange(0, cam.height, 11))
     uv = np.stack([u, v], axis=-1).reshape(-1, 2).astype(np.float32)

@@ -134,7 +134,7 @@ def test_padded_inputs_change_nothing(make_bundle: MakeBundle) -> None:
         layout.arrange(voxels, PREPROCESS, {"grid_0": (1, 5, 5)})
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.integers(0, 24), st.integers(1, 200)), min_size=1, max_size=12), st.randoms())
 def test_the_tree_of_sums_is_the_mean_of_each_cell(filled: list[tuple[int, int]], random: Any) -> None:
     """By plain numpy: rows of all levels, gathered into the grid, are the means; sizes are within the bounds."""

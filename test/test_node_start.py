@@ -9,7 +9,7 @@ import yaml
 from ros_harness import Robot
 
 from cmp_seg_ros import resources
-from cmp_seg_ros.nodes import segmentation_node
+from cmp_seg_ros.nodes import bag_player, segmentation_node
 from cmp_seg_ros.ros import runner
 
 LOADING = """
@@ -80,6 +80,14 @@ def test_wrong_start_is_one_line_and_exit_status_1(broken, tiny_bundle, capfd, m
     assert "Traceback" not in err
     lines = [line for line in err.splitlines() if line.strip() and "[rcl]" not in line and "rmw_fastrtps" not in line]
     assert len(lines) == 1 and re.search(pattern, lines[0]), err
+
+
+@pytest.mark.parametrize("main", [segmentation_node.main, bag_player.main])
+@pytest.mark.parametrize("wrong", [("-p", "rate"), ("-r", "points"), ("--params-file", "/no/such.yaml")])
+def test_arguments_that_ros_refuses_are_one_line(monkeypatch, main, wrong):
+    monkeypatch.setattr("sys.argv", ["program", "--ros-args", *wrong])
+    with pytest.raises(SystemExit, match=r"^(segmentation_node|bag_player): error: Failed to parse ROS arguments.*$"):
+        main()
 
 
 def test_a_wrong_start_ends_the_process(broken, tmp_path):

@@ -33,7 +33,7 @@ KINDS = st.sampled_from(["rings", "wall", "clusters", "one place"])
 @given(
     KINDS, st.integers(2, 700), st.integers(0, 1000), st.sampled_from([1, 5, 16]), st.sampled_from([0.02, 0.3, 50.0])
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_nearest_others_are_those_of_a_tree(kind: str, points: int, seed: int, count: int, size: float) -> None:
     xyz = cloud(kind, points, seed)
     found = search.nearest_others(search.build(xyz, size), count)
@@ -47,7 +47,7 @@ def test_nearest_others_are_those_of_a_tree(kind: str, points: int, seed: int, c
 
 
 @given(KINDS, st.integers(1, 300), st.integers(0, 1000), st.sampled_from([0.02, 0.3, 50.0]))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_nearest_is_that_of_a_tree(kind: str, points: int, seed: int, size: float) -> None:
     """For queries among the points, beside them and far outside their box."""
     xyz = cloud(kind, points, seed)
@@ -102,7 +102,7 @@ def test_a_query_at_the_end_of_the_world() -> None:
 
 
 @given(KINDS, st.integers(1, 500), st.integers(0, 1000), st.sampled_from([0.01, 0.1, 3.0, 1000.0]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_voxels_are_those_of_unique_rows(kind: str, points: int, seed: int, size: float) -> None:
     """Also where their keys take all passes of the sort, and beside a point that is no measurement."""
     xyz = cloud(kind, points, seed)

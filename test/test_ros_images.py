@@ -40,7 +40,7 @@ def message(pixels: np.ndarray, encoding: str, padding: int = 0, big: bool = Fal
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.sampled_from(list(images.LAYOUTS)), st.integers(1, 5), st.integers(1, 6), st.integers(0, 9), st.booleans())
 def test_any_encoding_decodes(encoding, height, width, padding, big):
     kind, channels = images.LAYOUTS[encoding]

@@ -67,7 +67,7 @@ def layouts(draw):
     return as_message(cloud), values
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(layouts())
 def test_any_layout_decodes(case):
     msg, values = case
@@ -86,7 +86,7 @@ def test_any_layout_decodes(case):
         np.testing.assert_array_equal(fields[name], expected.reshape(-1))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(layouts(), st.integers(0, 2**32 - 1))
 def test_labelled_cloud_keeps_the_input_and_adds_the_labels(case, seed):
     msg, values = case

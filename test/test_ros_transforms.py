@@ -106,7 +106,8 @@ def test_the_calibration_file_comes_first():
 
 @pytest.mark.parametrize("extrinsics", ["file", "tf", "none"])
 def test_the_file_tells_of_intensities_and_clocks_wherever_poses_come_from(tf, tmp_path, extrinsics):
-    lidar = {"T_base_lidar": np.diag([1.0, -1, -1, 1]).tolist(), "intensity_mean": 7.0, "time_offset": 1.0}
+    lidar = {"T_base_lidar": np.diag([1.0, -1, -1, 1]).tolist(), "time_offset": 1.0}
+    lidar |= {"intensity_mean": 7.0, "intensity_std": 2.0}
     camera = calibrated(T_camera_lidar=np.diag([-1.0, -1, 1, 1]).tolist())
     Calibration(lidars={"os1": lidar}, cameras={"front": camera}).save(tmp_path / "robot.yaml")
     given = {"calibration_file": str(tmp_path / "robot.yaml"), "extrinsics": extrinsics, "base_frame": "base_link"}

@@ -184,7 +184,7 @@ def test_floor_ceiling_and_walls_are_where_and_how_they_should_be() -> None:
             assert np.median(z[ceiling]) > 2.0 if ceiling.any() else True
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(st.integers(0, 2**40))
 def test_any_seed_makes_a_sound_building(seed: int) -> None:
     building = make_building(seed)

@@ -49,7 +49,7 @@ def crowd(count: int, extent: float, preprocess: PreprocessConfig, seed: int) ->
     return prepare(xyz, random.random(count).astype(np.float32), preprocess)[0]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 6000), st.floats(0.2, 12.0), st.integers(0, 99))
 def test_shapes_hold_every_scan_and_stay_in_the_profile(count: int, extent: float, seed: int) -> None:
     voxels = crowd(count, extent, PREPROCESS, seed)

@@ -285,7 +285,7 @@ def leave_with_workers_at_work(cache: ScanCache) -> None:
 def test_a_process_ends_though_its_workers_are_at_work(cache: ScanCache) -> None:
     process = multiprocessing.get_context("spawn").Process(target=leave_with_workers_at_work, args=(cache,))
     process.start()
-    process.join(60)
+    process.join(240)
     try:
         assert process.exitcode == 0
     finally:

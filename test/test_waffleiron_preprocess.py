@@ -44,7 +44,7 @@ def test_pipeline_of_the_reference(shared_data: Path, sample: int) -> None:
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 400), st.sampled_from([0.05, 0.1, 0.4, 3.0]))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_packed_keys_are_the_plain_ones(seed: int, points: int, size: float) -> None:
     """One int64 key gives the voxels of np.unique over rows: the same points in the same order."""
     xyz, _ = cloud(points, seed, 20.0)
@@ -53,7 +53,7 @@ def test_packed_keys_are_the_plain_ones(seed: int, points: int, size: float) -> 
 
 
 @given(st.integers(1, 60), st.integers(1, 20))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_neighbours_are_the_nearest_others(points: int, count: int) -> None:
     xyz, _ = cloud(points, points)
     found = nearest_others(build(xyz, 0.5), count)

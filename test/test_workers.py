@@ -9,15 +9,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.kernels.launch import threads
 from cmp_seg_ros.workers import AHEAD, process_map
+
+PATIENCE = 240.0  # seconds; a few on an idle machine
 
 
 def members(group: int) -> list[int]:
@@ -46,15 +48,15 @@ def at_work(*arguments: str) -> Iterator[subprocess.Popen[str]]:
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # type: ignore[arg-type, return-value]
     )
     try:
-        # The command, two workers, and what watches over their resources.
-        wait_until(lambda: process.poll() is not None or len(members(process.pid)) >= 4)
+        # The command, a worker at least, and what watches over their resources.
+        wait_until(lambda: process.poll() is not None or len(members(process.pid)) >= 3)
         yield process
     finally:
         for pid in members(process.pid):
             os.kill(pid, signal.SIGKILL)
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = PATIENCE) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
@@ -69,7 +71,7 @@ def test_ctrl_c_ends_the_workers_too(tmp_path: Path, command: tuple[str, ...]) -
     with at_work(*command, "--out", str(tmp_path / "out")) as process:
         assert process.poll() is None
         os.killpg(process.pid, signal.SIGINT)
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=PATIENCE)
         assert process.returncode == 130
         assert "Traceback" not in said
         wait_until(lambda: not members(process.pid), 10)
@@ -78,7 +80,7 @@ def test_ctrl_c_ends_the_workers_too(tmp_path: Path, command: tuple[str, ...]) -
 def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     with at_work(*SIMULATE, "--out", str(tmp_path / "out")) as process:
         process.kill()
-        process.communicate(timeout=60)
+        process.communicate(timeout=PATIENCE)
         wait_until(lambda: not members(process.pid))  # one that is starting looks for its parent when it has
 
 
@@ -113,7 +115,7 @@ def test_a_second_interrupt_waits_for_nothing() -> None:
         raise KeyboardInterrupt
 
     def press() -> None:
-        began.wait(60)
+        began.wait(PATIENCE)
         while pressed < 2:
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(0.2)
@@ -130,7 +132,7 @@ def test_a_second_interrupt_waits_for_nothing() -> None:
         other.join()
     finally:
         signal.signal(signal.SIGINT, before)
-    assert pressed == 2 and time.monotonic() - start < 60
+    assert pressed == 2 and time.monotonic() - start < PATIENCE
     assert not multiprocessing.active_children()
 
 
@@ -142,7 +144,7 @@ def test_results_come_in_order_until_an_item_fails() -> None:
 
 
 def test_a_worker_that_dies_is_an_error() -> None:
-    with pytest.raises(BrokenProcessPool):
+    with pytest.raises(UserError, match="a process was killed from outside"):
         list(process_map(os._exit, [3], 1))
 
 

@@ -35,10 +35,13 @@ def label(
     from rich.table import Table
 
     from cmp_seg_ros.datasets import open_input
+    from cmp_seg_ros.datasets.bag import bag_of
     from cmp_seg_ros.evaluation.labelling import Labelling
     from cmp_seg_ros.evaluation.session import Rig, counted
-    from cmp_seg_ros.outputs import require_writable
+    from cmp_seg_ros.outputs import made_by, require_writable
 
+    if made_by(input) == "simulate":
+        input = bag_of(input)
     reader = open_input(input, topic)
     rig = Rig(input, calibration, lidar)
     require_writable(out, "label")

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.errors import UserError, of_system
 
 # Command -> module of cmp_seg_ros.cli; the function has the command's name.
 COMMANDS = {
@@ -57,27 +57,35 @@ def _run() -> int:
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0
     except UserError as error:
-        Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]error:[/] {escape(str(error))}")
+        _say(str(error))
         return 1
-    except Exception:
-        if not interrupts:
-            raise
-        return INTERRUPTED  # numba makes another error of it
     except KeyboardInterrupt:
         return INTERRUPTED
+    except Exception as error:
+        if interrupts:  # of which numba makes another error
+            return INTERRUPTED
+        if not isinstance(error, OSError):
+            raise
+        _say(of_system(error))
+        return 1
     return 0
 
 
+def _say(error: str) -> None:
+    Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]error:[/] {escape(error)}")
+
+
 def _count_interrupts() -> list[int]:
-    """Grows with each Ctrl-C, which is a KeyboardInterrupt as ever."""
+    """Grows with each SIGINT and SIGTERM, which are a KeyboardInterrupt both: work under way ends in order."""
     interrupts: list[int] = []
 
     def interrupt(number: int, frame: FrameType | None) -> NoReturn:
         interrupts.append(number)
         raise KeyboardInterrupt
 
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # and not ignored, as of a job in the background
-        signal.signal(signal.SIGINT, interrupt)
+    for number, before in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
+        if signal.getsignal(number) is before:  # and not ignored, as of a job in the background
+            signal.signal(number, interrupt)
     return interrupts
 
 

@@ -15,7 +15,9 @@ from typing import Any, NamedTuple
 ROS1, MCAP, SQLITE = b"#ROSBAG V2.0", b"\x89MCAP0\r\n", b"SQLite format 3\0"
 
 MCAP_SCHEMA, MCAP_CHANNEL, MCAP_MESSAGE, MCAP_CHUNK = 3, 4, 5, 6
-ROS1_MESSAGE, ROS1_CHUNK, ROS1_CONNECTION = 2, 5, 7
+ROS1_MESSAGE, ROS1_CHUNK, ROS1_CONNECTION = b"\2", b"\5", b"\7"
+# What decompressing of damaged bytes may raise; MemoryError: of a size that is none.
+UNPACKABLE = (KeyError, ValueError, RuntimeError, OSError, EOFError, ImportError, MemoryError)
 
 
 class RawMessage(NamedTuple):
@@ -60,8 +62,8 @@ def _sqlite(path: Path) -> Iterator[RawMessage]:
             continue
         try:
             for topic, time, data in connection.execute("SELECT topic_id, timestamp, data FROM messages ORDER BY id"):
-                if topic in topics:
-                    yield RawMessage(topics[topic][0], topics[topic][1], time, bytes(data))
+                if topic in topics and isinstance(data, bytes):
+                    yield RawMessage(topics[topic][0], topics[topic][1], time, data)
         except sqlite3.Error:
             pass
         finally:
@@ -97,7 +99,7 @@ def _mcap_records(content: memoryview) -> Iterator[tuple[int, memoryview]]:
             if compression == "" or len(record) == size:  # a part of what is not compressed is of use
                 try:
                     yield from _mcap_records(memoryview(_DECOMPRESS[compression](inside)))
-                except (KeyError, ValueError, RuntimeError, OSError, EOFError, ImportError):
+                except UNPACKABLE:
                     continue
         elif len(record) == size:
             yield code, record
@@ -110,18 +112,16 @@ def _text(record: memoryview, start: int) -> tuple[str, int]:
 
 
 def _ros1(content: memoryview) -> Iterator[RawMessage]:
-    connections: dict[int, tuple[str, str]] = {}
+    connections: dict[bytes, tuple[str, str]] = {}
     for header, data in _ros1_records(content[len(ROS1) + 1 :]):
-        code = header["op"][0]
-        if code == ROS1_CONNECTION:
-            package, _, name = _ros1_fields(data).get("type", b"").decode().partition("/")
-            topic = "/" + header["topic"].decode().strip("/")
-            connections[struct.unpack("<I", header["conn"])[0]] = (topic, f"{package}/msg/{name}")
-        elif code == ROS1_MESSAGE:
+        code, number = header["op"][:1], header.get("conn", b"")
+        if code == ROS1_CONNECTION and "topic" in header:
+            package, _, name = _ros1_fields(data).get("type", b"").decode("utf-8", "replace").partition("/")
+            topic = "/" + header["topic"].decode("utf-8", "replace").strip("/")
+            connections[number] = (topic, f"{package}/msg/{name}")
+        elif code == ROS1_MESSAGE and number in connections and len(header.get("time", b"")) == 8:
             seconds, nanoseconds = struct.unpack("<II", header["time"])
-            connection = connections.get(struct.unpack("<I", header["conn"])[0])
-            if connection:
-                yield RawMessage(*connection, seconds * 1_000_000_000 + nanoseconds, bytes(data))
+            yield RawMessage(*connections[number], seconds * 1_000_000_000 + nanoseconds, bytes(data))
 
 
 def _ros1_records(content: memoryview) -> Iterator[tuple[dict[str, bytes], memoryview]]:
@@ -136,12 +136,12 @@ def _ros1_records(content: memoryview) -> Iterator[tuple[dict[str, bytes], memor
         (size,) = struct.unpack_from("<I", content, position)
         data = content[position + 4 : position + 4 + size]
         position += 4 + size
-        if header["op"][0] == ROS1_CHUNK:
-            compression = header.get("compression", b"none").decode()
+        if header["op"][:1] == ROS1_CHUNK:
+            compression = header.get("compression", b"none").decode("utf-8", "replace")
             if compression == "none" or len(data) == size:
                 try:
                     yield from _ros1_records(memoryview(_DECOMPRESS[compression](data)))
-                except (KeyError, ValueError, RuntimeError, OSError, EOFError):
+                except UNPACKABLE:
                     continue
         elif len(data) == size:
             yield header, data

@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -179,7 +180,12 @@ def _use(path: Path) -> bytes:
 
 def _prune() -> None:
     """Delete what was not used for long: of bundles that are gone, of older versions."""
+    from cmp_seg_ros.kernels.launch import cache_folder
+
     oldest = time.time() - UNUSED
+    for path in cache_folder().parent.glob("kernels-*"):
+        if path != cache_folder() and path.stat().st_mtime < oldest:
+            shutil.rmtree(path, ignore_errors=True)
     for path in folder().iterdir():
         with suppress(OSError):  # another process may be as tidy
             if path.stat().st_mtime < oldest:

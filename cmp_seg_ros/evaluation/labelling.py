@@ -109,7 +109,11 @@ class Labelling:
             return
         camera = self.rig.camera()
         source = self.reader.bag if isinstance(self.reader, bag.Reader) else None
-        image = session.image_of(sample, self.reader.path, source) if camera else None
+        try:
+            image = session.image_of(sample, self.reader.path, source, self.rig.lidar) if camera else None
+        except UserError as error:
+            self.problems.add(str(error))
+            image = None
         if camera and image is not None and image.shape[:2] != (camera.height, camera.width):
             height, width = image.shape[:2]
             self.problems.add(

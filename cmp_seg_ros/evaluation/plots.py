@@ -129,7 +129,7 @@ def draw_range(axes: "Axes", xyz: Float32, label: UInt8, space: LabelSpace, titl
     """The (N, 3) points as the sensor sees them, all around, in its own frame; near surfaces bright, far ones dark."""
     picture, extent = range_image(xyz, label, space)
     axes.imshow(picture, extent=extent, aspect="auto", interpolation="nearest")
-    axes.set_title(f"{title}: near bright, far dark", fontsize=12)
+    axes.set_title(f"{title}: near bright, far dark, no return black", fontsize=12)
     axes.set_xlabel("azimuth in degrees, left positive", fontsize=10)
     axes.set_ylabel("elevation in degrees", fontsize=10)
     axes.set_xticks(range(180, -181, -45))
@@ -247,7 +247,7 @@ def _points_from_above(axes: "Axes", xyz: Float32, colour: npt.NDArray[Any], opa
 def _frame(axes: "Axes", xyz: Float32, title: str) -> None:
     """Equal axes in metres around the bulk of the points, the sensor, a scale."""
     flat = np.vstack([np.zeros((1, 2), np.float32), xyz[:, :2]])  # the sensor is in the picture
-    distance = np.linalg.norm(flat, axis=1)
+    distance = np.hypot(*flat.T.astype(np.float64))
     bulk = flat[distance <= np.percentile(distance, BULK)]
     low, high = bulk.min(axis=0), bulk.max(axis=0)
     centre, half = (low + high) / 2, max(0.54 * float((high - low).max()), 1.0)

@@ -8,8 +8,9 @@ import numpy as np
 
 from cmp_seg_ros.datasets.bag import Bag
 from cmp_seg_ros.datasets.base import Sample
+from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.evaluation.plots import upright
-from cmp_seg_ros.geometry.calibration import CalibratedCamera, Calibration, Transform
+from cmp_seg_ros.geometry.calibration import CalibratedCamera, CalibratedLidar, Calibration, Transform
 from cmp_seg_ros.ros.images import to_rgb
 from cmp_seg_ros.ros.point_cloud2 import stamp_ns
 from cmp_seg_ros.scan import UNLABELLED, Labels, Scan, UInt8
@@ -97,23 +98,27 @@ def check(sample: Sample, labels: Labels, segmenter: Segmenter, rig: Rig, path: 
         yield Finding("intensity", f"{name} has no intensity: the labels rest on shape alone", False)
 
 
-def image_of(sample: Sample, path: Path, bag: Bag | None) -> UInt8 | None:
+def image_of(sample: Sample, path: Path, bag: Bag | None, lidar: CalibratedLidar | None) -> UInt8 | None:
     """(H, W, 3) camera image of a scan: the picture of its name beside its file, or the nearest image of its bag.
 
-    None where there is none or, in a bag, more than one topic of images.
+    None where there is none or, in a bag, more than one topic of images. Raises UserError where it cannot be read.
     """
     if bag is None:
         from PIL import Image
 
         folder, stem = (path, Path(sample.key).name) if path.is_dir() else (path.parent, path.stem)
         found = [folder / f"{stem}{suffix}" for suffix in PICTURES if (folder / f"{stem}{suffix}").is_file()]
-        return np.asarray(Image.open(found[0]).convert("RGB")) if found else None
+        try:
+            return np.asarray(Image.open(found[0]).convert("RGB")) if found else None
+        except (OSError, SyntaxError) as error:  # SyntaxError: of a damaged PNG
+            raise UserError(f"picture {found[0]} cannot be read: {error}; copy it again or take it away") from error
     topics = [name for name, info in bag.topics.items() if info.type in IMAGE_TYPES and "truth" not in name]
     if len(topics) != 1 or sample.scan.stamp == 0:
         return None
+    due = sample.scan.stamp if lidar is None else lidar.camera_stamp(sample.scan.stamp)
     nearest: tuple[int, Any] | None = None
     for message in bag.messages(topics):
-        away = stamp_ns(message.message.header) - sample.scan.stamp
+        away = stamp_ns(message.message.header) - due
         if nearest is None or abs(away) < nearest[0]:
             nearest = (abs(away), message.message)
         if away > LATE:

@@ -6,13 +6,16 @@ from typing import Annotated, Literal, TypeVar
 import numpy as np
 import numpy.typing as npt
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from cmp_seg_ros.errors import UserError, one_line
+from cmp_seg_ros import configuration
+from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.geometry.cameras import Camera
 
 Transform = npt.NDArray[np.float64]
 T = TypeVar("T")
+
+LEAST_STD = 1e-4  # of intensities; those of sensors that give 0 to 1 have some 0.1
 
 
 def _rigid(rows: list[list[float]]) -> list[list[float]]:
@@ -40,16 +43,32 @@ class CalibratedCamera(Camera):
     T_base_camera: RigidTransform | None = None
 
 
+def _start(stamp: object) -> object:
+    if stamp in ("middle", "end"):
+        raise ValueError("only 'start' is understood; add minus half a sweep (middle) or a whole one to time_offset")
+    return stamp
+
+
 class CalibratedLidar(BaseModel):
     """A lidar and where it sits on the robot (base: x forward, z up)."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     T_base_lidar: RigidTransform
-    stamp: Literal["start", "middle", "end"] = "start"  # what of the sweep a scan's stamp is
+    stamp: Annotated[Literal["start"], BeforeValidator(_start)] = "start"  # what of the sweep a scan's stamp is
     time_offset: float = 0.0  # seconds to add to a scan's stamp to have the cameras' time
     intensity_mean: float | None = None
-    intensity_std: float | None = None
+    intensity_std: float | None = Field(default=None, ge=LEAST_STD)
+
+    @model_validator(mode="after")
+    def _both_statistics(self) -> "CalibratedLidar":
+        if (self.intensity_mean is None) != (self.intensity_std is None):
+            raise ValueError("give both of intensity_mean and intensity_std, or neither to have them learnt")
+        return self
+
+    def camera_stamp(self, stamp: int) -> int:
+        """The stamp of a scan in nanoseconds by the cameras' clock; 0 where it has none."""
+        return stamp + round(self.time_offset * 1e9) if stamp else 0
 
 
 class Calibration(BaseModel):
@@ -63,17 +82,8 @@ class Calibration(BaseModel):
     @classmethod
     def load(cls, path: str | Path) -> "Calibration":
         """Read a calibration file. Raises UserError naming the file, the field and what is wrong with it."""
-        try:
-            return cls.model_validate(yaml.safe_load(Path(path).read_text()))
-        except OSError as error:
-            raise UserError(
-                f"calibration file {path} cannot be read: {error.strerror}; give one that says how sensors sit, such "
-                "as `cmp-seg simulate` writes"
-            ) from error
-        except yaml.YAMLError as error:
-            raise UserError(f"calibration file {path} is not YAML: {' '.join(str(error).split())}") from error
-        except ValidationError as error:
-            raise UserError(f"calibration file {path}: {one_line(error)}") from error
+        remedy = "give one that says how sensors sit, such as `cmp-seg simulate` writes"
+        return configuration.read(cls, "calibration file", path, remedy)
 
     def save(self, path: str | Path) -> None:
         data = self.model_dump(mode="json", exclude_none=True)
@@ -91,6 +101,8 @@ class Calibration(BaseModel):
 def _pick(sensors: dict[str, T], name: str, what: str) -> T:
     if not name and len(sensors) == 1:
         return next(iter(sensors.values()))
+    if not name and sensors:
+        raise UserError(f"the calibration has several {what}s: {', '.join(sensors)}; choose one by its name")
     if name not in sensors:
         raise UserError(f"{what} '{name}' is not in the calibration; it has: {', '.join(sensors) or 'none'}")
     return sensors[name]

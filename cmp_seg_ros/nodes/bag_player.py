@@ -23,7 +23,6 @@ from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.serialization import deserialize_message
-from rclpy.utilities import remove_ros_args
 from rosgraph_msgs.msg import Clock
 
 from cmp_seg_ros.errors import UserError
@@ -257,7 +256,7 @@ def main() -> None:
     """Entry point."""
     parser = command_line(NAME, __doc__ or "", PARAMETERS)
     parser.add_argument("bag", nargs="?", default="", help="rosbag2 folder, or .bag, .mcap or .db3 file")
-    bag = parser.parse_args(remove_ros_args(sys.argv)[1:]).bag
+    bag = runner.arguments(NAME, parser).bag
     sys.exit(runner.run(NAME, lambda: BagPlayer(bag)))
 
 

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
-from rclpy.utilities import remove_ros_args
 
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.nodes.segmentation.inputs import Arrival, Inputs, Labelled
@@ -242,7 +241,7 @@ def _kind(error: Exception) -> str:
 
 def main() -> None:
     """Entry point."""
-    command_line(NAME, __doc__ or "", PARAMETERS).parse_args(remove_ros_args(sys.argv)[1:])
+    runner.arguments(NAME, command_line(NAME, __doc__ or "", PARAMETERS))
     status = runner.run(NAME, SegmentationNode)
     if any(thread.name == WORKER for thread in threading.enumerate()):  # deep in a compiler: no way to end it in order
         sys.stdout.flush()

@@ -3,10 +3,11 @@
 import logging
 import signal
 import sys
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.errors import UserError, of_system
 from cmp_seg_ros.ros import environment
 
 SPIN_TIMEOUT = 0.1  # seconds; how late a signal may be seen
@@ -57,6 +58,18 @@ class _ToRos(logging.Handler):
             self._logger.info(record.getMessage())
 
 
+def arguments(name: str, parser: ArgumentParser) -> Namespace:
+    """The program's own arguments, those of ROS left out. Ends the program with one line where ROS refuses its own."""
+    from rclpy._rclpy_pybind11 import RCLError
+    from rclpy.utilities import remove_ros_args
+
+    try:
+        own = remove_ros_args(sys.argv)[1:]
+    except RCLError as error:
+        sys.exit(f"{name}: error: {' '.join(str(error).split())}")
+    return parser.parse_args(own)
+
+
 def run(name: str, make: Callable[[], Program], args: list[str] | None = None) -> int:
     """Make the node and spin it until it is done or the process is told to stop. Returns the exit status.
 
@@ -88,6 +101,9 @@ def run(name: str, make: Callable[[], Program], args: list[str] | None = None) -
             executor.spin_once(timeout_sec=SPIN_TIMEOUT)
     except UserError as error:
         print(f"{name}: error: {error}", file=sys.stderr, flush=True)
+        return 1
+    except OSError as error:
+        print(f"{name}: error: {of_system(error)}", file=sys.stderr, flush=True)
         return 1
     except RCLError as error:  # arguments that ROS itself refuses
         print(f"{name}: error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)

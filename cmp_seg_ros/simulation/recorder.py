@@ -148,7 +148,7 @@ def _work(index: int) -> Frame:
 
 
 def _frames(rig: Rig, config: RigConfig, processes: int | None) -> Iterator[Frame]:
-    count = min(processes or min(4, os.cpu_count() or 1), rig.frames)
+    count = min(processes or min(4, len(os.sched_getaffinity(0))), rig.frames)
     if count <= 1:
         yield from (make_frame(rig, i) for i in range(rig.frames))
         return

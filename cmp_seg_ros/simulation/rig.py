@@ -156,7 +156,6 @@ class Rig:
         values = np.concatenate(intensity)
         lidar = CalibratedLidar(
             T_base_lidar=self.T_base_lidar.tolist(),
-            stamp="start",
             intensity_mean=round(float(values.mean()), 3) if len(values) else None,
             intensity_std=round(max(float(values.std()), 1e-3), 3) if len(values) else None,
         )

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from cmp_seg_ros import resources
-from cmp_seg_ros.errors import UserError, one_line
+from cmp_seg_ros import configuration, resources
+from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.scan import UNLABELLED, Bool, Float32
 from cmp_seg_ros.simulation.building import Building
 from cmp_seg_ros.simulation.furnishing import Top
@@ -108,12 +108,7 @@ class ModelTable(BaseModel):
     @classmethod
     def load(cls) -> "ModelTable":
         path = resources.resource(TABLE)
-        try:
-            table = cls.model_validate(yaml.safe_load(path.read_text()))
-        except (OSError, yaml.YAMLError) as error:
-            raise UserError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from error
-        except ValidationError as error:
-            raise UserError(f"{path}: {one_line(error)}") from error
+        table = configuration.read(cls, "table of models", path)
         unknown = {*table.models.values(), *table.reflectivity} - {*indoor().names, "default"}
         if unknown:
             raise UserError(f"{path}: {', '.join(sorted(unknown))} are no classes of the label space indoor")
@@ -193,7 +188,7 @@ def _items(folder: Path) -> list[dict[str, Any]]:
         raise UserError(
             f"{path} cannot be read: {error.strerror}; a scene is a folder with {WORLD} and models/"
         ) from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     items = world.get("items") if isinstance(world, dict) else None
     if not isinstance(items, list) or not items:

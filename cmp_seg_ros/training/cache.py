@@ -11,6 +11,7 @@ from zipfile import BadZipFile, is_zipfile
 
 import numpy as np
 
+from cmp_seg_ros.digest import digest
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.scan import Float32, UInt8
@@ -46,7 +47,7 @@ class ScanCache:
         # Of the spaces in config/, the simulator's version knows the content.
         own = "" if self.label_space == space.name else f"_{hashlib.sha256(space.to_yaml().encode()).hexdigest()[:8]}"
         kind = f"{space.name}{own}-{self.sensor or 'any'}-{self.scans_per_building}"
-        return self.folder / f"{kind}-{simulator_version()}"
+        return self.folder / f"{kind}-{digest([Path(__file__)], simulator_version())}"
 
     def load(self, building: int, index: int) -> TrainingScan:
         """One scan. Raises UserError where its file is damaged."""

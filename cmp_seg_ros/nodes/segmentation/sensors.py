@@ -52,5 +52,4 @@ class Sensors:
 
     def camera_stamp(self, scan: Scan) -> int:
         """The scan's stamp in nanoseconds by the cameras' clock; 0 where it has none."""
-        offset = round(self._lidar.time_offset * 1e9) if self._lidar else 0
-        return scan.stamp + offset if scan.stamp else 0
+        return self._lidar.camera_stamp(scan.stamp) if self._lidar else scan.stamp
