@@ -76,7 +76,9 @@ def demo(
         with LabelledBagWriter(labelled, space) as bag:
             for _, message in sorted(result.messages.items()):
                 bag.write(message, point_cloud2.decode_labels(message))
-        title = f"{name} ({report['engine']}) on simulated {sensor}, building {seed}: mIoU {report['miou']:.1%}"
+        title = (
+            f"{name} ({report['engine']}) on simulated {sensor}, building {seed}: mIoU {report['miou']:.1%} (primary)"
+        )
         calibration = Calibration.load(drive / "calibration.yaml")
         live.picture(out / "overview.png", result.pictured, space, drive / "bag", calibration, title)
         write_report(out, report)

@@ -55,6 +55,7 @@ def simulate(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
     from cmp_seg_ros.errors import UserError
+    from cmp_seg_ros.evaluation.session import counted
     from cmp_seg_ros.outputs import writing
     from cmp_seg_ros.simulation.lidar import Lidar
     from cmp_seg_ros.simulation.recorder import record
@@ -78,7 +79,8 @@ def simulate(
     shares = ", ".join(f"{name} {share:.1%}" for name, share in report["class_shares"].items())
     seen = "".join(f"{name} sees {one['points_seen']:.1%} of the points\n" for name, one in report["cameras"].items())
     Console().print(
-        f"{report['scans']} scans of {report['points_per_scan']:.0f} points and {report['images']} images in "
+        f"{counted(report['scans'], 'scan')} of {report['points_per_scan']:.0f} points and "
+        f"{counted(report['images'], 'image')} in "
         f"{escape(report['building'])}, {report['rooms']} rooms, {report['metres']:.1f} m of way, "
         f"{report['wall_seconds']:.1f} s of work\n{shares}\n{seen}{escape(str(out))}",
         highlight=False,

@@ -13,7 +13,6 @@ from cmp_seg_ros.errors import UserError
 PCAP = (b"\xd4\xc3\xb2\xa1", b"\xa1\xb2\xc3\xd4", b"\x4d\x3c\xb2\xa1", b"\xa1\xb2\x3c\x4d", b"\n\r\r\n")
 OSF = b"OSF$"  # file identifier at byte 8
 PACKET_TYPES = ("ouster_ros/msg/PacketMsg", "ouster_sensor_msgs/msg/PacketMsg")  # in bags
-METADATA_TYPE = "std_msgs/msg/String"
 # ouster-sdk 1.0 asks for an old rosbags, which it needs for nothing that is used here.
 INSTALL = 'pip install --no-deps "ouster-sdk>=1.0"'
 

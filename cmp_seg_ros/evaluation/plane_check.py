@@ -126,6 +126,7 @@ class PlaneCheck:
 
 def draw(path: Path, found: Planes, label: UInt8, space: LabelSpace, title: str) -> None:
     """Save the planes of a scan from above and from the side, and in red the points on them that are labelled wrong."""
+    from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
     colours = dict(zip(("wall", "floor", "ceiling"), LabelSpace.load("structural6").palette[:3], strict=True))
@@ -153,11 +154,13 @@ def draw(path: Path, found: Planes, label: UInt8, space: LabelSpace, title: str)
     above.set(title="From above, without the ceiling", xlabel="x in metres", ylabel="y in metres", aspect="equal")
     side.scatter(sideways, height, s=size, c=paint, linewidths=0)
     side.set(title="From the side", xlabel="along a wall in metres", ylabel="height in metres", aspect="equal")
-    above.plot(0, 0, "o", color="white", markeredgecolor="black")
-    side.plot(0, 0, "o", color="white", markeredgecolor="black")
+    sensor: dict[str, Any] = {"marker": "o", "linestyle": "none", "color": "white", "markeredgecolor": "black"}
+    above.plot(0, 0, **sensor)
+    side.plot(0, 0, **sensor)
     names = {**{f"on a {name}": value for name, value in colours.items()}, "on one, labelled otherwise": plots.WRONG}
     names[f"on none (within {100 * NEAR:.0f} cm)"] = plots.RIGHT
     marks = [Patch(facecolor=(r / 255, g / 255, b / 255), label=name) for name, (r, g, b) in names.items()]
+    marks.append(Line2D([], [], label="sensor", **sensor))
     figure.legend(handles=marks, loc="lower center", ncols=len(marks), frameon=False)
     plots.save(figure, path)
 

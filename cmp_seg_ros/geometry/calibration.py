@@ -102,7 +102,9 @@ def _pick(sensors: dict[str, T], name: str, what: str) -> T:
     if not name and len(sensors) == 1:
         return next(iter(sensors.values()))
     if not name and sensors:
-        raise UserError(f"the calibration has several {what}s: {', '.join(sensors)}; choose one by its name")
+        raise UserError(
+            f"the calibration has several {what}s: {', '.join(sensors)}; choose one with {what}_name (node) or --{what}"
+        )
     if name not in sensors:
         raise UserError(f"{what} '{name}' is not in the calibration; it has: {', '.join(sensors) or 'none'}")
     return sensors[name]

@@ -35,7 +35,6 @@ NATIVE = "<" if sys.byteorder == "little" else ">"
 UNITS = (1.0, 1e-3, 1e-6, 1e-9)
 LONGEST_SWEEP = 2.0  # seconds
 YEAR_2100 = 4.1e9  # seconds since the epoch
-ADDED = ("confidence", "rgb", "label")  # the fields of the labelled cloud
 
 
 @dataclass(frozen=True)
