@@ -1,11 +1,9 @@
 """Real nodes in real processes, and this process as one more participant of their DDS domain."""
 
-import fcntl
 import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,25 +13,6 @@ from cmp_seg_ros.ros import environment, qos
 
 PATIENCE = 240.0  # seconds until a test gives up; a few on an idle machine, but tests may share theirs
 NODES = "cmp_seg_ros.nodes"
-
-
-class Domain:
-    """A ROS domain that no other test of this machine uses at the same time."""
-
-    def __init__(self) -> None:
-        for number in range(1, 101):
-            self._lock = (Path(tempfile.gettempdir()) / f"cmp_seg_ros_domain_{number}.lock").open("w")
-            try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                self._lock.close()
-            else:
-                self.number = number
-                return
-        raise RuntimeError("all ROS domains are in use")
-
-    def release(self) -> None:
-        self._lock.close()
 
 
 class Process:
@@ -82,7 +61,7 @@ class Robot:
 
         environment.prepare()
         os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-        self.domain = Domain()
+        self.domain = environment.Domain()
         self.folder = folder
         self.processes: list[Process] = []
         self.context = rclpy.Context()

@@ -67,10 +67,15 @@ SIMULATE = ("simulate", "--seconds", "60", "--processes", "2")
 
 
 @pytest.mark.parametrize("command", [SIMULATE, ("train", "waffleiron24-128")], ids=["simulate", "train"])
-def test_ctrl_c_ends_the_workers_too(tmp_path: Path, command: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    "kill",
+    [lambda pid: os.killpg(pid, signal.SIGINT), lambda pid: os.kill(pid, signal.SIGTERM)],
+    ids=["Ctrl-C", "SIGTERM"],
+)
+def test_ctrl_c_and_sigterm_end_the_workers_too(tmp_path: Path, command: tuple[str, ...], kill: Any) -> None:
     with at_work(*command, "--out", str(tmp_path / "out")) as process:
         assert process.poll() is None
-        os.killpg(process.pid, signal.SIGINT)
+        kill(process.pid)
         _, said = process.communicate(timeout=PATIENCE)
         assert process.returncode == 130
         assert "Traceback" not in said

@@ -56,7 +56,11 @@ class Bag:
         self._damaged = ""  # why the bag cannot be read by its own reader
         kinds = {recovery.storage(file) for file in _storage_files(path)} - {b""} if path.exists() else set()
         if not kinds and not (path / METADATA).is_file():
-            raise UserError(f"{path} is no bag: neither a rosbag2 folder nor a .bag, .mcap or .db3 file")
+            named = path.is_file() and path.suffix in SUFFIXES.values()
+            why = (
+                f"does not begin as {path.suffix} files do" if named else "is neither a rosbag2 folder nor such a file"
+            )
+            raise UserError(f"{path} is no bag (.bag, .mcap, .db3): it {why}")
         self.is_ros1 = recovery.ROS1 in kinds
         self.topics = self._read_topics()
         if not any(topic.size for topic in self.topics.values()):

@@ -159,7 +159,9 @@ def draw(path: Path, found: Planes, label: UInt8, space: LabelSpace, title: str)
     side.plot(0, 0, **sensor)
     names = {**{f"on a {name}": value for name, value in colours.items()}, "on one, labelled otherwise": plots.WRONG}
     names[f"on none (within {100 * NEAR:.0f} cm)"] = plots.RIGHT
-    marks = [Patch(facecolor=(r / 255, g / 255, b / 255), label=name) for name, (r, g, b) in names.items()]
+    marks: list[Patch | Line2D] = [
+        Patch(facecolor=(r / 255, g / 255, b / 255), label=name) for name, (r, g, b) in names.items()
+    ]
     marks.append(Line2D([], [], label="sensor", **sensor))
     figure.legend(handles=marks, loc="lower center", ncols=len(marks), frameon=False)
     plots.save(figure, path)

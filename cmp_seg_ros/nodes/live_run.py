@@ -175,12 +175,14 @@ def process(name: str, parameters: dict[str, Any], remaps: dict[str, str], logs:
 @contextmanager
 def isolated_ros() -> Iterator[None]:
     """This machine only, and a domain of our own, so that no robot nearby hears or disturbs a run."""
-    changes = {"ROS_DOMAIN_ID": str(1 + os.getpid() % 100), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+    domain = environment.Domain()
+    changes = {"ROS_DOMAIN_ID": str(domain.number), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
     before = {key: os.environ.get(key) for key in changes}
     os.environ.update(changes)
     try:
         yield
     finally:
+        domain.release()
         for key, value in before.items():
             if value is None:
                 del os.environ[key]

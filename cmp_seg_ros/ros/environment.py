@@ -5,9 +5,11 @@ import ctypes
 import fcntl
 import os
 import re
+import tempfile
 from pathlib import Path
 
 from cmp_seg_ros import resources
+from cmp_seg_ros.errors import UserError
 
 PROFILES = "config/fastdds.xml"
 VARIABLE = "FASTDDS_DEFAULT_PROFILES_FILE"
@@ -49,6 +51,26 @@ def free_dead_segments(folder: Path = SHARED_MEMORY) -> int:
             lock.unlink()
             removed += 1
     return removed
+
+
+class Domain:
+    """A ROS domain (`number`) that no other of our programs on this machine uses until it is released."""
+
+    def __init__(self) -> None:
+        for number in range(1, 101):
+            path = Path(tempfile.gettempdir()) / f"cmp_seg_ros_domain_{number}.lock"
+            with contextlib.suppress(OSError):  # somebody else's
+                with contextlib.ExitStack() as kept:
+                    file = kept.enter_context(path.open("w"))
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    self._kept = kept.pop_all()
+                self.number = number
+                return
+        raise UserError("all ROS domains from 1 to 100 are in use by runs like this one; wait until some have ended")
+
+    def release(self) -> None:
+        """Let others have it."""
+        self._kept.close()
 
 
 def keep_large_buffers() -> None:
