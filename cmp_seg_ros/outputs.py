@@ -1,6 +1,8 @@
 """Folders that results go to: tried before the work begins, and never emptied of what somebody else has put there."""
 
+import errno
 import json
+import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -10,6 +12,7 @@ from typing import Any
 from cmp_seg_ros.errors import UserError
 
 REPORT = "report.json"
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)  # what writing says without a name of a file
 
 
 def try_writing(folder: Path) -> None:
@@ -42,16 +45,22 @@ def require_writable(out: Path, command: str, replaced: Iterable[str] = (REPORT,
             f"{out} holds {', '.join(there)} that cmp-seg {command} would replace but has not made; give another "
             "--out, or remove that"
         )
-    with _told(out):
+    try:
         try_writing(next(folder for folder in (out, *out.absolute().parents) if folder.exists()))
+    except OSError as error:
+        raise _unwritable(out, error) from error
 
 
 @contextmanager
 def writing(out: Path) -> Iterator[None]:
     """Makes `out`; inside, what cannot be written (a full disk, a folder of somebody else) is a UserError."""
-    with _told(out):
+    try:
         out.mkdir(parents=True, exist_ok=True)
         yield
+    except OSError as error:
+        if not concerns(out, error):
+            raise
+        raise _unwritable(out, error) from error
 
 
 def claim(out: Path, command: str, replaced: Iterable[str] = (REPORT,), source: Path | None = None) -> None:
@@ -74,9 +83,13 @@ def made_by(out: Path) -> str | None:
         return None
 
 
-@contextmanager
-def _told(out: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"{out} cannot be written: {error.strerror or error}; give another --out") from error
+def concerns(folder: Path, error: OSError) -> bool:
+    """Whether it is the folder that could not be written, and not something else that failed meanwhile."""
+    if not isinstance(error.filename, str | bytes):
+        return error.errno in FULL
+    folder, path = folder.absolute(), Path(os.fsdecode(error.filename)).absolute()
+    return path.is_relative_to(folder) or folder.is_relative_to(path)
+
+
+def _unwritable(out: Path, error: OSError) -> UserError:
+    return UserError(f"{out} cannot be written: {error.strerror or error}; give another --out")

@@ -11,6 +11,7 @@ from zipfile import BadZipFile, is_zipfile
 
 import numpy as np
 
+from cmp_seg_ros import outputs
 from cmp_seg_ros.digest import digest
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.label_space import LabelSpace
@@ -82,6 +83,8 @@ class ScanCache:
             self._scans.mkdir(parents=True, exist_ok=True)
             yield from process_map(self._simulate, missing, processes)
         except OSError as error:
+            if not outputs.concerns(self.folder, error):
+                raise
             raise UserError(
                 f"simulated scans cannot be written to {self.folder}: {error.strerror or error}; make room there, or "
                 "give another --cache"

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from cmp_seg_ros import outputs
 from cmp_seg_ros.bundle import Bundle
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.evaluation.metrics import Confusion
@@ -114,6 +115,8 @@ class Trainer:
         try:
             return self._run(report, stop)
         except OSError as error:
+            if not outputs.concerns(self.out, error):
+                raise
             raise UserError(
                 f"{self.out} cannot be written: {error.strerror or error}; make room there, and the same command goes "
                 f"on from {CHECKPOINT}, saved last at step {self.saved}"
