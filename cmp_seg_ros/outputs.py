@@ -46,7 +46,7 @@ def require_writable(out: Path, command: str, replaced: Iterable[str] = (REPORT,
             "--out, or remove that"
         )
     try:
-        try_writing(next(folder for folder in (out, *out.absolute().parents) if folder.exists()))
+        try_writing(next(folder for folder in (out, *out.absolute().parents) if os.path.lexists(folder)))
     except OSError as error:
         raise _unwritable(out, error) from error
 
@@ -72,7 +72,25 @@ def claim(out: Path, command: str, replaced: Iterable[str] = (REPORT,), source: 
 
 def write_report(out: Path, report: dict[str, Any]) -> None:
     """Write report.json, which names its command as `command`."""
-    (out / REPORT).write_text(json.dumps(report, indent=2) + "\n")
+    temporary = out / f".{REPORT}.tmp"  # so that the folder has a whole one at any time
+    try:
+        temporary.write_text(json.dumps(report, indent=2) + "\n")
+        temporary.replace(out / REPORT)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def remove_bag(bag: Path) -> None:
+    """Remove a bag of ours, where there is one. Raises UserError where its folder has something else, which stays."""
+    if not bag.exists():
+        return
+    ours = [bag / "metadata.yaml", *bag.glob("*.mcap")]
+    if others := sorted(path.name for path in bag.iterdir() if path not in ours):
+        raise UserError(f"{bag} is to be replaced, but also holds {', '.join(others[:5])}; move that elsewhere")
+    for path in ours:
+        path.unlink(missing_ok=True)
+    bag.rmdir()
 
 
 def made_by(out: Path) -> str | None:

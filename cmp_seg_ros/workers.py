@@ -104,7 +104,9 @@ class _Feeder(Thread, Generic[T, R]):
         except BaseException as raised:
             error = raised
         if isinstance(error, BrokenProcessPool):
-            error = UserError("a process was killed from outside; is the memory full? Then take fewer processes")
+            error = UserError(
+                "a process was killed from outside; is the memory full? With fewer processors (taskset) it needs less"
+            )
         self._pool.shutdown(cancel_futures=True)
         self.results.put(_End(error))
 

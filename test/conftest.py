@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -126,12 +127,16 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
     def call(*args: Any) -> SimpleNamespace:
         monkeypatch.setattr("sys.argv", ["cmp-seg", *map(str, args)])
+        signals = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         capsys.readouterr()
         code: Any = 0
         try:
             main.main()
         except SystemExit as stop:
             code = stop.code or 0
+        finally:
+            for number, handler in signals.items():
+                signal.signal(number, handler)
         said = capsys.readouterr()
         return SimpleNamespace(code=code, out=said.out, err=said.err)
 

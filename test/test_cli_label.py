@@ -379,6 +379,15 @@ def test_a_run_is_repeated_but_not_over_its_own_input(label: Run, tmp_path: Path
     assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()} == before
 
 
+def test_results_beside_the_scans_are_no_part_of_them(label: Run, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    np.save(tmp_path / "out" / "scan.npy", POINTS)
+    for _ in range(2):
+        ran = label(tmp_path / "out")
+        assert ran.code == 0, ran.err
+        assert json.loads((tmp_path / "out/report.json").read_text())["scans"] == 1
+
+
 def test_a_full_disk(label: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cmp_seg_ros.errors import UserError
-from cmp_seg_ros.outputs import REPORT, claim, made_by, require_writable, write_report, writing
+from cmp_seg_ros.outputs import REPORT, claim, made_by, remove_bag, require_writable, write_report, writing
 
 
 def test_asking_leaves_nothing(tmp_path: Path) -> None:
@@ -51,9 +51,36 @@ def test_a_source_in_what_would_be_replaced_is_refused(tmp_path: Path, inside: s
     claim(tmp_path, "label", (REPORT, "scans"), source=tmp_path)  # beside it
 
 
+def test_a_bag_is_removed_without_what_is_not_its_own(tmp_path: Path) -> None:
+    remove_bag(tmp_path / "none")
+    bag = tmp_path / "labelled"
+    bag.mkdir()
+    for name in ("metadata.yaml", "labelled.mcap", "notes.txt"):
+        (bag / name).write_text("")
+    with pytest.raises(UserError, match=r"also holds notes\.txt; move that elsewhere"):
+        remove_bag(bag)
+    assert len(list(bag.iterdir())) == 3
+    (bag / "notes.txt").unlink()
+    remove_bag(bag)
+    assert not bag.exists()
+
+
+def test_a_report_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    claim(tmp_path, "label")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OSError, match="full"):
+        write_report(tmp_path, {"command": "label"})
+    assert made_by(tmp_path) == "label" and [path.name for path in tmp_path.iterdir()] == [REPORT]
+
+
 def test_where_nothing_can_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    for out in (tmp_path / "file", tmp_path / "file" / "x"):
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    for out in (tmp_path / "file", tmp_path / "file" / "x", tmp_path / "dangling"):
         with pytest.raises(UserError, match=r"cannot be written: .*; give another --out"):
             require_writable(out, "label")
         with pytest.raises(UserError, match=r"cannot be written: .*; give another --out"), writing(out):

@@ -1,7 +1,6 @@
 """`cmp-seg demo`: the main job in one command, measured."""
 
 import json
-import shutil
 import subprocess
 import sys
 from itertools import zip_longest
@@ -33,24 +32,26 @@ def demo(
     from rich.markup import escape
 
     from cmp_seg_ros.bundle import Bundle
+    from cmp_seg_ros.datasets.labelled_bag import BAG as LABELLED
+    from cmp_seg_ros.datasets.labelled_bag import LabelledBagWriter
     from cmp_seg_ros.engine.base import module_of
     from cmp_seg_ros.evaluation import live
-    from cmp_seg_ros.outputs import REPORT, claim, write_report
+    from cmp_seg_ros.outputs import REPORT, claim, remove_bag, require_writable, write_report
 
     console = Console(stderr=True)
     description = Bundle.find(model).description  # complain before the simulator's work
     name, space = description.name, description.label_space
     live.comparable(space)
     module_of(engine)
-    drive, labelled = out / "drive", out / "labelled"
-    claim(out, "demo", (REPORT, labelled.name))
-    shutil.rmtree(labelled, ignore_errors=True)
+    drive = out / "drive"
+    require_writable(out, "demo", (REPORT, LABELLED))
     # In a process of its own: the simulator's memory is none of the node's or the demo's.
     command = ["simulate", "--out", drive, "--seconds", seconds, "--seed", seed, "--sensor", sensor]
     if run_ours(command):
         raise typer.Exit(1)  # it has said why
+    claim(out, "demo", (REPORT, LABELLED))
+    remove_bag(out / LABELLED)
 
-    from cmp_seg_ros.datasets.labelled_bag import LabelledBagWriter
     from cmp_seg_ros.geometry.calibration import Calibration
     from cmp_seg_ros.nodes.live_run import play_to_node
     from cmp_seg_ros.ros import point_cloud2
@@ -73,7 +74,7 @@ def demo(
             "played_at": rate,
             **result.report,
         }
-        with LabelledBagWriter(labelled, space) as bag:
+        with LabelledBagWriter(out / LABELLED, space) as bag:
             for _, message in sorted(result.messages.items()):
                 bag.write(message, point_cloud2.decode_labels(message))
         title = (

@@ -36,7 +36,7 @@ def import_checkpoint(
 
     from cmp_seg_ros.bundle import DESCRIPTION, WEIGHTS, Bundle
     from cmp_seg_ros.label_space import LabelSpace
-    from cmp_seg_ros.outputs import REPORT, require_writable, write_report
+    from cmp_seg_ros.outputs import REPORT, claim, require_writable, write_report
     from cmp_seg_ros.scan import UNLABELLED
     from cmp_seg_ros.waffleiron import checkpoint as published
     from cmp_seg_ros.waffleiron import weights
@@ -75,6 +75,7 @@ def import_checkpoint(
         "downstream": downstream and downstream.name,
         "parameters": sum(parameter.numel() for parameter in read.network.parameters()),
     }
+    claim(out, "import-checkpoint", (REPORT, DESCRIPTION, WEIGHTS))
     # float32: published running variances of raw intensities can exceed what float16 holds, and parity is to 1e-4.
     bundle = Bundle.write(
         out,

@@ -50,7 +50,9 @@ def train(
     training = ScanCache(folder, settings.label_space, data.scans_per_building)
     validation = ScanCache(folder, settings.label_space, 2, data.validation_sensor)
     trainer = Trainer(settings, training, validation, out, workers)  # complains before the simulator's work
-    claim(out, "train", (REPORT, CONFIG, CSV, CHECKPOINT, BUNDLE))
+    # A checkpoint that the trainer has taken is of this very run; the configuration may lie where it is kept.
+    replaced = () if (out / CHECKPOINT).exists() else (REPORT, CONFIG, CSV, BUNDLE)
+    claim(out, "train", [name for name in replaced if (out / name).resolve() != Path(config).resolve()])
     with writing(out):
         (out / CONFIG).write_text(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False))
 

@@ -7,7 +7,9 @@ from pathlib import Path
 from pkgutil import iter_modules
 
 from cmp_seg_ros.datasets.base import Reader, Sample
+from cmp_seg_ros.datasets.labelled_bag import BAG as LABELLED
 from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.outputs import made_by
 
 KINDS = (
     "a bag (.bag, .mcap, .db3 or a rosbag2 folder), .pcd, .ply, .npy, .bin, an Ouster .pcap or .osf, "
@@ -70,6 +72,7 @@ class Folder(Reader):
         found = {
             file: next((kind for kind in readers() if kind.recognises(file)), None)
             for file in sorted(path.iterdir(), key=_natural)
+            if file.name != LABELLED or made_by(path) != "label"  # its results are no part of its input
         }
         self.files = {file: kind for file, kind in found.items() if kind is not None or _is_named_like_one(file)}
         self.count = len(self.files)

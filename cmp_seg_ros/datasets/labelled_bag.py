@@ -15,6 +15,7 @@ CLOUD, HEADER, STRING, TIME = (
     "std_msgs/msg/String",
     "builtin_interfaces/msg/Time",
 )
+BAG = "labelled"  # its name in a folder of results
 PERIOD = 100_000_000  # nanoseconds between scans that have no stamp
 
 

@@ -184,8 +184,9 @@ def _prune() -> None:
 
     oldest = time.time() - UNUSED
     for path in cache_folder().parent.glob("kernels-*"):
-        if path != cache_folder() and path.stat().st_mtime < oldest:
-            shutil.rmtree(path, ignore_errors=True)
+        with suppress(OSError):
+            if path != cache_folder() and path.stat().st_mtime < oldest:
+                shutil.rmtree(path)
     for path in folder().iterdir():
         with suppress(OSError):  # another process may be as tidy
             if path.stat().st_mtime < oldest:

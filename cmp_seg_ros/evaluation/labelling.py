@@ -1,6 +1,5 @@
 """Labels every scan of an input: files of labels, labelled clouds, pictures, a report."""
 
-import shutil
 from collections.abc import Callable, Iterable
 from itertools import chain
 from pathlib import Path
@@ -11,7 +10,7 @@ import numpy as np
 from cmp_seg_ros import outputs
 from cmp_seg_ros.datasets import bag, ply
 from cmp_seg_ros.datasets.base import Problems, Reader, Sample
-from cmp_seg_ros.datasets.labelled_bag import LabelledBagWriter
+from cmp_seg_ros.datasets.labelled_bag import BAG, LabelledBagWriter
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.evaluation import plots, session
 from cmp_seg_ros.evaluation.metrics import percentiles, stage_percentiles
@@ -20,7 +19,6 @@ from cmp_seg_ros.segmenter import Segmenter
 
 PICTURES = 5  # of scans, the overview included
 NUMBERED = {"scans": ".npz", "clouds": ".ply", "pictures": ".png"}  # folders of files of a scan, NNNNNN.*
-BAG = "labelled"
 
 
 class Labelling:
@@ -66,7 +64,7 @@ class Labelling:
             for folder, suffix in NUMBERED.items():
                 for leftover in (self.out / folder).glob("[0-9]" * 6 + suffix):
                     leftover.unlink()
-            shutil.rmtree(self.out / BAG, ignore_errors=True)
+            outputs.remove_bag(self.out / BAG)
             self._label_all(chain([first], samples), progress)
             for problem in self.reader.problems:
                 self.problems.add(problem)

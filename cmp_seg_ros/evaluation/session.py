@@ -11,6 +11,7 @@ from cmp_seg_ros.datasets.base import Sample
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.evaluation.plots import upright
 from cmp_seg_ros.geometry.calibration import CalibratedCamera, CalibratedLidar, Calibration, Transform
+from cmp_seg_ros.intensity import PLAUSIBLE
 from cmp_seg_ros.ros.images import to_rgb
 from cmp_seg_ros.ros.point_cloud2 import stamp_ns
 from cmp_seg_ros.scan import UNLABELLED, Labels, Scan, UInt8
@@ -94,8 +95,8 @@ def check(sample: Sample, labels: Labels, segmenter: Segmenter, rig: Rig, path: 
     elif (outside := 1 - float(inside.mean())) > OUTSIDE:
         text = f"{name} has {outside:.0%} of its returns {beyond}; they got the label of the nearest voxel"
         yield Finding("outside", f"{text}; {remedy}", False)
-    if sample.scan.intensity is None:
-        yield Finding("intensity", f"{name} has no intensity: the labels rest on shape alone", False)
+    if sample.scan.intensity is None or not (np.abs(sample.scan.intensity) < PLAUSIBLE).any():
+        yield Finding("intensity", f"{name} has no intensity of use: the labels rest on shape alone", False)
 
 
 def image_of(sample: Sample, path: Path, bag: Bag | None, lidar: CalibratedLidar | None) -> UInt8 | None:

@@ -56,7 +56,7 @@ class CalibratedLidar(BaseModel):
 
     T_base_lidar: RigidTransform
     stamp: Annotated[Literal["start"], BeforeValidator(_start)] = "start"  # what of the sweep a scan's stamp is
-    time_offset: float = 0.0  # seconds to add to a scan's stamp to have the cameras' time
+    time_offset: float = Field(default=0.0, ge=-1e6, le=1e6)  # seconds to add to a stamp to have the cameras' time
     intensity_mean: float | None = None
     intensity_std: float | None = Field(default=None, ge=LEAST_STD)
 

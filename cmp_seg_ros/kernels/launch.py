@@ -8,9 +8,11 @@ any library's own pool.
 import contextlib
 import hashlib
 import os
+import time
 from collections.abc import Callable, Iterator
 from functools import cache, partial
 from pathlib import Path
+from queue import SimpleQueue
 from threading import Thread, current_thread, main_thread
 from typing import Any
 
@@ -29,6 +31,7 @@ SPINS = 1000  # looks at a barrier before the processor is offered to others
 COUNTERS = 16  # int64 of each phase: blocks taken, and on a cache line of its own the threads that are done
 ARRIVED = 8
 COMPILING = "compiling"
+BEGINS = 0.1  # seconds, in which a thread begins whose start was interrupted
 
 Function = Callable[..., Any]
 
@@ -76,23 +79,35 @@ def aside(work: Callable[[], object], finish: bool = True) -> None:
 
     finish: an interrupt waits for the work's end; else it leaves a thread behind, named as `COMPILING`.
     """
-    errors: list[BaseException] = []
+    begun: list[bool] = []
+    outcome: list[BaseException | None] = []
+    ended: SimpleQueue[None] = SimpleQueue()  # and no join: one that is broken off takes the thread for ended
 
     def run() -> None:
+        begun.append(True)
         try:
             work()
+            outcome.append(None)
         except BaseException as error:
-            errors.append(error)
+            outcome.append(error)
+        ended.put(None)
 
-    thread = Thread(target=run, name=None if finish else COMPILING, daemon=not finish)
+    started, interrupt = True, None
     try:
-        thread.start()
-        thread.join()
-    finally:
-        if finish and thread.is_alive():
-            thread.join()
-    if errors:
-        raise errors[0]
+        Thread(target=run, name=None if finish else COMPILING, daemon=not finish).start()
+    except KeyboardInterrupt as raised:
+        interrupt = raised
+        time.sleep(BEGINS)
+        started = bool(begun)
+    while started and not outcome and (finish or interrupt is None):
+        try:
+            ended.get()
+        except KeyboardInterrupt as raised:  # noqa: PERF203  one loop for all of them
+            interrupt = raised
+    if interrupt is not None:
+        raise interrupt
+    if outcome[0] is not None:
+        raise outcome[0]
 
 
 def is_cached(function: Function) -> bool:
@@ -107,7 +122,10 @@ def cache_folder() -> Path:
     root = Path(os.environ.get("XDG_CACHE_HOME", ""))
     if not root.is_absolute():  # to be passed over, says its specification: else there is a cache wherever one stands
         root = Path.home() / ".cache"
-    return root / "cmp_seg_ros" / f"kernels-{hashlib.sha256(sources).hexdigest()[:12]}"
+    folder = root / "cmp_seg_ros" / f"kernels-{hashlib.sha256(sources).hexdigest()[:12]}"
+    with contextlib.suppress(OSError):
+        os.utime(folder)  # it is in use: what was not for long is deleted (engine/cache.py)
+    return folder
 
 
 def _compile(function: Function, **options: bool) -> Function:

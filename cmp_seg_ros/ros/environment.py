@@ -57,11 +57,12 @@ class Domain:
     """A ROS domain (`number`) that no other of our programs on this machine uses until it is released."""
 
     def __init__(self) -> None:
-        for number in range(1, 101):
+        first = os.getpid()  # where the lock's folder is not shared, two will hardly begin with the same
+        for number in (1 + (first + i) % 100 for i in range(100)):
             path = Path(tempfile.gettempdir()) / f"cmp_seg_ros_domain_{number}.lock"
             with contextlib.suppress(OSError):  # somebody else's
                 with contextlib.ExitStack() as kept:
-                    file = kept.enter_context(path.open("w"))
+                    file = kept.enter_context(path.open("a"))
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     self._kept = kept.pop_all()
                 self.number = number

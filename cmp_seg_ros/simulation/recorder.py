@@ -2,7 +2,6 @@
 
 import io
 import os
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -16,7 +15,7 @@ import numpy.typing as npt
 
 from cmp_seg_ros.geometry.cameras import Camera
 from cmp_seg_ros.label_space import LabelSpace
-from cmp_seg_ros.outputs import REPORT, claim, write_report
+from cmp_seg_ros.outputs import REPORT, claim, remove_bag, write_report
 from cmp_seg_ros.ros import images, point_cloud2
 from cmp_seg_ros.scan import UNLABELLED, Bool, UInt8
 from cmp_seg_ros.simulation.camera import Image
@@ -92,8 +91,7 @@ def record(config: RigConfig, out: Path, processes: int | None = None) -> Iterat
     began = time.perf_counter()
     rig = Rig(config)
     claim(out, "simulate", (BAG, CALIBRATION, REPORT, PREVIEW))
-    if (out / BAG).exists():
-        shutil.rmtree(out / BAG)
+    remove_bag(out / BAG)
     rig.calibration().save(out / CALIBRATION)
     writer, connections = _open(out / BAG, topics_of(config))
     points, seen, classes = [], np.zeros(len(config.cameras), np.int64), np.zeros(256, np.int64)
