@@ -45,8 +45,6 @@ for command, module in COMMANDS.items():
 def main() -> None:
     """Entry point. What a user can mend is one line on stderr and exit status 1."""
     status = _run()
-    for number in (signal.SIGINT, signal.SIGTERM):  # the end is near
-        signal.signal(number, signal.SIG_IGN)
     if any(thread.name == COMPILING for thread in threading.enumerate()):
         sys.stdout.flush()
         os._exit(status)  # LLVM in a thread does not outlive the end of a process, nor can it be broken off
