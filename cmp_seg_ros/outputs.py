@@ -72,10 +72,15 @@ def claim(out: Path, command: str, replaced: Iterable[str] = (REPORT,), source: 
 
 def write_report(out: Path, report: dict[str, Any]) -> None:
     """Write report.json, which names its command as `command`."""
-    temporary = out / f".{REPORT}.tmp"  # so that the folder has a whole one at any time
+    write_whole(out / REPORT, (json.dumps(report, indent=2) + "\n").encode())
+
+
+def write_whole(path: Path, content: bytes | memoryview) -> None:
+    """Write a file, all or nothing: what stood there stays until it is done. Raises OSError."""
+    temporary = path.with_name(f"{path.name}.tmp")
     try:
-        temporary.write_text(json.dumps(report, indent=2) + "\n")
-        temporary.replace(out / REPORT)
+        temporary.write_bytes(content)
+        temporary.replace(path)
     except OSError:
         temporary.unlink(missing_ok=True)
         raise

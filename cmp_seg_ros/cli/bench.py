@@ -67,15 +67,10 @@ def bench(
             plot(report, out / "bench.png")
     if as_json:
         print(json.dumps(report))
-        _end(report)
-        return
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
-    for part in (network_table(report), stage_table(report), process_table(report), *remarks(report)):
-        console.print(part)
-    _end(report)
-
-
-def _end(report: dict[str, Any]) -> None:
+    else:
+        console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
+        for part in (network_table(report), stage_table(report), process_table(report), *remarks(report)):
+            console.print(part)
     if report["machine"].get("broken_off"):
         raise typer.Exit(130)
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from cmp_seg_ros.errors import UserError, of_system
+from cmp_seg_ros.kernels import COMPILING
 
 # Command -> module of cmp_seg_ros.cli; the function has the command's name.
 COMMANDS = {
@@ -28,7 +29,6 @@ COMMANDS = {
 }
 
 INTERRUPTED = 130  # exit status
-COMPILING = "compiling"  # the thread that kernels.launch compiles in; not imported, for numba takes its time
 
 app = typer.Typer(
     name="cmp-seg",

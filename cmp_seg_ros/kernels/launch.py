@@ -21,6 +21,8 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 
+from cmp_seg_ros.kernels import COMPILING
+
 # Untyped, since numba's annotations differ by version and do not know what decorators make of functions.
 njit: Any = numba.njit
 intrinsic: Any = numba.extending.intrinsic
@@ -30,7 +32,6 @@ MAX_THREADS = 16  # phases of a scan are too short for more
 SPINS = 1000  # looks at a barrier before the processor is offered to others
 COUNTERS = 16  # int64 of each phase: blocks taken, and on a cache line of its own the threads that are done
 ARRIVED = 8
-COMPILING = "compiling"
 BEGINS = 0.1  # seconds, in which a thread begins whose start was interrupted
 
 Function = Callable[..., Any]

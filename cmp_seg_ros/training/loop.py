@@ -222,13 +222,7 @@ class Trainer:
         }
         content = BytesIO()  # what torch raises of a full disk does not say so
         torch.save(state, content)
-        temporary = self.out / f"{CHECKPOINT}.tmp"
-        try:
-            temporary.write_bytes(content.getbuffer())
-            temporary.replace(self.out / CHECKPOINT)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
+        outputs.write_whole(self.out / CHECKPOINT, content.getbuffer())
         self.saved = self.progress.step
 
     def _resume(self) -> bool:
