@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,19 +25,9 @@ Run = Callable[..., SimpleNamespace]
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+def run(run: Run) -> Run:
     """Run `cmp-seg doctor ARGS` in this process: code, out and err."""
-    from cmp_seg_ros.cli import main
-
-    def call(*args: Any) -> SimpleNamespace:
-        monkeypatch.setattr("sys.argv", ["cmp-seg", "doctor", *map(str, args)])
-        with pytest.raises(SystemExit) as stopped:
-            main.main()
-            raise SystemExit(0)
-        printed = capsys.readouterr()
-        return SimpleNamespace(code=stopped.value.code or 0, out=printed.out, err=printed.err)
-
-    return call
+    return partial(run, "doctor")
 
 
 def by_name(checks: list[Check]) -> dict[str, Check]:

@@ -180,8 +180,6 @@ def _use(path: Path) -> bytes:
 
 def _prune() -> None:
     """Delete what was not used for long: of bundles that are gone, of older versions."""
-    from cmp_seg_ros.kernels.launch import cache_folder
-
     oldest = time.time() - UNUSED
     for path in cache_folder().parent.glob("kernels-*"):
         with suppress(OSError):
