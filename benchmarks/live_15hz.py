@@ -26,9 +26,9 @@ from cmp_seg_ros.evaluation import live
 from cmp_seg_ros.evaluation.metrics import percentiles
 from cmp_seg_ros.evaluation.session import Rig
 from cmp_seg_ros.evaluation.simulated import BagEvaluation, SimulatedBag
+from cmp_seg_ros.messages import cdr
 from cmp_seg_ros.nodes.live_run import LiveRun, play_to_node
 from cmp_seg_ros.outputs import write_report, writing
-from cmp_seg_ros.ros import cdr
 from cmp_seg_ros.simulation.version import simulator_version
 
 RATE, LEAST_RATE = 15.0, 14.9  # scans a second played, and labelled at least

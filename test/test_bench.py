@@ -19,7 +19,7 @@ from cmp_seg_ros.engine import reference, tensorrt
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.kernels.network import BLOCK
 from cmp_seg_ros.kernels.vector import COLUMNS
-from cmp_seg_ros.ros.point_cloud2 import decode
+from cmp_seg_ros.messages.point_cloud2 import decode
 from cmp_seg_ros.segmenter import Segmenter
 from cmp_seg_ros.speed import alone, cases, clock, rivals
 from cmp_seg_ros.speed.bench import Bench, Options, Way

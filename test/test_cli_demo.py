@@ -11,7 +11,7 @@ from PIL import Image
 
 from cmp_seg_ros.cli.demo import voxel_sizes
 from cmp_seg_ros.datasets.bag import Bag
-from cmp_seg_ros.ros import point_cloud2
+from cmp_seg_ros.messages import point_cloud2
 
 
 @pytest.fixture(scope="module")

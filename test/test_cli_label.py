@@ -16,8 +16,8 @@ from cmp_seg_ros.datasets import open_input
 from cmp_seg_ros.evaluation.metrics import Confusion
 from cmp_seg_ros.geometry.calibration import CalibratedCamera, CalibratedLidar, Calibration
 from cmp_seg_ros.label_space import LabelSpace
-from cmp_seg_ros.ros import point_cloud2
-from cmp_seg_ros.ros.point_cloud2 import decode_labels
+from cmp_seg_ros.messages import point_cloud2
+from cmp_seg_ros.messages.point_cloud2 import decode_labels
 from cmp_seg_ros.scan import UNLABELLED, Scan
 from cmp_seg_ros.segmenter import Segmenter
 

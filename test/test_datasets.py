@@ -139,7 +139,7 @@ def test_labelled_ply_reads_back(tmp_path: Path) -> None:
     sample = read(tmp_path / "a.ply")
     np.testing.assert_array_equal(sample.scan.xyz, XYZ)
     np.testing.assert_array_equal(sample.scan.intensity, INTENSITY)
-    from cmp_seg_ros.ros.point_cloud2 import decode_labels
+    from cmp_seg_ros.messages.point_cloud2 import decode_labels
 
     np.testing.assert_array_equal(decode_labels(sample.message).label, labels.label)
     np.testing.assert_array_equal(decode_labels(sample.message).confidence, labels.confidence)

@@ -17,7 +17,7 @@ from cmp_seg_ros.datasets.bag import Bag
 from cmp_seg_ros.datasets.labelled_bag import LabelledBagWriter
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.label_space import LabelSpace
-from cmp_seg_ros.ros import point_cloud2
+from cmp_seg_ros.messages import point_cloud2
 from cmp_seg_ros.scan import Labels
 
 CLOUD = "sensor_msgs/msg/PointCloud2"

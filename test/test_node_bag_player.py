@@ -12,8 +12,9 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import PointCloud2
 from test_datasets_bag import STORAGES, bag_path, scans, write_bag
 
+from cmp_seg_ros.messages import point_cloud2
 from cmp_seg_ros.nodes.bag_player import ahead, shifted
-from cmp_seg_ros.ros import point_cloud2, qos
+from cmp_seg_ros.ros import qos
 
 SECOND = 1_000_000_000
 RECORDED = 2000 * SECOND  # the first message's time of recording; stamps are 1000 s before

@@ -19,12 +19,13 @@ from std_msgs.msg import Header, String
 
 from cmp_seg_ros.geometry.calibration import Calibration
 from cmp_seg_ros.label_space import LabelSpace
+from cmp_seg_ros.messages import point_cloud2
+from cmp_seg_ros.messages.images import CvBridge
 from cmp_seg_ros.nodes import segmentation_node
 from cmp_seg_ros.nodes.segmentation.inputs import Arrival, Labelled
 from cmp_seg_ros.nodes.segmentation.outputs import Outputs
 from cmp_seg_ros.nodes.segmentation.rehearsal import empty_room
-from cmp_seg_ros.ros import diagnostics, point_cloud2, qos
-from cmp_seg_ros.ros.images import CvBridge
+from cmp_seg_ros.ros import diagnostics, qos
 from cmp_seg_ros.scan import UNLABELLED, Labels, Scan
 
 SECOND = 1_000_000_000

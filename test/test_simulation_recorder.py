@@ -17,7 +17,7 @@ from cmp_seg_ros.cli.simulate import simulate
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.geometry.calibration import Calibration
 from cmp_seg_ros.geometry.cameras import Camera
-from cmp_seg_ros.ros import camera_info, images, point_cloud2
+from cmp_seg_ros.messages import camera_info, images, point_cloud2
 from cmp_seg_ros.scan import UNLABELLED
 from cmp_seg_ros.simulation import recorder
 from cmp_seg_ros.simulation.lidar import NO_NOISE, fixed_pose, sweep

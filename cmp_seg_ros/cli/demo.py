@@ -53,8 +53,8 @@ def demo(
     remove_bag(out / LABELLED)
 
     from cmp_seg_ros.geometry.calibration import Calibration
+    from cmp_seg_ros.messages import point_cloud2
     from cmp_seg_ros.nodes.live_run import play_to_node
-    from cmp_seg_ros.ros import point_cloud2
 
     with console.status("starting") as status:
         run = play_to_node(

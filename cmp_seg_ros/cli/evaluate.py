@@ -12,9 +12,9 @@ from cmp_seg_ros.errors import UserError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from cmp_seg_ros.evaluation.benchmark_tables import Sheet
+    from cmp_seg_ros.evaluation.suites.tables import Sheet
 
-YARDSTICK = "With --benchmark"
+SUITE = "With --suite"
 ROWS = 40  # of the table of planes, at most
 READINGS = {"structural4_primary": "structural4, primary", "structural4_strict": "structural4, strict"}
 
@@ -24,7 +24,7 @@ def evaluate(
         Path | None,
         typer.Argument(
             help="A simulated bag, or the folder of `cmp-seg simulate`. With --planes any bag, .pcd, .ply, .npy, .bin, "
-            "Ouster .pcap or .osf, or a folder of such. Nothing with --benchmark.",
+            "Ouster .pcap or .osf, or a folder of such. Nothing with --suite.",
             show_default=False,
         ),
     ] = None,
@@ -44,46 +44,46 @@ def evaluate(
         typer.Option(help="Metres, instead of the model's; every point still gets a label.", min=0.01, max=2.0),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
-    benchmark: Annotated[
-        str, typer.Option(help="Run this yardstick: a name in config/benchmark/, or a file.", rich_help_panel=YARDSTICK)
+    suite: Annotated[
+        str, typer.Option(help="Run this benchmark suite: a name in config/suites/, or a file.", rich_help_panel=SUITE)
     ] = "",
     only: Annotated[
         str,
-        typer.Option(help="Rows of it, by commas; with those that they are compared with.", rich_help_panel=YARDSTICK),
+        typer.Option(help="Rows of it, by commas; with those that they are compared with.", rich_help_panel=SUITE),
     ] = "",
     buildings: Annotated[
-        int | None, typer.Option(help="Only its first so many buildings.", min=1, rich_help_panel=YARDSTICK)
+        int | None, typer.Option(help="Only its first so many buildings.", min=1, rich_help_panel=SUITE)
     ] = None,
     scenes: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of furnished scenes; by default scenes/ in $CMP_SEG_SHARED_DATA.", rich_help_panel=YARDSTICK
+            help="Folder of furnished scenes; by default scenes/ in $CMP_SEG_SHARED_DATA.", rich_help_panel=SUITE
         ),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(help="Processes; by default one a processor.", min=1, rich_help_panel=YARDSTICK)
+        int | None, typer.Option(help="Processes; by default one a processor.", min=1, rich_help_panel=SUITE)
     ] = None,
     check: Annotated[
-        bool, typer.Option("--check", help="Exit with 1 if a must of it is missed.", rich_help_panel=YARDSTICK)
+        bool, typer.Option("--check", help="Exit with 1 if a must of it is missed.", rich_help_panel=SUITE)
     ] = False,
 ) -> None:
-    """Compare labels with the truth of a simulated bag, with the planes of any scans, or run a yardstick.
+    """Compare labels with the truth of a simulated bag, with the planes of any scans, or run a benchmark suite.
 
     Exits with 1 if a scan could not be read, after the others.
     """
     others: dict[str, Any]
-    if benchmark:
+    if suite:
         others = {"INPUT": input, "--planes": planes, "--topic": topic, "--calibration": calibration, "--lidar": lidar}
         if given := [name for name, value in others.items() if value]:
-            raise UserError(f"a benchmark brings its own scans; leave out {', '.join(given)}, or --benchmark")
+            raise UserError(f"a benchmark suite brings its own scans; leave out {', '.join(given)}, or --suite")
         rows = [name for name in only.split(",") if name]
-        _benchmark(benchmark, model, engine, voxel_size, rows, buildings, scenes, out, workers, check, as_json)
+        _suite(suite, model, engine, voxel_size, rows, buildings, scenes, out, workers, check, as_json)
         return
     others = {"--only": only, "--buildings": buildings, "--scenes": scenes, "--workers": workers, "--check": check}
     if given := [name for name, value in others.items() if value]:
-        raise UserError(f"{', '.join(given)}: only with --benchmark NAME")
+        raise UserError(f"{', '.join(given)}: only with --suite NAME")
     if input is None:
-        raise UserError("nothing to evaluate; give a simulated bag, any scans and --planes, or --benchmark NAME")
+        raise UserError("nothing to evaluate; give a simulated bag, any scans and --planes, or --suite NAME")
     _input(input, planes, out, model, engine, topic, calibration, lidar, voxel_size, as_json)
 
 
@@ -136,7 +136,7 @@ def _input(
         raise UserError(f"{scans} evaluated, but: {'; '.join(report['problems'])}")
 
 
-def _benchmark(
+def _suite(
     name: str,
     model: str,
     engine: str,
@@ -152,16 +152,16 @@ def _benchmark(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
-    from cmp_seg_ros.evaluation import benchmark_plot
-    from cmp_seg_ros.evaluation.benchmark import Benchmark
-    from cmp_seg_ros.evaluation.benchmark_report import compile_report
-    from cmp_seg_ros.evaluation.benchmark_run import BenchmarkRun
-    from cmp_seg_ros.evaluation.benchmark_tables import heading, markdown, sheets
+    from cmp_seg_ros.evaluation.suites import plot
+    from cmp_seg_ros.evaluation.suites.run import SuiteRun
+    from cmp_seg_ros.evaluation.suites.scores import compile_report
+    from cmp_seg_ros.evaluation.suites.suite import Suite
+    from cmp_seg_ros.evaluation.suites.tables import heading, markdown, sheets
     from cmp_seg_ros.outputs import require_writable, write_report, writing
 
     if out is not None:
         require_writable(out, "evaluate")
-    run = BenchmarkRun(Benchmark.load(name), model, engine, voxel_size, only, buildings, scenes, out, workers)
+    run = SuiteRun(Suite.load(name), model, engine, voxel_size, only, buildings, scenes, out, workers)
     errors = Console(stderr=True, soft_wrap=True, highlight=False)
     for row, reason in run.skipped.items():
         errors.print(f"warning: row {row} is left out: {reason}", markup=False)
@@ -173,7 +173,7 @@ def _benchmark(
         with writing(out):
             write_report(out, report)
             (out / "table.md").write_text(markdown(report))
-            benchmark_plot.draw(out / "benchmark.png", report)
+            plot.draw(out / "suite.png", report)
     if as_json:
         print(json.dumps(report))
     else:
@@ -194,7 +194,7 @@ def must_sentence(must: dict[str, Any]) -> str:
 
 
 def sheet_table(sheet: "Sheet") -> "Table":
-    """A sheet of the benchmark's report; all columns but the first to the right."""
+    """A sheet of the suite's report; all columns but the first to the right."""
     from rich.table import Table
 
     table = Table(title=sheet.title, title_justify="left")

@@ -14,7 +14,7 @@ from cmp_seg_ros.datasets import ouster, recovery
 from cmp_seg_ros.datasets.base import Problems, Sample
 from cmp_seg_ros.datasets.base import Reader as BaseReader
 from cmp_seg_ros.errors import UserError
-from cmp_seg_ros.ros import point_cloud2
+from cmp_seg_ros.messages import point_cloud2
 
 if TYPE_CHECKING:
     from rosbags.highlevel import AnyReader

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cmp_seg_ros.errors import UserError
-from cmp_seg_ros.ros import point_cloud2
+from cmp_seg_ros.messages import point_cloud2
 from cmp_seg_ros.scan import Scan
 
 Array = npt.NDArray[Any]

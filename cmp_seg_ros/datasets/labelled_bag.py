@@ -6,7 +6,7 @@ from typing import Any
 
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.label_space import LabelSpace
-from cmp_seg_ros.ros import point_cloud2
+from cmp_seg_ros.messages import point_cloud2
 from cmp_seg_ros.scan import Labels
 
 CLOUD, HEADER, STRING, TIME = (

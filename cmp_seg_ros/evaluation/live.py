@@ -12,7 +12,7 @@ from cmp_seg_ros.evaluation import plots
 from cmp_seg_ros.evaluation.metrics import PRIMARY, STRICT, Confusion, percentiles, readings
 from cmp_seg_ros.geometry.calibration import Calibration
 from cmp_seg_ros.label_space import LabelSpace
-from cmp_seg_ros.ros import images, point_cloud2
+from cmp_seg_ros.messages import images, point_cloud2
 from cmp_seg_ros.scan import UInt8
 
 if TYPE_CHECKING:

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from cmp_seg_ros.geometry import overlay
 from cmp_seg_ros.geometry.calibration import Transform
 from cmp_seg_ros.geometry.cameras import Camera
 from cmp_seg_ros.label_space import LabelSpace
-from cmp_seg_ros.ros import overlay
 from cmp_seg_ros.scan import UNLABELLED, Bool, Float32, Labels, Scan, UInt8
 
 if TYPE_CHECKING:

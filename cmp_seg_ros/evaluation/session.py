@@ -12,8 +12,8 @@ from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.evaluation.plots import upright
 from cmp_seg_ros.geometry.calibration import CalibratedCamera, CalibratedLidar, Calibration, Transform
 from cmp_seg_ros.intensity import PLAUSIBLE
-from cmp_seg_ros.ros.images import to_rgb
-from cmp_seg_ros.ros.point_cloud2 import stamp_ns
+from cmp_seg_ros.messages.images import to_rgb
+from cmp_seg_ros.messages.point_cloud2 import stamp_ns
 from cmp_seg_ros.scan import UNLABELLED, Labels, Scan, UInt8
 from cmp_seg_ros.segmenter import Segmenter
 from cmp_seg_ros.waffleiron.preprocess import inside_fov

@@ -14,7 +14,7 @@ from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.evaluation import plots, session
 from cmp_seg_ros.evaluation.metrics import Confusion, percentiles, readings, stage_percentiles
 from cmp_seg_ros.label_space import LabelSpace
-from cmp_seg_ros.ros import point_cloud2
+from cmp_seg_ros.messages import point_cloud2
 from cmp_seg_ros.scan import UNLABELLED, Labels, UInt8
 from cmp_seg_ros.segmenter import Segmenter
 

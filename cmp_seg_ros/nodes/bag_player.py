@@ -26,7 +26,8 @@ from rclpy.serialization import deserialize_message
 from rosgraph_msgs.msg import Clock
 
 from cmp_seg_ros.errors import UserError
-from cmp_seg_ros.ros import cdr, qos, runner
+from cmp_seg_ros.messages import cdr
+from cmp_seg_ros.ros import qos, runner
 from cmp_seg_ros.ros.diagnostics import percentiles
 from cmp_seg_ros.ros.parameters import Parameter, Parameters, command_line
 

@@ -19,6 +19,7 @@ from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 
 from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.messages import cdr, point_cloud2
 from cmp_seg_ros.nodes.segmentation.inputs import Arrival, Inputs, Labelled
 from cmp_seg_ros.nodes.segmentation.outputs import Outputs
 from cmp_seg_ros.nodes.segmentation.parameters import PARAMETERS
@@ -28,7 +29,7 @@ from cmp_seg_ros.nodes.segmentation.remarks import LevelCheck, count_returns, re
 from cmp_seg_ros.nodes.segmentation.report import Report
 from cmp_seg_ros.nodes.segmentation.sensors import Sensors
 from cmp_seg_ros.nodes.segmentation.stopwatch import Stopwatch
-from cmp_seg_ros.ros import cdr, point_cloud2, runner
+from cmp_seg_ros.ros import runner
 from cmp_seg_ros.ros.parameters import Parameters, command_line
 from cmp_seg_ros.ros.synchroniser import Match
 from cmp_seg_ros.scan import UNLABELLED, Labels, Scan

@@ -1,1 +1,1 @@
-"""The ROS boundary: message codecs, synchroniser, QoS, diagnostics, stand-ins."""
+"""The ROS boundary: synchroniser, QoS, diagnostics, stand-ins."""

@@ -5,7 +5,7 @@ import numpy as np
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.geometry.calibration import CalibratedCamera, Transform
 from cmp_seg_ros.geometry.cameras import Camera
-from cmp_seg_ros.ros import camera_info, cdr
+from cmp_seg_ros.messages import camera_info, cdr
 from cmp_seg_ros.ros.transforms import TfExtrinsics
 
 UNKNOWN = "where the camera sits is not known; give a calibration_file with cameras, or extrinsics from tf"

@@ -13,7 +13,8 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import PointCloud2
 
-from cmp_seg_ros.ros import cdr, diagnostics
+from cmp_seg_ros.messages import cdr
+from cmp_seg_ros.ros import diagnostics
 
 DEPTH = 100  # messages; nothing that is published may be lost here
 

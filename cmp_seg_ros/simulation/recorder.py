@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 from cmp_seg_ros.geometry.cameras import Camera
 from cmp_seg_ros.label_space import LabelSpace
+from cmp_seg_ros.messages import images, point_cloud2
 from cmp_seg_ros.outputs import REPORT, claim, remove_bag, write_report
-from cmp_seg_ros.ros import images, point_cloud2
 from cmp_seg_ros.scan import UNLABELLED, Bool, UInt8
 from cmp_seg_ros.simulation.camera import Image
 from cmp_seg_ros.simulation.lidar import Lidar, Sweep

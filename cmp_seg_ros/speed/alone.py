@@ -15,7 +15,7 @@ import numpy as np
 
 from cmp_seg_ros import memory
 from cmp_seg_ros.errors import UserError
-from cmp_seg_ros.ros.point_cloud2 import decode
+from cmp_seg_ros.messages.point_cloud2 import decode
 from cmp_seg_ros.scan import Scan
 from cmp_seg_ros.segmenter import Segmenter
 from cmp_seg_ros.speed.cases import Case

@@ -17,7 +17,7 @@ from cmp_seg_ros.bundle import Bundle
 from cmp_seg_ros.engine.base import ENGINES, module_of
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.kernels.launch import threads
-from cmp_seg_ros.ros.point_cloud2 import decode, encode_labelled
+from cmp_seg_ros.messages.point_cloud2 import decode, encode_labelled
 from cmp_seg_ros.scan import UNLABELLED, Labels
 from cmp_seg_ros.segmenter import Segmenter
 from cmp_seg_ros.speed import alone, cases, clock

@@ -13,7 +13,7 @@ from cmp_seg_ros import resources
 from cmp_seg_ros.bundle import FOLDER, Bundle
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.label_space import LabelSpace
-from cmp_seg_ros.ros.point_cloud2 import decode, encode
+from cmp_seg_ros.messages.point_cloud2 import decode, encode
 from cmp_seg_ros.scan import Float32, Scan
 from cmp_seg_ros.waffleiron.config import NetworkConfig, PreprocessConfig
 from cmp_seg_ros.waffleiron.preprocess import Voxels, inside_fov, prepare, voxelise

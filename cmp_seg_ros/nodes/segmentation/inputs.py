@@ -9,7 +9,8 @@ from typing import Any
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 
-from cmp_seg_ros.ros import cdr, qos
+from cmp_seg_ros.messages import cdr
+from cmp_seg_ros.ros import qos
 from cmp_seg_ros.ros.camera_view import CameraView
 from cmp_seg_ros.ros.diagnostics import Tally
 from cmp_seg_ros.ros.parameters import Parameters

@@ -8,9 +8,11 @@ from rclpy.node import Node
 from sensor_msgs.msg import Image, PointCloud2
 from std_msgs.msg import String
 
+from cmp_seg_ros.geometry import overlay
 from cmp_seg_ros.label_space import LabelSpace
+from cmp_seg_ros.messages import cdr, images, point_cloud2
 from cmp_seg_ros.nodes.segmentation.inputs import Labelled
-from cmp_seg_ros.ros import cdr, diagnostics, images, overlay, point_cloud2, qos
+from cmp_seg_ros.ros import diagnostics, qos
 from cmp_seg_ros.ros.camera_view import CameraView
 from cmp_seg_ros.ros.parameters import Parameters
 from cmp_seg_ros.scan import UNLABELLED, Labels

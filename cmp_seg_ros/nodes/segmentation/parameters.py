@@ -1,8 +1,8 @@
 """What a user may set; config/segmentation_node.yaml holds the same defaults."""
 
 from cmp_seg_ros.bundle import DEFAULT_BUNDLE
+from cmp_seg_ros.messages.point_cloud2 import PROFILES
 from cmp_seg_ros.ros.parameters import Parameter
-from cmp_seg_ros.ros.point_cloud2 import PROFILES
 
 PARAMETERS = [
     Parameter("model", DEFAULT_BUNDLE, "Model bundle: a folder, or a name in models/"),

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cmp_seg_ros.ros import cdr, point_cloud2
+from cmp_seg_ros.messages import cdr, point_cloud2
 from cmp_seg_ros.scan import Scan
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import pytest
 from sensor_msgs.msg import CameraInfo
 
 from cmp_seg_ros.errors import UserError
-from cmp_seg_ros.ros import camera_info
+from cmp_seg_ros.messages import camera_info
 
 K = [500.0, 0, 320, 0, 510, 240, 0, 0, 1]
 

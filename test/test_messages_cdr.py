@@ -5,7 +5,7 @@ from rclpy.serialization import deserialize_message, serialize_message
 from sensor_msgs import msg as sensor_msgs
 from std_msgs.msg import Header
 
-from cmp_seg_ros.ros import cdr, images, point_cloud2
+from cmp_seg_ros.messages import cdr, images, point_cloud2
 
 SECOND = 1_000_000_000
 

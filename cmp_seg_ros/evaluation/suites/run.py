@@ -1,4 +1,4 @@
-"""Runs a yardstick: scans are simulated and labelled building by building, on several processes, and counted.
+"""Runs a benchmark suite: scans are simulated and labelled building by building, on several processes, and counted.
 
 A part, all buildings seen by one sensor at the same places, is kept in OUT/parts when it is done, and not done again
 as long as nothing that it depends on has changed. Parts of several bundles, engines or settings live side by side.
@@ -25,8 +25,8 @@ from cmp_seg_ros import outputs, resources
 from cmp_seg_ros.bundle import Bundle
 from cmp_seg_ros.digest import digest
 from cmp_seg_ros.errors import UserError
-from cmp_seg_ros.evaluation.benchmark import Benchmark, Row
 from cmp_seg_ros.evaluation.metrics import PRIMARY, STRICT, Confusion, readings
+from cmp_seg_ros.evaluation.suites.suite import Row, Suite
 from cmp_seg_ros.intensity import IntensityScale
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.scan import Labels, Scan, UInt8
@@ -69,12 +69,12 @@ class Measure:
     """Counts one building at a time. Made once, copied to every worker.
 
     Args:
-        benchmark: the yardstick.
+        suite: the benchmark suite.
         bundle, engine, voxel_size: what is measured; a voxel size of None is the bundle's.
         scenes: folder of furnished scenes.
     """
 
-    benchmark: Benchmark
+    suite: Suite
     bundle: Path
     engine: str
     voxel_size: float | None
@@ -95,7 +95,7 @@ class Measure:
 
     @cached_property
     def truth(self) -> LabelSpace:
-        return LabelSpace.load(self.benchmark.truth)
+        return LabelSpace.load(self.suite.truth)
 
     def count(self, rows: dict[str, Row], sensor: str, building: int) -> dict[str, Count]:
         """Take the scans of one building with one sensor and count them for `rows`, which are of the same places."""
@@ -125,17 +125,17 @@ class Measure:
         T_mounts = [None if mount is None else mount.T_base_lidar for mount in mounts]
         assert self.scenes is not None or not row.scene
         building = load_scene(self.scenes / row.scene, seed) if self.scenes and row.scene else make_building(seed)
-        return views_in(building, self.benchmark.scans, sensor, T_mounts, thinned=False)
+        return views_in(building, self.suite.scans, sensor, T_mounts, thinned=False)
 
     @property
     def _shape(self) -> tuple[int, int, int]:
         confusion = Confusion(self.truth, self.segmenter.label_space)
-        return (len(self.benchmark.range_bins), *confusion.matrix.shape)
+        return (len(self.suite.range_bins), *confusion.matrix.shape)
 
     def _confusions(self, scan: Scan, truth: UInt8, label: UInt8) -> Int64:
         """(bins, C, C + 1) points by range from the lidar."""
         distance = np.linalg.norm(scan.xyz, axis=1)
-        bin_ = np.searchsorted(self.benchmark.range_bins, distance, side="right") - 1
+        bin_ = np.searchsorted(self.suite.range_bins, distance, side="right") - 1
         counted = np.zeros(self._shape, np.int64)
         for i in range(len(counted)):
             confusion = Confusion(self.truth, self.segmenter.label_space)
@@ -144,11 +144,11 @@ class Measure:
         return counted
 
 
-class BenchmarkRun:
-    """One run of a yardstick; `run` counts all its parts.
+class SuiteRun:
+    """One run of a benchmark suite; `run` counts all its parts.
 
     Args:
-        benchmark: the yardstick.
+        suite: the benchmark suite.
         model, engine: of the segmenter.
         voxel_size: metres; None is the bundle's.
         only: names of rows, with those that they are compared with; empty for all.
@@ -163,7 +163,7 @@ class BenchmarkRun:
 
     def __init__(
         self,
-        benchmark: Benchmark,
+        suite: Suite,
         model: str | Path,
         engine: str = "auto",
         voxel_size: float | None = None,
@@ -173,27 +173,23 @@ class BenchmarkRun:
         out: Path | None = None,
         processes: int | None = None,
     ) -> None:
-        chosen = set(only) or set(benchmark.rows)
-        if unknown := sorted(chosen - set(benchmark.rows)):
-            raise UserError(
-                f"benchmark {benchmark.name} has no row {', '.join(unknown)}; its rows: {', '.join(benchmark.rows)}"
-            )
-        chosen |= {benchmark.rows[name].against for name in chosen}
-        if buildings is not None and not 0 < buildings <= benchmark.buildings.count:
-            raise UserError(
-                f"benchmark {benchmark.name} has {benchmark.buildings.count} buildings; give --buildings up to that"
-            )
-        self.benchmark = benchmark
+        chosen = set(only) or set(suite.rows)
+        if unknown := sorted(chosen - set(suite.rows)):
+            raise UserError(f"suite {suite.name} has no row {', '.join(unknown)}; its rows: {', '.join(suite.rows)}")
+        chosen |= {suite.rows[name].against for name in chosen}
+        if buildings is not None and not 0 < buildings <= suite.buildings.count:
+            raise UserError(f"suite {suite.name} has {suite.buildings.count} buildings; give --buildings up to that")
+        self.suite = suite
         bundle = Bundle.find(model)
         self.scenes = scenes or default_scenes()
-        self.rows = {name: row for name, row in benchmark.rows.items() if name in chosen}
+        self.rows = {name: row for name, row in suite.rows.items() if name in chosen}
         self.skipped = {name: reason for name, row in self.rows.items() if (reason := self._missing(row, scenes))}
         self.rows = {name: row for name, row in self.rows.items() if name not in self.skipped}
         if not self.rows:
-            raise UserError(f"nothing of benchmark {benchmark.name} can be run: {'; '.join(self.skipped.values())}")
-        first = benchmark.buildings.first
-        self.buildings = range(first, first + (buildings or benchmark.buildings.count))
-        self.measure = Measure(benchmark, bundle.path, engine, voxel_size, self.scenes)
+            raise UserError(f"nothing of suite {suite.name} can be run: {'; '.join(self.skipped.values())}")
+        first = suite.buildings.first
+        self.buildings = range(first, first + (buildings or suite.buildings.count))
+        self.measure = Measure(suite, bundle.path, engine, voxel_size, self.scenes)
         self.segmenter = self.measure.segmenter  # complains before the work, and builds what workers then find
         readings(Confusion(self.measure.truth, self.segmenter.label_space), (PRIMARY, STRICT))
         self.out = out
@@ -224,11 +220,11 @@ class BenchmarkRun:
                 for name in counts[0]:
                     found[name][sensor] = _part([count[name] for count in counts])
                 self._keep(places, sensor, {name: found[name][sensor] for name in counts[0]})
-        return {name: {sensor: parts[sensor] for sensor in self.benchmark.sensors} for name, parts in found.items()}
+        return {name: {sensor: parts[sensor] for sensor in self.suite.sensors} for name, parts in found.items()}
 
     def _jobs(self) -> list[tuple[str, str]]:
         places = dict.fromkeys(row.places for row in self.rows.values())
-        return [(place, sensor) for place in places for sensor in self.benchmark.sensors]
+        return [(place, sensor) for place in places for sensor in self.suite.sensors]
 
     def _rows_of(self, places: str) -> dict[str, Row]:
         return {name: row for name, row in self.rows.items() if row.places == places}
@@ -301,11 +297,11 @@ class BenchmarkRun:
         return None if self.out is None else self.out / PARTS / f"{places}-{sensor}-{self.keys[places][:8]}.npz"
 
     def _key(self, scene: str) -> str:
-        """Changes with all that the counts depend on: yardstick, bundle, engine, voxels, buildings, scene, program."""
+        """Changes with all that the counts depend on: suite, bundle, engine, voxels, buildings, scene, program."""
         program = [*Path(__file__).resolve().parents[1].rglob("*.py"), *data_files()]
         program.append(resources.resource(scene_folder.TABLE))
         settings = {
-            "benchmark": self.benchmark.model_dump(exclude={"description", "bootstrap", "musts"}),
+            "suite": self.suite.model_dump(exclude={"description", "bootstrap", "musts"}),
             "bundle": self.segmenter.bundle.hash,
             "engine": self.segmenter.engine,
             "voxel_size": self.segmenter.voxel_size,

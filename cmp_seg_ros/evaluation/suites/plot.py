@@ -1,4 +1,4 @@
-"""The report of a yardstick as a picture."""
+"""The report of a benchmark suite as a picture."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cmp_seg_ros.evaluation import plots
-from cmp_seg_ros.evaluation.benchmark_report import MEAN
-from cmp_seg_ros.evaluation.benchmark_tables import heading, in_detail
+from cmp_seg_ros.evaluation.suites.scores import MEAN
+from cmp_seg_ros.evaluation.suites.tables import heading, in_detail
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

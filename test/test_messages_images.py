@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image as Picture
 
 from cmp_seg_ros.errors import UserError
-from cmp_seg_ros.ros import images
+from cmp_seg_ros.messages import images
 
 try:
     from cv_bridge import CvBridge as RealBridge

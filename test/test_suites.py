@@ -1,4 +1,4 @@
-"""The yardstick: fixed files, the same scans on every run, figures of what was counted, and the command."""
+"""The benchmark suite: fixed files, the same scans on every run, figures of what was counted, and the command."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -15,12 +15,12 @@ from cmp_seg_ros import resources
 from cmp_seg_ros.cli.evaluate import iou_table
 from cmp_seg_ros.cli.main import app
 from cmp_seg_ros.errors import UserError
-from cmp_seg_ros.evaluation import benchmark_run
-from cmp_seg_ros.evaluation.benchmark import Benchmark, Mount
-from cmp_seg_ros.evaluation.benchmark_report import Scores, compile_report
-from cmp_seg_ros.evaluation.benchmark_run import BenchmarkRun, Count, Part
-from cmp_seg_ros.evaluation.benchmark_tables import heading, markdown, sheets
 from cmp_seg_ros.evaluation.metrics import Confusion, iou_of, mean_of
+from cmp_seg_ros.evaluation.suites import run as suite_run
+from cmp_seg_ros.evaluation.suites.run import Count, Part, SuiteRun
+from cmp_seg_ros.evaluation.suites.scores import Scores, compile_report
+from cmp_seg_ros.evaluation.suites.suite import Mount, Suite
+from cmp_seg_ros.evaluation.suites.tables import heading, markdown, sheets
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.simulation.building import make_building
 from cmp_seg_ros.simulation.generate import rotation, scans_in, views_in
@@ -48,8 +48,8 @@ SMALL: dict[str, Any] = {
 }
 
 
-def small(**changes: Any) -> Benchmark:
-    return Benchmark.model_validate({**SMALL, **changes})
+def small(**changes: Any) -> Suite:
+    return Suite.model_validate({**SMALL, **changes})
 
 
 def dump(**changes: Any) -> str:
@@ -80,17 +80,17 @@ def perfect(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
             label = truths[scan.xyz.tobytes()]
             return Labels(label, np.ones(len(label), np.float32), voxels=7)
 
-    monkeypatch.setattr(benchmark_run, "views_in", remembering)
-    monkeypatch.setattr(benchmark_run.Measure, "segmenter_of", lambda self, T: Perfect(T))
+    monkeypatch.setattr(suite_run, "views_in", remembering)
+    monkeypatch.setattr(suite_run.Measure, "segmenter_of", lambda self, T: Perfect(T))
     return shown
 
 
-def test_yardsticks_and_training_share_no_building() -> None:
-    yardsticks = [Benchmark.load(name) for name in resources.names("config/benchmark", ".yaml")]
-    assert "indoor-v2" in [yardstick.name for yardstick in yardsticks]
+def test_suites_and_training_share_no_building() -> None:
+    suites = [Suite.load(name) for name in resources.names("config/suites", ".yaml")]
+    assert "indoor-v2" in [suite.name for suite in suites]
     others: set[int] = set()
-    for yardstick in yardsticks:
-        measured = set(range(yardstick.buildings.first, yardstick.buildings.first + yardstick.buildings.count))
+    for suite in suites:
+        measured = set(range(suite.buildings.first, suite.buildings.first + suite.buildings.count))
         assert not measured & others
         others |= measured
         for name in resources.names("config/training", ".yaml"):
@@ -100,14 +100,14 @@ def test_yardsticks_and_training_share_no_building() -> None:
             assert not measured & set(range(first, first + data.validation_buildings))
 
 
-def test_the_yardstick_is_as_asked() -> None:
-    yardstick = Benchmark.load("indoor-v2")
-    assert len(yardstick.sensors) == 6 and yardstick.buildings.count == 20 and yardstick.scans == 2
-    assert yardstick.rows["upside-down"].mount == Mount(roll=180)
-    np.testing.assert_allclose(yardstick.rows["upside-down"].mount.T_base_lidar[2, :3], [0, 0, -1], atol=1e-12)
-    assert yardstick.rows["no-intensity"].places == yardstick.rows["world"].places
-    assert yardstick.rows["tilted"].places == yardstick.rows["level"].places != yardstick.rows["world"].places
-    assert yardstick.musts["world"].each_class == 0.7 and yardstick.musts["house"].primary == 0.75
+def test_the_suite_is_as_asked() -> None:
+    suite = Suite.load("indoor-v2")
+    assert len(suite.sensors) == 6 and suite.buildings.count == 20 and suite.scans == 2
+    assert suite.rows["upside-down"].mount == Mount(roll=180)
+    np.testing.assert_allclose(suite.rows["upside-down"].mount.T_base_lidar[2, :3], [0, 0, -1], atol=1e-12)
+    assert suite.rows["no-intensity"].places == suite.rows["world"].places
+    assert suite.rows["tilted"].places == suite.rows["level"].places != suite.rows["world"].places
+    assert suite.musts["world"].each_class == 0.7 and suite.musts["house"].primary == 0.75
 
 
 @pytest.mark.parametrize(
@@ -132,17 +132,17 @@ def test_a_wrong_file_is_one_clear_line(tmp_path: Path, changes: dict[str, Any],
     path = tmp_path / "wrong.yaml"
     path.write_text(dump(**changes))
     with pytest.raises(UserError) as error:
-        Benchmark.load(path)
+        Suite.load(path)
     message = str(error.value)
     assert says in message and str(path) in message and "\n" not in message and "Value error" not in message
 
 
-def test_unknown_benchmarks_and_broken_files(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no benchmark 'outdoor': neither a file nor one of .*indoor-v2"):
-        Benchmark.load("outdoor")
+def test_unknown_suites_and_broken_files(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no benchmark suite 'outdoor': neither a file nor one of .*indoor-v2"):
+        Suite.load("outdoor")
     (tmp_path / "a.yaml").write_text("rows: [")
     with pytest.raises(UserError, match=r"a.yaml is not YAML: while parsing"):
-        Benchmark.load(tmp_path / "a.yaml")
+        Suite.load(tmp_path / "a.yaml")
 
 
 def test_mounts_see_the_same_place() -> None:
@@ -167,7 +167,7 @@ def test_a_place_does_not_depend_on_other_mounts() -> None:
 
 
 def test_a_perfect_labeller_gets_all(perfect: list[dict[str, Any]], tiny_bundle: Path, tmp_path: Path) -> None:
-    run = BenchmarkRun(small(), tiny_bundle, "reference", out=tmp_path)
+    run = SuiteRun(small(), tiny_bundle, "reference", out=tmp_path)
     measured = {
         (places, sensor): [run.measure.count(run._rows_of(places), sensor, building) for building in run.buildings]
         for places, sensor in run._jobs()
@@ -188,7 +188,7 @@ def test_a_perfect_labeller_gets_all(perfect: list[dict[str, Any]], tiny_bundle:
 
 
 def test_lidars_have_all_their_beams_and_columns(perfect: list[dict[str, Any]], tiny_bundle: Path) -> None:
-    run = BenchmarkRun(small(sensors=["os1-64"]), tiny_bundle, "reference")
+    run = SuiteRun(small(sensors=["os1-64"]), tiny_bundle, "reference")
     row, full = run.rows["level"], Lidar.load("os1-64").shape
     assert full == (64, 1024)
     taken = {scan.shape for b in run.buildings for ((scan, _, _),) in run.measure._views(row, "os1-64", b, [None])}
@@ -200,8 +200,8 @@ def test_lidars_have_all_their_beams_and_columns(perfect: list[dict[str, Any]], 
 def test_the_digest_is_of_intensity_too(
     perfect: list[dict[str, Any]], tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = BenchmarkRun(small(), tiny_bundle, "reference", only=["world"])
-    views = benchmark_run.views_in
+    run = SuiteRun(small(), tiny_bundle, "reference", only=["world"])
+    views = suite_run.views_in
 
     def brighter(*args: Any, **kwargs: Any) -> Iterator[Any]:
         for ((scan, label, T),) in views(*args, **kwargs):
@@ -209,22 +209,20 @@ def test_the_digest_is_of_intensity_too(
 
     before = run.measure.count(run.rows, "vlp-16", 20_000_000)["world"].digest
     assert run.measure.count(run.rows, "vlp-16", 20_000_000)["world"].digest == before
-    monkeypatch.setattr(benchmark_run, "views_in", brighter)
+    monkeypatch.setattr(suite_run, "views_in", brighter)
     assert run.measure.count(run.rows, "vlp-16", 20_000_000)["world"].digest != before
 
 
 @pytest.fixture
 def counting(tiny_bundle: Path, tmp_path: Path) -> Callable[..., list[tuple[str, str]]]:
-    """Runs a yardstick of a building and a scene, counts without scans; the jobs that were not kept from before."""
+    """Runs a benchmark suite of a building and a scene, counts without scans; the jobs that were not kept."""
     folder = tmp_path / "scenes" / "shed"
     folder.mkdir(parents=True)
     (folder / "world.yaml").write_text("items: [1]")
-    benchmark = small(rows={"level": {"mount": {}}, "shed": {"scene": "shed"}}, musts={}, sensors=["vlp-16"])
+    suite = small(rows={"level": {"mount": {}}, "shed": {"scene": "shed"}}, musts={}, sensors=["vlp-16"])
 
     def call(during: Callable[[], Any] = lambda: None, **options: Any) -> list[tuple[str, str]]:
-        run = BenchmarkRun(
-            benchmark, tiny_bundle, "reference", scenes=tmp_path / "scenes", out=tmp_path / "out", **options
-        )
+        run = SuiteRun(suite, tiny_bundle, "reference", scenes=tmp_path / "scenes", out=tmp_path / "out", **options)
         done: list[tuple[str, str]] = []
 
         def counted(jobs: list[tuple[str, str]], progress: Any) -> Iterator[Any]:
@@ -258,9 +256,9 @@ def test_a_part_is_of_the_program_and_the_scene_at_the_beginning(
     assert counting(lambda: world.write_text("items: [2]")) == [HOUSES, SHED]
     assert counting() == [SHED] and counting() == []
     assert {"structural6.yaml", "indoor.yaml", "os1-16.yaml"} <= {path.name for path in data_files()}
-    monkeypatch.setattr(benchmark_run, "data_files", lambda: [*data_files(), world])
+    monkeypatch.setattr(suite_run, "data_files", lambda: [*data_files(), world])
     assert counting() == [HOUSES, SHED] and counting() == []
-    monkeypatch.setattr(benchmark_run, "_version", lambda library: "another")
+    monkeypatch.setattr(suite_run, "_version", lambda library: "another")
     assert counting() == [HOUSES, SHED]
 
 
@@ -315,8 +313,8 @@ def evaluate(tiny_bundle: Path, tmp_path: Path) -> Callable[..., Result]:
     path = tmp_path / "small.yaml"
     path.write_text(dump(sensors=["vlp-16"]))
 
-    def call(*arguments: Any, benchmark: Any = path) -> Result:
-        common = ["evaluate", "--benchmark", benchmark, "--model", tiny_bundle, "--engine", "cpu-fp32"]
+    def call(*arguments: Any, suite: Any = path) -> Result:
+        common = ["evaluate", "--suite", suite, "--model", tiny_bundle, "--engine", "cpu-fp32"]
         return CliRunner().invoke(app, [str(argument) for argument in [*common, *arguments]])
 
     return call
@@ -337,7 +335,7 @@ def test_command(evaluate: Callable[..., Result], tmp_path: Path) -> None:
         assert 0 < column["points"] == without["sensors"][sensor]["points"]
     difference = without["mean"]["primary"] - world["mean"]["primary"]
     assert without["difference"]["mean"] == pytest.approx(difference)
-    assert (out / "benchmark.png").stat().st_size > 10_000
+    assert (out / "suite.png").stat().st_size > 10_000
     page = (out / "table.md").read_text()
     assert "| tilted |" in page and "## world: IoU in per cent" in page and "MISSED" in page
 
@@ -368,15 +366,15 @@ def test_a_scene_that_is_not_there_is_said(evaluate: Callable[..., Result], tmp_
     musts = {"house": {"primary": 0.1}}
     path.write_text(dump(rows=rows, musts=musts, sensors=["vlp-16"]))
     arguments = ("--buildings", 1, "--workers", 1, "--out", tmp_path / "out")
-    ran = evaluate(*arguments, "--check", benchmark=path)
+    ran = evaluate(*arguments, "--check", suite=path)
     assert "row house is left out: scene small_house: give --scenes FOLDER" in ran.output
     assert "not run" in ran.output and "not measured" in ran.output
     assert ran.exit_code == 1 and "house was not measured" in str(ran.exception)
-    report = json.loads(evaluate(*arguments, "--json", benchmark=path).stdout)
+    report = json.loads(evaluate(*arguments, "--json", suite=path).stdout)
     assert not report["whole"] and list(report["skipped"]) == ["house"]
-    nothing = evaluate("--only", "house", benchmark=path)
-    assert nothing.exit_code == 1 and "nothing of benchmark small can be run" in str(nothing.exception)
-    wrong = evaluate("--scenes", tmp_path, benchmark=path)
+    nothing = evaluate("--only", "house", suite=path)
+    assert nothing.exit_code == 1 and "nothing of suite small can be run" in str(nothing.exception)
+    wrong = evaluate("--scenes", tmp_path, suite=path)
     assert wrong.exit_code == 1 and "has no scene small_house" in str(wrong.exception)
 
 
@@ -385,15 +383,15 @@ def test_the_house(evaluate: Callable[..., Result], tmp_path: Path, shared_data:
     rows = {"house": {"scene": "small_house"}}
     path.write_text(dump(rows=rows, musts={}, sensors=["vlp-16"]))
     arguments = ("--scenes", shared_data / "scenes", "--buildings", 1, "--workers", 1)
-    report = json.loads(evaluate(*arguments, "--json", benchmark=path).stdout)
+    report = json.loads(evaluate(*arguments, "--json", suite=path).stdout)
     assert report["rows"]["house"]["sensors"]["vlp-16"]["points"] > 5000
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("--only", "world,roof"), "benchmark small has no row roof; its rows: world, no-intensity"),
-        (("--buildings", 3), "benchmark small has 2 buildings"),
+        (("--only", "world,roof"), "suite small has no row roof; its rows: world, no-intensity"),
+        (("--buildings", 3), "suite small has 2 buildings"),
         (("scans.bag", "--topic", "/points"), "leave out INPUT, --topic"),
     ],
 )
@@ -402,9 +400,9 @@ def test_wrong_arguments(evaluate: Callable[..., Result], arguments: tuple[Any, 
     assert ran.exit_code == 1 and says in str(ran.exception)
 
 
-def test_options_of_a_benchmark_need_one() -> None:
+def test_options_of_a_suite_need_one() -> None:
     ran = CliRunner().invoke(app, ["evaluate", "bag", "--check", "--only", "world"])
-    assert ran.exit_code == 1 and "--only, --check: only with --benchmark NAME" in str(ran.exception)
+    assert ran.exit_code == 1 and "--only, --check: only with --suite NAME" in str(ran.exception)
     ran = CliRunner().invoke(app, ["evaluate"])
     assert ran.exit_code == 1 and "nothing to evaluate" in str(ran.exception)
 
@@ -413,7 +411,7 @@ def test_sheets_say_what_is_not_there() -> None:
     figures = {"primary": 1.0, "interval": None, "strict": None, "iou": {"wall": 1.0, "floor": None}}
     column = {**figures, "by_range": [{"primary": None}, {"primary": 1.0}], "points": 1000, "voxels_per_scan": 2.0}
     report: dict[str, Any] = {
-        **{"benchmark": "b", "description": "d", "model": "m", "engine": "e", "voxel_size": 0.1, "whole": True},
+        **{"suite": "b", "description": "d", "model": "m", "engine": "e", "voxel_size": 0.1, "whole": True},
         **{"buildings": 1, "first_building": 5, "scans_per_building": 1, "bootstrap": {"level": 0.9, "resamples": 2}},
         **{"range_bins": [0, 4], "skipped": {}, "musts": []},
         "rows": {"world": {"mount": None, "mean": figures, "sensors": {"a": column}}},
@@ -431,7 +429,7 @@ def test_sheets_say_what_is_not_there() -> None:
 
 
 def test_out_is_tried_before_the_work(evaluate: Callable[..., Result], tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(BenchmarkRun, "run", lambda *_: pytest.fail("measured"))
+    monkeypatch.setattr(SuiteRun, "run", lambda *_: pytest.fail("measured"))
     (tmp_path / "file").touch()
     ran = evaluate("--out", tmp_path / "file")
     assert ran.exit_code == 1 and "file cannot be written" in str(ran.exception), ran.output

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.label_space import LabelSpace
-from cmp_seg_ros.ros import point_cloud2
-from cmp_seg_ros.ros.point_cloud2 import DATATYPES, FLOAT32, TYPES, UINT8, UINT32, Cloud, Field
+from cmp_seg_ros.messages import point_cloud2
+from cmp_seg_ros.messages.point_cloud2 import DATATYPES, FLOAT32, TYPES, UINT8, UINT32, Cloud, Field
 from cmp_seg_ros.scan import UNLABELLED, Labels
 
 STAMP = 1_700_000_000_250_000_000

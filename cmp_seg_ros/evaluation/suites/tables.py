@@ -1,10 +1,10 @@
-"""The report of a yardstick as tables, for a terminal and for Markdown."""
+"""The report of a benchmark suite as tables, for a terminal and for Markdown."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from cmp_seg_ros.evaluation.benchmark_report import MEAN
 from cmp_seg_ros.evaluation.session import counted
+from cmp_seg_ros.evaluation.suites.scores import MEAN
 
 
 class Sheet(NamedTuple):
@@ -20,7 +20,7 @@ def heading(report: dict[str, Any]) -> str:
     part = "" if report["whole"] else " (a part of it)"
     return (
         f"{report['model']} with {report['engine']}, voxels of {report['voxel_size']:g} m, "
-        f"on {report['benchmark']}{part}: "
+        f"on {report['suite']}{part}: "
         f"{_places(report)}, {counted(report['scans_per_building'], 'scan')} of each with every sensor"
     )
 
@@ -103,7 +103,7 @@ def _must_sheet(report: dict[str, Any]) -> Sheet:
 
 def markdown(report: dict[str, Any]) -> str:
     """The sheets as a page."""
-    text = [f"# {report['benchmark']}", f"{heading(report)}.", f"{report['description']}."]
+    text = [f"# {report['suite']}", f"{heading(report)}.", f"{report['description']}."]
     for sheet in sheets(report):
         rule = ["---"] + ["---:"] * (len(sheet.header) - 1)
         lines = [sheet.header, rule, *(row for row in sheet.rows if row)]

@@ -1,4 +1,4 @@
-"""A yardstick: which simulated scans a bundle is measured on, and what it must reach; a file in config/benchmark/."""
+"""A benchmark suite: which simulated scans a bundle is measured on and what it must reach; a file in config/suites/."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -13,7 +13,7 @@ from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.simulation.generate import Transform, rotation
 from cmp_seg_ros.simulation.lidar import sensor_names
 
-FOLDER = "config/benchmark"
+FOLDER = "config/suites"
 
 
 class _Strict(BaseModel):
@@ -77,8 +77,8 @@ class Bootstrap(_Strict):
     level: float = Field(default=0.95, gt=0, lt=1)
 
 
-class Benchmark(_Strict):
-    """All of a yardstick."""
+class Suite(_Strict):
+    """All of a benchmark suite."""
 
     name: str
     description: str = ""
@@ -92,9 +92,9 @@ class Benchmark(_Strict):
     musts: dict[str, Must] = {}
 
     @classmethod
-    def load(cls, name_or_path: str | Path) -> "Benchmark":
-        """Read a yardstick by its path, or by its name in config/benchmark/. Raises UserError."""
-        return configuration.load(cls, FOLDER, "benchmark", name_or_path)
+    def load(cls, name_or_path: str | Path) -> "Suite":
+        """Read a benchmark suite by its path, or by its name in config/suites/. Raises UserError."""
+        return configuration.load(cls, FOLDER, "benchmark suite", name_or_path)
 
     @field_validator("rows", mode="before")
     @classmethod
@@ -102,7 +102,7 @@ class Benchmark(_Strict):
         return {name: {} if row is None else row for name, row in rows.items()} if isinstance(rows, dict) else rows
 
     @model_validator(mode="after")
-    def _consistent(self) -> "Benchmark":
+    def _consistent(self) -> "Suite":
         if unknown := sorted(set(self.sensors) - set(sensor_names())):
             raise ValueError(f"no sensor {', '.join(unknown)}; known: {', '.join(sensor_names())}")
         if len(set(self.sensors)) < len(self.sensors):

@@ -1,4 +1,4 @@
-"""What a run of a yardstick says: scores with intervals, differences between rows, and musts, as JSON takes them."""
+"""What a run of a benchmark suite says: scores with intervals, differences between rows, musts, as JSON takes them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cmp_seg_ros.evaluation.benchmark import Benchmark
-from cmp_seg_ros.evaluation.benchmark_run import BenchmarkRun, Part
 from cmp_seg_ros.evaluation.metrics import PRIMARY, STRICT, Confusion, iou_of, mean_of, number, readings
+from cmp_seg_ros.evaluation.suites.run import Part, SuiteRun
+from cmp_seg_ros.evaluation.suites.suite import Suite
 
 Float64 = npt.NDArray[np.float64]
 MEAN = "mean"
@@ -68,43 +68,43 @@ class Scores:
         return mean_of(self.drawn)
 
 
-def compile_report(run: BenchmarkRun, parts: dict[str, dict[str, Part]]) -> dict[str, Any]:
+def compile_report(run: SuiteRun, parts: dict[str, dict[str, Part]]) -> dict[str, Any]:
     """The report of a run, as JSON takes it: fractions 0..1, None where there is nothing to score."""
-    benchmark = run.benchmark
-    rng = np.random.default_rng(benchmark.bootstrap.seed)
+    suite = run.suite
+    rng = np.random.default_rng(suite.bootstrap.seed)
     count = len(run.buildings)
     # All draws of one building are alike: no interval, instead of one that looks exact.
-    draws = rng.integers(count, size=(benchmark.bootstrap.resamples if count > 1 else 0, count))
+    draws = rng.integers(count, size=(suite.bootstrap.resamples if count > 1 else 0, count))
     weights = np.array([np.bincount(draw, minlength=count) for draw in draws], np.float64).reshape(-1, count)
     empty = Confusion(run.measure.truth, run.segmenter.label_space)
     scores = {name: Scores(sensors, empty, weights) for name, sensors in parts.items()}
-    rows = {name: _row(benchmark, scores, name) for name in scores}
+    rows = {name: _row(suite, scores, name) for name in scores}
     return {
         "command": "evaluate",
-        "benchmark": benchmark.name,
-        "description": benchmark.description,
+        "suite": suite.name,
+        "description": suite.description,
         "model": run.segmenter.bundle.description.name,
         "bundle": run.segmenter.bundle.hash,
         "engine": run.segmenter.engine,
         "voxel_size": run.segmenter.voxel_size,
         "buildings": count,
-        "first_building": benchmark.buildings.first,
-        "scans_per_building": benchmark.scans,
-        "whole": count == benchmark.buildings.count and set(rows) == set(benchmark.rows),
-        "bootstrap": benchmark.bootstrap.model_dump(),
-        "range_bins": benchmark.range_bins,
+        "first_building": suite.buildings.first,
+        "scans_per_building": suite.scans,
+        "whole": count == suite.buildings.count and set(rows) == set(suite.rows),
+        "bootstrap": suite.bootstrap.model_dump(),
+        "range_bins": suite.range_bins,
         "rows": rows,
         "skipped": run.skipped,
-        "musts": list(_musts(benchmark, rows, run.skipped)),
+        "musts": list(_musts(suite, rows, run.skipped)),
     }
 
 
-def _row(benchmark: Benchmark, scores: dict[str, Scores], name: str) -> dict[str, Any]:
-    found, row = scores[name], benchmark.rows[name]
-    level = benchmark.bootstrap.level
+def _row(suite: Suite, scores: dict[str, Scores], name: str) -> dict[str, Any]:
+    found, row = scores[name], suite.rows[name]
+    level = suite.bootstrap.level
     miou, drawn = found.miou(), found.drawn_miou()
     strict = mean_of(iou_of(found.reading(STRICT).matrix.sum(axis=(0, 2))))
-    space = benchmark.truth
+    space = suite.truth
     full = found.reading(space) if space in readings(found.confusion) else None
     sensors: dict[str, dict[str, Any]] = {}
     for i, (sensor, part) in enumerate(found.parts.items()):
@@ -118,7 +118,7 @@ def _row(benchmark: Benchmark, scores: dict[str, Scores], name: str) -> dict[str
             "iou_interval": {c: _interval(found.drawn[:, i, k], level) for k, c in enumerate(found.classes)},
             "by_range": [
                 {"from": low, "primary": number(value), "points": int(n)}
-                for low, value, n in zip(benchmark.range_bins, found.by_range[i], points, strict=True)
+                for low, value, n in zip(suite.range_bins, found.by_range[i], points, strict=True)
             ],
             "scans": scans,
             "points": int(part.points.sum()),
@@ -153,9 +153,9 @@ def _row(benchmark: Benchmark, scores: dict[str, Scores], name: str) -> dict[str
     return result
 
 
-def _musts(benchmark: Benchmark, rows: dict[str, Any], skipped: dict[str, str]) -> Iterator[dict[str, Any]]:
+def _musts(suite: Suite, rows: dict[str, Any], skipped: dict[str, str]) -> Iterator[dict[str, Any]]:
     """Each must of the chosen rows: the worst that it is about, what was measured there, and whether it is met."""
-    for name, must in benchmark.musts.items():
+    for name, must in suite.musts.items():
         if name in skipped:
             yield _must(name, "", skipped[name], None, None)
         if name not in rows:

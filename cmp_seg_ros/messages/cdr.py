@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
-from cmp_seg_ros.ros.point_cloud2 import Cloud
+from cmp_seg_ros.messages.point_cloud2 import Cloud
 
 if TYPE_CHECKING:
     from rosbags.typesys.store import Typestore

@@ -1,0 +1,1 @@
+"""Codecs of ROS messages, for rclpy and for bags alike: nothing here imports ROS."""
