@@ -11,6 +11,8 @@ from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.evaluation.metrics import Confusion, percentiles, readings, stage_percentiles
 from cmp_seg_ros.label_space import LabelSpace
 
+DATA = Path(__file__).parent / "data"  # inputs, weights and outputs of the published modules, at tiny sizes
+
 SIX = LabelSpace.load("structural6")
 FOUR = LabelSpace.load("structural4")
 WALL, FLOOR, CEILING, FLUSH, OBJECT, PERSON, NONE = 0, 1, 2, 3, 4, 5, 255
@@ -26,8 +28,8 @@ def counted(space: LabelSpace, truth: np.ndarray, predicted: np.ndarray) -> Conf
     return confusion
 
 
-def test_parity_with_the_published_metrics(shared_data: Path) -> None:
-    golden = np.load(shared_data / "golden/wi_loss_metrics.npz")
+def test_parity_with_the_published_metrics() -> None:
+    golden = np.load(DATA / "wi_loss_metrics.npz")
     predicted = golden["logits"].argmax(axis=1).astype(np.uint8)
     confusion = counted(LabelSpace.numbered(4), golden["target"].astype(np.uint8), predicted)
     np.testing.assert_array_equal(confusion.matrix[:, :4], golden["hist"])

@@ -4,6 +4,7 @@ import numpy as np
 
 from cmp_seg_ros.geometry.cameras import Camera
 from cmp_seg_ros.geometry.projection import project_scan, transform
+from cmp_seg_ros.simulation.rig import Rig, RigConfig
 
 CAMERA = Camera(model="pinhole", intrinsics=(320, 320, 320, 240), width=640, height=480)
 # Lidar x forward, z up -> camera z forward, x right, y down; the camera 0.3 m to the left of the lidar.
@@ -50,3 +51,16 @@ def test_what_is_no_return_is_never_visible() -> None:
     T[2, 3] = 1.0  # the lidar's origin is in view
     assert project_scan(points, CAMERA, T).visible.tolist() == [False, False, False, False, True]
     assert project_scan(points[:0], CAMERA, T).visible.shape == (0,)
+
+
+def test_visibility_is_that_of_the_simulator() -> None:
+    """Of the points said to be visible few are hidden, and few of those that the camera sees are lost."""
+    right = said = true = 0
+    for seed in (3, 5, 8, 11):  # buildings
+        rig = Rig(RigConfig(seed, seconds=0.1))
+        camera, sweep = rig.calibration().camera(), rig.scan(0)
+        visible, truth = project_scan(sweep.scan.xyz, camera, camera.T_camera_lidar).visible, rig.visible(0, sweep)
+        right += int((visible & truth).sum())
+        said, true = said + int(visible.sum()), true + int(truth.sum())
+    assert right / said > 0.984
+    assert right / true > 0.92

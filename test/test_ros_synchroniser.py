@@ -80,3 +80,27 @@ def test_an_image_of_the_same_stamp_always_matches(deadline):
     synchroniser.add_image(START, "same", now=0.0)
     match = synchroniser.match(START)
     assert match is not None and match.offset == 0
+
+
+@given(st.integers(3, 900), st.integers(1, 40))
+def test_a_bag_that_starts_again_matches_as_in_its_first_round(seconds, late_ms):
+    """Nothing of the first round decides or matches a scan of the second, however soon that begins."""
+    synchroniser = Synchroniser[str](0.1)
+    for tenth in range(10 * seconds - 15, 10 * seconds + 1):  # the end of the first round
+        synchroniser.add_image(START + tenth * 100 * MS, "first", now=0.0)
+    synchroniser.add_scan(START + seconds * 1000 * MS)
+    assert synchroniser.add_scan(START)
+    synchroniser.add_image(START - 80 * MS, "second, before", now=1.0)
+    assert not synchroniser.decided(START, waiting_since=1.0, now=1.01)
+    synchroniser.add_image(START + late_ms * MS, "second", now=1.02)
+    assert synchroniser.decided(START, waiting_since=1.0, now=1.03)
+    match = synchroniser.match(START)
+    assert match is not None and (match.image, match.offset) == ("second", late_ms * MS)
+
+
+def test_images_out_of_order_are_no_jump():
+    synchroniser = Synchroniser[str](0.1)
+    synchroniser.add_image(START, "this", now=0.0)
+    synchroniser.add_image(START - 200 * MS, "late on the way", now=0.01)
+    match = synchroniser.match(START)
+    assert match is not None and match.image == "this"

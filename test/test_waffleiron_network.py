@@ -16,6 +16,8 @@ from cmp_seg_ros.waffleiron.config import NetworkConfig, Plane, PreprocessConfig
 from cmp_seg_ros.waffleiron.network import DropPath, Segmenter
 from cmp_seg_ros.waffleiron.preprocess import Voxels, prepare
 
+DATA = Path(__file__).parent / "data"  # inputs, weights and outputs of the published modules, at tiny sizes
+
 PLANES: list[Plane] = ["xy", "xz", "yz"]
 GRIDS = [(20, 24), (20, 7), (24, 7)]
 
@@ -44,9 +46,9 @@ def build(state: published.State, **fields: object) -> Segmenter:
     return network.eval().requires_grad_(False)
 
 
-def test_forward_of_the_reference(shared_data: Path) -> None:
-    inputs = np.load(shared_data / "golden" / "wi_preprocess.npz")
-    golden = np.load(shared_data / "golden" / "wi_forward_batchnorm.npz")
+def test_forward_of_the_reference() -> None:
+    inputs = np.load(DATA / "wi_preprocess.npz")
+    golden = np.load(DATA / "wi_forward_batchnorm.npz")
     state = {key[2:]: torch.from_numpy(golden[key]) for key in golden if key.startswith("w/")}
     network = build(state, width=16, depth=6, outputs=4)
     scans = []
