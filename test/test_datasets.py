@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cmp_seg_ros.datasets import open_input
-from cmp_seg_ros.datasets.base import Sample
+from cmp_seg_ros.datasets.frame import Frame
 from cmp_seg_ros.datasets.pcd import lzf_decompress
 from cmp_seg_ros.datasets.ply import write_labelled
 from cmp_seg_ros.errors import UserError
@@ -22,7 +22,7 @@ XYZ = RNG.normal(size=(57, 3)).astype(np.float32)
 INTENSITY = RNG.uniform(0, 255, 57).astype(np.float32)
 
 
-def read(path: Path) -> Sample:
+def read(path: Path) -> Frame:
     (sample,) = open_input(path)
     return sample
 

@@ -164,9 +164,9 @@ def test_labels_are_those_of_the_segmenter(graph, tiny_bundle):
 
 
 def test_real_scan(graph, tiny_bundle, shared_data):
-    from cmp_seg_ros.datasets.pcd import Reader
+    from cmp_seg_ros.datasets.pcd import DataSet
 
-    scan = next(iter(Reader(shared_data / "real" / "nebula_vlp16" / "scan.pcd"))).scan
+    scan = next(iter(DataSet(shared_data / "real" / "nebula_vlp16" / "scan.pcd"))).scan
     got = point_cloud2.decode_labels(graph.label(cloud(scan)))
     expected = offline(tiny_bundle, scan)
     # The rotation of all points in one product is rounded differently from machine to machine, never by much.

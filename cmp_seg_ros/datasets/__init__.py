@@ -1,14 +1,18 @@
-"""Scans from bags and files. One kind of input is one module with a `Reader`; a new module is found by itself."""
+"""Data sets, which give Frames. One kind is one module with a class `DataSet`; a new module is found by itself."""
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
 
-from cmp_seg_ros.datasets.base import Reader, Sample
+from cmp_seg_ros.datasets.base import DataSet
+from cmp_seg_ros.datasets.bag import bag_of
+from cmp_seg_ros.datasets.frame import Frame
 from cmp_seg_ros.datasets.labelled_bag import BAG as LABELLED
 from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.geometry.sensor_set import SensorSet
 from cmp_seg_ros.outputs import made_by
 
 KINDS = (
@@ -19,17 +23,18 @@ KINDS = (
 SUFFIXES = (".bag", ".mcap", ".db3", ".pcd", ".ply", ".npy", ".bin", ".pcap", ".osf")
 
 
-def readers() -> list[type[Reader]]:
-    """All readers, in the order of their modules' names."""
+def kinds() -> list[type[DataSet]]:
+    """All data sets that are recognised by their path, in the order of their modules' names."""
     modules = [import_module(f"{__name__}.{info.name}") for info in iter_modules(__path__) if info.name != "base"]
-    return [module.Reader for module in modules if hasattr(module, "Reader")]
+    return [module.DataSet for module in modules if hasattr(module, "DataSet")]
 
 
-def open_input(path: str | Path, topic: str = "") -> Reader:
-    """The reader for `path`, found by looking at it.
+def open_input(path: str | Path, topic: str = "", sensors: SensorSet | None = None) -> DataSet:
+    """The data set at `path`, found by looking at it; of a folder of `cmp-seg simulate` its bag.
 
     Args:
         topic: PointCloud2 topic of a bag; needed only where there are several.
+        sensors: what is known of lidar and cameras; None takes nothing as known.
 
     Raises:
         UserError: there is no such path, or it is no input that is known; or it has no topics and one was given.
@@ -37,13 +42,14 @@ def open_input(path: str | Path, topic: str = "") -> Reader:
     path = Path(path)
     if not path.exists():
         raise UserError(f"{path} does not exist; give {KINDS}")
-    for reader in readers():
-        if reader.recognises(path):
-            if topic and not reader.has_topics:
+    for kind in kinds():
+        if kind.recognises(path):
+            if topic and not kind.has_topics:
                 raise UserError(f"{path} is no bag, so it has no topic '{topic}'; leave out --topic")
-            return reader(path, topic)
+            return kind(path, topic, sensors)
     if path.is_dir():
-        return Folder(path, topic)
+        folder = Folder(path, topic, sensors)
+        return folder if set(folder.files) != {bag_of(path)} else open_input(bag_of(path), topic, sensors)
     raise _unknown(path)
 
 
@@ -61,51 +67,66 @@ def _unknown(path: Path) -> UserError:
     return UserError(f"{path} is not an input that is known; give {KINDS}")
 
 
-class Folder(Reader):
+class Folder(DataSet):
     """The files of a folder, each an input by itself, in natural order (2 before 10). Keys are their names.
 
     What is named like an input and is none is a problem; all else, pictures beside the scans say, is passed over.
     """
 
-    def __init__(self, path: Path, topic: str = "") -> None:
-        super().__init__(path, topic)
+    def __init__(self, path: Path, topic: str = "", sensors: SensorSet | None = None) -> None:
+        super().__init__(path, topic, sensors)
         found = {
-            file: next((kind for kind in readers() if kind.recognises(file)), None)
+            file: next((kind for kind in kinds() if kind.recognises(file)), None)
             for file in sorted(path.iterdir(), key=_natural)
             if file.name != LABELLED or made_by(path) != "label"  # its results are no part of its input
         }
         self.files = {file: kind for file, kind in found.items() if kind is not None or _is_named_like_one(file)}
-        self.count = len(self.files)
         self.one_file_each = True
         if not self.files:
             raise UserError(f"folder {path} holds no input that is known; give {KINDS}")
         if topic and not any(kind is not None and kind.has_topics for kind in self.files.values()):
             raise UserError(f"folder {path} holds no bag, so it has no topic '{topic}'; leave out --topic")
+        if all(kind is None or kind.one_file_each for kind in self.files.values()):
+            self.count = len(self.files)
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
         return path.is_dir()
 
-    def __iter__(self) -> Iterator[Sample]:
+    def __iter__(self) -> Iterator[Frame]:
         number = found = 0
-        for file, kind in self.files.items():
+        for file in self.files:
+            before = number
             try:
-                if kind is None:
-                    raise _unknown(file)
-                reader = kind(file, self.topic if kind.has_topics else "")
-                for sample in reader:
-                    key = file.stem if reader.one_file_each else f"{file.stem}/{sample.key}"
-                    yield sample._replace(number=number, key=key)
+                data = self._open(file)
+                for frame in data:
+                    key = file.stem if data.one_file_each else f"{file.stem}/{frame.key}"
+                    yield replace(frame, number=number, key=key, sequence=str(self.path))
                     number += 1
                     found += 1
-                problems = list(reader.problems)
+                problems = list(data.problems)
             except UserError as error:
                 problems = [str(error)]
-                number += 1
+            number = max(number, before + 1)  # a gap for a file without a scan
             for problem in problems:
                 self.problems.add(problem)
         if not found:
             raise UserError("; ".join(self.problems))
+
+    def __getitem__(self, number: int) -> Frame:
+        if self.count is None:  # a file may hold any number of scans
+            return super().__getitem__(number)
+        if not 0 <= number < self.count:
+            raise IndexError(f"{self.path} has no file {number}")
+        file = list(self.files)[number]
+        return replace(next(iter(self._open(file))), number=number, key=file.stem, sequence=str(self.path))
+
+    def _open(self, file: Path) -> DataSet:
+        """Raises UserError."""
+        kind = self.files[file]
+        if kind is None:
+            raise _unknown(file)
+        return kind(file, self.topic if kind.has_topics else "", self.sensors)
 
 
 def _is_named_like_one(path: Path) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cmp_seg_ros.datasets.base import Array, FileReader, head, read_bytes
+from cmp_seg_ros.datasets.base import Array, ScanFile, head, read_bytes
 from cmp_seg_ros.errors import UserError
 
 MAGIC = b"\x93NUMPY"
@@ -14,7 +14,7 @@ NAMES = ("x", "y", "z", "intensity")
 KITTI_POINT = 16  # bytes: four little-endian float32
 
 
-class Reader(FileReader):
+class DataSet(ScanFile):
     """(N, 3), (N, 4), (height, width, 3 or 4), or a structured array whose fields have names."""
 
     @classmethod

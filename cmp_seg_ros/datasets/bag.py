@@ -1,20 +1,25 @@
 """Bags: ROS 1, and ROS 2 in sqlite3 or mcap, whole or cut short."""
 
 import re
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Generator, Iterator
-from functools import cache
+from functools import cache, partial
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 
-from cmp_seg_ros.datasets import ouster, recovery
-from cmp_seg_ros.datasets.base import Problems, Sample
-from cmp_seg_ros.datasets.base import Reader as BaseReader
+from cmp_seg_ros.datasets import bag_index, ouster, recovery
+from cmp_seg_ros.datasets.base import DataSet as BaseDataSet
+from cmp_seg_ros.datasets.base import Problems
+from cmp_seg_ros.datasets.frame import TRUTH, Frame, PointLabels
 from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.geometry.sensor_set import SensorSet
+from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.messages import point_cloud2
+from cmp_seg_ros.scan import Scan
 
 if TYPE_CHECKING:
     from rosbags.highlevel import AnyReader
@@ -22,6 +27,11 @@ if TYPE_CHECKING:
 POINT_CLOUD2 = "sensor_msgs/msg/PointCloud2"
 METADATA = "metadata.yaml"
 REMEDY = "copy it again, reindex it (rosbag reindex, ros2 bag reindex) or record it again"
+TRUTH_TOPIC = "/truth/points"  # as `cmp-seg simulate` records it
+TRUTH_SPACE = "structural6"  # also the name of the truth's field
+WAITING = 16  # clouds that wait for their truth, or truths for their cloud
+NEAR = 1_000_000_000  # ns between the recording of a cloud and that of its truth
+STRETCH = 10_000_000_000  # ns of a sequence that intervals take as one
 SUFFIXES = {recovery.ROS1: ".bag", recovery.MCAP: ".mcap", recovery.SQLITE: ".db3"}
 
 
@@ -78,9 +88,9 @@ class Bag:
         found = f"messages of {read} alone" if read else "no message"
         return f"bag {self.path} is damaged or cut short ({self._damaged}): {promise}{found} could be read"
 
-    def messages(self, topics: Collection[str]) -> Iterator[Message]:
-        """The messages of some topics, in the order of recording."""
-        for raw, reader in self._raw(topics):
+    def messages(self, topics: Collection[str], start: int | None = None, stop: int | None = None) -> Iterator[Message]:
+        """The messages of some topics, in the order of recording; those recorded from `start` to before `stop`, in ns."""
+        for raw, reader in self._raw(topics, start, stop):
             for message in self._tried(reader.deserialize if reader else self._deserialize, raw):
                 yield Message(raw.topic, raw.time, message)
 
@@ -117,11 +127,13 @@ class Bag:
             return _typestore(Stores.ROS1_NOETIC).deserialize_ros1(data, msgtype)
         return _typestore(Stores.ROS2_HUMBLE).deserialize_cdr(data, msgtype)
 
-    def _raw(self, topics: Collection[str]) -> "Iterator[tuple[recovery.RawMessage, AnyReader | None]]":
+    def _raw(
+        self, topics: Collection[str], start: int | None = None, stop: int | None = None
+    ) -> "Iterator[tuple[recovery.RawMessage, AnyReader | None]]":
         count = Counter[str]()
         if not self._damaged:
             try:
-                for raw, reader in self._whole(topics):
+                for raw, reader in self._whole(topics, start, stop):
                     count[raw.topic] += 1
                     yield raw, reader
             except _Damage as error:
@@ -135,7 +147,10 @@ class Bag:
                     skip[raw.topic] -= 1
                     continue
                 count[raw.topic] += 1
-                yield raw, None
+                if (start is None or raw.time >= start) and (stop is None or raw.time < stop):
+                    yield raw, None
+        if start is not None or stop is not None:
+            return
         missing = sum(max(0, self.topics[topic].size - count[topic]) for topic in topics if topic in self.topics)
         if self._damaged or missing:
             why = f" ({self._damaged})" if self._damaged else f" ({missing} are missing)"
@@ -165,10 +180,12 @@ class Bag:
             types[raw.topic] = raw.type
         return {topic: Topic(types[topic], count[topic]) for topic in sorted(count)}
 
-    def _whole(self, topics: Collection[str]) -> "Iterator[tuple[recovery.RawMessage, AnyReader]]":
+    def _whole(
+        self, topics: Collection[str], start: int | None, stop: int | None
+    ) -> "Iterator[tuple[recovery.RawMessage, AnyReader]]":
         with _open(self.path) as reader:
             connections = [connection for connection in reader.connections if connection.topic in topics]
-            messages = reader.messages(connections) if connections else iter(())
+            messages = reader.messages(connections, start, stop) if connections else iter(())
             while True:
                 try:
                     connection, time, data = next(messages)
@@ -183,19 +200,28 @@ class Bag:
             yield from recovery.recover(file)
 
 
-class Reader(BaseReader):
-    """The clouds of one PointCloud2 topic of a bag; keys are their numbers. Ouster's packets go to ouster-sdk."""
+class DataSet(BaseDataSet):
+    """The clouds of one PointCloud2 topic of a bag; keys are their numbers. Ouster's packets go to ouster-sdk.
+
+    With each cloud come: the truth of its stamp, where the bag holds clouds of it (`cmp-seg simulate`); of each camera
+    of the calibration the image nearest in time; the pose, where there is one topic of odometry and the lidar's mount
+    is known.
+    """
 
     has_topics = True
 
-    def __init__(self, path: Path, topic: str = "") -> None:
-        super().__init__(path, topic)
+    def __init__(self, path: Path, topic: str = "", sensors: SensorSet | None = None) -> None:
+        super().__init__(path, topic, sensors)
         self.bag = Bag(path)
         self.problems = self.bag.problems
         self.topic = choose_topic(self.bag, topic)
         self.packets = self.bag.topics[self.topic].type != POINT_CLOUD2
         if not self.packets:
             self.count = self.bag.topics[self.topic].size
+        self.truth = LabelSpace.load(TRUTH_SPACE) if TRUTH_TOPIC in self.bag.topics else None
+        self._cameras = bag_index.image_topics(self.bag, self.sensors)
+        self._poses = bag_index.Poses(self.bag, self.sensors)
+        self._times: list[int] | None = None
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
@@ -203,32 +229,111 @@ class Reader(BaseReader):
             return (path / METADATA).is_file()
         return bool(recovery.storage(path))
 
-    def __iter__(self) -> Iterator[Sample]:
+    def __iter__(self) -> Iterator[Frame]:
         if self.packets:
-            yield from ouster.samples_of_bag(self.bag, self.topic)
+            yield from ouster.frames_of_bag(self.bag, self.topic, self.sensors)
             return
-        before = 0
-        for index, (_, _, message) in enumerate(self.bag.messages([self.topic])):
-            key = f"{index:06d}"
-            try:
-                scan = point_cloud2.decode(message)
-            except UserError as error:
-                self.problems.add(f"scan {key} on {self.topic} of {self.path} is left out: {error}", "cloud")
-                continue
+        begin = before = 0
+        for number, scan, message, truth in self._joined():
             if scan.stamp == 0:
                 self.problems.add(
-                    f"scan {key} on {self.topic} of {self.path} has the stamp zero: it cannot be matched in time; "
-                    "let the driver set header.stamp",
+                    f"scan {number:06d} on {self.topic} of {self.path} has the stamp zero: it cannot be matched in "
+                    "time; let the driver set header.stamp",
                     "zero",
                 )
             elif scan.stamp < before:
                 self.problems.add(
-                    f"time runs backwards at scan {key} on {self.topic} of {self.path}, by "
+                    f"time runs backwards at scan {number:06d} on {self.topic} of {self.path}, by "
                     f"{(before - scan.stamp) * 1e-9:.3f} s; split the bag there or mend the sensor's clock",
                     "backwards",
                 )
             before = scan.stamp
-            yield Sample(index, key, scan, message)
+            begin = begin or scan.stamp
+            yield self._frame(number, scan, message, truth, begin)
+
+    def __getitem__(self, number: int) -> Frame:
+        if self.packets or self.bag.damage():
+            return super().__getitem__(number)
+        if self._times is None:
+            self._times = [raw.time for raw in self.bag.serialised([self.topic])]
+        if not 0 <= number < len(self._times):
+            raise IndexError(f"{self.path} has no scan {number} on {self.topic}")
+        time = self._times[number]
+        nth = number - self._times.index(time)  # of those recorded at the same time
+        found = next(islice(self.bag.messages([self.topic], time, time + 1), nth, None), None)
+        if found is None:
+            raise UserError(f"scan {number:06d} on {self.topic} of {self.path} cannot be read; {REMEDY}")
+        scan = point_cloud2.decode(found.message)
+        truth = None
+        if self.truth is not None:
+            near = self.bag.messages([TRUTH_TOPIC], time - NEAR, time + NEAR)
+            same = (m.message for m in near if point_cloud2.stamp_ns(m.message.header) == scan.stamp)
+            truth = self._truth_of(next(same, None), len(scan), number)
+        return self._frame(number, scan, found.message, truth, scan.stamp)
+
+    def _joined(self) -> Iterator[tuple[int, Scan, Any, PointLabels | None]]:
+        """Number, scan and message of each cloud that can be read, with the truth of its stamp."""
+        topics = [self.topic] if self.truth is None else [self.topic, TRUTH_TOPIC]
+        waiting: deque[tuple[int, Scan, Any]] = deque()
+        truths: dict[int, Any] = {}
+        number = 0
+
+        def next_one() -> tuple[int, Scan, Any, PointLabels | None]:
+            place, scan, message = waiting.popleft()
+            return place, scan, message, self._truth_of(truths.pop(scan.stamp, None), len(scan), place)
+
+        for topic, _, message in self.bag.messages(topics):
+            if topic == TRUTH_TOPIC and topic != self.topic:
+                truths[point_cloud2.stamp_ns(message.header)] = message
+                if len(truths) > WAITING:
+                    truths.pop(next(iter(truths)))
+                    self.problems.add(f"a truth on {TRUTH_TOPIC} of {self.path} is of no scan's stamp", "truth")
+            else:
+                try:
+                    waiting.append((number, point_cloud2.decode(message), message))
+                except UserError as error:
+                    text = f"scan {number:06d} on {self.topic} of {self.path} is left out: {error}"
+                    self.problems.add(text, "cloud")
+                number += 1
+            while waiting and (self.truth is None or waiting[0][1].stamp in truths or len(waiting) > WAITING):
+                yield next_one()
+        while waiting:
+            yield next_one()
+
+    def _truth_of(self, message: Any, points: int, number: int) -> PointLabels | None:
+        if message is None or self.truth is None:
+            return None
+        try:
+            label = point_cloud2.decode_labels(message, self.truth.name).label
+        except UserError as error:
+            self.problems.add(f"the truth of scan {number:06d} of {self.path} is left out: {error}", "truth")
+            return None
+        if len(label) != points:
+            self.problems.add(
+                f"scan {number:06d} of {self.path} has {points} points, its truth {len(label)}; simulate the bag again",
+                "size",
+            )
+            return None
+        return PointLabels(self.truth, label)
+
+    def _frame(self, number: int, scan: Scan, message: Any, truth: PointLabels | None, begin: int) -> Frame:
+        stretch = (scan.stamp - begin) // STRETCH if scan.stamp else number // 100
+        return Frame(
+            f"{number:06d}",
+            scan,
+            number,
+            message,
+            labels={} if truth is None else {TRUTH: truth},
+            images=bag_index.NearestImages(self._cameras, self._camera_stamp(scan)),
+            T_base_lidar=self.sensors.T_base_lidar,
+            locate=partial(self._poses.T_world_lidar, scan.stamp),
+            sequence=str(self.path),
+            group=f"{self.path.name}/{stretch}",
+        )
+
+    def _camera_stamp(self, scan: Scan) -> int:
+        """By the cameras' clock."""
+        return self.sensors.lidar.camera_stamp(scan.stamp) if self.sensors.lidar else scan.stamp
 
 
 def bag_of(path: Path) -> Path:

@@ -1,32 +1,24 @@
-"""What every reader of scans offers, whatever the file."""
+"""What every data set offers, and what those that are files share."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from cmp_seg_ros.datasets.frame import CameraImage, Frame
 from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.geometry.sensor_set import SensorSet
 from cmp_seg_ros.messages import point_cloud2
-from cmp_seg_ros.scan import Scan
+from cmp_seg_ros.scan import UInt8
 
 Array = npt.NDArray[Any]
 
-
-class Sample(NamedTuple):
-    """One scan of an input.
-
-    number: its place in the input, from 0; gaps are scans that could not be read. key: its name, the same on every run.
-    message: the scan as a PointCloud2 with all its fields (a ROS message, or anything with the same attributes).
-    """
-
-    number: int
-    key: str
-    scan: Scan
-    message: Any
+PICTURES = (".jpg", ".jpeg", ".png")
 
 
 class Problems:
@@ -48,19 +40,25 @@ class Problems:
         return len(self._found)
 
 
-class Reader(ABC):
-    """The scans of one input, in order.
+class DataSet(ABC):
+    """Frames in order, read when they are asked for. `data[i]` is the frame whose number is i.
 
-    What of the input cannot be read is left out and noted in `problems`, complete when the iteration has ended.
+    What cannot be read is left out and noted in `problems`, complete when an iteration has ended.
+
+    Attributes:
+        count: number of frames, where it is known without reading them; None where it is not.
+        one_file_each: whether each frame is a file of its own.
+        has_topics: whether `topic` chooses between several sources.
     """
 
-    count: int | None = None  # number of scans, where it is known beforehand
-    one_file_each = False  # whether each scan is a file of its own
+    count: int | None = None
+    one_file_each = False
     has_topics = False
 
-    def __init__(self, path: Path, topic: str = "") -> None:
+    def __init__(self, path: Path, topic: str = "", sensors: SensorSet | None = None) -> None:
         self.path = path
         self.topic = topic  # of a bag
+        self.sensors = sensors or SensorSet()
         self.problems = Problems()
 
     @classmethod
@@ -69,11 +67,28 @@ class Reader(ABC):
         """Whether `path` is of this kind, by a look at its content."""
 
     @abstractmethod
-    def __iter__(self) -> Iterator[Sample]:
-        """The scans. Raises UserError if none can be read."""
+    def __iter__(self) -> Iterator[Frame]:
+        """The frames. Raises UserError if none can be read."""
+
+    def __len__(self) -> int:
+        """Number of places for frames; where `count` is None all are read to know it."""
+        return self.count if self.count is not None else 1 + max((frame.number for frame in self), default=-1)
+
+    def __getitem__(self, number: int) -> Frame:
+        """The frame of that number. Raises IndexError beyond the last, UserError where it cannot be read."""
+        for frame in self:
+            if frame.number == number:
+                return frame
+            if frame.number > number >= 0:
+                raise UserError(f"frame {number} of {self.path} cannot be read: {'; '.join(self.problems)}")
+        raise IndexError(f"{self.path} has no frame {number}")
+
+    def parts(self) -> Iterable["DataSet"]:
+        """Data sets that have the same frames in the same order, and can be read side by side."""
+        return (self,)
 
 
-class FileReader(Reader):
+class ScanFile(DataSet):
     """A file that holds one scan."""
 
     count = 1
@@ -83,18 +98,56 @@ class FileReader(Reader):
     def columns(self) -> tuple[Mapping[str, Array], tuple[int, int]]:
         """The named (N,) columns of the file and its (height, width). Raises UserError."""
 
-    def __iter__(self) -> Iterator[Sample]:
+    def __iter__(self) -> Iterator[Frame]:
         columns, shape = self.columns()
         try:
-            yield sample(0, self.path.stem, columns, shape)
+            yield frame_of(
+                0,
+                self.path.stem,
+                columns,
+                shape,
+                images=pictures_beside(self.path, self.sensors),
+                T_base_lidar=self.sensors.T_base_lidar,
+                sequence=str(self.path.parent),
+            )
         except UserError as error:
             raise UserError(f"{self.path}: {error}") from error
 
 
-def sample(
-    number: int, key: str, columns: Mapping[str, Array], shape: tuple[int, int], stamp: int = 0, frame_id: str = "lidar"
-) -> Sample:
-    """A sample from (N,) columns, among them x, y, z. Raises UserError."""
+def pictures_beside(path: Path, sensors: SensorSet) -> dict[str, CameraImage]:
+    """The picture of the same name beside a scan's file, by the name of the only camera ("camera" without any)."""
+    found = next((path.with_suffix(suffix) for suffix in PICTURES if path.with_suffix(suffix).is_file()), None)
+    if found is None or len(sensors.calibration.cameras) > 1:
+        return {}
+    name, camera = next(iter(sensors.calibration.cameras.items()), ("camera", None))
+    return {name: CameraImage(0, partial(_read_picture, found), camera)}
+
+
+def _read_picture(path: Path) -> UInt8:
+    from PIL import Image
+
+    try:
+        return np.asarray(Image.open(path).convert("RGB"))
+    except (OSError, SyntaxError) as error:  # SyntaxError: of a damaged PNG
+        raise UserError(f"picture {path} cannot be read: {error}; copy it again or remove it") from error
+
+
+def frame_of(
+    number: int,
+    key: str,
+    columns: Mapping[str, Array],
+    shape: tuple[int, int],
+    stamp: int = 0,
+    frame_id: str = "lidar",
+    **known: Any,
+) -> Frame:
+    """A frame from (N,) columns, among them x, y, z; `known` are further fields of Frame. Raises UserError."""
+    message = message_of(columns, shape, stamp, frame_id)
+    return Frame(key, point_cloud2.decode(message), number, message, **known)
+
+
+def message_of(columns: Mapping[str, Array], shape: tuple[int, int], stamp: int = 0, frame_id: str = "lidar") -> Any:
+    """(N,) columns as a PointCloud2. Raises UserError."""
     if 0 in shape:
         raise UserError("it holds no points; record it again")
     fields = {
@@ -103,8 +156,7 @@ def sample(
     }
     seconds, nanoseconds = divmod(stamp, 1_000_000_000)
     header = SimpleNamespace(stamp=SimpleNamespace(sec=seconds, nanosec=nanoseconds), frame_id=frame_id)
-    message = point_cloud2.encode(fields, shape).message(header, SimpleNamespace, SimpleNamespace)
-    return Sample(number, key, point_cloud2.decode(message), message)
+    return point_cloud2.encode(fields, shape).message(header, SimpleNamespace, SimpleNamespace)
 
 
 def head(path: Path, size: int = 64) -> bytes:

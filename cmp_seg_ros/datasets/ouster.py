@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from cmp_seg_ros.datasets.base import Problems, Sample, head, sample
-from cmp_seg_ros.datasets.base import Reader as BaseReader
+from cmp_seg_ros.datasets.base import DataSet as BaseDataSet
+from cmp_seg_ros.datasets.base import Problems, frame_of, head
+from cmp_seg_ros.datasets.frame import Frame
 from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.geometry.sensor_set import SensorSet
 
 PCAP = (b"\xd4\xc3\xb2\xa1", b"\xa1\xb2\xc3\xd4", b"\x4d\x3c\xb2\xa1", b"\xa1\xb2\x3c\x4d", b"\n\r\r\n")
 OSF = b"OSF$"  # file identifier at byte 8
@@ -17,7 +19,7 @@ PACKET_TYPES = ("ouster_ros/msg/PacketMsg", "ouster_sensor_msgs/msg/PacketMsg") 
 INSTALL = 'pip install --no-deps "ouster-sdk>=1.0"'
 
 
-class Reader(BaseReader):
+class DataSet(BaseDataSet):
     """Scans as the Ouster driver publishes them: organised (beams, columns), in the sensor's frame, first return.
 
     `intensity` is the signal, or the reflectivity where the packets carry no signal.
@@ -28,10 +30,10 @@ class Reader(BaseReader):
         start = head(path)
         return start.startswith(PCAP) or start[8:12] == OSF or (path.suffix == ".osf" and path.is_file())
 
-    def __iter__(self) -> Iterator[Sample]:
-        return _samples(self.path, self._frames(), self.problems)
+    def __iter__(self) -> Iterator[Frame]:
+        return _frames(self.path, self._sweeps(), self.problems, self.sensors)
 
-    def _frames(self) -> Iterator[Any]:
+    def _sweeps(self) -> Iterator[Any]:
         try:
             from ouster.sdk import open_source
         except ImportError as error:
@@ -45,12 +47,12 @@ def lidar_topics(topics: Mapping[str, Any]) -> list[str]:
     return [name for name, info in topics.items() if info.type in PACKET_TYPES and "lidar" in name.rpartition("/")[2]]
 
 
-def samples_of_bag(bag: Any, topic: str) -> Iterator[Sample]:
+def frames_of_bag(bag: Any, topic: str, sensors: SensorSet) -> Iterator[Frame]:
     """The scans in a bag's packets on `topic` (a `datasets.bag.Bag`). Raises UserError."""
-    return _samples(bag.path, _frames_of_bag(bag, topic), bag.problems)
+    return _frames(bag.path, _sweeps_of_bag(bag, topic), bag.problems, sensors)
 
 
-def _frames_of_bag(bag: Any, topic: str) -> Iterator[Any]:
+def _sweeps_of_bag(bag: Any, topic: str) -> Iterator[Any]:
     # Not ouster-sdk's own reader of bags, which replaces parts of rosbags for the whole process.
     try:
         from ouster.sdk.core import FrameBatcher, LidarFrame, LidarPacket, PacketFormat, SensorInfo
@@ -82,12 +84,12 @@ def _frames_of_bag(bag: Any, topic: str) -> Iterator[Any]:
         yield frame
 
 
-def _samples(path: Path, frames: Iterator[Any], problems: Problems) -> Iterator[Sample]:
+def _frames(path: Path, sweeps: Iterator[Any], problems: Problems, sensors: SensorSet) -> Iterator[Frame]:
     number = 0
     try:
-        for frame in frames:
-            if frame is not None:
-                yield _sample(number, frame)
+        for sweep in sweeps:
+            if sweep is not None:
+                yield _frame(number, sweep, path, sensors)
                 number += 1
     except UserError:
         raise
@@ -107,24 +109,34 @@ def _missing_sdk(path: Path) -> UserError:
     return UserError(f"{path} holds Ouster packets, which need ouster-sdk: {INSTALL}")
 
 
-def _sample(number: int, frame: Any) -> Sample:
+def _frame(number: int, sweep: Any, path: Path, sensors: SensorSet) -> Frame:
     from ouster.sdk.core import XYZLut, destagger
 
-    info = frame.sensor_info
-    shape = (frame.h, frame.w)
-    xyz = destagger(info, XYZLut(info)(frame)).reshape(-1, 3).astype(np.float32)  # (height * width, 3)
+    info = sweep.sensor_info
+    shape = (sweep.h, sweep.w)
+    xyz = destagger(info, XYZLut(info)(sweep)).reshape(-1, 3).astype(np.float32)  # (height * width, 3)
     columns: dict[str, Any] = {axis: xyz[:, i] for i, axis in enumerate("xyz")}
 
     def image(name: str) -> Any:
-        return destagger(info, frame.field(name)).reshape(-1)
+        return destagger(info, sweep.field(name)).reshape(-1)
 
-    columns["intensity"] = image("SIGNAL" if "SIGNAL" in frame.fields else "REFLECTIVITY").astype(np.float32)
-    stamps = np.asarray(frame.timestamp, np.int64)  # of each column, in measured order; 0 where it is missing
+    columns["intensity"] = image("SIGNAL" if "SIGNAL" in sweep.fields else "REFLECTIVITY").astype(np.float32)
+    stamps = np.asarray(sweep.timestamp, np.int64)  # of each column, in measured order; 0 where it is missing
     start = int(stamps[stamps > 0].min(initial=np.iinfo(np.int64).max)) if stamps.any() else 0
     since = np.maximum(stamps - start, 0).astype(np.uint32)
-    columns["t"] = destagger(info, np.tile(since, (frame.h, 1))).reshape(-1)
+    columns["t"] = destagger(info, np.tile(since, (sweep.h, 1))).reshape(-1)
     columns["reflectivity"] = image("REFLECTIVITY").astype(np.uint16)
-    columns["ring"] = np.repeat(np.arange(frame.h, dtype=np.uint16), frame.w)
+    columns["ring"] = np.repeat(np.arange(sweep.h, dtype=np.uint16), sweep.w)
     columns["ambient"] = image("NEAR_IR").astype(np.uint16)
     columns["range"] = image("RANGE").astype(np.uint32)
-    return sample(number, f"{number:06d}", columns, shape, start, "os_sensor")
+    return frame_of(
+        number,
+        f"{number:06d}",
+        columns,
+        shape,
+        start,
+        "os_sensor",
+        T_base_lidar=sensors.T_base_lidar,
+        sequence=str(path),
+        group=f"{path.name}/{number // 100}",
+    )

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from cmp_seg_ros.datasets.base import Array, FileReader, ascii_records, head, read_bytes, records
+from cmp_seg_ros.datasets.base import Array, ScanFile, ascii_records, head, read_bytes, records
 from cmp_seg_ros.errors import UserError
 
 KINDS = {"F": "f", "I": "i", "U": "u"}
 
 
-class Reader(FileReader):
+class DataSet(ScanFile):
     """A .pcd file; fields keep their names, so that intensity and time are found as in a PointCloud2."""
 
     @classmethod

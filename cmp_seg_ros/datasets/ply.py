@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from cmp_seg_ros.datasets.base import Array, FileReader, ascii_records, head, read_bytes, records
+from cmp_seg_ros.datasets.base import Array, ScanFile, ascii_records, head, read_bytes, records
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.scan import Labels, Scan
@@ -19,7 +19,7 @@ KINDS = {
 }  # fmt: skip
 
 
-class Reader(FileReader):
+class DataSet(ScanFile):
     """A .ply file; its vertices' properties keep their names. Faces are passed over."""
 
     @classmethod

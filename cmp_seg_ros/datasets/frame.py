@@ -1,0 +1,99 @@
+"""One moment of a recording: all that training, evaluation, maps and pictures are made from.
+
+for frame in open_input("drive"):
+    frame.scan, frame.labels["truth"].label, frame.images["left"].rgb(), frame.T_world_lidar
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cmp_seg_ros.geometry.calibration import CalibratedCamera, Transform
+from cmp_seg_ros.label_space import LabelSpace
+from cmp_seg_ros.scan import Float32, Scan, UInt8
+
+TRUTH, HAND, PSEUDO, PREDICTIONS = "truth", "hand", "pseudo", "predictions"  # the usual names of label sources
+
+
+@dataclass(frozen=True)
+class PointLabels:
+    """What one source says of each point of a scan, in the scan's order.
+
+    Args:
+        space: of the ids.
+        label: (N,) uint8; UNLABELLED where it says nothing.
+        confidence: (N,) float32, 0..1, or None where the source gives none.
+    """
+
+    space: LabelSpace
+    label: UInt8
+    confidence: Float32 | None = None
+
+
+@dataclass(frozen=True)
+class CameraImage:
+    """An image, read when it is asked for.
+
+    Args:
+        stamp: nanoseconds, by the camera's clock; 0 where it has none.
+        read: gives (H, W, 3) uint8 red, green, blue. Raises UserError.
+        camera: its intrinsics and place, or None where they are not known.
+    """
+
+    stamp: int
+    read: Callable[[], UInt8]
+    camera: CalibratedCamera | None = None
+
+    def rgb(self) -> UInt8:
+        """(H, W, 3) uint8. Raises UserError where it cannot be read."""
+        return self.read()
+
+
+def _nowhere() -> None:
+    """Where no pose is known."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A scan and what is known with it.
+
+    Args:
+        key: its name in the data set, the same on every run.
+        scan: in the lidar's frame.
+        number: its place in the data set, from 0; gaps are frames that could not be read.
+        message: the scan as a PointCloud2 with all its fields, or None where it has no others than the scan.
+        labels: by name of their source.
+        images: by name of their camera, the nearest in time; a mapping that may look for them when it is asked.
+        T_base_lidar: (4, 4) how the lidar is mounted, where the data set knows; its rotation makes the scan upright.
+        locate: gives T_world_lidar at the scan's stamp, or None where poses are not known.
+        sequence: scans of one sequence are by one lidar, and follow each other in time.
+        group: what of the data is drawn together in intervals: a building, a stretch of a sequence.
+        split: train, val, test, or nothing.
+    """
+
+    key: str
+    scan: Scan
+    number: int = 0
+    message: Any = None
+    labels: Mapping[str, PointLabels] = field(default_factory=dict)
+    images: Mapping[str, CameraImage] = field(default_factory=dict)
+    T_base_lidar: Transform | None = None
+    locate: Callable[[], Transform | None] = _nowhere
+    sequence: str = ""
+    group: str = ""
+    split: str = ""
+
+    @cached_property
+    def T_world_lidar(self) -> Transform | None:
+        """(4, 4) at the scan's stamp, or None."""
+        return self.locate()
+
+    @property
+    def ring(self) -> npt.NDArray[np.intp] | None:
+        """(N,) row of each point in an organised scan, or None."""
+        rows, columns = self.scan.shape
+        return np.repeat(np.arange(rows), columns) if rows > 1 else None
