@@ -20,12 +20,16 @@ from rich.table import Table
 
 from cmp_seg_ros.bundle import DEFAULT_BUNDLE, Bundle, BundleDescription
 from cmp_seg_ros.cli.demo import STAGES, run_ours
-from cmp_seg_ros.datasets.bag import Bag
+from cmp_seg_ros.datasets.bag import DataSet
+from cmp_seg_ros.datasets.frame import TRUTH
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.evaluation import live
 from cmp_seg_ros.evaluation.metrics import percentiles
-from cmp_seg_ros.evaluation.session import Rig
-from cmp_seg_ros.evaluation.simulated import BagEvaluation, SimulatedBag
+from cmp_seg_ros.evaluation.pipeline import Model
+from cmp_seg_ros.evaluation.pipeline import run as label_all
+from cmp_seg_ros.evaluation.report import Report
+from cmp_seg_ros.evaluation.scoring import Scores, space_of
+from cmp_seg_ros.geometry.sensor_set import SensorSet
 from cmp_seg_ros.messages import cdr
 from cmp_seg_ros.nodes.live_run import LiveRun, play_to_node
 from cmp_seg_ros.outputs import write_report, writing
@@ -66,10 +70,11 @@ def main(
             lambda what, count: status.update(f"{what}: {count} labelled clouds"),
         )
         status.update("comparing with the truth")
-        report = figures(run, drive / "bag", description)
+        data = DataSet(drive / "bag", sensors=SensorSet(drive / "calibration.yaml"))
+        report = figures(run, data, description)
         if len(report["scans_by_voxel_size"]) > 1:
             status.update("labelling offline with the bundle's own voxels")
-            report["miou_offline"] = offline(drive, model, engine)
+            report["miou_offline"] = offline(data, model, engine)
     report["missed"] = missed(report)
     with writing(out):
         write_report(out, report)
@@ -94,12 +99,12 @@ def simulate(drive: Path, seconds: float) -> None:
         raise typer.Exit(1)  # it has said why
 
 
-def figures(run: LiveRun, bag: Path, description: BundleDescription) -> dict[str, Any]:
+def figures(run: LiveRun, data: DataSet, description: BundleDescription) -> dict[str, Any]:
     """What came of a run at the bag's own rate."""
-    report = live.evaluate(run, bag, description).report
+    report = live.evaluate(run, data, description.label_space, description.name, Report.of("live", data)).to_json()
     from_stamp = report.pop("latency_ms")
     offset = run.player["offset_ns"]
-    due = {cdr.stamp_ns(message.data): message.time + offset for message in Bag(bag).serialised([live.POINTS])}
+    due = {cdr.stamp_ns(message.data): message.time + offset for message in data.bag.serialised([live.POINTS])}
     return {
         **report,
         "age_ms": percentiles([1e-6 * (cloud.time - due[cloud.stamp - offset]) for cloud in run.clouds]),
@@ -109,12 +114,12 @@ def figures(run: LiveRun, bag: Path, description: BundleDescription) -> dict[str
     }
 
 
-def offline(drive: Path, model: str, engine: str) -> float:
+def offline(data: DataSet, model: str, engine: str) -> float | None:
     """Primary mIoU of the same drive with the bundle's voxels."""
-    pairs = SimulatedBag(drive)
-    rig = Rig(pairs.path)
-    miou: float = BagEvaluation(pairs, rig.segmenter(model, engine), rig).run()["miou"]
-    return miou
+    labeller = Model.for_sensors(data.sensors, model, engine)
+    return label_all(
+        data, labeller, [Scores(space_of(data), labeller.label_space)], Report.of("live", data), needs=TRUTH
+    ).miou
 
 
 def missed(report: dict[str, Any]) -> list[str]:

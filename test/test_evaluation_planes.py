@@ -245,10 +245,10 @@ def test_command_on_files(tiny_bundle: Path, tmp_path: Path) -> None:
     assert ran.exit_code == 0, ran.output
     report = json.loads(ran.stdout)
     assert report == json.loads((tmp_path / "out/report.json").read_text())
-    assert [Path(scan["file"]).name for scan in report["scans"]] == ["a", "b"]
-    assert set(report["scans"][0]["floor"]) == {"recall", "precision", "points"}
-    assert report["scans"][0]["wall"]["planes"] == 4 == report["median"]["wall"]["planes"]
-    assert "perfect_median" not in report
+    assert [scan["key"] for scan in report["planes"]["scans"]] == ["a", "b"]
+    assert set(report["planes"]["scans"][0]["floor"]) == {"recall", "precision", "points"}
+    assert report["planes"]["scans"][0]["wall"]["planes"] == 4 == report["planes"]["median"]["wall"]["planes"]
+    assert "perfect_median" not in report["planes"]
     assert (tmp_path / "out/planes-000.png").exists() and (tmp_path / "out/planes-001.png").exists()
     table = evaluate(tiny_bundle, tmp_path / "a.npy").output
     assert "precision" in table and "median" in table and "1 scan," in table
@@ -257,8 +257,8 @@ def test_command_on_files(tiny_bundle: Path, tmp_path: Path) -> None:
     assert nothing.exit_code == 1 and "has no return: all its 50 points are NaN" in str(nothing.exception)
     assert not nothing.stdout
     without = CliRunner().invoke(app, ["evaluate", str(tmp_path / "a.npy"), "--model", str(tiny_bundle)])
-    assert without.exit_code == 1 and "holds no truth to compare with" in str(without.exception)
-    assert "with --planes" in str(without.exception)
+    assert without.exit_code == 1 and "has no truth to compare labels with" in str(without.exception)
+    assert "(--planes)" in str(without.exception)
     missing = evaluate(tiny_bundle, tmp_path / "none")
     assert missing.exit_code == 1 and "does not exist" in str(missing.exception)
 
@@ -285,15 +285,15 @@ def test_a_lidar_that_hangs_upside_down(tiny_bundle: Path, tmp_path: Path) -> No
     np.save(tmp_path / "a.npy", hanging)
     report = json.loads(evaluate(tiny_bundle, tmp_path / "a.npy", "--json").stdout)
     assert any("1 of 1 scans look as if the lidar hung upside down" in text for text in report["warnings"])
-    assert report["scans"][0]["way_up"] == -1
+    assert report["planes"]["scans"][0]["way_up"] == -1
 
 
 def test_command_scores_a_perfect_labeller_of_simulated_bags(tiny_bundle: Path, tmp_path: Path) -> None:
     for _ in record(RigConfig(10_000_003, "os1-64", 0.5, 4, "wheeled", 20, 0, ()), tmp_path / "sim", 1):
         pass
     report = json.loads(evaluate(tiny_bundle, tmp_path / "sim", "--json").stdout)
-    perfect = report["perfect_median"]
+    perfect = report["planes"]["perfect_median"]
     assert perfect["floor"]["recall"] > 0.95 and perfect["floor"]["precision"] > 0.95
     assert perfect["wall"]["recall"] > 0.9 and perfect["wall"]["planes"] >= 2
-    assert report["calibration"].endswith("sim/calibration.yaml") and max(s["tilt"] for s in report["scans"]) < 5
+    assert report["calibration"].endswith("sim/calibration.yaml") and max(s["tilt"] for s in report["planes"]["scans"]) < 5
     assert "perfect" in evaluate(tiny_bundle, tmp_path / "sim").output

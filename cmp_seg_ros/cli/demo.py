@@ -12,6 +12,8 @@ import typer
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from cmp_seg_ros.evaluation.report import Report
+
 STAGES = ("wait", "decode", "preprocess", "network", "backfill", "encode", "publish", "total")
 INTERRUPTED = 15.0  # seconds
 PERCENTILES = ("p50", "p95", "p99")
@@ -33,15 +35,15 @@ def demo(
 
     from cmp_seg_ros.bundle import Bundle
     from cmp_seg_ros.datasets.labelled_bag import BAG as LABELLED
-    from cmp_seg_ros.datasets.labelled_bag import LabelledBagWriter
     from cmp_seg_ros.engine.base import module_of
     from cmp_seg_ros.evaluation import live
-    from cmp_seg_ros.outputs import REPORT, claim, remove_bag, require_writable, write_report
+    from cmp_seg_ros.evaluation.metrics import PRIMARY, STRICT, Confusion, readings
+    from cmp_seg_ros.label_space import LabelSpace
+    from cmp_seg_ros.outputs import REPORT, require_writable
 
     console = Console(stderr=True)
     description = Bundle.find(model).description  # complain before the simulator's work
-    name, space = description.name, description.label_space
-    live.comparable(space)
+    readings(Confusion(LabelSpace.load("structural6"), description.label_space), (PRIMARY, STRICT))
     module_of(engine)
     drive = out / "drive"
     require_writable(out, "demo", (REPORT, LABELLED))
@@ -49,42 +51,29 @@ def demo(
     command = ["simulate", "--out", drive, "--seconds", seconds, "--seed", seed, "--sensor", sensor]
     if run_ours(command):
         raise typer.Exit(1)  # it has said why
-    claim(out, "demo", (REPORT, LABELLED))
-    remove_bag(out / LABELLED)
 
-    from cmp_seg_ros.geometry.calibration import Calibration
-    from cmp_seg_ros.messages import point_cloud2
+    from cmp_seg_ros.datasets.bag import DataSet
+    from cmp_seg_ros.evaluation.report import Report
+    from cmp_seg_ros.geometry.sensor_set import SensorSet
     from cmp_seg_ros.nodes.live_run import play_to_node
 
+    sensors = SensorSet(drive / "calibration.yaml")
+    assert sensors.file is not None
     with console.status("starting") as status:
         run = play_to_node(
             drive / "bag",
             {live.POINTS: "/points", live.IMAGE: "/image", "/camera/camera_info": "/camera_info"},
-            {"model": model, "engine": engine, "calibration_file": str(drive / "calibration.yaml")},
+            {"model": model, "engine": engine, "calibration_file": str(sensors.file)},
             {"rate": rate},
             lambda what, count: status.update(f"{what}: {count} labelled clouds"),
         )
         status.update("comparing with the truth")
-        result = live.evaluate(run, drive / "bag", description, rate)
-        report = {
-            "command": "demo",
-            "seed": seed,
-            "sensor": sensor,
-            "seconds": seconds,
-            "played_at": rate,
-            **result.report,
-        }
-        with LabelledBagWriter(out / LABELLED, space) as bag:
-            for _, message in sorted(result.messages.items()):
-                bag.write(message, point_cloud2.decode_labels(message))
-        title = (
-            f"{name} ({report['engine']}) on simulated {sensor}, building {seed}: mIoU {report['miou']:.1%} (primary)"
-        )
-        calibration = Calibration.load(drive / "calibration.yaml")
-        live.picture(out / "overview.png", result.pictured, space, drive / "bag", calibration, title)
-        write_report(out, report)
+        data = DataSet(drive / "bag", sensors=sensors)
+        report = Report.of("demo", data)
+        report.seed, report.sensor, report.seconds, report.played_at = seed, sensor, seconds, rate
+        live.evaluate(run, data, description.label_space, description.name, report, out)
     if as_json:
-        print(json.dumps(report))
+        print(json.dumps(report.to_json()))
     else:
         console = Console(highlight=False, soft_wrap=True)
         for part in (speed_table(report), counts(report), quality_table(report)):
@@ -106,58 +95,60 @@ def run_ours(command: list[Any]) -> int:
             raise
 
 
-def speed_table(report: dict[str, Any]) -> "Table":
+def speed_table(report: "Report") -> "Table":
     """Latency from stamp to receiver, and by stage of the node."""
     from rich.table import Table
 
     table = Table("", title="How fast", title_justify="left")
     for percentile in PERCENTILES:
         table.add_column(percentile, justify="right")
-    rows = {"scan stamp (start of sweep) to labelled cloud received": report["latency_ms"]}
-    rows |= {f"node: {name}": report["stages_ms"][name] for name in STAGES if name in report["stages_ms"]}
+    rows = {"scan stamp (start of sweep) to labelled cloud received": report.latency_ms}
+    rows |= {f"node: {name}": report.stages_ms[name] for name in STAGES if name in report.stages_ms}
     for name, figures in rows.items():
         table.add_row(name, *(f"{figures[percentile]:.1f} ms" for percentile in PERCENTILES))
     return table
 
 
-def counts(report: dict[str, Any]) -> str:
+def counts(report: "Report") -> str:
     """What came, what went, and what it took."""
-    scans, memory = report["scans"], report["memory_mb"]
+    scans, memory = report.scans, report.memory_mb
+    assert scans is not None
     return (
-        f"{report['rate_hz']:.2f} labelled clouds a second; {scans['in']} scans in = {scans['out']} out + "
-        f"{scans['dropped']} dropped ({scans['played']} played, {scans['received']} received)\n"
-        f"{report['points_per_scan']:.0f} points and {report['voxels_per_scan']:.0f} voxels of "
-        f"{voxel_sizes(report)} a scan; engine {report['engine']}; "
+        f"{report.rate_hz:.2f} labelled clouds a second; {scans.in_} scans in = {scans.out} out + "
+        f"{scans.dropped} dropped ({scans.played} played, {scans.received} received)\n"
+        f"{report.points_per_scan:.0f} points and {report.voxels_per_scan:.0f} voxels of "
+        f"{voxel_sizes(report.scans_by_voxel_size)} a scan; engine {report.engine}; "
         f"peak memory: node {memory['node']:.0f} MB, receiver {memory['receiver']:.0f} MB\n"
     )
 
 
-def voxel_sizes(report: dict[str, Any]) -> str:
+def voxel_sizes(scans: dict[str, int]) -> str:
     """The voxels' size; where it was changed to keep the rate, of how many scans each."""
-    sizes: dict[str, int] = report["scans_by_voxel_size"]
-    if len(sizes) == 1:
-        return f"{next(iter(sizes))} m"
-    return " and ".join(f"{size} m ({count} scans)" for size, count in sizes.items())
+    if len(scans) == 1:
+        return f"{next(iter(scans))} m"
+    return " and ".join(f"{size} m ({count} scans)" for size, count in scans.items())
 
 
-def quality_table(report: dict[str, Any]) -> "Table":
+def quality_table(report: "Report") -> "Table":
     """IoU by class against the truth, in structural4 and structural6."""
     from rich.table import Table
 
+    from cmp_seg_ros.cli.tables import percent
+    from cmp_seg_ros.evaluation.metrics import PRIMARY, STRICT
+
+    assert report.accuracy is not None
+    scores = report.accuracy.readings
     table = Table("structural4", title="How right, against the truth", title_justify="left")
     table.add_column("IoU", justify="right")
     table.add_column("structural6")
     table.add_column("IoU", justify="right")
     table.add_column("points", justify="right")
-    four = [*report["iou"].items(), ("mIoU, primary", report["miou"]), ("mIoU, strict", report["miou_strict"])]
-    for left, right in zip_longest(four, report["iou_structural6"].items(), fillvalue=("", None)):
-        points = report["points_by_class"].get(right[0])
+    primary, strict, six = scores[PRIMARY], scores[STRICT], scores.get("structural6")
+    four = [*primary.iou.items(), ("mIoU, primary", primary.miou), ("mIoU, strict", strict.miou)]
+    finer = list(six.iou.items()) if six else []
+    for left, right in zip_longest(four, finer, fillvalue=("", None)):
+        points = six.points.get(right[0]) if six else None
         table.add_row(
             left[0], percent(left[1]), right[0], percent(right[1]), f"{points:,}" if points is not None else ""
         )
     return table
-
-
-def percent(value: float | None) -> str:
-    """A fraction for people; a dash where there is none."""
-    return "-" if value is None else f"{value:.1%}"

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cmp_seg_ros.bundle import DEFAULT_BUNDLE
+from cmp_seg_ros.cli.tables import counted, iou_table, latency_table, plane_table, print_warnings
 from cmp_seg_ros.errors import UserError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from cmp_seg_ros.evaluation.pipeline import Ending
     from cmp_seg_ros.evaluation.suites.tables import Sheet
 
 SUITE = "With --suite"
-ROWS = 40  # of the table of planes, at most
-READINGS = {"structural4_primary": "structural4, primary", "structural4_strict": "structural4, strict"}
 
 
 def evaluate(
@@ -54,10 +54,11 @@ def evaluate(
     buildings: Annotated[
         int | None, typer.Option(help="Only its first so many buildings.", min=1, rich_help_panel=SUITE)
     ] = None,
-    scenes: Annotated[
+    data: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of furnished scenes; by default scenes/ in $CMP_SEG_SHARED_DATA.", rich_help_panel=SUITE
+            help="Folder of the third-party data that it asks for; by default $CMP_SEG_SHARED_DATA.",
+            rich_help_panel=SUITE,
         ),
     ] = None,
     workers: Annotated[
@@ -77,9 +78,9 @@ def evaluate(
         if given := [name for name, value in others.items() if value]:
             raise UserError(f"a benchmark suite brings its own scans; leave out {', '.join(given)}, or --suite")
         rows = [name for name in only.split(",") if name]
-        _suite(suite, model, engine, voxel_size, rows, buildings, scenes, out, workers, check, as_json)
+        _suite(suite, model, engine, voxel_size, rows, buildings, data, out, workers, check, as_json)
         return
-    others = {"--only": only, "--buildings": buildings, "--scenes": scenes, "--workers": workers, "--check": check}
+    others = {"--only": only, "--buildings": buildings, "--data": data, "--workers": workers, "--check": check}
     if given := [name for name, value in others.items() if value]:
         raise UserError(f"{', '.join(given)}: only with --suite NAME")
     if input is None:
@@ -100,40 +101,41 @@ def _input(
     as_json: bool,
 ) -> None:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
-    from cmp_seg_ros.datasets.bag import bag_of
+    from cmp_seg_ros.cli.progress import counting
+    from cmp_seg_ros.datasets import open_input
+    from cmp_seg_ros.datasets.frame import TRUTH
+    from cmp_seg_ros.evaluation.pipeline import Model, run
     from cmp_seg_ros.evaluation.plane_check import PlaneCheck
-    from cmp_seg_ros.evaluation.session import Rig, counted
-    from cmp_seg_ros.evaluation.simulated import BagEvaluation, SimulatedBag
+    from cmp_seg_ros.evaluation.report import Report
+    from cmp_seg_ros.evaluation.scoring import Scores, space_of
+    from cmp_seg_ros.geometry.sensor_set import SensorSet
     from cmp_seg_ros.outputs import require_writable
 
     if out is not None:
         require_writable(out, "evaluate")
-    evaluation: BagEvaluation | PlaneCheck
-    if planes:
-        rig = Rig(bag_of(input), calibration, lidar)
-        evaluation = PlaneCheck(input, rig.segmenter(model, engine, voxel_size=voxel_size), rig, out, topic)
-    else:
-        pairs = SimulatedBag(input, topic)
-        rig = Rig(pairs.path, calibration, lidar)
-        evaluation = BagEvaluation(pairs, rig.segmenter(model, engine, voxel_size=voxel_size), rig, out)
-    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("scans", total=evaluation.count)
-        report = evaluation.run(lambda done: bar.update(task, completed=done))
-    scans = counted(len(report["scans"]) if planes else report["scans"], "scan")
+    sensors = SensorSet.around(input, calibration, lidar)
+    data = open_input(input, topic, sensors)
+    truth = None if planes else space_of(data)
+    labeller = Model.for_sensors(sensors, model, engine, voxel_size=voxel_size)
+    space = labeller.label_space
+    ending: Ending = Scores(truth, space, out) if truth else PlaneCheck(space, data.path, sensors.file, out)
+    report = Report.of("evaluate", data)
+    with counting("scans", data.count) as progress:
+        run(data, labeller, [ending], report, out, needs="" if planes else TRUTH, progress=progress)
+    if report.unlabelled == 1:
+        raise UserError(f"nothing could be labelled: {'; '.join(report.problems)}")
+    scans = counted(report.frames.labelled, "scan")
     if as_json:
-        print(json.dumps(report))
+        print(json.dumps(report.to_json()))
     else:
         console = Console(highlight=False, soft_wrap=True)
         for table in (plane_table,) if planes else (iou_table, latency_table):
             console.print(table(report))
-        console.print(f"{scans}, {report['model']} with {report['engine']}", markup=False)
-        for warning in report["warnings"]:
-            Console(stderr=True, soft_wrap=True).print(f"warning: {warning}", markup=False, highlight=False)
-    if report["problems"]:
-        raise UserError(f"{scans} evaluated, but: {'; '.join(report['problems'])}")
+        console.print(f"{scans}, {report.model} with {report.engine}", markup=False)
+        print_warnings(report.warnings)
+    if report.problems:
+        raise UserError(f"{scans} evaluated, but: {'; '.join(report.problems)}")
 
 
 def _suite(
@@ -143,15 +145,15 @@ def _suite(
     voxel_size: float | None,
     only: list[str],
     buildings: int | None,
-    scenes: Path | None,
+    data: Path | None,
     out: Path | None,
     workers: int | None,
     check: bool,
     as_json: bool,
 ) -> None:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
+    from cmp_seg_ros.cli.progress import counting
     from cmp_seg_ros.evaluation.suites import plot
     from cmp_seg_ros.evaluation.suites.run import SuiteRun
     from cmp_seg_ros.evaluation.suites.scores import compile_report
@@ -161,14 +163,10 @@ def _suite(
 
     if out is not None:
         require_writable(out, "evaluate")
-    run = SuiteRun(Suite.load(name), model, engine, voxel_size, only, buildings, scenes, out, workers)
-    errors = Console(stderr=True, soft_wrap=True, highlight=False)
-    for row, reason in run.skipped.items():
-        errors.print(f"warning: row {row} is left out: {reason}", markup=False)
-    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=errors, transient=True) as bar:
-        task = bar.add_task("buildings by sensor and place", total=run.count)
-        report = compile_report(run, run.run(lambda done: bar.update(task, completed=done)))
+    run = SuiteRun(Suite.load(name), model, engine, voxel_size, only, buildings, data, out, workers)
+    print_warnings(f"row {row} is left out: {reason}" for row, reason in run.skipped.items())
+    with counting("buildings by sensor and place", run.count) as progress:
+        report = compile_report(run, run.run(progress))
     if out is not None:
         with writing(out):
             write_report(out, report)
@@ -206,68 +204,3 @@ def sheet_table(sheet: "Sheet") -> "Table":
         else:
             table.add_section()
     return table
-
-
-def iou_table(report: dict[str, Any]) -> "Table":
-    """IoU of each class, a column for each reading of the truth."""
-    from rich.table import Table
-
-    names = [name for name, value in report.items() if isinstance(value, dict) and "overall_accuracy" in value]
-    table = Table("IoU", *(READINGS.get(name, name) for name in names), title="Labels against the truth")
-    for label in dict.fromkeys(label for name in names for label in report[name]["iou"]):
-        untrue = any(_is_untrue(report[name], label) for name in names)
-        figures = (_percent(report[name]["iou"].get(label)) for name in names)
-        table.add_row(f"{label} *" if untrue else label, *figures)
-        if untrue:
-            table.caption = (
-                "* the truth has none of it; points that are labelled so all the same count as 0 in the mean"
-            )
-    table.add_section()
-    table.add_row("mIoU", *(_percent(report[name]["miou"]) for name in names), style="bold")
-    table.add_row("accuracy", *(_percent(report[name]["overall_accuracy"]) for name in names))
-    table.add_row("points", *(f"{sum(report[name]['points'].values()):,}" for name in names))
-    return table
-
-
-def _is_untrue(reading: dict[str, Any], label: str) -> bool:
-    """Whether a class is no point's truth, but some points got it."""
-    return reading["iou"].get(label) is not None and not reading["points"][label]
-
-
-def latency_table(report: dict[str, Any]) -> "Table":
-    """Milliseconds by stage."""
-    from rich.table import Table
-
-    table = Table("ms a scan", "p50", "p95", "p99")
-    for stage, values in report["stages_ms"].items():
-        table.add_row(stage, *(f"{values[name]:.1f}" for name in ("p50", "p95", "p99") if name in values))
-    return table
-
-
-def plane_table(report: dict[str, Any]) -> "Table":
-    """The plane check, a row for each scan, then the medians."""
-    from rich import box
-    from rich.table import Table
-
-    columns = [("floor", "recall"), ("floor", "precision"), ("ceiling", "recall"), ("ceiling", "precision")]
-    columns += [("wall", "recall")]
-    table = Table("scan", title="Labels against the planes of each scan", box=box.SIMPLE_HEAD)
-    for surface, figure in columns:
-        table.add_column(f"{surface}\n{figure}", justify="right", min_width=len("precision"))
-    table.add_column("walls", justify="right")
-
-    def add(name: str, scores: dict[str, Any], style: str = "") -> None:
-        found = (_percent(scores[surface][figure]) or "-" for surface, figure in columns)
-        table.add_row(name, *found, f"{scores['wall']['planes']:g}", style=style)
-
-    for scan in report["scans"][:ROWS]:
-        add(Path(scan["file"]).name, scan)
-    table.add_section()
-    add("median", report["median"], "bold")
-    if "perfect_median" in report:
-        add("perfect labeller", report["perfect_median"])
-    return table
-
-
-def _percent(value: float | None) -> str:
-    return "" if value is None else f"{value:.1%}"

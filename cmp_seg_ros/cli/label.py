@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from cmp_seg_ros.bundle import DEFAULT_BUNDLE
+from cmp_seg_ros.cli.tables import counted, print_warnings
 from cmp_seg_ros.errors import UserError
 
 
@@ -31,45 +32,44 @@ def label(
 ) -> None:
     """Label the scans of any input. Exits with 1 if a scan could not be read or labelled, after the others are done."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
     from rich.table import Table
 
+    from cmp_seg_ros.cli.progress import counting
     from cmp_seg_ros.datasets import open_input
-    from cmp_seg_ros.datasets.bag import bag_of
-    from cmp_seg_ros.evaluation.labelling import Labelling
-    from cmp_seg_ros.evaluation.session import Rig, counted
-    from cmp_seg_ros.outputs import made_by, require_writable
+    from cmp_seg_ros.evaluation.labelling import LabelFiles
+    from cmp_seg_ros.evaluation.pipeline import Model, run
+    from cmp_seg_ros.evaluation.report import Report
+    from cmp_seg_ros.geometry.sensor_set import SensorSet
+    from cmp_seg_ros.outputs import require_writable
 
-    if made_by(input) == "simulate":
-        input = bag_of(input)
-    reader = open_input(input, topic)
-    rig = Rig(input, calibration, lidar)
+    sensors = SensorSet.around(input, calibration, lidar)
+    data = open_input(input, topic, sensors)
     require_writable(out, "label")
-    labelling = Labelling(reader, rig.segmenter(model, engine, label_space), rig, out, max_scans)
-    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("scans", total=labelling.total)
-        report = labelling.run(lambda done: bar.update(task, completed=done))
-    if report["unlabelled"] == 1:
-        raise UserError(f"nothing could be labelled: {'; '.join(report['problems'])}")
-    scans = counted(report["scans"], "scan")
+    labeller = Model.for_sensors(sensors, model, engine, label_space)
+    total = data.count if max_scans is None else min(max_scans, data.count or max_scans)
+    files = LabelFiles(data, labeller.label_space, out, total)
+    report = Report.of("label", data)
+    with counting("scans", total) as progress:
+        run(data, labeller, [files], report, out, max_frames=max_scans, progress=progress)
+    if report.unlabelled == 1:
+        raise UserError(f"nothing could be labelled: {'; '.join(report.problems)}")
+    scans = counted(report.frames.labelled, "scan")
     if as_json:
-        print(json.dumps(report))
+        print(json.dumps(report.to_json()))
     else:
-        table = Table("class", "share of labelled points", title=f"{scans}, {report['points']:,} points")
-        for name, share in report["share"].items():
+        table = Table("class", "share of labelled points", title=f"{scans}, {report.points:,} points")
+        for name, share in report.share.items():
             table.add_row(name, f"{share:.1%}")
         console = Console(highlight=False, soft_wrap=True)
         console.print(table)
-        if report["unlabelled"] > 0:
-            console.print(f"{report['unlabelled']:.1%} of the points have no label: no return, or far out of view")
-        latency = report["latency_ms"]
+        if report.unlabelled > 0:
+            console.print(f"{report.unlabelled:.1%} of the points have no label: no return, or far out of view")
+        latency = report.latency_ms
         console.print(
-            f"{report['model']} with {report['engine']}: {latency['p50']:.0f} ms a scan (p95 {latency['p95']:.0f} ms), "
-            f"{report['voxels_per_scan']:.0f} voxels of {report['voxel_size']} m\n{out}",
+            f"{report.model} with {report.engine}: {latency['p50']:.0f} ms a scan (p95 {latency['p95']:.0f} ms), "
+            f"{report.voxels_per_scan:.0f} voxels of {report.voxel_size:g} m\n{out}",
             markup=False,
         )
-        for warning in report["warnings"]:
-            Console(stderr=True, soft_wrap=True).print(f"warning: {warning}", markup=False, highlight=False)
-    if report["problems"]:
-        raise UserError(f"{scans} labelled, but: {'; '.join(report['problems'])}")
+        print_warnings(report.warnings)
+    if report.problems:
+        raise UserError(f"{scans} labelled, but: {'; '.join(report.problems)}")

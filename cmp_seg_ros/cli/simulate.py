@@ -54,8 +54,8 @@ def simulate(
     from rich.markup import escape
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
+    from cmp_seg_ros.cli.tables import counted
     from cmp_seg_ros.errors import UserError
-    from cmp_seg_ros.evaluation.session import counted
     from cmp_seg_ros.outputs import writing
     from cmp_seg_ros.simulation.lidar import Lidar
     from cmp_seg_ros.simulation.recorder import record

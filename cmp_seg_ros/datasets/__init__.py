@@ -7,8 +7,8 @@ from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
 
-from cmp_seg_ros.datasets.base import DataSet
 from cmp_seg_ros.datasets.bag import bag_of
+from cmp_seg_ros.datasets.base import DataSet
 from cmp_seg_ros.datasets.frame import Frame
 from cmp_seg_ros.datasets.labelled_bag import BAG as LABELLED
 from cmp_seg_ros.errors import UserError

@@ -89,7 +89,7 @@ class Bag:
         return f"bag {self.path} is damaged or cut short ({self._damaged}): {promise}{found} could be read"
 
     def messages(self, topics: Collection[str], start: int | None = None, stop: int | None = None) -> Iterator[Message]:
-        """The messages of some topics, in the order of recording; those recorded from `start` to before `stop`, in ns."""
+        """Messages of some topics in the order of recording; only those recorded from `start` to before `stop` (ns)."""
         for raw, reader in self._raw(topics, start, stop):
             for message in self._tried(reader.deserialize if reader else self._deserialize, raw):
                 yield Message(raw.topic, raw.time, message)
@@ -218,7 +218,8 @@ class DataSet(BaseDataSet):
         self.packets = self.bag.topics[self.topic].type != POINT_CLOUD2
         if not self.packets:
             self.count = self.bag.topics[self.topic].size
-        self.truth = LabelSpace.load(TRUTH_SPACE) if TRUTH_TOPIC in self.bag.topics else None
+        if TRUTH_TOPIC in self.bag.topics:
+            self.label_spaces = {TRUTH: LabelSpace.load(TRUTH_SPACE)}
         self._cameras = bag_index.image_topics(self.bag, self.sensors)
         self._poses = bag_index.Poses(self.bag, self.sensors)
         self._times: list[int] | None = None
@@ -265,7 +266,7 @@ class DataSet(BaseDataSet):
             raise UserError(f"scan {number:06d} on {self.topic} of {self.path} cannot be read; {REMEDY}")
         scan = point_cloud2.decode(found.message)
         truth = None
-        if self.truth is not None:
+        if self.label_spaces:
             near = self.bag.messages([TRUTH_TOPIC], time - NEAR, time + NEAR)
             same = (m.message for m in near if point_cloud2.stamp_ns(m.message.header) == scan.stamp)
             truth = self._truth_of(next(same, None), len(scan), number)
@@ -273,7 +274,7 @@ class DataSet(BaseDataSet):
 
     def _joined(self) -> Iterator[tuple[int, Scan, Any, PointLabels | None]]:
         """Number, scan and message of each cloud that can be read, with the truth of its stamp."""
-        topics = [self.topic] if self.truth is None else [self.topic, TRUTH_TOPIC]
+        topics = [self.topic] if not self.label_spaces else [self.topic, TRUTH_TOPIC]
         waiting: deque[tuple[int, Scan, Any]] = deque()
         truths: dict[int, Any] = {}
         number = 0
@@ -295,16 +296,16 @@ class DataSet(BaseDataSet):
                     text = f"scan {number:06d} on {self.topic} of {self.path} is left out: {error}"
                     self.problems.add(text, "cloud")
                 number += 1
-            while waiting and (self.truth is None or waiting[0][1].stamp in truths or len(waiting) > WAITING):
+            while waiting and (not self.label_spaces or waiting[0][1].stamp in truths or len(waiting) > WAITING):
                 yield next_one()
         while waiting:
             yield next_one()
 
     def _truth_of(self, message: Any, points: int, number: int) -> PointLabels | None:
-        if message is None or self.truth is None:
+        if message is None:
             return None
         try:
-            label = point_cloud2.decode_labels(message, self.truth.name).label
+            label = point_cloud2.decode_labels(message, TRUTH_SPACE).label
         except UserError as error:
             self.problems.add(f"the truth of scan {number:06d} of {self.path} is left out: {error}", "truth")
             return None
@@ -314,7 +315,7 @@ class DataSet(BaseDataSet):
                 "size",
             )
             return None
-        return PointLabels(self.truth, label)
+        return PointLabels(self.label_spaces[TRUTH], label)
 
     def _frame(self, number: int, scan: Scan, message: Any, truth: PointLabels | None, begin: int) -> Frame:
         stretch = (scan.stamp - begin) // STRETCH if scan.stamp else number // 100

@@ -29,7 +29,7 @@ LATE = 500_000_000  # ns between a scan and an image that still go together
 def image_topics(bag: "Bag", sensors: SensorSet) -> "dict[str, ImageTopic]":
     """The images of each camera, by its name: of the topic that has the name as a part, or of the only topic."""
     topics = [name for name, info in bag.topics.items() if info.type in IMAGE_TYPES and "truth" not in name]
-    cameras = sensors.calibration.cameras or {"camera": None}
+    cameras: Mapping[str, CalibratedCamera | None] = sensors.calibration.cameras or {"camera": None}
     if len(topics) == len(cameras) == 1:
         [(name, camera)] = cameras.items()
         return {name: ImageTopic(bag, topics[0], camera)}

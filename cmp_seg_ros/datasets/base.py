@@ -13,6 +13,7 @@ import numpy.typing as npt
 from cmp_seg_ros.datasets.frame import CameraImage, Frame
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.geometry.sensor_set import SensorSet
+from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.messages import point_cloud2
 from cmp_seg_ros.scan import UInt8
 
@@ -49,6 +50,7 @@ class DataSet(ABC):
         count: number of frames, where it is known without reading them; None where it is not.
         one_file_each: whether each frame is a file of its own.
         has_topics: whether `topic` chooses between several sources.
+        label_spaces: of the label sources that frames may have, by name.
     """
 
     count: int | None = None
@@ -60,6 +62,7 @@ class DataSet(ABC):
         self.topic = topic  # of a bag
         self.sensors = sensors or SensorSet()
         self.problems = Problems()
+        self.label_spaces: dict[str, LabelSpace] = {}
 
     @classmethod
     @abstractmethod

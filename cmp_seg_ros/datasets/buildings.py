@@ -36,6 +36,7 @@ class DataSet(BaseDataSet):
         super().__init__(Path("buildings"))
         self.seeds = list(seeds)
         self.scans, self.sensor, self.mounts, self.thinned = scans, sensor, mounts, thinned
+        self.label_spaces = {TRUTH: LabelSpace.load("indoor")}
         self.count = len(self.seeds) * scans * len(mounts)
 
     @classmethod
@@ -69,7 +70,7 @@ class DataSet(BaseDataSet):
     def _frames_in(self, place: int) -> Iterator[Frame]:
         from cmp_seg_ros.simulation.generate import views_in
 
-        seed, indoor = self.seeds[place], LabelSpace.load("indoor")
+        seed = self.seeds[place]
         views = views_in(self.building(seed), self.scans, self.sensor, self.mounts, self.thinned)
         for index, taken in enumerate(views):
             for mount, (scan, label, T_base_lidar) in enumerate(taken):
@@ -79,7 +80,7 @@ class DataSet(BaseDataSet):
                     key,
                     scan,
                     number,
-                    labels={TRUTH: PointLabels(indoor, label)},
+                    labels={TRUTH: PointLabels(self.label_spaces[TRUTH], label)},
                     T_base_lidar=T_base_lidar,
                     sequence=key,
                     group=str(seed),

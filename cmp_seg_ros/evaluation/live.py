@@ -1,136 +1,161 @@
-"""What a live run over ROS was worth: labels against the truth in the bag, rates, latencies, pictures."""
+"""A live run over ROS as results of frames: labels against the truth in the bag, rates, latencies, pictures."""
 
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cmp_seg_ros.datasets.bag import Bag
+from cmp_seg_ros.datasets.bag import DataSet
+from cmp_seg_ros.datasets.frame import TRUTH, Frame
+from cmp_seg_ros.datasets.labelled_bag import BAG, LabelledBagWriter
 from cmp_seg_ros.errors import UserError
-from cmp_seg_ros.evaluation import plots
-from cmp_seg_ros.evaluation.metrics import PRIMARY, STRICT, Confusion, percentiles, readings
-from cmp_seg_ros.geometry.calibration import Calibration
+from cmp_seg_ros.evaluation import pipeline, plots
+from cmp_seg_ros.evaluation.labelling import OVERVIEW, image_to_draw
+from cmp_seg_ros.evaluation.metrics import percentiles
+from cmp_seg_ros.evaluation.pipeline import Ending, Result
+from cmp_seg_ros.evaluation.report import LiveScans, Report
+from cmp_seg_ros.evaluation.scoring import Scores, space_of
 from cmp_seg_ros.label_space import LabelSpace
-from cmp_seg_ros.messages import images, point_cloud2
-from cmp_seg_ros.scan import UInt8
+from cmp_seg_ros.messages import point_cloud2
+from cmp_seg_ros.outputs import remove_bag
+from cmp_seg_ros.scan import Labels
 
 if TYPE_CHECKING:
     from sensor_msgs.msg import PointCloud2
 
-    from cmp_seg_ros.bundle import BundleDescription
     from cmp_seg_ros.nodes.live_run import LiveRun
 
-TRUTH_SPACE = "structural6"
-POINTS, TRUTH, IMAGE = "/lidar/points", "/truth/points", "/camera/image"
+POINTS, IMAGE = "/lidar/points", "/camera/image"
+DROPPED = "the node dropped it"  # counted with its reason, and no problem of the bag
 PICTURED = 0.4  # which of the labelled scans is drawn, as a fraction of the run
 
 
-class Evaluated(NamedTuple):
-    """Figures of a run, and its labelled clouds by their stamps in the bag."""
+class Received:
+    """The labels of the clouds that came from a node, by the stamps of their scans in the bag.
 
-    report: dict[str, Any]
-    messages: dict[int, "PointCloud2"]
+    Args:
+        clouds: by stamp, nanoseconds.
+        label_space: of their labels.
+    """
 
-    @property
-    def pictured(self) -> "PointCloud2":
-        """The labelled scan that stands for the run in the picture."""
-        stamps = sorted(self.messages)
-        return self.messages[stamps[int(PICTURED * (len(stamps) - 1))]]
+    segmenter = None
+
+    def __init__(self, clouds: "dict[int, PointCloud2]", label_space: LabelSpace) -> None:
+        self.clouds, self.label_space = clouds, label_space
+
+    def __call__(self, frame: Frame) -> Labels:
+        cloud = self.clouds.get(frame.scan.stamp)
+        if cloud is None:
+            raise UserError(DROPPED)
+        return point_cloud2.decode_labels(cloud)
 
 
-def comparable(space: LabelSpace) -> Confusion:
-    """An empty confusion of the truth and labels in `space`. Raises UserError if these cannot be compared."""
-    confusion = Confusion(LabelSpace.load(TRUTH_SPACE), space)
-    readings(confusion, (PRIMARY, STRICT))
-    return confusion
+class LivePictures(Ending):
+    """The labelled clouds as a bag, and the overview of one of them.
+
+    Args:
+        frames: how many labelled ones there will be.
+    """
+
+    replaces = (BAG, OVERVIEW)
+
+    def __init__(self, data: DataSet, space: LabelSpace, out: Path, frames: int) -> None:
+        self.data, self.space, self.out = data, space, out
+        self.pictured, self.done = int(PICTURED * (frames - 1)), 0
+        self.result: Result | None = None
+
+    def begin(self) -> None:
+        remove_bag(self.out / BAG)
+        self.bag = LabelledBagWriter(self.out / BAG, self.space)
+
+    def add(self, result: Result, report: Report) -> None:
+        if result.labels is None:
+            return
+        self.bag.write(result.frame.message, result.labels)
+        if self.done == self.pictured:
+            self.result = result
+        self.done += 1
+
+    def finish(self, report: Report) -> None:
+        assert self.result is not None and self.result.labels is not None and report.miou is not None
+        frame = self.result.frame
+        image, camera = image_to_draw(frame, self.data)
+        title = (
+            f"{report.model} ({report.engine}) on simulated {report.sensor}, building {report.seed}: "
+            f"mIoU {report.miou:.1%} (primary)"
+        )
+        plots.overview(
+            self.out / OVERVIEW,
+            frame.scan,
+            self.result.labels,
+            self.space,
+            image,
+            camera,
+            None if camera is None else np.array(camera.T_camera_lidar),
+            frame.T_base_lidar,
+            title=title,
+        )
+        report.files += [OVERVIEW, f"{BAG}/"]
+
+    def close(self) -> None:
+        self.bag.close()
 
 
-def evaluate(run: "LiveRun", bag: Path, description: "BundleDescription", rate: float = 1.0) -> Evaluated:
-    """Compare labelled clouds with the truth of a simulated bag, which was played `rate` times as fast.
+class LiveFigures(Ending):
+    """Rates, latencies and counts of the run, as the node and the receiver saw them."""
+
+    def __init__(self, run: "LiveRun", model: str) -> None:
+        self.run, self.model = run, model
+
+    def finish(self, report: Report) -> None:
+        run, infos = self.run, list(self.run.scan_infos.values())
+        arrivals = np.array([cloud.time for cloud in run.clouds]) * 1e-9
+        stages = sorted({key.removeprefix("ms.") for info in infos for key in info if key.startswith("ms.")})
+        report.model, report.engine = self.model, run.diagnostics.get("engine", "")
+        report.rate_hz = float((len(arrivals) - 1) / np.ptp(arrivals)) if len(arrivals) > 1 else 0.0
+        report.latency_ms = percentiles(1e-6 * (cloud.time - cloud.stamp) for cloud in run.clouds)
+        report.stages_ms = {
+            stage: percentiles(float(info[f"ms.{stage}"]) for info in infos if info.get(f"ms.{stage}"))
+            for stage in stages
+        }
+        reasons = {
+            key.removeprefix("dropped."): int(value)
+            for key, value in run.diagnostics.items()
+            if key.startswith("dropped.")
+        }
+        report.scans = LiveScans(
+            played=run.player["messages"]["/points"],
+            received=len(run.clouds),
+            dropped_by_reason=reasons,
+            **{key: int(run.diagnostics[key]) for key in ("in", "out", "dropped")},
+        )
+        report.voxels_per_scan = float(np.median([int(info["voxels"]) for info in infos]))
+        report.voxel_size = float(np.median([float(info["voxel_size"]) for info in infos]))
+        sizes = Counter(f"{float(info['voxel_size']):g}" for info in infos)
+        report.scans_by_voxel_size = dict(sorted(sizes.items()))
+        report.memory_mb = run.memory_mb
+        report.problems = [problem for problem in report.problems if not problem.endswith(DROPPED)]
+
+
+def evaluate(
+    run: "LiveRun", data: DataSet, space: LabelSpace, model: str, report: Report, out: Path | None = None
+) -> Report:
+    """Compare labelled clouds with the truth of the simulated bag that was played, and complete the report.
+
+    Args:
+        space: of the labels.
+        model: name of what the node ran.
+        report: with `seed`, `sensor` and `played_at`.
+        out: folder for the labelled bag and the overview.
 
     Raises:
         UserError: nothing was labelled, or what was labelled is not in the bag.
     """
     if not run.clouds:
         raise UserError("no labelled cloud came from the node; see its log, or try again on a less busy machine")
-    truths = _truths(bag)
-    messages = run.messages(truths, rate)
-    confusion = comparable(description.label_space)
-    for stamp, message in messages.items():
-        confusion.add(truths[stamp], point_cloud2.decode_labels(message).label)
-    scores = readings(confusion)
-    own = scores.get(TRUTH_SPACE)  # not of labels that tell fewer classes apart
-
-    infos = list(run.scan_infos.values())
-    latency = [1e-6 * (cloud.time - cloud.stamp) for cloud in run.clouds]
-    arrivals = np.array([cloud.time for cloud in run.clouds]) * 1e-9
-    stages = sorted({key.removeprefix("ms.") for info in infos for key in info if key.startswith("ms.")})
-    counts = {key: int(run.diagnostics[key]) for key in ("in", "out", "dropped")}
-    report = {
-        "rate_hz": float((len(arrivals) - 1) / np.ptp(arrivals)) if len(arrivals) > 1 else 0.0,
-        "latency_ms": percentiles(latency),
-        "stages_ms": {
-            stage: percentiles([float(info[f"ms.{stage}"]) for info in infos if info.get(f"ms.{stage}")])
-            for stage in stages
-        },
-        "scans": {
-            "played": run.player["messages"]["/points"],
-            **counts,
-            "received": len(run.clouds),
-            "dropped_by_reason": {
-                key.removeprefix("dropped."): int(value)
-                for key, value in run.diagnostics.items()
-                if key.startswith("dropped.")
-            },
-        },
-        "miou": scores[PRIMARY].miou(),
-        "miou_strict": scores[STRICT].miou(),
-        "miou_structural6": own.miou() if own else None,
-        "iou": scores[PRIMARY].report()["iou"],
-        "iou_structural6": own.report()["iou"] if own else dict.fromkeys(confusion.space.names),
-        "points_by_class": confusion.points(),
-        "engine": run.diagnostics.get("engine", ""),
-        "model": description.name,
-        "points_per_scan": float(np.median([int(info["points"]) for info in infos])),
-        "voxels_per_scan": float(np.median([int(info["voxels"]) for info in infos])),
-        "voxel_size": float(np.median([float(info["voxel_size"]) for info in infos])),
-        "scans_by_voxel_size": dict(sorted(Counter(f"{float(info['voxel_size']):g}" for info in infos).items())),
-        "memory_mb": run.memory_mb,
-    }
-    return Evaluated(report, messages)
-
-
-def picture(
-    path: Path, message: "PointCloud2", space: LabelSpace, bag: Path, calibration: Calibration, title: str
-) -> None:
-    """Save the overview of a labelled cloud, over the camera image of the bag that is nearest in time."""
-    scan = point_cloud2.decode(message)
-    nearest = min(
-        Bag(bag).messages([IMAGE]),
-        key=lambda found: abs(point_cloud2.stamp_ns(found.message.header) - scan.stamp),
-        default=None,
-    )
-    camera = calibration.camera() if nearest is not None else None
-    plots.overview(
-        path,
-        scan,
-        point_cloud2.decode_labels(message),
-        space,
-        None if nearest is None else images.to_rgb(nearest.message),
-        camera,
-        None if camera is None else np.array(camera.T_camera_lidar),
-        np.array(calibration.lidar().T_base_lidar),
-        title=title,
-    )
-
-
-def _truths(bag: Path) -> dict[int, UInt8]:
-    """(N,) truth of each scan by its stamp."""
-    found = {
-        point_cloud2.stamp_ns(message.header): point_cloud2.decode_labels(message, TRUTH_SPACE).label
-        for _, _, message in Bag(bag).messages([TRUTH])
-    }
-    if not found:
-        raise UserError(f"bag {bag} has no truth on {TRUTH}; it must come from cmp-seg simulate")
-    return found
+    clouds = run.messages((frame.scan.stamp for frame in data), report.played_at or 1.0)
+    endings: list[Ending] = [Scores(space_of(data), space), LiveFigures(run, model)]
+    if out is not None:
+        endings.append(LivePictures(data, space, out, len(clouds)))
+    return pipeline.run(data, Received(clouds, space), endings, report, out, needs=TRUTH)

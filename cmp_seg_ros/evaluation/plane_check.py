@@ -1,122 +1,85 @@
-"""The plane check over an input: its scans are labelled and held against their own floor, ceiling and walls."""
+"""The ending of `cmp-seg evaluate --planes`: labels against the floor, the ceiling and the walls of each scan."""
 
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cmp_seg_ros import outputs
-from cmp_seg_ros.datasets import open_input
-from cmp_seg_ros.datasets.bag import Bag, bag_of
-from cmp_seg_ros.datasets.bag import Reader as BagReader
-from cmp_seg_ros.datasets.base import Problems, Reader, Sample
-from cmp_seg_ros.errors import UserError
-from cmp_seg_ros.evaluation import planes, plots, session
-from cmp_seg_ros.evaluation.simulated import TRUTH_TOPIC, SimulatedBag
+from cmp_seg_ros.datasets.base import Problems
+from cmp_seg_ros.datasets.frame import TRUTH, Frame
+from cmp_seg_ros.evaluation import planes, plots
+from cmp_seg_ros.evaluation.pipeline import Ending, Result
+from cmp_seg_ros.evaluation.report import PlaneReport, PlaneScores, Report, ScanPlanes
+from cmp_seg_ros.evaluation.tally import name_of
 from cmp_seg_ros.geometry.planes import MAX_TILT, NEAR, Planes, find_planes
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.scan import UInt8
-from cmp_seg_ros.segmenter import Segmenter
 
 DRAWN = 20  # scans, at most
 BULK = 99  # per cent of the points, the nearest, that a picture shows
+SURFACES = ("wall", "floor", "ceiling")
 
 
-class PlaneCheck:
-    """One run over an input; `run` leaves report.json and planes-NNN.png in `out`, where it is given.
+class PlaneCheck(Ending):
+    """Holds labels against the planes of each scan.
+
+    Where a scan has its truth, a perfect labeller is scored beside the model: what it misses, the check itself gets
+    wrong.
 
     Args:
-        path: anything that datasets/ reads, or the folder of `cmp-seg simulate`. In a bag that holds truth, a perfect
-            labeller is scored beside the model: what it misses, the check itself gets wrong.
-        segmenter, rig: the model, and the sensors it is used with.
-        topic: PointCloud2 topic of a bag; needed only where there are several.
+        space: of the labels.
+        path: the input, for messages.
+        calibrated: the calibration file, for messages, or None.
+        out: folder of planes-NNN.png; None draws none.
 
     Raises:
-        UserError: the input is not known, or the model's label space has no floor, ceiling or wall.
+        UserError: the label space has no floor, ceiling or wall.
     """
 
-    def __init__(
-        self, path: Path, segmenter: Segmenter, rig: session.Rig, out: Path | None = None, topic: str = ""
-    ) -> None:
-        self.path = bag_of(path)
-        self.segmenter = segmenter
-        self.rig = rig
-        self.out = out
-        planes.class_masks(segmenter.label_space)  # says at once if planes mean nothing to this model
-        has_truth = self.path.exists() and BagReader.recognises(self.path) and TRUTH_TOPIC in Bag(self.path).topics
-        self.truth = SimulatedBag(self.path, topic) if has_truth else None
-        self.source: SimulatedBag | Reader = self.truth or open_input(self.path, topic)
-        self.count = self.source.count
-        self.problems = Problems()
+    def __init__(self, space: LabelSpace, path: Path, calibrated: Path | None = None, out: Path | None = None) -> None:
+        self.space, self.path, self.calibrated, self.out = space, path, calibrated, out
+        planes.class_masks(space)  # says at once if planes mean nothing to this model
+        self.scans: list[ScanPlanes] = []
         self.warnings = Problems()
-        self.returns = 0
 
-    def run(self, progress: Callable[[int], None] = lambda done: None) -> dict[str, Any]:
-        """Check all scans and return the report. Raises UserError if none has a return."""
-        scans = []
-        for sample, truth in self._samples():
-            scans.append(self._check(sample, truth))
-            progress(len(scans))
-        for problem in self.source.problems:
-            self.problems.add(problem)
-        if sum(scan["way_up"] for scan in scans) < 0:
-            hanging = sum(scan["way_up"] < 0 for scan in scans)
-            remedy = f"check {self.rig.file}" if self.rig.file else "if it does, say so with --calibration"
+    def add(self, result: Result, report: Report) -> None:
+        frame, labels = result.frame, result.labels
+        if labels is None:
+            return
+        found = find_planes(plots.upright(frame.scan.xyz, frame.T_base_lidar))
+        if frame.scan.valid().any():
+            self._warn(frame, found)
+        scores = planes.score(found, labels.label, self.space)
+        truth = frame.labels.get(TRUTH)
+        perfect = None
+        if truth is not None:
+            perfect = PlaneScores.model_validate(planes.score(found, truth.label, truth.space))
+        self.scans.append(
+            ScanPlanes(key=frame.key, tilt=found.tilt(), way_up=found.way_up(), perfect=perfect, **scores)
+        )
+        if self.out is not None and frame.number < DRAWN:
+            name = f"planes-{frame.number:03d}.png"
+            title = f"{name_of(frame, self.path)}\n{_sentence(scores)}"
+            draw(self.out / name, found, labels.label, self.space, title)
+            report.files.append(name)
+
+    def finish(self, report: Report) -> None:
+        if sum(scan.way_up for scan in self.scans) < 0:
+            hanging = sum(scan.way_up < 0 for scan in self.scans)
+            remedy = f"check {self.calibrated}" if self.calibrated else "if it does, say so with --calibration"
             self.warnings.add(
-                f"{hanging} of {len(scans)} scans look as if the lidar hung upside down: what is taken as the ceiling "
-                f"is nearer and fuller than the floor; {remedy}",
-                "upside down",
+                f"{hanging} of {len(self.scans)} scans look as if the lidar hung upside down: what is taken as the "
+                f"ceiling is nearer and fuller than the floor; {remedy}"
             )
-        if not self.returns:
-            raise UserError("; ".join(self.problems) or f"{self.path} holds no scans; record it again")
-        report = {
-            "command": "evaluate",
-            "input": str(self.path),
-            "scans": scans,
-            "median": planes.medians(scans),
-            "model": self.segmenter.bundle.description.name,
-            "engine": self.segmenter.engine,
-            "calibration": None if self.rig.file is None else str(self.rig.file),
-            "warnings": list(self.warnings),
-            "problems": list(self.problems),
-        }
-        if self.truth:
-            report["perfect_median"] = planes.medians([scan["perfect"] for scan in scans])
-        if self.out is not None:
-            with outputs.writing(self.out):
-                outputs.write_report(self.out, report)
-        return report
+        perfect = [scan.perfect for scan in self.scans if scan.perfect is not None]
+        report.planes = PlaneReport(
+            scans=self.scans, median=_medians(self.scans), perfect_median=_medians(perfect) if perfect else None
+        )
+        report.warnings += list(self.warnings)
 
-    def _samples(self) -> Iterator[tuple[Sample, UInt8 | None]]:
-        if isinstance(self.source, SimulatedBag):
-            yield from self.source
-        else:
-            yield from ((sample, None) for sample in self.source)
-
-    def _check(self, sample: Sample, truth: UInt8 | None) -> dict[str, Any]:
-        labels = self.segmenter(sample.scan)
-        for finding in session.check(sample, labels, self.segmenter, self.rig, self.path):
-            (self.problems if finding.serious else self.warnings).add(finding.text, finding.kind)
-        found = find_planes(plots.upright(sample.scan.xyz, self.rig.T_base_lidar))
-        returns = int(sample.scan.valid().sum())
-        self.returns += returns
-        if returns:
-            self._warn(sample, found)
-        name = str(self.path) if sample.key == self.path.stem else f"{self.path}/{sample.key}"
-        scores = planes.score(found, labels.label, self.segmenter.label_space)
-        result = {"file": name, **scores, "tilt": found.tilt(), "way_up": found.way_up()}
-        if self.truth and truth is not None:
-            result["perfect"] = planes.score(found, truth, self.truth.space)
-        if self.out is not None and sample.number < DRAWN:
-            with outputs.writing(self.out):
-                picture = self.out / f"planes-{sample.number:03d}.png"
-                draw(picture, found, labels.label, self.segmenter.label_space, f"{name}\n{_sentence(scores)}")
-        return result
-
-    def _warn(self, sample: Sample, found: Planes) -> None:
-        name = session.name_of(sample, self.path)
-        remedy = "" if self.rig.file else "; say how the lidar is mounted with --calibration"
+    def _warn(self, frame: Frame, found: Planes) -> None:
+        name = name_of(frame, self.path)
+        remedy = "" if self.calibrated else "; say how the lidar is mounted with --calibration"
         if found.tilt() > MAX_TILT:
             text = f"{name}: its floor or walls lean {found.tilt():.0f} degrees against z{remedy}"
             self.warnings.add(text, "tilt")
@@ -124,12 +87,17 @@ class PlaneCheck:
             self.warnings.add(f"{name} shows neither floor nor ceiling nor walls that could be checked{remedy}", "none")
 
 
+def _medians(scans: "list[ScanPlanes] | list[PlaneScores]") -> PlaneScores:
+    return PlaneScores.model_validate(planes.medians([scan.model_dump() for scan in scans]))
+
+
 def draw(path: Path, found: Planes, label: UInt8, space: LabelSpace, title: str) -> None:
     """Save the planes of a scan from above and from the side, and in red the points on them that are labelled wrong."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    colours = dict(zip(("wall", "floor", "ceiling"), LabelSpace.load("structural6").palette[:3], strict=True))
+    known = {c.name: c.color for c in LabelSpace.load("structural6").classes}
+    colours = {surface: known[surface] for surface in SURFACES}
     colour = np.tile(np.array(plots.RIGHT, np.uint8), (len(label), 1))
     wrong = np.zeros(len(label), dtype=bool)
     named = planes.class_masks(space)

@@ -1,7 +1,6 @@
 """The lidar and the cameras of one robot, as a calibration file says."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -44,13 +43,3 @@ class SensorSet:
         """The only camera."""
         cameras = list(self.calibration.cameras.values())
         return cameras[0] if len(cameras) == 1 else None
-
-    def for_segmenter(self) -> dict[str, Any]:
-        """The arguments of a Segmenter that go with the lidar."""
-        if self.lidar is None:
-            return {}
-        return {
-            "T_base_lidar": self.T_base_lidar,
-            "intensity_mean": self.lidar.intensity_mean,
-            "intensity_std": self.lidar.intensity_std,
-        }

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from cmp_seg_ros.evaluation.session import counted
+from cmp_seg_ros.cli.tables import counted
 from cmp_seg_ros.evaluation.suites.scores import MEAN
 
 

@@ -1,0 +1,90 @@
+"""What commands print alike: counts, warnings, percentages, and the tables of reports."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from cmp_seg_ros.evaluation.report import PlaneScores, Report
+
+SCANS = 40  # rows of the table of planes, at most
+READINGS = {"structural4_primary": "structural4, primary", "structural4_strict": "structural4, strict"}
+
+
+def counted(count: int, what: str) -> str:
+    """1 building, 2 buildings."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
+def percent(value: float | None) -> str:
+    """A fraction for people; a dash where there is none."""
+    return "-" if value is None else f"{value:.1%}"
+
+
+def print_warnings(warnings: Iterable[str]) -> None:
+    """To stderr."""
+    from rich.console import Console
+
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    for warning in warnings:
+        console.print(f"warning: {warning}", markup=False)
+
+
+def iou_table(report: "Report") -> "Table":
+    """IoU of each class, a column for each reading of the truth."""
+    from rich.table import Table
+
+    assert report.accuracy is not None
+    scores = report.accuracy.readings
+    table = Table("IoU", *(READINGS.get(name, name) for name in scores), title="Labels against the truth")
+    for label in dict.fromkeys(label for score in scores.values() for label in score.iou):
+        # No point's truth, but some points got it.
+        untrue = any(score.iou.get(label) is not None and not score.points[label] for score in scores.values())
+        figures = (percent(score.iou[label]) if label in score.iou else "" for score in scores.values())
+        table.add_row(f"{label} *" if untrue else label, *figures)
+        if untrue:
+            table.caption = (
+                "* the truth has none of it; points that are labelled so all the same count as 0 in the mean"
+            )
+    table.add_section()
+    table.add_row("mIoU", *(percent(score.miou) for score in scores.values()), style="bold")
+    table.add_row("accuracy", *(percent(score.overall_accuracy) for score in scores.values()))
+    table.add_row("points", *(f"{sum(score.points.values()):,}" for score in scores.values()))
+    return table
+
+
+def latency_table(report: "Report") -> "Table":
+    """Milliseconds by stage."""
+    from rich.table import Table
+
+    table = Table("ms a scan", "p50", "p95", "p99")
+    for stage, values in report.stages_ms.items():
+        table.add_row(stage, *(f"{values[name]:.1f}" for name in ("p50", "p95", "p99") if name in values))
+    return table
+
+
+def plane_table(report: "Report") -> "Table":
+    """The plane check, a row for each scan, then the medians."""
+    from rich import box
+    from rich.table import Table
+
+    columns = [("floor", "recall"), ("floor", "precision"), ("ceiling", "recall"), ("ceiling", "precision")]
+    columns += [("wall", "recall")]
+    table = Table("scan", title="Labels against the planes of each scan", box=box.SIMPLE_HEAD)
+    for surface, figure in columns:
+        table.add_column(f"{surface}\n{figure}", justify="right", min_width=len("precision"))
+    table.add_column("walls", justify="right")
+
+    def add(name: str, scores: "PlaneScores", style: str = "") -> None:
+        found = (percent(getattr(getattr(scores, surface), figure)) for surface, figure in columns)
+        table.add_row(name, *found, f"{scores.wall.planes:g}", style=style)
+
+    assert report.planes is not None
+    for scan in report.planes.scans[:SCANS]:
+        add(scan.key, scan)
+    table.add_section()
+    add("median", report.planes.median, "bold")
+    if report.planes.perfect_median is not None:
+        add("perfect labeller", report.planes.perfect_median)
+    return table

@@ -1,0 +1,246 @@
+"""Frames in, labels out, one report: every command that labels is this and endings of its own.
+
+report = run(open_input("drive"), Model("waffleiron24-128"), [Scores(...), Pictures(out)])
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from cmp_seg_ros import outputs
+from cmp_seg_ros.datasets.base import DataSet
+from cmp_seg_ros.datasets.frame import PREDICTIONS, Frame
+from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.evaluation.report import Report
+from cmp_seg_ros.evaluation.tally import Tally
+from cmp_seg_ros.geometry.sensor_set import SensorSet
+from cmp_seg_ros.intensity import IntensityScale
+from cmp_seg_ros.label_space import LabelSpace
+from cmp_seg_ros.scan import Float32, Labels
+from cmp_seg_ros.segmenter import Segmenter
+from cmp_seg_ros.workers import process_map
+
+R = TypeVar("R")
+
+
+class Labeller(Protocol):
+    """Gives the labels of a frame.
+
+    name: of what labels, for a report. label_space: of the labels. segmenter: what it asks, if it is one of ours.
+    """
+
+    @property
+    def label_space(self) -> LabelSpace: ...
+
+    @property
+    def segmenter(self) -> Segmenter | None: ...
+
+    def __call__(self, frame: Frame) -> Labels:
+        """Raises UserError where the frame cannot be labelled."""
+        ...
+
+
+class Model:
+    """The `Segmenter` of a bundle, as each frame's lidar needs it; made when it is first needed, in each process.
+
+    Intensity statistics are those of the calibration, else they are learnt from the first scans of each sequence.
+
+    Args: as of `Segmenter.from_bundle`; voxel_size in metres, None is the bundle's.
+    """
+
+    def __init__(
+        self,
+        bundle: str | Path,
+        engine: str = "auto",
+        label_space: str | Path | None = None,
+        voxel_size: float | None = None,
+        intensity_mean: float | None = None,
+        intensity_std: float | None = None,
+        probabilities: bool = False,
+    ) -> None:
+        self._bundle, self._engine, self._space, self._voxel_size = bundle, engine, label_space, voxel_size
+        self._statistics, self._probabilities = (intensity_mean, intensity_std), probabilities
+        self._sequence: str | None = None
+
+    @classmethod
+    def for_sensors(
+        cls,
+        sensors: SensorSet,
+        bundle: str | Path,
+        engine: str = "auto",
+        label_space: str | Path | None = None,
+        voxel_size: float | None = None,
+    ) -> "Model":
+        """The model with the intensity statistics of a calibration. Raises UserError."""
+        lidar = sensors.lidar
+        statistics = (None, None) if lidar is None else (lidar.intensity_mean, lidar.intensity_std)
+        model = cls(bundle, engine, label_space, voxel_size, *statistics)
+        _ = model.segmenter  # says at once what is wrong
+        return model
+
+    @cached_property
+    def segmenter(self) -> Segmenter:
+        segmenter = Segmenter.from_bundle(
+            self._bundle, self._engine, None, self._space, *self._statistics, self._probabilities
+        )
+        segmenter.voxel_size = self._voxel_size or segmenter.voxel_size
+        return segmenter
+
+    @property
+    def label_space(self) -> LabelSpace:
+        return self.segmenter.label_space
+
+    def __call__(self, frame: Frame) -> Labels:
+        segmenter = self.segmenter
+        if frame.sequence != self._sequence:  # another lidar
+            self._sequence = frame.sequence
+            segmenter.intensity = IntensityScale(segmenter.bundle.description.intensity, *self._statistics)
+        T = frame.T_base_lidar
+        segmenter.rotation = None if T is None else T[:3, :3].astype("float32")
+        return segmenter(frame.scan)
+
+    def __getstate__(self) -> dict[str, object]:
+        """For another process, which makes its own segmenter."""
+        return {name: value for name, value in self.__dict__.items() if name != "segmenter"}
+
+
+class Given:
+    """The labels that a source of the frames has already, such as another program's predictions."""
+
+    segmenter = None
+
+    def __init__(self, label_space: LabelSpace, source: str = PREDICTIONS) -> None:
+        self.label_space, self.source = label_space, source
+
+    def __call__(self, frame: Frame) -> Labels:
+        found = frame.labels.get(self.source)
+        if found is None:
+            raise UserError(f"{frame.key} has no labels from {self.source}")
+        confidence: Float32 = (frame.scan.valid() if found.confidence is None else found.confidence).astype("float32")
+        return Labels(found.label, confidence)
+
+
+@dataclass(frozen=True)
+class Result:
+    """A frame and its labels; without labels, why it was skipped."""
+
+    frame: Frame
+    labels: Labels | None
+    skipped: str = ""
+
+
+class Ending:
+    """What a command makes of the results.
+
+    replaces: names of files and folders in its folder that it replaces.
+    """
+
+    replaces: tuple[str, ...] = ()
+
+    def begin(self) -> None:
+        """Before the first result; there is one. What is to be replaced is replaced now. Raises UserError."""
+
+    def add(self, result: Result, report: Report) -> None:
+        """Take a result; warnings and problems go to the report."""
+
+    def finish(self, report: Report) -> None:
+        """Put what was found into the report, which has all counts, and what was made into its `files`."""
+
+    def close(self) -> None:
+        """At the end, also after an error."""
+
+
+def results(data: DataSet, labeller: Labeller, needs: str = "") -> Iterator[Result]:
+    """Each frame of a data set with its labels; frames without labels of the source `needs` are skipped."""
+    for frame in data:
+        if needs and needs not in frame.labels:
+            yield Result(frame, None, f"it has no {needs}")
+            continue
+        try:
+            labels = labeller(frame)
+        except UserError as error:
+            yield Result(frame, None, str(error))
+            continue
+        yield Result(frame, labels)
+
+
+def results_of_parts(
+    data: DataSet, labeller: Labeller, reduce: Callable[[list[Result]], R], processes: int | None = None
+) -> Iterator[R]:
+    """What `reduce` makes of the results of each part of a data set, by several processes, in order."""
+    if processes == 1:
+        yield from (reduce(list(results(part, labeller))) for part in data.parts())
+        return
+    yield from process_map(_reduce_part, data.parts(), processes, _begin, (labeller, reduce))
+
+
+def run(
+    data: DataSet,
+    labeller: Labeller,
+    endings: Sequence[Ending],
+    report: Report,
+    out: Path | None = None,
+    *,
+    max_frames: int | None = None,
+    needs: str = "",
+    progress: Callable[[int], None] = lambda done: None,
+) -> Report:
+    """Label all frames and complete the report, which is left in `out`, where that is given.
+
+    Args:
+        endings: what becomes of the results.
+        report: what is known beforehand; its command claims `out`.
+        max_frames: stop after so many.
+        needs: label source without which a frame is skipped.
+        progress: is told how many are done.
+
+    Raises:
+        UserError: there is no frame, or none could be labelled; `out` cannot be written, or holds what another command
+            has made.
+    """
+    every = results(data, labeller, needs)
+    first = next(every, None)  # before anything is replaced
+    if first is None:
+        raise UserError("; ".join(data.problems) or f"{data.path} holds no scans; record it again")
+    if out is not None:
+        replaced = [outputs.REPORT, *(name for ending in endings for name in ending.replaces)]
+        outputs.claim(out, report.command, replaced, data.path)
+    with outputs.writing(out) if out is not None else nullcontext():
+        try:
+            for ending in endings:
+                ending.begin()
+            tally = Tally(report, labeller, data.path)
+            for done, result in enumerate(islice(chain([first], every), max_frames), 1):
+                tally.add(result.frame, result.labels, result.skipped)
+                for ending in endings:
+                    ending.add(result, report)
+                progress(done)
+            tally.finish(data.problems)
+            for ending in endings:
+                ending.finish(report)
+        finally:
+            for ending in endings:
+                ending.close()
+        report.finished = True
+        if out is not None:
+            report.files.append(outputs.REPORT)
+            outputs.write_report(out, report.to_json())
+    return report
+
+
+# In a worker.
+_work: tuple[Labeller, Callable[[list[Result]], Any]]
+
+
+def _begin(labeller: Labeller, reduce: Callable[[list[Result]], Any]) -> None:
+    global _work
+    _work = labeller, reduce
+
+
+def _reduce_part(part: DataSet) -> Any:
+    labeller, reduce = _work
+    return reduce(list(results(part, labeller)))

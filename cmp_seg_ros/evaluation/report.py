@@ -1,0 +1,171 @@
+"""What a command that labels found and made, as report.json: typed, versioned, described by docs/report.schema.json.
+
+Fractions are 0..1, milliseconds are so called, all else is in metres and seconds; None is "nothing to say".
+"""
+
+import os
+import platform
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from cmp_seg_ros.datasets.base import DataSet
+from cmp_seg_ros.evaluation.accuracy import Accuracy
+
+Percentiles = dict[str, float]  # p50, p95, p99
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+
+
+class Machine(_Part):
+    """What the figures were measured on."""
+
+    processor: str = Field(default_factory=lambda: _processor())
+    cores: int = Field(default_factory=lambda: len(os.sched_getaffinity(0)))
+    python: str = Field(default_factory=platform.python_version)
+
+
+class Frames(_Part):
+    """Frames by what became of them: read = labelled + skipped."""
+
+    read: int = 0
+    labelled: int = 0
+    skipped: dict[str, int] = {}  # by reason
+    without_labels: list[str] = []  # keys of labelled frames of which no point got a label
+
+
+class PlaneScore(_Part):
+    """Labels of the points on the floor or the ceiling, and of the points that are labelled so."""
+
+    recall: float | None
+    precision: float | None
+    points: float
+
+
+class WallScore(_Part):
+    recall: float | None
+    planes: float
+
+
+class PlaneScores(_Part):
+    """How labels fit the planes of a scan, or the medians over scans."""
+
+    floor: PlaneScore
+    ceiling: PlaneScore
+    wall: WallScore
+
+
+class ScanPlanes(PlaneScores):
+    """The plane check of one scan; tilt in degrees against z, way_up below 0 for what looks upside down."""
+
+    key: str
+    tilt: float
+    way_up: float
+    perfect: PlaneScores | None = None  # of a labeller that knows the truth
+
+
+class PlaneReport(_Part):
+    scans: list[ScanPlanes]
+    median: PlaneScores
+    perfect_median: PlaneScores | None = None
+
+
+class Extreme(_Part):
+    """The scan with the lowest or the highest score, pictured."""
+
+    key: str
+    miou: float
+
+
+class LiveScans(_Part):
+    """Scans of a live run: in = out + dropped."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+    played: int
+    in_: int = Field(alias="in")
+    out: int
+    dropped: int
+    received: int
+    dropped_by_reason: dict[str, int]
+
+
+class Report(_Part):
+    """All of a run; sections that a command does not have are None."""
+
+    version: Literal[2] = 2  # reports without one are older
+    command: str  # of cmp-seg
+    finished: bool = False
+
+    # What ran
+    input: str | None = None
+    topic: str | None = None
+    calibration: str | None = None
+    model: str = ""
+    bundle: str = ""  # hash of what decides its labels
+    engine: str = ""
+    label_space: str = ""
+    voxel_size: float = 0.0  # median over scans
+    machine: Machine = Field(default_factory=Machine)
+
+    # Frames
+    frames: Frames = Field(default_factory=Frames)
+    points: int = 0
+    points_per_scan: float = 0.0  # medians
+    voxels_per_scan: float = 0.0
+    share: dict[str, float] = {}  # of each class in the labelled points
+    unlabelled: float = 0.0  # share of all points
+    latency_ms: Percentiles = {}
+    stages_ms: dict[str, Percentiles] = {}
+
+    # Against the truth: structural4 primary where labels and truth have it, else the truth's own space
+    miou: float | None = None
+    iou: dict[str, float | None] = {}
+    accuracy: Accuracy | None = None
+    worst: Extreme | None = None
+    best: Extreme | None = None
+
+    planes: PlaneReport | None = None
+
+    # A live run
+    seed: int | None = None
+    sensor: str | None = None
+    seconds: float | None = None
+    played_at: float | None = None
+    rate_hz: float | None = None
+    scans: LiveScans | None = None
+    scans_by_voxel_size: dict[str, int] = {}
+    memory_mb: dict[str, float] = {}
+
+    warnings: list[str] = []
+    problems: list[str] = []
+    files: list[str] = []  # written, beside the report
+
+    @classmethod
+    def of(cls, command: str, data: DataSet) -> "Report":
+        """The report that a command begins with."""
+        calibration = data.sensors.file
+        return cls(
+            command=command,
+            input=str(data.path),
+            topic=data.topic or None,
+            calibration=None if calibration is None else str(calibration),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """As report.json has it, without sections that are None."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True) | {
+            name: getattr(self, name) for name in ("input", "topic", "calibration", "miou")
+        }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.machine()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())

@@ -1,0 +1,92 @@
+"""What every command that labels counts: frames by outcome, points, voxels, times, what is odd."""
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cmp_seg_ros.datasets.base import Problems
+from cmp_seg_ros.datasets.frame import Frame
+from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.evaluation.metrics import percentiles, stage_percentiles
+from cmp_seg_ros.evaluation.plots import upright
+from cmp_seg_ros.evaluation.report import Report
+from cmp_seg_ros.remarks import outside_view, remarks
+from cmp_seg_ros.scan import UNLABELLED, Labels
+
+if TYPE_CHECKING:
+    from cmp_seg_ros.evaluation.pipeline import Labeller
+
+
+class Tally:
+    """Counts results for the report of a run over the input `path`."""
+
+    def __init__(self, report: Report, labeller: "Labeller", path: Path) -> None:
+        self.report, self.labeller, self.path = report, labeller, path
+        self.space = labeller.label_space
+        self.problems, self.warnings = Problems(), Problems()
+        self.points: list[int] = []  # of each labelled scan
+        self.voxels: list[int] = []
+        self.sizes: list[float] = []
+        self.stages_ms: list[dict[str, float]] = []
+        self.ids = np.zeros(256, dtype=np.int64)
+        self.skipped: Counter[str] = Counter()
+
+    def add(self, frame: Frame, labels: Labels | None, skipped: str = "") -> None:
+        """Count a frame, and note what is odd about it."""
+        name = name_of(frame, self.path)
+        if labels is None:
+            self.skipped[skipped] += 1
+            self.problems.add(f"{name}: {skipped}", skipped)
+            return
+        self._remark(frame, labels, name)
+        self.points.append(len(labels.label))
+        self.ids += np.bincount(labels.label, minlength=256)
+        if labels.voxels:  # else the network has not run: no figure of its size or time
+            self.voxels.append(labels.voxels)
+            self.sizes.append(labels.voxel_size)
+            self.stages_ms.append(labels.stages_ms)
+        if (labels.label == UNLABELLED).all():
+            self.report.frames.without_labels.append(frame.key)
+
+    def _remark(self, frame: Frame, labels: Labels, name: str) -> None:
+        if self.labeller.segmenter is None:
+            return
+        config = self.labeller.segmenter.preprocess
+        found = list(remarks(frame.scan, labels, int(frame.scan.valid().sum()), name, config))
+        if not any(remark.serious for remark in found):
+            found += outside_view(frame.scan, labels, upright(frame.scan.xyz, frame.T_base_lidar), name, config)
+        for remark in found:
+            (self.problems if remark.serious else self.warnings).add(remark.text, remark.kind)
+
+    def finish(self, problems: Problems) -> None:
+        """Complete the report. Raises UserError where no frame could be labelled."""
+        report, labelled = self.report, len(self.points)
+        for problem in problems:
+            self.problems.add(problem)
+        if not labelled:
+            raise UserError("; ".join(self.problems))
+        report.frames.read = labelled + self.skipped.total()
+        report.frames.labelled, report.frames.skipped = labelled, dict(self.skipped)
+        report.points, report.points_per_scan = sum(self.points), float(np.median(self.points))
+        report.voxels_per_scan = float(np.median(self.voxels)) if self.voxels else 0.0
+        report.voxel_size = float(np.median(self.sizes)) if self.sizes else 0.0
+        counts = self.ids[self.space.ids]
+        report.share = dict(zip(self.space.names, (counts / max(1, counts.sum())).tolist(), strict=True))
+        report.unlabelled = float(self.ids[UNLABELLED] / max(1, report.points))
+        # The first scan also pays for what happens once: it has no place among latencies.
+        steady = self.stages_ms[1:] or self.stages_ms
+        report.latency_ms = percentiles(sum(stages.values()) for stages in steady)
+        report.stages_ms = stage_percentiles(steady) if steady else {}
+        report.label_space = self.space.name
+        if (segmenter := self.labeller.segmenter) is not None:
+            report.model, report.bundle = segmenter.bundle.description.name, segmenter.bundle.hash
+            report.engine = segmenter.engine
+        report.warnings += list(self.warnings)
+        report.problems += list(self.problems)
+
+
+def name_of(frame: Frame, path: Path) -> str:
+    """The frame for a reader of messages: its input, and which of it where there are several."""
+    return str(path) if frame.key == path.stem else f"scan {frame.key} of {path}"
