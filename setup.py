@@ -60,7 +60,16 @@ setup(
         # engine tensorrt; on a Jetson JetPack brings tensorrt, and the others are installed by name
         "tensorrt": ["cuda-bindings>=12.6", "onnx", "tensorrt>=10.3"],
         "tensorboard": ["tensorboard"],  # curves and pictures of a training run, beside its log.csv
-        "dev": ["cuda-bindings", "hypothesis", "mypy", "pytest", "ruff", "types-PyYAML"],
+        "dev": [
+            "cuda-bindings",
+            "hypothesis",
+            "mypy",
+            "pytest",
+            "ruff",
+            "scikit-learn>=1.3",  # this and torchmetrics compute our metrics once more
+            "torchmetrics>=1",
+            "types-PyYAML",
+        ],
     },
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),

@@ -198,9 +198,7 @@ def show(report: dict[str, Any]) -> None:
     for name, iou in six["iou"].items():
         coarse = "non-structural" if name == "object" else name
         merged = (percent(reading[coarse]) if coarse in reading else "" for reading in four)
-        table.add_row(
-            name, percent(six["points"][name] / pixels), percent(six["accuracy"][name]), percent(iou), *merged
-        )
+        table.add_row(name, percent(six["points"][name] / pixels), percent(six["recall"][name]), percent(iou), *merged)
     means = (report[key]["miou"] for key in ("structural6", "structural4_primary", "structural4_strict"))
     table.add_row("mean", "", "", *map(percent, means))
     Console().print(table)

@@ -1,10 +1,10 @@
-"""Metrics: parity with the published ones, and how flush points count."""
+"""Metrics: parity with the published ones, scikit-learn and torchmetrics; and how flush points count."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cmp_seg_ros.errors import UserError
@@ -35,8 +35,79 @@ def test_parity_with_the_published_metrics() -> None:
     np.testing.assert_array_equal(confusion.matrix[:, :4], golden["hist"])
     assert not confusion.matrix[:, 4].any()
     np.testing.assert_allclose(list(confusion.iou().values()), golden["iou"], atol=1e-6)
-    np.testing.assert_allclose(list(confusion.accuracy().values()), golden["acc"], atol=1e-6)
+    np.testing.assert_allclose(list(confusion.recall().values()), golden["acc"], atol=1e-6)
     assert confusion.overall_accuracy() == pytest.approx(float(golden["oacc"]), abs=1e-6)
+
+
+@st.composite
+def labelled(draw: st.DrawFn) -> tuple[int, np.ndarray, np.ndarray]:
+    """A number of classes, truth with ignored points, and labels with points that have none; classes may be absent."""
+    classes = draw(st.integers(2, 7))
+    one = st.sampled_from([*draw(st.sets(st.integers(0, classes - 1), min_size=1)), NONE])
+    pairs = draw(st.lists(st.tuples(one, st.sampled_from([*range(classes), NONE])), min_size=1, max_size=60))
+    return classes, ids(*(truth for truth, _ in pairs)), ids(*(label for _, label in pairs))
+
+
+@given(labelled())
+@settings(max_examples=40)
+def test_parity_with_scikit_learn(case: tuple[int, np.ndarray, np.ndarray]) -> None:
+    from sklearn import metrics
+
+    classes, truth, predicted = case
+    confusion = counted(LabelSpace.numbered(classes), truth, predicted)
+    known = truth != NONE
+    if not known.any():
+        assert np.isnan([confusion.miou(), confusion.mean_accuracy(), confusion.overall_accuracy()]).all()
+        return
+    said = np.minimum(predicted[known], classes)  # no label is a class of its own, that no point has
+    pair = (truth[known], said)
+    theirs = metrics.confusion_matrix(*pair, labels=range(classes + 1))
+    np.testing.assert_array_equal(confusion.matrix, theirs[:classes])
+    among = {"labels": range(classes), "average": None}
+    precision = metrics.precision_score(*pair, **among, zero_division=np.nan)
+    recall = metrics.recall_score(*pair, **among, zero_division=np.nan)
+    seen = np.isin(range(classes), pair)  # scikit-learn has no NaN for classes that are nowhere
+    jaccard = np.where(seen, metrics.jaccard_score(*pair, **among, zero_division=0), np.nan)
+    np.testing.assert_allclose(list(confusion.precision().values()), precision, atol=1e-9)
+    np.testing.assert_allclose(list(confusion.recall().values()), recall, atol=1e-9)
+    np.testing.assert_allclose(list(confusion.iou().values()), jaccard, atol=1e-9)
+    np.testing.assert_allclose(confusion.miou(), np.nanmean(jaccard) if seen.any() else np.nan, atol=1e-9)
+    np.testing.assert_allclose(confusion.overall_accuracy(), metrics.accuracy_score(*pair), atol=1e-9)
+    np.testing.assert_allclose(confusion.mean_accuracy(), np.nanmean(recall), atol=1e-9)
+
+
+@given(labelled())
+@settings(max_examples=40)
+def test_parity_with_torchmetrics(case: tuple[int, np.ndarray, np.ndarray]) -> None:
+    """The counts are the same; its scores come in single precision, and ours are the same to the last bit of it."""
+    import torch
+    from torchmetrics.functional import classification
+
+    classes, truth, predicted = case
+    confusion = counted(LabelSpace.numbered(classes), truth, predicted)
+    pair = (torch.tensor(np.minimum(predicted, classes), dtype=torch.long), torch.tensor(truth, dtype=torch.long))
+    options = {"num_classes": classes + 1, "ignore_index": NONE}  # no label is a class of its own
+    theirs = classification.multiclass_confusion_matrix(*pair, **options)
+    np.testing.assert_array_equal(confusion.matrix, theirs[:classes])
+    for ours, score in (
+        (confusion.iou(), classification.multiclass_jaccard_index),
+        (confusion.precision(), classification.multiclass_precision),
+        (confusion.recall(), classification.multiclass_recall),
+    ):
+        # 0, where ours is NaN.
+        found = np.nan_to_num(np.array(list(ours.values()))).astype(np.float32)
+        np.testing.assert_array_equal(found, score(*pair, **options, average="none")[:classes])
+
+
+def test_parts_of_a_scan_add_up_to_it() -> None:
+    confusion = Confusion(SIX)
+    truth, predicted = ids(WALL, WALL, FLOOR, NONE, OBJECT), ids(WALL, FLOOR, FLOOR, WALL, NONE)
+    parts = confusion.count(truth, predicted, np.array([1, 0, 1, 1, 2]), 3)
+    np.testing.assert_array_equal(parts.sum(axis=0), counted(SIX, truth, predicted).matrix)
+    assert parts.sum(axis=(1, 2)).tolist() == [1, 2, 1] and parts[0, WALL, FLOOR] == 1
+    assert confusion.count(truth, predicted, np.array([-1, 3, 0, 0, 7]), 3).sum() == 1  # the others are in no part
+    with pytest.raises(ValueError, match="the labels"):
+        confusion.add(truth, predicted[1:])
 
 
 def test_rows_are_the_truth() -> None:

@@ -20,6 +20,7 @@ COMMANDS = {
     "demo": "demo",
     "label": "label",
     "evaluate": "evaluate",
+    "compare": "compare",
     "simulate": "simulate",
     "train": "train",
     "import-checkpoint": "import_checkpoint",

@@ -6,6 +6,7 @@ confusion.structural4("primary").miou()
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -39,14 +40,23 @@ class Confusion:
 
     def add(self, truth: UInt8, predicted: UInt8) -> None:
         """Count a scan: (N,) ids of the truth and of the labels."""
-        if truth.shape != predicted.shape:
-            raise ValueError(f"truth has {truth.shape} points, the labels have {predicted.shape}")
+        self.matrix += self.count(truth, predicted, np.zeros(truth.shape, np.int64), 1)[0]
+
+    def count(self, truth: UInt8, predicted: UInt8, part: npt.NDArray[np.integer[Any]], parts: int) -> Int64:
+        """(parts, C_truth, C_predicted + 1) matrices of the parts of a scan, which are not added to this one.
+
+        Args:
+            truth, predicted: (N,) ids.
+            part: (N,) which part each point is in; below 0, or from `parts` on, it is in none.
+        """
+        if not truth.shape == predicted.shape == part.shape:
+            raise ValueError(f"truth has {truth.shape} points, the labels {predicted.shape}, the parts {part.shape}")
         row = self.space.index_of_id[truth]
-        known = row != UNLABELLED
+        known = (row != UNLABELLED) & (part >= 0) & (part < parts)
         rows, columns = self.matrix.shape
         column = np.minimum(self.predicted_space.index_of_id[predicted[known]], columns - 1)
-        pairs = row[known].astype(np.int64) * columns + column
-        self.matrix += np.bincount(pairs, minlength=rows * columns).reshape(rows, columns)
+        cells = (part[known].astype(np.int64) * rows + row[known]) * columns + column
+        return np.bincount(cells, minlength=parts * rows * columns).reshape(parts, rows, columns)
 
     def __iadd__(self, other: "Confusion") -> "Confusion":
         self.matrix += other.matrix
@@ -58,13 +68,11 @@ class Confusion:
         Raises:
             UserError: `space` does not map from the truth's or the labels' space.
         """
-        result = Confusion(space)
-        rows = space.merge_matrix(self.space, variant).astype(np.int64)  # (C_truth, C)
-        columns = space.merge_matrix(self.predicted_space).astype(np.int64)  # (C_predicted, C)
-        # A label that `space` ignores is no answer.
-        answered = np.pad(columns, ((0, 1), (0, 0)))  # (C_predicted + 1, C)
-        mapping = np.column_stack([answered, 1 - answered.sum(axis=1)])  # (C_predicted + 1, C + 1)
-        result.matrix = rows.T @ self.matrix @ mapping
+        return self._merged(Merge.into(space, variant, self.space, self.predicted_space))
+
+    def _merged(self, merge: "Merge") -> "Confusion":
+        result = Confusion(merge.space)
+        result.matrix = merge(self.matrix)
         return result
 
     def structural4(self, variant: str) -> "Confusion":
@@ -73,20 +81,27 @@ class Confusion:
 
     def iou(self) -> dict[str, float]:
         """Intersection over union by class; NaN for a class that is neither true nor predicted."""
-        self._hits()  # in one space
-        return self._named(iou_of(self.matrix))
+        return self._named(iou_of(self._in_one_space()))
 
-    def accuracy(self) -> dict[str, float]:
-        """Share of each class's true points that are found (recall); NaN for a class without any."""
-        return self._named(_ratio(self._hits(), self.matrix.sum(axis=1)))
+    def precision(self) -> dict[str, float]:
+        """Share of the points predicted as each class that are of it; NaN for a class that is never predicted."""
+        return self._named(precision_of(self._in_one_space()))
+
+    def recall(self) -> dict[str, float]:
+        """Share of each class's true points that are found (its accuracy); NaN for a class without any."""
+        return self._named(recall_of(self._in_one_space()))
 
     def overall_accuracy(self) -> float:
         """Share of all points that are right; NaN without points."""
-        return float(_ratio(self._hits().sum(), self.matrix.sum()))
+        return float(overall_accuracy_of(self._in_one_space()))
+
+    def mean_accuracy(self) -> float:
+        """Mean recall of the classes that are true anywhere; NaN without points."""
+        return float(mean_of(recall_of(self._in_one_space())))
 
     def miou(self) -> float:
-        """Mean IoU of the classes that occur; NaN if none does."""
-        return float(mean_of(np.array(list(self.iou().values()))))
+        """Mean IoU of the classes that are true or predicted anywhere; NaN if none is."""
+        return float(mean_of(iou_of(self._in_one_space())))
 
     def points(self) -> dict[str, int]:
         """Number of true points by class."""
@@ -94,45 +109,80 @@ class Confusion:
 
     def report(self) -> dict[str, Any]:
         """All scores as JSON takes them: fractions 0..1, None where there is nothing to score."""
+        by_class = {"iou": self.iou(), "precision": self.precision(), "recall": self.recall()}
         return {
             "miou": number(self.miou()),
-            "iou": {name: number(value) for name, value in self.iou().items()},
-            "accuracy": {name: number(value) for name, value in self.accuracy().items()},
+            "mean_accuracy": number(self.mean_accuracy()),
             "overall_accuracy": number(self.overall_accuracy()),
+            **{key: {name: number(value) for name, value in values.items()} for key, values in by_class.items()},
             "points": self.points(),
         }
 
-    def _hits(self) -> Int64:
+    def _in_one_space(self) -> Int64:
         if self.space.names != self.predicted_space.names:
             raise ValueError(
                 f"truth in {self.space.name}, labels in {self.predicted_space.name}: read them in one space"
             )
-        return np.diagonal(self.matrix)
+        return self.matrix
 
     def _named(self, values: Float64) -> dict[str, float]:
         return dict(zip(self.space.names, values.tolist(), strict=True))
 
 
-def readings(confusion: Confusion, required: Iterable[str] = ()) -> dict[str, Confusion]:
-    """The confusion in each space that truth and labels both map to: the truth's own, by its name, then
-    `structural4_primary` and `structural4_strict`.
+@dataclass(frozen=True)
+class Merge:
+    """How confusion matrices of truth and labels, each in a space of its own, are read in one.
+
+    Args:
+        space: of the result, with C classes.
+        rows: (C_truth, C) zeros and ones: the class of `space` that a true class is read as; none where ignored.
+        columns: (C_predicted + 1, C + 1) the same of the labels; the last column is no answer.
+    """
+
+    space: LabelSpace
+    rows: Int64
+    columns: Int64
+
+    @classmethod
+    def into(cls, space: LabelSpace, variant: str, truth: LabelSpace, predicted: LabelSpace) -> "Merge":
+        """The truth read in `space` (in a variant), the labels strictly. Raises UserError where there is no mapping."""
+        rows = space.merge_matrix(truth, variant).astype(np.int64)  # (C_truth, C)
+        columns = space.merge_matrix(predicted).astype(np.int64)  # (C_predicted, C)
+        # A label that `space` ignores is no answer.
+        answered = np.pad(columns, ((0, 1), (0, 0)))  # (C_predicted + 1, C)
+        return cls(space, rows, np.column_stack([answered, 1 - answered.sum(axis=1)]))
+
+    def __call__(self, matrix: Int64) -> Int64:
+        """(..., C_truth, C_predicted + 1) -> (..., C, C + 1)."""
+        return self.rows.T @ matrix @ self.columns
+
+
+def merges(truth: LabelSpace, predicted: LabelSpace, required: Iterable[str] = ()) -> dict[str, Merge]:
+    """The ways to read a truth and labels in one space: the truth's own, by its name, then `structural4_primary` and
+    `structural4_strict`, each where both map to it.
 
     Raises:
         UserError: there is none, or not all that are required.
     """
-    found: dict[str, Confusion] = {}
+    found: dict[str, Merge] = {}
     refused: list[str] = []
     structural4 = LabelSpace.load("structural4")
-    targets = {confusion.space.name: (confusion.space, "")}
+    targets = {truth.name: (truth, "")}
     targets |= {f"structural4_{name}": (structural4, variant) for name, variant in VARIANTS.items()}
     for name, (space, variant) in targets.items():
         try:
-            found[name] = confusion.read_in(space, variant)
+            found[name] = Merge.into(space, variant, truth, predicted)
         except UserError as error:  # noqa: PERF203
             refused.append(str(error))
     if not found or set(required) - found.keys():
         raise UserError(f"these labels cannot be compared with this truth: {'; '.join(refused)}")
     return found
+
+
+def readings(confusion: Confusion, required: Iterable[str] = ()) -> dict[str, Confusion]:
+    """The confusion read in each of the ways of `merges`. Raises UserError as that."""
+    found = merges(confusion.space, confusion.predicted_space, required)
+    return {name: confusion._merged(merge) for name, merge in found.items()}
 
 
 def iou_of(matrix: npt.NDArray[Any]) -> Float64:
@@ -142,13 +192,34 @@ def iou_of(matrix: npt.NDArray[Any]) -> Float64:
     """
     hits = np.diagonal(matrix, axis1=-2, axis2=-1)
     union = matrix.sum(axis=-1) + matrix[..., :-1].sum(axis=-2) - hits
-    return _ratio(hits, union)
+    return ratio(hits, union)
+
+
+def precision_of(matrix: npt.NDArray[Any]) -> Float64:
+    """(..., C) share of the points predicted as each class that are of it, of matrices as in `iou_of`.
+
+    NaN for a class that is never predicted.
+    """
+    return ratio(np.diagonal(matrix, axis1=-2, axis2=-1), matrix[..., :-1].sum(axis=-2))
+
+
+def recall_of(matrix: npt.NDArray[Any]) -> Float64:
+    """(..., C) share of each class's true points that are found, of matrices as in `iou_of`.
+
+    NaN for a class without true points.
+    """
+    return ratio(np.diagonal(matrix, axis1=-2, axis2=-1), matrix.sum(axis=-1))
+
+
+def overall_accuracy_of(matrix: npt.NDArray[Any]) -> Float64:
+    """(...) share of the points that are right, of matrices as in `iou_of`; NaN without points."""
+    return ratio(np.diagonal(matrix, axis1=-2, axis2=-1).sum(axis=-1), matrix.sum(axis=(-2, -1)))
 
 
 def mean_of(values: Float64) -> Float64:
     """(..., C) -> (...) mean of what is not NaN; NaN if all is."""
     known = np.isfinite(values)
-    return _ratio(np.where(known, values, 0).sum(axis=-1), known.sum(axis=-1))
+    return ratio(np.where(known, values, 0).sum(axis=-1), known.sum(axis=-1))
 
 
 def percentiles(values: Iterable[float], at: tuple[int, ...] = (50, 95, 99)) -> dict[str, float]:
@@ -166,7 +237,8 @@ def stage_percentiles(
     return {name: percentiles((scan[name] for scan in scans if name in scan), at) for name in names}
 
 
-def _ratio(part: Any, whole: Any) -> Float64:
+def ratio(part: Any, whole: Any) -> Float64:
+    """`part` / `whole`, NaN where `whole` is 0."""
     whole = np.asarray(whole, dtype=np.float64)
     return np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)
 

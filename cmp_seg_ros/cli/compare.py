@@ -1,0 +1,82 @@
+"""`cmp-seg compare`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from cmp_seg_ros.evaluation.compare import Section
+
+COLOURS = {"better": "green", "worse": "red"}
+
+
+def compare(
+    a: Annotated[
+        Path,
+        typer.Argument(
+            metavar="A",
+            help="A report.json of `cmp-seg evaluate`, with truth or of a benchmark suite, or the folder that holds it.",
+            show_default=False,
+        ),
+    ],
+    b: Annotated[Path, typer.Argument(metavar="B", help="Another, likewise.", show_default=False)],
+    out: Annotated[Path | None, typer.Option(help="Folder for report.json, table.md and pictures.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON.")] = False,
+) -> None:
+    """Put two reports side by side, and say which differences are more than noise."""
+    from rich.console import Console
+
+    from cmp_seg_ros.evaluation import compare as comparing
+    from cmp_seg_ros.evaluation import compare_plot, reliability
+    from cmp_seg_ros.outputs import require_writable, write_report, writing
+
+    if out is not None:
+        require_writable(out, "compare")
+    sources = comparing.Loaded(a), comparing.Loaded(b)
+    comparison = comparing.compare(*sources)
+    if out is not None:
+        with writing(out):
+            write_report(out, comparison.model_dump(mode="json"))
+            (out / "table.md").write_text(comparing.markdown(comparison))
+            compare_plot.draw(out / "compare.png", comparison)
+            curves = {
+                name: source.accuracy.reliability
+                for name, source in zip("AB", sources, strict=True)
+                if source.accuracy is not None and source.accuracy.reliability is not None
+            }
+            if curves:
+                reliability.plot(out / "reliability.png", curves, "Calibration of confidences")
+    if as_json:
+        print(comparison.model_dump_json())
+        return
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"A: {comparison.a.path}\nB: {comparison.b.path}", markup=False)
+    for section in comparison.sections:
+        if not section.detail:
+            console.print(section_table(section))
+    level = comparison.bootstrap.level
+    console.print(f"in per cent, differences in points; {level:.0%} intervals; precision and recall: --out or --json\n")
+    for line in comparison.summary:
+        console.print(line, markup=False)
+    for line in comparison.notes:
+        console.print(f"note: {line}", markup=False)
+
+
+def section_table(section: "Section") -> "Table":
+    """Figures of both reports, their difference, its interval, and what that means."""
+    from rich.table import Table
+
+    from cmp_seg_ros.evaluation.compare import WORDS, change, shown, span
+
+    table = Table("", title=section.title, title_justify="left", caption=f"intervals: {section.intervals}")
+    table.caption_justify = "left"
+    for name in ("A", "B", "B - A", "interval"):
+        table.add_column(name, justify="right")
+    table.add_column("")
+    for figure in section.figures:
+        cells = (shown(figure.a, figure), shown(figure.b, figure), change(figure), span(figure))
+        table.add_row(figure.name, *cells, WORDS[figure.verdict], style=COLOURS.get(figure.verdict))
+    return table

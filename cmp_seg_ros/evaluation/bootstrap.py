@@ -1,0 +1,80 @@
+"""Intervals of figures by drawing groups of scans with replacement, and of the difference between two runs.
+
+Scans of one building, or of one stretch of a drive, resemble each other: what can be drawn anew is the group, not the
+scan. A figure is computed from the sum of its groups' counts, as all figures of a confusion matrix are.
+
+Percentile bootstrap: Efron 1979 (Ann. Statist. 7); Efron and Tibshirani 1993, An Introduction to the Bootstrap, 13.3.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field
+
+Float64 = npt.NDArray[np.float64]
+Counts = npt.NDArray[Any]  # (G, *K): K counts of each of G groups
+Statistic = Callable[[Float64], Float64]  # (..., *K) summed counts -> (..., *F) figures
+Interval = tuple[float, float]
+
+BLOCK = 4_000_000  # numbers in memory at once
+
+
+class Bootstrap(BaseModel):
+    """How often groups are drawn, from which seed, and the level of the intervals."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    resamples: int = Field(default=2000, gt=0)
+    seed: int = Field(default=0, ge=0)
+    level: float = Field(default=0.95, gt=0, lt=1)
+
+    def weights(self, groups: int, stream: int = 0) -> Float64:
+        """(R, G) how often each of R draws has each group; another `stream` draws independently.
+
+        R is 0 for fewer than two groups: all draws of one are alike, which would look like an exact figure.
+        """
+        count = self.resamples if groups > 1 else 0
+        rng = np.random.default_rng([self.seed, stream] if stream else self.seed)
+        draws = rng.integers(max(1, groups), size=(count, groups))
+        weights = np.zeros((count, groups))
+        np.add.at(weights, (np.arange(count)[:, None], draws), 1)
+        return weights
+
+    def draw(self, counts: Counts, statistic: Statistic, stream: int = 0) -> Float64:
+        """(R, *F) figures of each draw from (G, *K) counts; R is 0 for fewer than two groups."""
+        weights = self.weights(len(counts), stream)
+        step = max(1, BLOCK // max(1, counts[:1].size))
+        blocks = [weights[i : i + step] for i in range(0, max(1, len(weights)), step)]
+        return np.concatenate([statistic(np.tensordot(block, counts, 1)) for block in blocks])
+
+    def difference(self, a: Counts, b: Counts, statistic: Statistic, paired: bool) -> Float64:
+        """(R, *F) figures of `b` less those of `a`; paired, each draw has the same groups of both.
+
+        R is 0 where either has fewer than two groups.
+        """
+        if paired and len(a) != len(b):
+            raise ValueError(f"{len(a)} and {len(b)} groups cannot be paired")
+        drawn = [self.draw(a, statistic), self.draw(b, statistic, 0 if paired else 1)]
+        count = min(map(len, drawn))
+        return drawn[1][:count] - drawn[0][:count]
+
+    def interval(self, drawn: Float64) -> Interval | None:
+        """The middle `level` of (R,) draws, of those that have the figure; None without any."""
+        known = drawn[np.isfinite(drawn)]
+        tail = 50 * (1 - self.level)
+        low, high = np.percentile(known, [tail, 100 - tail]).tolist() if len(known) else (None, None)
+        return None if low is None else (low, high)
+
+
+def pack(counts: npt.NDArray[Any]) -> str:
+    """A matrix of counts in one line for a report, `12 0 3; 4 5 6`: as lists in JSON, thousands of groups take
+    megabytes."""
+    return "; ".join(" ".join(f"{value:.10g}" for value in row) for row in counts.tolist())
+
+
+def unpack(packed: Iterable[str]) -> Float64:
+    """(G, R, C) what `pack` made of each group. Raises ValueError where that is no matrix, or another in each."""
+    matrices = [[[float(value) for value in row.split()] for row in text.split(";")] for text in packed]
+    return np.array(matrices, np.float64)

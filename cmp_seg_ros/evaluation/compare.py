@@ -1,0 +1,447 @@
+"""Two reports side by side: which differences are more than noise?
+
+Reports of `cmp-seg evaluate` hold the counts of each group of scans (building, stretch of a drive), so that the
+interval of a difference comes from drawing groups again, without the data. Where both have the same groups, each draw
+takes the same ones of both: what makes a building hard for one run makes it hard for the other, and cancels out.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ValidationError
+
+from cmp_seg_ros.errors import UserError, one_line
+from cmp_seg_ros.evaluation.accuracy import Accuracy, RangeScore, Reading
+from cmp_seg_ros.evaluation.bootstrap import Bootstrap, Interval, unpack
+from cmp_seg_ros.evaluation.consistency import TemporalConsistency, agreement_of, stays, temporal_iou_of
+from cmp_seg_ros.evaluation.metrics import iou_of, mean_of, overall_accuracy_of, precision_of, recall_of
+from cmp_seg_ros.evaluation.reliability import ReliabilityCurve, ece_of
+from cmp_seg_ros.outputs import REPORT
+
+Float64 = npt.NDArray[np.float64]
+Groups = dict[str, str]
+
+FEW = 10  # groups, below which percentile intervals are known to be too narrow
+ABOUT = ("suite", "input", "model", "bundle", "engine", "voxel_size")  # keys of a report that say what was measured
+Verdict = Literal["better", "worse", "noise", "equal", "unknown"]
+
+
+class Figure(BaseModel):
+    """One figure of both reports; the difference is B less A.
+
+    `verdict` is of B: `noise` where the interval of the difference holds 0, `unknown` where there is no interval.
+    """
+
+    name: str
+    unit: Literal["fraction", "ms"] = "fraction"
+    a: float | None
+    b: float | None
+    difference: float | None = None
+    interval: Interval | None = None
+    verdict: Verdict = "unknown"
+
+
+class Section(BaseModel):
+    """Figures whose intervals are made in the same way, which `intervals` names. Detail is not for the terminal."""
+
+    title: str
+    intervals: str
+    figures: list[Figure]
+    detail: bool = False
+
+
+class Source(BaseModel):
+    """A report, and what it says of the run: see `ABOUT`."""
+
+    path: str
+    about: dict[str, str]
+
+
+class Comparison(BaseModel):
+    """All of it, as `cmp-seg compare` reports it."""
+
+    command: Literal["compare"] = "compare"
+    a: Source
+    b: Source
+    bootstrap: Bootstrap
+    sections: list[Section]
+    summary: list[str]  # of each section, in words
+    notes: list[str]
+
+
+class SuiteColumn(BaseModel):
+    """What is read of one sensor in the report of a benchmark suite; `groups` are buildings, in the primary reading."""
+
+    primary: float | None
+    interval: Interval | None
+    scans_sha256: str = ""
+    groups: Groups = {}
+
+
+class SuiteRow(BaseModel):
+    """What is read of one row."""
+
+    sensors: dict[str, SuiteColumn]
+    mean: SuiteColumn
+
+
+class Loaded:
+    """A report, read.
+
+    Args:
+        path: report.json, or the folder that holds it.
+
+    Raises:
+        UserError: it cannot be read, or has nothing that can be compared.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path / REPORT if path.is_dir() else path
+        report = self._read()
+        self.about = {key: str(report[key]) for key in ABOUT if report.get(key) is not None}
+        latency = report.get("latency_ms")
+        self.latency: dict[str, float] = latency if isinstance(latency, dict) else {}
+        self.accuracy: Accuracy | None = None
+        self.rows: dict[str, SuiteRow] = {}
+        try:
+            if report.get("accuracy") is not None:
+                self.accuracy = Accuracy.model_validate(report["accuracy"])
+            elif report.get("suite") and isinstance(report.get("rows"), dict):
+                self.rows = {name: SuiteRow.model_validate(row) for name, row in report["rows"].items()}
+        except ValidationError as error:
+            raise UserError(
+                f"{self.path} is of another version of cmp-seg ({one_line(error)}); evaluate again"
+            ) from error
+        if self.accuracy is None and not self.rows:
+            raise UserError(
+                f"{self.path} has no `accuracy` and no rows of a benchmark suite: it is of cmp-seg "
+                f"{report.get('command', '(unknown)')}; give reports of `cmp-seg evaluate INPUT --out DIR`, with truth, "
+                "or `cmp-seg evaluate --suite NAME --out DIR`"
+            )
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            report = json.loads(self.path.read_text())
+        except OSError as error:
+            remedy = f"give a {REPORT}, or the folder that `cmp-seg evaluate --out` wrote it to"
+            raise UserError(f"{self.path} cannot be read: {error.strerror}; {remedy}") from error
+        except ValueError as error:
+            raise UserError(f"{self.path} is no JSON: {error}; give the {REPORT} of `cmp-seg evaluate`") from error
+        if not isinstance(report, dict):
+            raise UserError(f"{self.path} is no report; give the {REPORT} of `cmp-seg evaluate`")
+        if report.get("finished") is False:
+            raise UserError(f"{self.path} is of a run that did not end; run it again")
+        return report
+
+    def counts(self, groups: Groups, names: Sequence[str], shape: tuple[int, int]) -> Float64:
+        """(G, *shape) counts of groups, in this order. Raises UserError."""
+        try:
+            return unpack(groups[name] for name in names).reshape(len(names), *shape)
+        except ValueError as error:
+            raise UserError(f"{self.path} has groups that are no counts ({error}); evaluate again") from error
+
+
+def compare(a: Loaded, b: Loaded, bootstrap: Bootstrap | None = None) -> Comparison:
+    """Put two reports side by side. Raises UserError where they have nothing in common."""
+    return Comparer(a, b, bootstrap or Bootstrap()).comparison()
+
+
+class Comparer:
+    """Makes the sections; `notes` grows with what is to be said of them."""
+
+    def __init__(self, a: Loaded, b: Loaded, bootstrap: Bootstrap) -> None:
+        self.a, self.b, self.bootstrap = a, b, bootstrap
+        self.notes: list[str] = []
+
+    def comparison(self) -> Comparison:
+        """All of it."""
+        a, b = self.a, self.b
+        for key in ABOUT:
+            if a.about.get(key) != b.about.get(key):
+                self.notes.append(f"{key}: A {a.about.get(key, '-')}, B {b.about.get(key, '-')}")
+        if a.accuracy is not None and b.accuracy is not None:
+            sections = list(self._accuracy(a.accuracy, b.accuracy))
+        elif a.rows and b.rows:
+            sections = list(self._suite())
+        else:
+            suite, other = (a, b) if a.rows else (b, a)
+            raise UserError(
+                f"{suite.path} is of a benchmark suite and {other.path} is not; compare two of a suite, or two that "
+                "are of none"
+            )
+        if a.latency and b.latency:
+            sections.append(self._latency())
+        return Comparison(
+            a=Source(path=str(a.path), about=a.about),
+            b=Source(path=str(b.path), about=b.about),
+            bootstrap=self.bootstrap,
+            sections=sections,
+            summary=[text for section in sections if (text := in_words(section))],
+            notes=list(dict.fromkeys(self.notes)),
+        )
+
+    # Reports with the section `accuracy`.
+
+    def _accuracy(self, a: Accuracy, b: Accuracy) -> Iterator[Section]:
+        common = [name for name in a.readings if name in b.readings]
+        common = [name for name in common if a.readings[name].classes == b.readings[name].classes]
+        if not common:
+            raise UserError(
+                f"{self.a.path} reads the truth in {', '.join(a.readings)}, {self.b.path} in {', '.join(b.readings)}: "
+                "they have no reading in common; evaluate both against truth of the same label space"
+            )
+        if left := [name for name in {**a.readings, **b.readings} if name not in common]:
+            self.notes.append(f"not in both reports, or of other classes: {', '.join(left)}")
+        for name in sorted(common, key=lambda name: name != a.headline):  # the headline first
+            yield from self._reading(name, a.readings[name], b.readings[name])
+        yield from self._reliability(a.reliability, b.reliability)
+        yield from self._consistency(a.consistency, b.consistency)
+
+    def _reading(self, title: str, a: Reading, b: Reading) -> Iterator[Section]:
+        classes = a.classes
+        shape = (len(classes), len(classes) + 1)
+        self._same_scans(title, a, b, shape)
+
+        def of_all(matrix: Float64) -> Float64:
+            iou, recall = iou_of(matrix), recall_of(matrix)
+            means = [mean_of(iou), mean_of(recall), overall_accuracy_of(matrix)]
+            return np.concatenate([np.stack(means, axis=-1), iou], axis=-1)
+
+        def of_detail(matrix: Float64) -> Float64:
+            return np.concatenate([precision_of(matrix), recall_of(matrix)], axis=-1)
+
+        names = ["mIoU", "mean accuracy", "overall accuracy", *(f"IoU {name}" for name in classes)]
+        values = [[r.miou, r.mean_accuracy, r.overall_accuracy, *map(r.iou.get, classes)] for r in (a, b)]
+        yield self._drawn(title, names, values, (a.groups, b.groups), shape, of_all)
+        names = [f"{what} {name}" for what in ("precision", "recall") for name in classes]
+        values = [[*map(r.precision.get, classes), *map(r.recall.get, classes)] for r in (a, b)]
+        detail = self._drawn(f"{title}, by class", names, values, (a.groups, b.groups), shape, of_detail)
+        yield detail.model_copy(update={"detail": True})
+        if [_range(score) for score in a.by_range] != [_range(score) for score in b.by_range]:
+            self.notes.append("not compared by range: the bins differ")
+            return
+        figures = [
+            _figure(f"mIoU {_range(one)}", one.miou, other.miou)
+            for one, other in zip(a.by_range, b.by_range, strict=True)
+        ]
+        yield Section(title=f"{title}, by range", intervals="none: bins are not kept by group", figures=figures)
+
+    def _same_scans(self, title: str, a: Reading, b: Reading, shape: tuple[int, int]) -> None:
+        if a.groups.keys() != b.groups.keys():
+            return
+        truths = [side.counts(r.groups, list(a.groups), shape).sum(axis=2) for side, r in ((self.a, a), (self.b, b))]
+        if (truths[0] != truths[1]).any():
+            self.notes.append(
+                f"{title}: groups of the same name hold other points in A than in B; are these one input?"
+            )
+
+    def _reliability(self, a: ReliabilityCurve | None, b: ReliabilityCurve | None) -> Iterator[Section]:
+        if a is None or b is None:
+            return
+        if a.space != b.space or len(a.bins) != len(b.bins):
+            self.notes.append("calibration of confidences is not compared: other label spaces, or other bins")
+            return
+        section = self._drawn(
+            "calibration of confidences",
+            ["ECE"],
+            [[a.ece], [b.ece]],
+            (a.groups, b.groups),
+            (3, len(a.bins)),
+            lambda counts: ece_of(counts)[..., None],
+            less_is_better=True,
+        )
+        section.figures.append(_figure("mean confidence", a.confidence, b.confidence))
+        yield section
+
+    def _consistency(self, a: TemporalConsistency | None, b: TemporalConsistency | None) -> Iterator[Section]:
+        if a is None or b is None:
+            return
+        if a.classes != b.classes or a.voxel_size != b.voxel_size:
+            self.notes.append("temporal consistency is not compared: other label spaces, or other voxels")
+            return
+        stay = stays(a.classes)
+
+        def statistic(matrix: Float64) -> Float64:
+            return np.stack([agreement_of(matrix), mean_of(temporal_iou_of(matrix)[..., stay])], axis=-1)
+
+        values = [[found.agreement, found.miou] for found in (a, b)]
+        names, shape = ["agreement", "mIoU over time"], (len(a.classes), len(a.classes))
+        yield self._drawn("temporal consistency", names, values, (a.groups, b.groups), shape, statistic)
+
+    def _drawn(
+        self,
+        title: str,
+        names: list[str],
+        values: list[list[float | None]],
+        groups: tuple[Groups, Groups],
+        shape: tuple[int, int],
+        statistic: Callable[[Float64], Float64],
+        less_is_better: bool = False,
+    ) -> Section:
+        """Figures with the intervals of their differences: (..., *shape) -> (..., F) by `statistic`."""
+        paired = groups[0].keys() == groups[1].keys()
+        order = [list(groups[0]), list(groups[0] if paired else groups[1])]
+        counts = [side.counts(g, o, shape) for side, g, o in zip((self.a, self.b), groups, order, strict=True)]
+        drawn = self.bootstrap.difference(*counts, statistic, paired)  # (R, F)
+        intervals = map(self.bootstrap.interval, drawn.T)
+        return Section(
+            title=title,
+            intervals=self._how(paired, len(order[0]), len(order[1])),
+            figures=[
+                _figure(name, a, b, interval, less_is_better)
+                for name, a, b, interval in zip(names, *values, intervals, strict=True)
+            ],
+        )
+
+    def _how(self, paired: bool, a: int, b: int) -> str:
+        if min(a, b) < 2:
+            return "none: they take two groups of scans or more (buildings, stretches)"
+        if min(a, b) < FEW:
+            self.notes.append(
+                f"of fewer than {FEW} groups, intervals are too narrow: call noise a little more than that"
+            )
+        return f"paired, {a} groups" if paired else f"unpaired: {a} groups in A, {b} in B, which are not the same"
+
+    # Reports of a benchmark suite.
+
+    def _suite(self) -> Iterator[Section]:
+        common = [name for name in self.a.rows if name in self.b.rows]
+        if not common:
+            raise UserError(
+                f"{self.a.path} has rows {', '.join(self.a.rows)}, {self.b.path} {', '.join(self.b.rows)}; compare "
+                "reports of one benchmark suite"
+            )
+        for name in common:
+            a, b = self.a.rows[name], self.b.rows[name]
+            sensors = [sensor for sensor in a.sensors if sensor in b.sensors]
+            if any(a.sensors[sensor].scans_sha256 != b.sensors[sensor].scans_sha256 for sensor in sensors):
+                self.notes.append(f"{name}: A and B were measured on other scans")
+            columns = [{sensor: row.sensors[sensor] for sensor in sensors} for row in (a, b)]
+            if a.sensors.keys() == b.sensors.keys():
+                columns = [{"mean": row.mean, **found} for row, found in zip((a, b), columns, strict=True)]
+            yield self._row(f"primary mIoU, {name}", columns[0], columns[1])
+
+    def _row(self, title: str, a: dict[str, SuiteColumn], b: dict[str, SuiteColumn]) -> Section:
+        values = [[column.primary for column in row.values()] for row in (a, b)]
+        sensors = [name for name in a if name != "mean"]
+        joined = [_joined([row[name].groups for name in sensors]) for row in (a, b)]
+        if joined[0] is None or joined[1] is None:
+            figures = [_figure(name, a[name].primary, b[name].primary, _independent(a[name], b[name])) for name in a]
+            how = "unpaired: from those of the reports, as if A and B were independent (Zou and Donner 2008)"
+            return Section(title=title, intervals=how, figures=figures)
+        classes = next(iter(a[sensors[0]].groups.values())).count(";") + 1
+
+        def statistic(matrices: Float64) -> Float64:
+            by_sensor = mean_of(iou_of(matrices.reshape(*matrices.shape[:-2], len(sensors), classes, classes + 1)))
+            return np.concatenate([by_sensor.mean(axis=-1, keepdims=True), by_sensor], axis=-1)[..., -len(a) :]
+
+        shape = (len(sensors) * classes, classes + 1)
+        return self._drawn(title, list(a), values, (joined[0], joined[1]), shape, statistic)
+
+    def _latency(self) -> Section:
+        figures = [
+            _figure(name, value, self.b.latency[name], unit="ms")
+            for name, value in self.a.latency.items()
+            if name in self.b.latency
+        ]
+        return Section(title="latency", intervals="none: reports hold percentiles only", figures=figures)
+
+
+WORDS: dict[Verdict, str] = {
+    "better": "B better",
+    "worse": "B worse",
+    "noise": "noise",
+    "equal": "equal",
+    "unknown": "no interval",
+}
+
+
+def in_words(section: Section) -> str:
+    """Which figures of a section differ by more than noise, in one line; empty where none has an interval."""
+    found: dict[Verdict, list[str]] = {verdict: [] for verdict in WORDS if verdict != "unknown"}
+    for figure in section.figures:
+        if figure.verdict in found:
+            differs = figure.verdict in ("better", "worse")
+            found[figure.verdict].append(f"{figure.name} ({change(figure)})" if differs else figure.name)
+    said = [f"{WORDS[verdict]}: {', '.join(names)}" for verdict, names in found.items() if names]
+    return f"{section.title}: {'; '.join(said)}" if said else ""
+
+
+def shown(value: float | None, figure: Figure) -> str:
+    """A value of a figure for people: per cent, or milliseconds; a dash where there is none."""
+    if value is None:
+        return "-"
+    return f"{value:.1f} ms" if figure.unit == "ms" else f"{100 * value:.2f} %"
+
+
+def change(figure: Figure) -> str:
+    """The difference, with its sign: points of per cent, or milliseconds."""
+    if figure.difference is None:
+        return "-"
+    return f"{figure.difference:+.1f} ms" if figure.unit == "ms" else f"{100 * figure.difference:+.2f}"
+
+
+def span(figure: Figure) -> str:
+    """The interval of the difference, likewise."""
+    return "-" if figure.interval is None else " to ".join(f"{100 * end:+.2f}" for end in figure.interval)
+
+
+def markdown(comparison: Comparison) -> str:
+    """The comparison as a page."""
+    text = ["# Comparison", f"A: {comparison.a.path}\n\nB: {comparison.b.path}"]
+    text += ["\n".join(f"- {line}" for line in lines) for lines in (comparison.summary, comparison.notes) if lines]
+    for section in comparison.sections:
+        lines = ["| | A | B | B - A | interval | |", "|---|---:|---:|---:|---:|---|"]
+        for figure in section.figures:
+            cells = (shown(figure.a, figure), shown(figure.b, figure), change(figure), span(figure))
+            lines.append(f"| {' | '.join([figure.name, *cells, WORDS[figure.verdict]])} |")
+        text += [f"## {section.title}", f"Intervals: {section.intervals}.", "\n".join(lines)]
+    level = f"{comparison.bootstrap.level:.0%}"
+    return "\n\n".join([*text, f"Fractions in per cent, differences in points; {level} intervals."]) + "\n"
+
+
+def _figure(
+    name: str,
+    a: float | None,
+    b: float | None,
+    interval: Interval | None = None,
+    less_is_better: bool = False,
+    unit: Literal["fraction", "ms"] = "fraction",
+) -> Figure:
+    difference = None if a is None or b is None else b - a
+    verdict: Verdict = "unknown"
+    if difference is None:
+        interval = None
+    elif interval is not None:
+        low, high = interval
+        if low <= 0 <= high:
+            verdict = "equal" if difference == low == high else "noise"
+        else:
+            verdict = "better" if (low > 0) != less_is_better else "worse"
+    return Figure(name=name, unit=unit, a=a, b=b, difference=difference, interval=interval, verdict=verdict)
+
+
+def _joined(by_sensor: list[Groups]) -> Groups | None:
+    """The matrices of all sensors by group, one below the other; None where sensors have other groups, or none."""
+    names = list(by_sensor[0]) if by_sensor else []
+    if not names or any(groups.keys() != by_sensor[0].keys() for groups in by_sensor):
+        return None
+    return {name: "; ".join(groups[name] for groups in by_sensor) for name in names}
+
+
+def _independent(a: SuiteColumn, b: SuiteColumn) -> Interval | None:
+    """Interval of the difference of two independent figures from theirs (Zou and Donner 2008, Statist. Med. 27)."""
+    if a.primary is None or b.primary is None or a.interval is None or b.interval is None:
+        return None
+    difference = b.primary - a.primary
+    down = np.hypot(b.primary - b.interval[0], a.interval[1] - a.primary)
+    up = np.hypot(b.interval[1] - b.primary, a.primary - a.interval[0])
+    return float(difference - down), float(difference + up)
+
+
+def _range(score: RangeScore) -> str:
+    return f"from {score.near:g} m" if score.far is None else f"{score.near:g}-{score.far:g} m"

@@ -1,0 +1,42 @@
+"""A comparison of two reports as a picture."""
+
+from pathlib import Path
+
+import numpy as np
+
+from cmp_seg_ros.evaluation.compare import Comparison
+from cmp_seg_ros.evaluation.plots import new_figure, save
+
+COLOURS = {"better": "C2", "worse": "C3", "noise": "0.5", "equal": "0.5"}
+LINE = 0.24  # inches
+
+
+def draw(path: Path, comparison: Comparison) -> bool:
+    """Save the differences that have intervals, a panel for each section; False where there is none to draw."""
+    drawn = [
+        (section.title, figures)
+        for section in comparison.sections
+        if (figures := [figure for figure in section.figures if figure.interval is not None])
+    ]
+    if not drawn:
+        return False
+    heights = [1 + len(figures) for _, figures in drawn]
+    height = LINE * (sum(heights) + 1.5 * len(drawn)) + 1.5
+    picture = new_figure(9, height, f"B less A, with {comparison.bootstrap.level:.0%} intervals")
+    panels = picture.subplots(len(drawn), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for axes, (title, figures) in zip(panels, drawn, strict=True):
+        for place, figure in enumerate(figures):
+            assert figure.interval is not None and figure.difference is not None
+            colour, ends = COLOURS[figure.verdict], 100 * np.array(figure.interval)
+            axes.plot(ends, [place, place], color=colour, linewidth=2, solid_capstyle="butt")
+            axes.plot(100 * figure.difference, place, "o", color=colour, markersize=5)
+        axes.axvline(0, color="black", linewidth=0.8)
+        axes.set_yticks(range(len(figures)), [figure.name for figure in figures], fontsize=9)
+        axes.set_ylim(len(figures) - 0.4, -0.6)
+        axes.set_title(title, fontsize=11, loc="left")
+        axes.grid(axis="x", color="#e8e8e8", linewidth=0.6)
+        axes.set_axisbelow(True)
+    panels[-1].set_xlabel("points; green: B better, red: B worse, grey: noise")
+    picture.subplots_adjust(left=0.27, right=0.97, top=1 - 0.9 / height, bottom=0.6 / height, hspace=0.5)
+    save(picture, path)
+    return True

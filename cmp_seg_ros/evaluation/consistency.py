@@ -1,0 +1,192 @@
+"""Temporal consistency: does the same place keep its label from one scan to the next?
+
+As the temporal consistency of video (Varghese et al. 2020, Unsupervised Temporal Consistency Metric for Video
+Segmentation in Highly-Automated Driving, CVPR Workshops): the labels before are carried over to now and compared with
+those of now. What optical flow does there, known poses do here: both scans are brought into the world, and a place is
+a voxel there that has labelled points of both. It needs no truth.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel
+
+from cmp_seg_ros.evaluation.metrics import iou_of, mean_of, number, ratio
+from cmp_seg_ros.geometry.calibration import Transform
+from cmp_seg_ros.label_space import LabelSpace
+from cmp_seg_ros.scan import UNLABELLED, Scan, UInt8
+
+Int64 = npt.NDArray[np.int64]
+Float64 = npt.NDArray[np.float64]
+
+VOXEL = 0.1  # metres
+MOVING = ("person",)  # classes whose places may well have another label a moment later
+BITS = 18  # of a voxel's number along an axis: with voxels of 0.1 m, 13 km to either side of where a sequence begins
+
+
+class Moving(BaseModel):
+    """Places that are left out because a person is there before or now."""
+
+    places: int
+    agreement: float | None
+
+
+class TemporalConsistency(BaseModel):
+    """How far labels of the same place agree between consecutive scans.
+
+    `places` counts voxels that both scans of a pair have labelled, people left out. `groups` has, by group, the places
+    by class before (row) and now (column), in the order of `classes`, as `bootstrap.pack` writes them.
+    """
+
+    voxel_size: float
+    pairs: int  # of scans that have places in common
+    places: int
+    agreement: float | None  # share of the places that keep their label
+    miou: float | None  # mean of `iou`
+    iou: dict[str, float | None]  # places that have a class before and now / before, now, or both
+    truth: float | None  # `agreement` of the truth at the same places: voxels at edges hold two classes
+    moving: Moving | None  # None where neither truth nor labels know people
+    classes: list[str]
+    groups: dict[str, str] = {}
+
+
+class Places(NamedTuple):
+    """M voxels of a scan, by their number in the world, sorted, with the class index that most of its points have."""
+
+    number: Int64
+    label: UInt8
+    truth: UInt8 | None
+
+
+class Consistency:
+    """Compares each scan with the one before. In memory is only that one.
+
+    Args:
+        space: of the labels.
+        truth_space: of the truth, where there is one; then that says who is a person.
+        voxel_size: metres.
+    """
+
+    def __init__(self, space: LabelSpace, truth_space: LabelSpace | None = None, voxel_size: float = VOXEL) -> None:
+        self.space = space
+        self.truth_space = truth_space
+        self.voxel_size = voxel_size
+        self.matrix = np.zeros((len(space.classes),) * 2, np.int64)  # (C, C) places by class before and now
+        self.moving = np.zeros_like(self.matrix)
+        self.truth = np.zeros(2, np.int64)  # places with a truth before and now, and those where it is the same
+        self.pairs = 0
+        self._sequence = ""
+        self._origin = np.zeros(3)
+        self._before: Places | None = None
+
+    def add(
+        self, sequence: str, scan: Scan, label: UInt8, T_world_lidar: Transform | None, truth: UInt8 | None = None
+    ) -> Int64:
+        """Compare a scan with the one before, if that is of the same sequence; scans come in the order of time.
+
+        Args:
+            sequence: what is not to be compared with anything else.
+            label: (N,) ids of `space`.
+            T_world_lidar: (4, 4); without it, nothing is compared with this scan.
+            truth: (N,) ids of `truth_space`.
+
+        Returns:
+            (C, C) what was added to `matrix`.
+        """
+        if T_world_lidar is None:
+            self._before = None
+            return np.zeros_like(self.matrix)
+        T = np.asarray(T_world_lidar, np.float64)
+        if T.shape != (4, 4) or not np.isfinite(T).all():
+            raise ValueError(f"T_world_lidar must be (4, 4) numbers, not {T.tolist()}")
+        if sequence != self._sequence or self._before is None:
+            self._sequence, self._origin, self._before = sequence, T[:3, 3], None
+        before, self._before = self._before, self._places(scan, label, T, truth)
+        if before is None:
+            return np.zeros_like(self.matrix)
+        return self._compare(before, self._before)
+
+    def _places(self, scan: Scan, label: UInt8, T: Float64, truth: UInt8 | None) -> Places:
+        index = self.space.index_of_id[label]
+        xyz = scan.xyz[(labelled := scan.valid() & (index != UNLABELLED))].astype(np.float64)
+        steps = np.floor((xyz @ T[:3, :3].T + (T[:3, 3] - self._origin)) / self.voxel_size) + 2 ** (BITS - 1)
+        near = ((steps >= 0) & (steps < 2**BITS)).all(axis=1)
+        x, y, z = steps[near].astype(np.int64).T
+        voxel = (x << 2 * BITS) | (y << BITS) | z
+        number, most = _majority(voxel, index[labelled][near])
+        if truth is None or self.truth_space is None:
+            return Places(number, most, None)
+        return Places(number, most, _majority(voxel, self.truth_space.index_of_id[truth[labelled][near]])[1])
+
+    def _compare(self, before: Places, now: Places) -> Int64:
+        _, i, j = np.intersect1d(before.number, now.number, assume_unique=True, return_indices=True)
+        self.pairs += int(len(i) > 0)
+        labels = np.stack([before.label[i], now.label[j]])  # (2, M)
+        people = np.isin(labels, _moving(self.space)).any(axis=0)
+        if self.truth_space is not None and before.truth is not None and now.truth is not None:
+            truths = np.stack([before.truth[i], now.truth[j]])
+            people = np.isin(truths, _moving(self.truth_space)).any(axis=0)
+            known = (truths != UNLABELLED).all(axis=0) & ~people
+            self.truth += known.sum(), (known & (truths[0] == truths[1])).sum()
+        self.moving += self._counted(labels[:, people])
+        added = self._counted(labels[:, ~people])
+        self.matrix += added
+        return added
+
+    def _counted(self, labels: UInt8) -> Int64:
+        """(2, M) class indices before and now -> (C, C) places."""
+        count = len(self.space.classes)
+        pairs = labels[0].astype(np.int64) * count + labels[1]
+        return np.bincount(pairs, minlength=count * count).reshape(count, count)
+
+    def result(self) -> TemporalConsistency | None:
+        """None where no two scans had a place in common."""
+        if not self.pairs:
+            return None
+        iou = temporal_iou_of(self.matrix)
+        people = any(_moving(space) for space in (self.space, self.truth_space) if space is not None)
+        stay = stays(self.space.names)
+        return TemporalConsistency(
+            voxel_size=self.voxel_size,
+            pairs=self.pairs,
+            places=int(self.matrix.sum()),
+            agreement=number(float(agreement_of(self.matrix))),
+            miou=number(float(mean_of(iou[stay]))),
+            iou={self.space.names[i]: number(iou[i]) for i in stay},
+            truth=number(float(ratio(self.truth[1], self.truth[0]))),
+            moving=Moving(places=int(self.moving.sum()), agreement=number(float(agreement_of(self.moving))))
+            if people
+            else None,
+            classes=self.space.names,
+        )
+
+
+def agreement_of(matrix: npt.NDArray[np.float64] | Int64) -> Float64:
+    """(...) share of the places of (..., C, C) that keep their class; NaN without places."""
+    return ratio(np.trace(matrix, axis1=-2, axis2=-1), matrix.sum(axis=(-2, -1)))
+
+
+def temporal_iou_of(matrix: npt.NDArray[np.float64] | Int64) -> Float64:
+    """(..., C) places of (..., C, C) that have a class before and now, of those that have it before, now, or both."""
+    return iou_of(np.concatenate([matrix, np.zeros_like(matrix[..., :1])], axis=-1))
+
+
+def stays(classes: list[str]) -> list[int]:
+    """Which of the classes have an IoU over time: not people, whose places are left out where they are known."""
+    return [index for index, name in enumerate(classes) if name not in MOVING]
+
+
+def _moving(space: LabelSpace) -> list[int]:
+    return [index for index, name in enumerate(space.names) if name in MOVING]
+
+
+def _majority(voxel: Int64, index: UInt8) -> tuple[Int64, UInt8]:
+    """(M,) distinct numbers of (N,) voxels, sorted, and the class index that most points in each have; the smaller of
+    two that are as frequent."""
+    pairs, count = np.unique(voxel << 8 | index, return_counts=True)
+    number = pairs >> 8
+    order = np.lexsort((-count, number))
+    first = np.ones(len(order), bool)
+    first[1:] = np.diff(number[order]) > 0
+    return number[order][first], (pairs & 255)[order][first].astype(np.uint8)
