@@ -62,8 +62,8 @@ def test_report_has_what_the_readme_promises(demo: Path) -> None:
 
 
 def test_changed_voxels_are_told() -> None:
-    assert voxel_sizes({"scans_by_voxel_size": {"0.1": 20}}) == "0.1 m"
-    both = voxel_sizes({"scans_by_voxel_size": {"0.1": 15, "0.126": 5}})
+    assert voxel_sizes({"0.1": 20}) == "0.1 m"
+    both = voxel_sizes({"0.1": 15, "0.126": 5})
     assert both == "0.1 m (15 scans) and 0.126 m (5 scans)"
 
 

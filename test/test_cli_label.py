@@ -440,9 +440,14 @@ def test_evaluate(evaluate: Run, simulated: tuple[Path, np.ndarray], tmp_path: P
         expected = Confusion(LabelSpace.load("structural6"))
         expected.add(truth, labels.label)
         assert report["accuracy"]["readings"]["structural6"]["iou"] == pytest.approx(expected.report()["iou"])
-        assert report["accuracy"]["readings"]["structural4_strict"]["miou"] == pytest.approx(expected.structural4("strict").miou())
+        assert report["accuracy"]["readings"]["structural4_strict"]["miou"] == pytest.approx(
+            expected.structural4("strict").miou()
+        )
         assert report["miou"] == report["accuracy"]["readings"]["structural4_primary"]["miou"]
-        assert report["frames"]["labelled"] == 4 and sum(report["accuracy"]["readings"]["structural6"]["points"].values()) == 4 * 360
+        assert (
+            report["frames"]["labelled"] == 4
+            and sum(report["accuracy"]["readings"]["structural6"]["points"].values()) == 4 * 360
+        )
         assert set(report["latency_ms"]) == {"p50", "p95", "p99"}
         assert report["calibration"].endswith("sim/calibration.yaml")
         assert report["worst"]["miou"] <= report["best"]["miou"]
@@ -474,4 +479,8 @@ def test_evaluate_leaves_out_what_has_no_partner(evaluate: Run, tmp_path: Path) 
     bag = write_bag(tmp_path / "bag", {"/points": [cloud(POINTS)] * 4, "/truth/points": [truth, wrong_size, truth]})
     ran = evaluate(bag)
     assert ran.code == 1
-    assert "2 scans evaluated, but:" in ran.err and "it has no truth" in ran.err and "has 400 points, its truth 3" in ran.err
+    assert (
+        "2 scans evaluated, but:" in ran.err
+        and "it has no truth" in ran.err
+        and "has 400 points, its truth 3" in ran.err
+    )

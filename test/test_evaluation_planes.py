@@ -295,5 +295,7 @@ def test_command_scores_a_perfect_labeller_of_simulated_bags(tiny_bundle: Path, 
     perfect = report["planes"]["perfect_median"]
     assert perfect["floor"]["recall"] > 0.95 and perfect["floor"]["precision"] > 0.95
     assert perfect["wall"]["recall"] > 0.9 and perfect["wall"]["planes"] >= 2
-    assert report["calibration"].endswith("sim/calibration.yaml") and max(s["tilt"] for s in report["planes"]["scans"]) < 5
+    assert (
+        report["calibration"].endswith("sim/calibration.yaml") and max(s["tilt"] for s in report["planes"]["scans"]) < 5
+    )
     assert "perfect" in evaluate(tiny_bundle, tmp_path / "sim").output

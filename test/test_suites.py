@@ -12,16 +12,19 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from cmp_seg_ros import resources
-from cmp_seg_ros.cli.evaluate import iou_table
 from cmp_seg_ros.cli.main import app
+from cmp_seg_ros.cli.tables import iou_table
 from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.evaluation.accuracy import Scorer
 from cmp_seg_ros.evaluation.metrics import Confusion, iou_of, mean_of
+from cmp_seg_ros.evaluation.report import Report
 from cmp_seg_ros.evaluation.suites import run as suite_run
 from cmp_seg_ros.evaluation.suites.run import Count, Part, SuiteRun
 from cmp_seg_ros.evaluation.suites.scores import Scores, compile_report
 from cmp_seg_ros.evaluation.suites.suite import Mount, Suite
 from cmp_seg_ros.evaluation.suites.tables import heading, markdown, sheets
 from cmp_seg_ros.label_space import LabelSpace
+from cmp_seg_ros.scan import Labels, Scan
 from cmp_seg_ros.simulation.building import make_building
 from cmp_seg_ros.simulation.generate import rotation, scans_in, views_in
 from cmp_seg_ros.simulation.lidar import Lidar
@@ -367,14 +370,14 @@ def test_a_scene_that_is_not_there_is_said(evaluate: Callable[..., Result], tmp_
     path.write_text(dump(rows=rows, musts=musts, sensors=["vlp-16"]))
     arguments = ("--buildings", 1, "--workers", 1, "--out", tmp_path / "out")
     ran = evaluate(*arguments, "--check", suite=path)
-    assert "row house is left out: scene small_house: give --scenes FOLDER" in ran.output
+    assert "row house is left out: scene small_house: give --data FOLDER" in ran.output
     assert "not run" in ran.output and "not measured" in ran.output
     assert ran.exit_code == 1 and "house was not measured" in str(ran.exception)
     report = json.loads(evaluate(*arguments, "--json", suite=path).stdout)
     assert not report["whole"] and list(report["skipped"]) == ["house"]
     nothing = evaluate("--only", "house", suite=path)
     assert nothing.exit_code == 1 and "nothing of suite small can be run" in str(nothing.exception)
-    wrong = evaluate("--scenes", tmp_path, suite=path)
+    wrong = evaluate("--data", tmp_path, suite=path)
     assert wrong.exit_code == 1 and "has no scene small_house" in str(wrong.exception)
 
 
@@ -382,7 +385,7 @@ def test_the_house(evaluate: Callable[..., Result], tmp_path: Path, shared_data:
     path = tmp_path / "house.yaml"
     rows = {"house": {"scene": "small_house"}}
     path.write_text(dump(rows=rows, musts={}, sensors=["vlp-16"]))
-    arguments = ("--scenes", shared_data / "scenes", "--buildings", 1, "--workers", 1)
+    arguments = ("--data", shared_data, "--buildings", 1, "--workers", 1)
     report = json.loads(evaluate(*arguments, "--json", suite=path).stdout)
     assert report["rows"]["house"]["sensors"]["vlp-16"]["points"] > 5000
 
@@ -440,11 +443,18 @@ def test_voxels_have_a_size_that_makes_sense(evaluate: Callable[..., Result]) ->
 
 
 def test_a_class_without_truth_is_marked() -> None:
-    reading = {"overall_accuracy": 0.5, "miou": 0.25, "iou": {"wall": 0.5, "person": 0.0, "door": None}}
-    report: dict[str, Any] = {"structural6": {**reading, "points": {"wall": 10, "person": 0, "door": 0}}}
-    table = iou_table(report)
-    assert list(table.columns[0].cells)[:3] == ["wall", "person *", "door"]
-    assert list(table.columns[1].cells)[:3] == ["50.0%", "0.0%", ""]
-    assert "the truth has none of it" in str(table.caption)
-    report["structural6"]["points"]["person"] = 1
-    assert iou_table(report).caption is None
+    space = LabelSpace.load("structural6")
+    xyz = np.arange(12, dtype=np.float32).reshape(4, 3) + 1
+
+    def table(truth: list[int]) -> Any:
+        scorer = Scorer(space, space)
+        labels = Labels(np.array([0, 0, 1, 5], np.uint8), np.ones(4, np.float32))
+        scorer.add("building", "scan", Scan(xyz), np.array(truth, np.uint8), labels)
+        return iou_table(Report(command="evaluate", accuracy=scorer.result()))
+
+    marked = table([0, 0, 1, 1])
+    own = [str(column.header) for column in marked.columns].index("structural6")
+    figures = dict(zip(marked.columns[0].cells, marked.columns[own].cells, strict=True))
+    assert [figures[name] for name in ("wall", "floor", "object", "person *")] == ["100.0%", "50.0%", "-", "0.0%"]
+    assert "the truth has none of it" in str(marked.caption)
+    assert table([0, 0, 1, 5]).caption is None

@@ -155,7 +155,7 @@ def _suite(
 
     from cmp_seg_ros.cli.progress import counting
     from cmp_seg_ros.evaluation.suites import plot
-    from cmp_seg_ros.evaluation.suites.run import SuiteRun
+    from cmp_seg_ros.evaluation.suites.run import SCENES, SuiteRun
     from cmp_seg_ros.evaluation.suites.scores import compile_report
     from cmp_seg_ros.evaluation.suites.suite import Suite
     from cmp_seg_ros.evaluation.suites.tables import heading, markdown, sheets
@@ -163,7 +163,7 @@ def _suite(
 
     if out is not None:
         require_writable(out, "evaluate")
-    run = SuiteRun(Suite.load(name), model, engine, voxel_size, only, buildings, data, out, workers)
+    run = SuiteRun(Suite.load(name), model, engine, voxel_size, only, buildings, data and data / SCENES, out, workers)
     print_warnings(f"row {row} is left out: {reason}" for row, reason in run.skipped.items())
     with counting("buildings by sensor and place", run.count) as progress:
         report = compile_report(run, run.run(progress))

@@ -252,13 +252,11 @@ class SuiteRun:
         if not row.scene:
             return ""
         if self.scenes is None:
-            return (
-                f"scene {row.scene}: give --scenes FOLDER, or set {DATA_VARIABLE} to the folder that holds `{SCENES}`"
-            )
+            return f"scene {row.scene}: give --data FOLDER, or set {DATA_VARIABLE} to the folder that holds `{SCENES}`"
         if not (self.scenes / row.scene).is_dir():
             if scenes is not None:
-                raise UserError(f"{scenes} has no scene {row.scene}; give --scenes the folder that holds it")
-            return f"scene {row.scene} is not in {self.scenes}; give --scenes FOLDER"
+                raise UserError(f"{scenes} has no scene {row.scene}; give --data the folder that holds `{SCENES}`")
+            return f"scene {row.scene} is not in {self.scenes}; give --data FOLDER"
         return ""
 
     # Finished parts.
