@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from cmp_seg_ros.evaluation.compare import Section
 
 COLOURS = {"better": "green", "worse": "red"}
+TABLE, PICTURE, RELIABILITY = "table.md", "compare.png", "reliability.png"
 
 
 def compare(
@@ -18,7 +19,7 @@ def compare(
         Path,
         typer.Argument(
             metavar="A",
-            help="A report.json of `cmp-seg evaluate`, with truth or of a benchmark suite, or the folder that holds it.",
+            help="A report.json of `cmp-seg evaluate` with truth or --suite, or the folder that holds it.",
             show_default=False,
         ),
     ],
@@ -31,24 +32,26 @@ def compare(
 
     from cmp_seg_ros.evaluation import compare as comparing
     from cmp_seg_ros.evaluation import compare_plot, reliability
-    from cmp_seg_ros.outputs import require_writable, write_report, writing
+    from cmp_seg_ros.outputs import REPORT, require_writable, write_report, writing
 
     if out is not None:
-        require_writable(out, "compare")
+        require_writable(out, "compare", (REPORT, TABLE, PICTURE, RELIABILITY))
     sources = comparing.Loaded(a), comparing.Loaded(b)
     comparison = comparing.compare(*sources)
     if out is not None:
         with writing(out):
+            for picture in (PICTURE, RELIABILITY):  # of an earlier run
+                (out / picture).unlink(missing_ok=True)
             write_report(out, comparison.model_dump(mode="json"))
-            (out / "table.md").write_text(comparing.markdown(comparison))
-            compare_plot.draw(out / "compare.png", comparison)
+            (out / TABLE).write_text(comparing.markdown(comparison))
+            compare_plot.draw(out / PICTURE, comparison)
             curves = {
                 name: source.accuracy.reliability
                 for name, source in zip("AB", sources, strict=True)
                 if source.accuracy is not None and source.accuracy.reliability is not None
             }
             if curves:
-                reliability.plot(out / "reliability.png", curves, "Calibration of confidences")
+                reliability.plot(out / RELIABILITY, curves, "Calibration of confidences")
     if as_json:
         print(comparison.model_dump_json())
         return
@@ -58,7 +61,10 @@ def compare(
         if not section.detail:
             console.print(section_table(section))
     level = comparison.bootstrap.level
-    console.print(f"in per cent, differences in points; {level:.0%} intervals; precision and recall: --out or --json\n")
+    console.print(
+        f"Differences are in points. Of figures that do not really differ, {1 - level:.0%} seem to, by chance, with "
+        f"intervals of {level:.0%}. Precision and recall are in --json and --out.\n"
+    )
     for line in comparison.summary:
         console.print(line, markup=False)
     for line in comparison.notes:

@@ -38,9 +38,8 @@ class Bootstrap(BaseModel):
         count = self.resamples if groups > 1 else 0
         rng = np.random.default_rng([self.seed, stream] if stream else self.seed)
         draws = rng.integers(max(1, groups), size=(count, groups))
-        weights = np.zeros((count, groups))
-        np.add.at(weights, (np.arange(count)[:, None], draws), 1)
-        return weights
+        cells = np.arange(count)[:, None] * groups + draws
+        return np.bincount(cells.ravel(), minlength=count * groups).reshape(count, groups).astype(np.float64)
 
     def draw(self, counts: Counts, statistic: Statistic, stream: int = 0) -> Float64:
         """(R, *F) figures of each draw from (G, *K) counts; R is 0 for fewer than two groups."""

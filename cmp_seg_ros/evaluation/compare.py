@@ -69,7 +69,7 @@ class Comparison(BaseModel):
     b: Source
     bootstrap: Bootstrap
     sections: list[Section]
-    summary: list[str]  # of each section, in words
+    summary: list[str]  # in words, of each section that is no detail
     notes: list[str]
 
 
@@ -118,9 +118,9 @@ class Loaded:
             ) from error
         if self.accuracy is None and not self.rows:
             raise UserError(
-                f"{self.path} has no `accuracy` and no rows of a benchmark suite: it is of cmp-seg "
-                f"{report.get('command', '(unknown)')}; give reports of `cmp-seg evaluate INPUT --out DIR`, with truth, "
-                "or `cmp-seg evaluate --suite NAME --out DIR`"
+                f"{self.path} has no section `accuracy` and no rows of a benchmark suite: it is of cmp-seg "
+                f"{report.get('command', '(unknown)')}; give reports of `cmp-seg evaluate INPUT --out DIR`, with an "
+                "INPUT that has truth, or of `cmp-seg evaluate --suite NAME --out DIR`"
             )
 
     def _read(self) -> dict[str, Any]:
@@ -180,7 +180,7 @@ class Comparer:
             b=Source(path=str(b.path), about=b.about),
             bootstrap=self.bootstrap,
             sections=sections,
-            summary=[text for section in sections if (text := in_words(section))],
+            summary=[text for section in sections if not section.detail and (text := in_words(section))],
             notes=list(dict.fromkeys(self.notes)),
         )
 
@@ -197,7 +197,9 @@ class Comparer:
         if left := [name for name in {**a.readings, **b.readings} if name not in common]:
             self.notes.append(f"not in both reports, or of other classes: {', '.join(left)}")
         for name in sorted(common, key=lambda name: name != a.headline):  # the headline first
-            yield from self._reading(name, a.readings[name], b.readings[name])
+            for section in self._reading(name, a.readings[name], b.readings[name]):
+                detail = section.detail or (name != a.headline and section.title != name)
+                yield section.model_copy(update={"detail": detail})
         yield from self._reliability(a.reliability, b.reliability)
         yield from self._consistency(a.consistency, b.consistency)
 
@@ -219,8 +221,8 @@ class Comparer:
         yield self._drawn(title, names, values, (a.groups, b.groups), shape, of_all)
         names = [f"{what} {name}" for what in ("precision", "recall") for name in classes]
         values = [[*map(r.precision.get, classes), *map(r.recall.get, classes)] for r in (a, b)]
-        detail = self._drawn(f"{title}, by class", names, values, (a.groups, b.groups), shape, of_detail)
-        yield detail.model_copy(update={"detail": True})
+        by_class = self._drawn(f"{title}, by class", names, values, (a.groups, b.groups), shape, of_detail)
+        yield by_class.model_copy(update={"detail": True})
         if [_range(score) for score in a.by_range] != [_range(score) for score in b.by_range]:
             self.notes.append("not compared by range: the bins differ")
             return
@@ -235,9 +237,7 @@ class Comparer:
             return
         truths = [side.counts(r.groups, list(a.groups), shape).sum(axis=2) for side, r in ((self.a, a), (self.b, b))]
         if (truths[0] != truths[1]).any():
-            self.notes.append(
-                f"{title}: groups of the same name hold other points in A than in B; are these one input?"
-            )
+            self.notes.append(f"{title}: groups of one name hold other points in A than in B; is it one input?")
 
     def _reliability(self, a: ReliabilityCurve | None, b: ReliabilityCurve | None) -> Iterator[Section]:
         if a is None or b is None:

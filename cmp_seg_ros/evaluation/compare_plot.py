@@ -11,17 +11,18 @@ COLOURS = {"better": "C2", "worse": "C3", "noise": "0.5", "equal": "0.5"}
 LINE = 0.24  # inches
 
 
-def draw(path: Path, comparison: Comparison) -> bool:
-    """Save the differences that have intervals, a panel for each section; False where there is none to draw."""
+def draw(path: Path, comparison: Comparison) -> None:
+    """Save the differences that have intervals, a panel for each section that is no detail; no picture where there
+    is none."""
     drawn = [
         (section.title, figures)
         for section in comparison.sections
-        if (figures := [figure for figure in section.figures if figure.interval is not None])
+        if not section.detail and (figures := [figure for figure in section.figures if figure.interval is not None])
     ]
     if not drawn:
-        return False
+        return
     heights = [1 + len(figures) for _, figures in drawn]
-    height = LINE * (sum(heights) + 1.5 * len(drawn)) + 1.5
+    height = LINE * (sum(heights) + 1.5 * len(drawn)) + 2
     picture = new_figure(9, height, f"B less A, with {comparison.bootstrap.level:.0%} intervals")
     panels = picture.subplots(len(drawn), 1, squeeze=False, height_ratios=heights)[:, 0]
     for axes, (title, figures) in zip(panels, drawn, strict=True):
@@ -37,6 +38,5 @@ def draw(path: Path, comparison: Comparison) -> bool:
         axes.grid(axis="x", color="#e8e8e8", linewidth=0.6)
         axes.set_axisbelow(True)
     panels[-1].set_xlabel("points; green: B better, red: B worse, grey: noise")
-    picture.subplots_adjust(left=0.27, right=0.97, top=1 - 0.9 / height, bottom=0.6 / height, hspace=0.5)
+    picture.subplots_adjust(left=0.27, right=0.97, top=0.975 - 0.75 / height, bottom=0.6 / height, hspace=0.5)
     save(picture, path)
-    return True
