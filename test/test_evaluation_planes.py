@@ -248,7 +248,7 @@ def test_command_on_files(tiny_bundle: Path, tmp_path: Path) -> None:
     assert [scan["key"] for scan in report["planes"]["scans"]] == ["a", "b"]
     assert set(report["planes"]["scans"][0]["floor"]) == {"recall", "precision", "points"}
     assert report["planes"]["scans"][0]["wall"]["planes"] == 4 == report["planes"]["median"]["wall"]["planes"]
-    assert "perfect_median" not in report["planes"]
+    assert report["planes"]["perfect_median"] is None
     assert (tmp_path / "out/planes-000.png").exists() and (tmp_path / "out/planes-001.png").exists()
     table = evaluate(tiny_bundle, tmp_path / "a.npy").output
     assert "precision" in table and "median" in table and "1 scan," in table

@@ -1,8 +1,11 @@
 """What a command that labels found and made, as report.json: typed, versioned, described by docs/report.schema.json.
 
+    python -m cmp_seg_ros.evaluation.report > docs/report.schema.json
+
 Fractions are 0..1, milliseconds are so called, all else is in metres and seconds; None is "nothing to say".
 """
 
+import json
 import os
 import platform
 from pathlib import Path
@@ -156,10 +159,10 @@ class Report(_Part):
         )
 
     def to_json(self) -> dict[str, Any]:
-        """As report.json has it, without sections that are None."""
-        return self.model_dump(mode="json", by_alias=True, exclude_none=True) | {
-            name: getattr(self, name) for name in ("input", "topic", "calibration", "miou")
-        }
+        """As report.json has it, without the sections that a command does not have."""
+        content = self.model_dump(mode="json", by_alias=True)
+        kept = ("input", "topic", "calibration", "miou")
+        return {name: value for name, value in content.items() if value is not None or name in kept}
 
 
 def _processor() -> str:
@@ -169,3 +172,12 @@ def _processor() -> str:
         return platform.machine()
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(names, platform.machine())
+
+
+def schema() -> str:
+    """The JSON schema of report.json."""
+    return json.dumps(Report.model_json_schema(by_alias=True, mode="serialization"), indent=1) + "\n"
+
+
+if __name__ == "__main__":
+    print(schema(), end="")

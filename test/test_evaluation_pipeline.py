@@ -1,0 +1,117 @@
+"""The one loop from frames to a report: what becomes of frames that cannot be labelled, and what the report says."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cmp_seg_ros import outputs
+from cmp_seg_ros.datasets.base import DataSet
+from cmp_seg_ros.datasets.frame import TRUTH, Frame, PointLabels
+from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.evaluation.pipeline import Ending, Given, Result, results_of_parts, run
+from cmp_seg_ros.evaluation.report import Report, schema
+from cmp_seg_ros.evaluation.scoring import Scores
+from cmp_seg_ros.label_space import LabelSpace
+from cmp_seg_ros.scan import Scan
+
+SPACE = LabelSpace.load("structural6")
+SCHEMA = Path(__file__).parents[1] / "docs" / "report.schema.json"
+
+
+class Frames(DataSet):
+    """Six frames of three points; the third has no predictions, the fourth no truth. A part each."""
+
+    def __init__(self, numbers: tuple[int, ...] = (0, 1, 2, 3, 4, 5)) -> None:
+        super().__init__(Path("six"))
+        self.numbers = numbers
+        self.count = len(numbers)
+
+    @classmethod
+    def recognises(cls, path: Path) -> bool:
+        return False
+
+    def __iter__(self) -> Iterator[Frame]:
+        for number in self.numbers:
+            labels = {"predictions": PointLabels(SPACE, np.array([0, 1, number % 2], np.uint8))}
+            labels[TRUTH] = PointLabels(SPACE, np.array([0, 1, 0], np.uint8))
+            if number in (2, 3):
+                del labels["predictions" if number == 2 else TRUTH]
+            yield Frame(f"{number}", Scan(np.full((3, 3), 1.0 + number)), number, labels=labels, group=f"{number // 3}")
+
+    def parts(self) -> list[DataSet]:
+        return [Frames((number,)) for number in self.numbers]
+
+
+class Written(Ending):
+    replaces = ("written.txt",)
+
+    def __init__(self, out: Path) -> None:
+        self.out, self.closed = out, False
+
+    def finish(self, report: Report) -> None:
+        (self.out / "written.txt").write_text(f"{report.frames.labelled}")
+        report.files.append("written.txt")
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_frames_are_accounted_for_by_outcome(tmp_path: Path) -> None:
+    written, told = Written(tmp_path / "out"), []
+    endings = [Scores(SPACE, SPACE), written]
+    report = run(
+        Frames(), Given(SPACE), endings, Report(command="test"), written.out, needs=TRUTH, progress=told.append
+    )
+    frames = report.frames
+    assert (frames.read, frames.labelled, sum(frames.skipped.values())) == (6, 4, 2)
+    assert set(frames.skipped) == {"it has no truth", "2 has no labels from predictions"}
+    assert len(report.problems) == 2 and told == [1, 2, 3, 4, 5, 6]
+    assert report.accuracy is not None and report.accuracy.scans == 4
+    assert report.iou["wall"] == pytest.approx(6 / 8)  # the third point of frames 1 and 5 is called floor
+    stored = json.loads((written.out / "report.json").read_text())
+    assert stored["finished"] and stored["files"] == ["written.txt", "report.json"]
+    assert Report.model_validate(stored) == report and written.closed
+
+
+def test_a_run_that_fails_is_marked_and_closed(tmp_path: Path) -> None:
+    class Failing(Written):
+        def add(self, result: Result, report: Report) -> None:
+            raise UserError("no more")
+
+    failing = Failing(tmp_path / "out")
+    with pytest.raises(UserError, match="no more"):
+        run(Frames(), Given(SPACE), [failing], Report(command="test"), failing.out)
+    assert failing.closed and json.loads((failing.out / "report.json").read_text())["finished"] is False
+    with pytest.raises(UserError, match="has not made"):
+        run(Frames(), Given(SPACE), [], Report(command="another"), failing.out)
+    assert outputs.made_by(failing.out) == "test"
+
+
+def test_nothing_that_can_be_labelled_is_an_error() -> None:
+    with pytest.raises(UserError, match="scan 2 of six: 2 has no labels from predictions"):
+        run(Frames((2,)), Given(SPACE), [], Report(command="test"))
+    with pytest.raises(UserError, match="six holds no scans"):
+        run(Frames(()), Given(SPACE), [], Report(command="test"))
+
+
+def keys(results: list[Result]) -> list[tuple[str, bool]]:
+    return [(result.frame.key, result.labels is None) for result in results]
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_parts_come_in_order(processes: int) -> None:
+    found = [pair for part in results_of_parts(Frames(), Given(SPACE), keys, processes) for pair in part]
+    assert found == [(str(number), number == 2) for number in range(6)]
+
+
+def test_a_data_set_gives_the_frame_of_a_number() -> None:
+    assert Frames()[4].key == "4" and len(Frames()) == 6
+    with pytest.raises(IndexError):
+        Frames()[6]
+
+
+def test_the_schema_in_the_docs_is_the_reports() -> None:
+    assert SCHEMA.read_text() == schema()
