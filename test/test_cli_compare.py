@@ -189,6 +189,12 @@ def test_rows_of_a_suite(write: Write, compare: Any) -> None:
     assert list(row) == ["mean", "a", "b"] and {figure["verdict"] for figure in row.values()} == {"better"}
     assert row["mean"]["interval"][0] < row["mean"]["difference"] < row["mean"]["interval"][1]
     assert found["how"]["primary mIoU, world"] == f"paired, {GROUPS} groups"
+    # The mean over sensors, of which only one got better.
+    half = suite(0.01)
+    half["rows"]["world"]["sensors"]["b"] = suite()["rows"]["world"]["sensors"]["b"]
+    row = compare(a, write("half", half))["primary mIoU, world"]
+    assert row["mean"]["interval"] == pytest.approx([end / 2 for end in row["a"]["interval"]])
+    assert row["b"]["verdict"] == "equal"
     # Without groups, from the intervals: the buildings hide as small a difference.
     old = suite(0.01, groups=False)
     found = compare(a, write("old", old))
