@@ -23,10 +23,14 @@ GROUPS = 12
 
 
 def evaluated(
-    wrong: dict[int, float], seed: int = 0, groups: int = GROUPS, space: LabelSpace = SIX, prefix: str = "building"
+    wrong: dict[int, float],
+    seed: int = 0,
+    groups: int = GROUPS,
+    space: LabelSpace = SIX,
+    confidence: float = 0.9,
 ) -> dict[str, Any]:
-    """A report on scans that are the same in all; a share of the points of each class is mistaken for an object, which
-    varies from group to group in the same way."""
+    """A report on scans that are the same in all; a share of the points of each class is mistaken, of some groups more
+    than of others."""
     scans, labels = np.random.default_rng(1), np.random.default_rng(seed)
     scorer = Scorer(space, space)
     for group in range(groups):
@@ -36,9 +40,8 @@ def evaluated(
             scan = Scan(scans.normal(0, 5, (300, 3)).round(1))
             share = np.array([wrong.get(c, 0.1) for c in range(len(space.classes))])[truth] * hard
             said = np.where(labels.random(300) < share, np.where(truth == 3, 2, 3), truth).astype(np.uint8)
-            confidence = np.full(300, 0.9, np.float32)
-            key = f"{prefix} {group}/{number}"
-            scorer.add(f"{prefix} {group}", key, scan, truth, Labels(said, confidence), T_world_lidar=np.eye(4))
+            found = Labels(said, np.full(300, confidence, np.float32))
+            scorer.add(f"building {group}", f"{group}/{number}", scan, truth, found, T_world_lidar=np.eye(4))
     latency = {"p50": 40.0, "p95": 60.0}
     accuracy = scorer.result().model_dump(mode="json")
     return {"command": "evaluate", "model": "m", "engine": "cpu", "latency_ms": latency, "accuracy": accuracy}
@@ -105,7 +108,7 @@ def compare(run: Callable[..., SimpleNamespace]) -> Callable[..., dict[str, Any]
 
 def test_what_is_worse_is_told_from_noise(write: Write, compare: Any) -> None:
     a = write("a", evaluated({}))
-    b = write("b", evaluated({FLOOR: 0.4}, seed=5))
+    b = write("b", evaluated({FLOOR: 0.4}, seed=5, confidence=0.99))
     found = compare(a, b.parent)
     six = found["structural6"]
     accuracy = [json.loads(path.read_text())["accuracy"]["readings"]["structural6"] for path in (a, b)]
@@ -117,7 +120,6 @@ def test_what_is_worse_is_told_from_noise(write: Write, compare: Any) -> None:
     assert found["structural6, by class"]["recall floor"]["verdict"] == "worse"
     assert found["structural4_primary"]["mIoU"]["verdict"] == "worse"
     assert next(iter(found["structural4_primary, by range"])) == "mIoU 0-2 m"
-    # Confidences of 0.9 are right for A, too high for B.
     assert found["calibration of confidences"]["ECE"]["verdict"] == "worse"
     assert found["temporal consistency"]["agreement"]["difference"] is not None
     assert found["latency"]["p50"] == {
@@ -187,6 +189,12 @@ def test_rows_of_a_suite(write: Write, compare: Any) -> None:
     assert list(row) == ["mean", "a", "b"] and {figure["verdict"] for figure in row.values()} == {"better"}
     assert row["mean"]["interval"][0] < row["mean"]["difference"] < row["mean"]["interval"][1]
     assert found["how"]["primary mIoU, world"] == f"paired, {GROUPS} groups"
+    # The mean over sensors, of which only one got better.
+    half = suite(0.01)
+    half["rows"]["world"]["sensors"]["b"] = suite()["rows"]["world"]["sensors"]["b"]
+    row = compare(a, write("half", half))["primary mIoU, world"]
+    assert row["mean"]["interval"] == pytest.approx([end / 2 for end in row["a"]["interval"]])
+    assert row["b"]["verdict"] == "equal"
     # Without groups, from the intervals: the buildings hide as small a difference.
     old = suite(0.01, groups=False)
     found = compare(a, write("old", old))

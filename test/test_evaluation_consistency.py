@@ -76,6 +76,11 @@ def test_a_voxel_has_the_label_of_most_of_its_points() -> None:
         assert found is not None and found.places == 1 and found.agreement == agreement
 
 
+def test_voxels_are_alike_on_either_side_of_the_origin() -> None:
+    found = compared((along(-0.05, 1.05), ids(WALL, WALL), pose()), (along(0.05, 1.05), ids(FLOOR, WALL), pose()))
+    assert found is not None and found.places == 1
+
+
 def test_people_are_left_out_where_truth_or_labels_know_them() -> None:
     scan = along(1.05, 2.05, 3.05)
     labels = ids(WALL, PERSON, WALL), ids(WALL, WALL, PERSON)

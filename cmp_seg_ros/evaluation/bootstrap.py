@@ -55,16 +55,18 @@ class Bootstrap(BaseModel):
         """
         if paired and len(a) != len(b):
             raise ValueError(f"{len(a)} and {len(b)} groups cannot be paired")
-        drawn = [self.draw(a, statistic), self.draw(b, statistic, 0 if paired else 1)]
-        count = min(map(len, drawn))
-        return drawn[1][:count] - drawn[0][:count]
+        before, after = self.draw(a, statistic), self.draw(b, statistic, 0 if paired else 1)
+        count = min(len(before), len(after))
+        return after[:count] - before[:count]
 
     def interval(self, drawn: Float64) -> Interval | None:
         """The middle `level` of (R,) draws, of those that have the figure; None without any."""
         known = drawn[np.isfinite(drawn)]
+        if not len(known):
+            return None
         tail = 50 * (1 - self.level)
-        low, high = np.percentile(known, [tail, 100 - tail]).tolist() if len(known) else (None, None)
-        return None if low is None else (low, high)
+        low, high = np.percentile(known, [tail, 100 - tail])
+        return float(low), float(high)
 
 
 def pack(counts: npt.NDArray[Any]) -> str:

@@ -103,8 +103,8 @@ class Loaded:
         self.path = path / REPORT if path.is_dir() else path
         report = self._read()
         self.about = {key: str(report[key]) for key in ABOUT if report.get(key) is not None}
-        latency = report.get("latency_ms")
-        self.latency: dict[str, float] = latency if isinstance(latency, dict) else {}
+        latency = report.get("latency_ms") or {}
+        self.latency = {name: float(value) for name, value in latency.items() if isinstance(value, int | float)}
         self.accuracy: Accuracy | None = None
         self.rows: dict[str, SuiteRow] = {}
         try:
@@ -284,16 +284,16 @@ class Comparer:
     ) -> Section:
         """Figures with the intervals of their differences: (..., *shape) -> (..., F) by `statistic`."""
         paired = groups[0].keys() == groups[1].keys()
-        order = [list(groups[0]), list(groups[0] if paired else groups[1])]
-        counts = [side.counts(g, o, shape) for side, g, o in zip((self.a, self.b), groups, order, strict=True)]
-        drawn = self.bootstrap.difference(*counts, statistic, paired)  # (R, F)
+        a = self.a.counts(groups[0], list(groups[0]), shape)
+        b = self.b.counts(groups[1], list(groups[0] if paired else groups[1]), shape)
+        drawn = self.bootstrap.difference(a, b, statistic, paired)  # (R, F)
         intervals = map(self.bootstrap.interval, drawn.T)
         return Section(
             title=title,
-            intervals=self._how(paired, len(order[0]), len(order[1])),
+            intervals=self._how(paired, len(a), len(b)),
             figures=[
-                _figure(name, a, b, interval, less_is_better)
-                for name, a, b, interval in zip(names, *values, intervals, strict=True)
+                _figure(name, one, other, interval, less_is_better)
+                for name, one, other, interval in zip(names, *values, intervals, strict=True)
             ],
         )
 
@@ -302,7 +302,7 @@ class Comparer:
             return "none: they take two groups of scans or more (buildings, stretches)"
         if min(a, b) < FEW:
             self.notes.append(
-                f"of fewer than {FEW} groups, intervals are too narrow: call noise a little more than that"
+                f"intervals of fewer than {FEW} groups are too narrow; doubt a difference that they barely miss"
             )
         return f"paired, {a} groups" if paired else f"unpaired: {a} groups in A, {b} in B, which are not the same"
 
@@ -337,7 +337,8 @@ class Comparer:
 
         def statistic(matrices: Float64) -> Float64:
             by_sensor = mean_of(iou_of(matrices.reshape(*matrices.shape[:-2], len(sensors), classes, classes + 1)))
-            return np.concatenate([by_sensor.mean(axis=-1, keepdims=True), by_sensor], axis=-1)[..., -len(a) :]
+            with_mean = np.concatenate([by_sensor.mean(axis=-1, keepdims=True), by_sensor], axis=-1)
+            return with_mean if "mean" in a else by_sensor
 
         shape = (len(sensors) * classes, classes + 1)
         return self._drawn(title, list(a), values, (joined[0], joined[1]), shape, statistic)
