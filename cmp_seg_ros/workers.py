@@ -8,7 +8,8 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from multiprocessing import active_children, get_context, parent_process
-from threading import Thread
+from multiprocessing.process import BaseProcess
+from threading import Thread, Timer
 from typing import Any, TypeVar
 
 from cmp_seg_ros import interrupts
@@ -19,6 +20,7 @@ R = TypeVar("R")
 
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 AHEAD = 4  # items a process, at most, that are begun and whose results are not taken
+PATIENCE = 1.0  # seconds, for work that was interrupted
 
 
 def process_map(
@@ -53,15 +55,23 @@ def process_map(
             "a process was killed from outside; is the memory full? With fewer processors (taskset) it needs less"
         ) from error
     except BaseException:
-        for process in set(active_children()) - before:
-            with suppress(ProcessLookupError):
-                os.kill(process.pid or 0, signal.SIGINT)
+        _break_off(set(active_children()) - before)
         raise
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-# In a worker. An interrupt breaks off the item at work alone: the pool's own pipes and locks stay whole.
+def _break_off(processes: Iterable[BaseProcess]) -> None:
+    """Interrupt them, and kill those that have not ended soon, in a call that hears of no interrupt."""
+    for process in processes:
+        with suppress(ProcessLookupError):
+            os.kill(process.pid or 0, signal.SIGINT)
+    killing = Timer(PATIENCE, lambda: [process.kill() for process in processes])
+    killing.daemon = True
+    killing.start()
+
+
+# In a worker. An interrupt breaks off what is at work alone: the pool's own pipes and locks stay whole.
 _at_work = False
 _interrupted = False
 
@@ -79,7 +89,8 @@ def _begin(initializer: Callable[..., None] | None, initargs: tuple[Any, ...]) -
     signal.signal(signal.SIGINT, _interrupt)
     interrupts.unblock()
     if initializer is not None:
-        initializer(*initargs)
+        with suppress(KeyboardInterrupt):  # then there is no item to come
+            _work(initializer, *initargs)
 
 
 def _interrupt(*_: object) -> None:
@@ -89,13 +100,13 @@ def _interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
 
-def _work(function: Callable[[T], R], item: T) -> R:
+def _work(function: Callable[..., R], *arguments: Any) -> R:
     global _at_work
     if _interrupted:
         raise KeyboardInterrupt
     _at_work = True
     try:
-        return function(item)
+        return function(*arguments)
     finally:
         _at_work = False
 

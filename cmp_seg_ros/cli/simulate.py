@@ -56,7 +56,6 @@ def simulate(
     from cmp_seg_ros.cli.progress import counting
     from cmp_seg_ros.cli.tables import counted
     from cmp_seg_ros.errors import UserError
-    from cmp_seg_ros.errors import UserError
     from cmp_seg_ros.outputs import writing
     from cmp_seg_ros.simulation.lidar import Lidar
     from cmp_seg_ros.simulation.recorder import record
