@@ -66,7 +66,7 @@ def program(folder: Path, line: str) -> AbstractContextManager[subprocess.Popen[
     """A line of Python under the policy for interrupts."""
     (folder / "program.py").write_text(
         "import signal, sys, time\nfrom cmp_seg_ros.interrupts import handled\n"
-        "from cmp_seg_ros.workers import process_map\n"
+        "from cmp_seg_ros import workers\nfrom cmp_seg_ros.workers import process_map\n"
         f"if __name__ == '__main__':\n    try:\n        with handled():\n            {line}\n"
         "    except KeyboardInterrupt:\n        sys.exit(130)\n"
     )
@@ -119,16 +119,19 @@ def test_an_interrupt_breaks_off_what_has_begun(kill: Callable[[int, int], None]
         wait_until(lambda: not members(process.pid), 10)
 
 
-def test_a_second_interrupt_ends_at_once(tmp_path: Path) -> None:
-    unwilling = "signal.signal(signal.SIGINT, signal.SIG_IGN) and __import__('time').sleep(300)"
-    with program(tmp_path, f"for _ in process_map(eval, ['0', {unwilling!r}], 1): print(flush=True)") as process:
+@pytest.mark.parametrize("patience", [0.2, 300])
+def test_work_that_hears_of_no_interrupt_is_killed(patience: float, tmp_path: Path) -> None:
+    deaf = "signal.signal(signal.SIGINT, signal.SIG_IGN) and __import__('time').sleep(300)"
+    line = f"workers.PATIENCE = {patience}; results = process_map(eval, ['0', {deaf!r}], 1)"
+    with program(tmp_path, f"{line}; print(next(results), flush=True); next(results)") as process:
         assert process.stdout is not None
         process.stdout.readline()
         time.sleep(0.5)  # until the second is at work
         os.kill(process.pid, signal.SIGINT)
-        with pytest.raises(subprocess.TimeoutExpired):
-            process.wait(2)
-        os.kill(process.pid, signal.SIGINT)
+        if patience > 1:
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(1)
+            os.kill(process.pid, signal.SIGINT)
         assert process.wait(PATIENCE) == 130
         wait_until(lambda: not members(process.pid), 10)
 
