@@ -6,13 +6,13 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
 from multiprocessing import active_children, get_context, parent_process
-from queue import SimpleQueue
-from threading import Thread
-from typing import Any, Generic, TypeVar
+from multiprocessing.process import BaseProcess
+from threading import Thread, Timer
+from typing import Any, TypeVar
 
+from cmp_seg_ros import interrupts
 from cmp_seg_ros.errors import UserError
 
 T = TypeVar("T")
@@ -20,6 +20,7 @@ R = TypeVar("R")
 
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 AHEAD = 4  # items a process, at most, that are begun and whose results are not taken
+PATIENCE = 1.0  # seconds, for work that was interrupted
 
 
 def process_map(
@@ -32,33 +33,47 @@ def process_map(
     """The results of `function` for each of `items`, in their order, by new processes (None: one a processor).
 
     Each computes on one thread, since together they fill the processors. `initializer` begins each.
-    An exception, of an item or by whoever takes the results, ends it: what has begun is waited for, the rest dropped.
-    After a second interrupt nothing is waited for. Raises UserError where a process was killed.
-
-    A Ctrl-C reaches every process of the terminal: the workers pass over it, so that the parent alone decides. Python
-    raises it in the main thread, anywhere, and so perhaps between the taking of a lock and what would give it back.
-    Hence the pool is left to another thread; the main thread shares nothing with it but queues without such a gap.
+    An exception, of an item or by whoever takes the results, ends it: what has begun is broken off, the rest dropped.
+    Raises UserError where a process was killed.
     """
     count = processes or len(os.sched_getaffinity(0))
+    before = set(active_children())
     pool = ProcessPoolExecutor(count, get_context("spawn"), initializer=_begin, initargs=(initializer, initargs))
-    feeder = _Feeder(pool, count, function, items)
-    feeder.start()
+    waiting: deque[Future[R]] = deque()
     try:
-        while not isinstance(result := feeder.results.get(), _End):
-            yield result
-            feeder.room.put(None)
-        if result.error is not None:
-            raise result.error
+        with _one_thread(), interrupts.blocked():  # the processes inherit both
+            for _ in range(count):  # each starts a process
+                pool.submit(os.getpid)
+        for item in items:
+            waiting.append(pool.submit(_work, function, item))
+            if len(waiting) == AHEAD * count:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    except BrokenProcessPool as error:
+        raise UserError(
+            "a process was killed from outside; is the memory full? With fewer processors (taskset) it needs less"
+        ) from error
+    except BaseException:
+        _break_off(set(active_children()) - before)
+        raise
     finally:
-        feeder.wanted = False
-        feeder.room.put(None)
-        try:
-            feeder.join()
-        except KeyboardInterrupt:  # the second: whoever sends it does not want to wait for the work that has begun
-            for child in active_children():
-                child.kill()
-            pool._result_queue._writer.close()  # type: ignore[attr-defined]  # else a result cut off is waited for
-            raise
+        pool.shutdown(cancel_futures=True)
+
+
+def _break_off(processes: Iterable[BaseProcess]) -> None:
+    """Interrupt them, and kill those that have not ended soon, in a call that hears of no interrupt."""
+    for process in processes:
+        with suppress(ProcessLookupError):
+            os.kill(process.pid or 0, signal.SIGINT)
+    killing = Timer(PATIENCE, lambda: [process.kill() for process in processes])
+    killing.daemon = True
+    killing.start()
+
+
+# In a worker. An interrupt breaks off what is at work alone: the pool's own pipes and locks stay whole.
+_at_work = False
+_interrupted = False
 
 
 def _begin(initializer: Callable[..., None] | None, initargs: tuple[Any, ...]) -> None:
@@ -71,61 +86,29 @@ def _begin(initializer: Callable[..., None] | None, initargs: tuple[Any, ...]) -
         os._exit(1)
 
     Thread(target=end_with_parent, daemon=True).start()
+    signal.signal(signal.SIGINT, _interrupt)
+    interrupts.unblock()
     if initializer is not None:
-        initializer(*initargs)
+        with suppress(KeyboardInterrupt):  # then there is no item to come
+            _work(initializer, *initargs)
 
 
-@dataclass(frozen=True)
-class _End:
-    error: BaseException | None
+def _interrupt(*_: object) -> None:
+    global _interrupted
+    _interrupted = True
+    if _at_work:
+        raise KeyboardInterrupt
 
 
-class _Feeder(Thread, Generic[T, R]):
-    """Hands items to a pool, and ends it.
-
-    Attributes:
-        results: in the order of the items, and an end.
-        room: takes something for every result that was taken; only so many more items are begun.
-        wanted: whether to go on.
-    """
-
-    def __init__(self, pool: ProcessPoolExecutor, count: int, function: Callable[[T], R], items: Iterable[T]) -> None:
-        super().__init__(name="workers", daemon=True)  # a program that ends does not wait for all items
-        self.results: SimpleQueue[R | _End] = SimpleQueue()
-        self.room: SimpleQueue[None] = SimpleQueue()
-        self.wanted = True
-        self._pool, self._count, self._function, self._items = pool, count, function, items
-
-    def run(self) -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # the processes inherit it
-        error = None
-        try:
-            self._work()
-        except BaseException as raised:
-            error = raised
-        if isinstance(error, BrokenProcessPool):
-            error = UserError(
-                "a process was killed from outside; is the memory full? With fewer processors (taskset) it needs less"
-            )
-        self._pool.shutdown(cancel_futures=True)
-        self.results.put(_End(error))
-
-    def _work(self) -> None:
-        with _one_thread():
-            for _ in range(self._count):  # each starts a process
-                self._pool.submit(os.getpid)
-        for _ in range(AHEAD * self._count):
-            self.room.put(None)
-        waiting: deque[Future[R]] = deque()
-        for item in self._items:
-            while waiting and self.wanted and self.room.empty():
-                self.results.put(waiting.popleft().result())
-            self.room.get()
-            if not self.wanted:
-                return
-            waiting.append(self._pool.submit(self._function, item))
-        while waiting and self.wanted:
-            self.results.put(waiting.popleft().result())
+def _work(function: Callable[..., R], *arguments: Any) -> R:
+    global _at_work
+    if _interrupted:
+        raise KeyboardInterrupt
+    _at_work = True
+    try:
+        return function(*arguments)
+    finally:
+        _at_work = False
 
 
 @contextmanager

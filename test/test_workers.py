@@ -5,16 +5,15 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cmp_seg_ros import interrupts
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.kernels.launch import threads
 from cmp_seg_ros.workers import AHEAD, process_map
@@ -36,24 +35,42 @@ def members(group: int) -> list[int]:
 
 
 @contextmanager
-def at_work(*arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """A command, as soon as its workers are there; what is left of it is killed."""
+def started(*command: str) -> Iterator[subprocess.Popen[str]]:
+    """A process with a group of its own, which is killed at the end."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "cmp_seg_ros.cli.main", *arguments],
+        [sys.executable, *command],
         start_new_session=True,
-        stdout=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         # Where tests run in the background, SIGINT is ignored, and children inherit that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # type: ignore[arg-type, return-value]
     )
     try:
-        # The command, a worker at least, and what watches over their resources.
-        wait_until(lambda: process.poll() is not None or len(members(process.pid)) >= 3)
         yield process
     finally:
         for pid in members(process.pid):
             os.kill(pid, signal.SIGKILL)
+
+
+@contextmanager
+def at_work(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """A command, as soon as its workers are there."""
+    with started("-m", "cmp_seg_ros.cli.main", *arguments) as process:
+        # The command, a worker at least, and what watches over their resources.
+        wait_until(lambda: process.poll() is not None or len(members(process.pid)) >= 3)
+        yield process
+
+
+def program(folder: Path, line: str) -> AbstractContextManager[subprocess.Popen[str]]:
+    """A line of Python under the policy for interrupts."""
+    (folder / "program.py").write_text(
+        "import signal, sys, time\nfrom cmp_seg_ros.interrupts import handled\n"
+        "from cmp_seg_ros import workers\nfrom cmp_seg_ros.workers import process_map\n"
+        f"if __name__ == '__main__':\n    try:\n        with handled():\n            {line}\n"
+        "    except KeyboardInterrupt:\n        sys.exit(130)\n"
+    )
+    return started(str(folder / "program.py"))
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = PATIENCE) -> None:
@@ -66,10 +83,12 @@ def wait_until(condition: Callable[[], bool], seconds: float = PATIENCE) -> None
 SIMULATE = ("simulate", "--seconds", "60", "--processes", "2")
 
 
-@pytest.mark.parametrize("command", [SIMULATE, ("train", "waffleiron24-128")], ids=["simulate", "train"])
 @pytest.mark.parametrize(
-    "kill",
-    [lambda pid: os.killpg(pid, signal.SIGINT), lambda pid: os.kill(pid, signal.SIGTERM)],
+    ("command", "kill"),
+    [
+        (SIMULATE, lambda pid: os.killpg(pid, signal.SIGINT)),
+        (("train", "waffleiron24-128"), lambda pid: os.kill(pid, signal.SIGTERM)),
+    ],
     ids=["Ctrl-C", "SIGTERM"],
 )
 def test_ctrl_c_and_sigterm_end_the_workers_too(tmp_path: Path, command: tuple[str, ...], kill: Any) -> None:
@@ -89,56 +108,43 @@ def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
         wait_until(lambda: not members(process.pid))  # one that is starting looks for its parent when it has
 
 
-def blocks_interrupts(_: int) -> bool:
-    return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+@pytest.mark.parametrize("kill", [os.killpg, os.kill])
+def test_an_interrupt_breaks_off_what_has_begun(kill: Callable[[int, int], None], tmp_path: Path) -> None:
+    with program(tmp_path, "for _ in process_map(time.sleep, [0, *[300] * 9], 2): print(flush=True)") as process:
+        assert process.stdout is not None
+        process.stdout.readline()  # of the first
+        kill(process.pid, signal.SIGINT)
+        said = process.communicate(timeout=PATIENCE)
+        assert process.returncode == 130 and said == ("", "")
+        wait_until(lambda: not members(process.pid), 10)
 
 
-def test_workers_pass_over_interrupts_and_the_parent_does_not() -> None:
-    assert list(process_map(blocks_interrupts, range(2), 1)) == [True, True]
-    assert not blocks_interrupts(0)
+@pytest.mark.parametrize("patience", [0.2, 300])
+def test_work_that_hears_of_no_interrupt_is_killed(patience: float, tmp_path: Path) -> None:
+    deaf = "signal.signal(signal.SIGINT, signal.SIG_IGN) and __import__('time').sleep(300)"
+    line = f"workers.PATIENCE = {patience}; results = process_map(eval, ['0', {deaf!r}], 1)"
+    with program(tmp_path, f"{line}; print(next(results), flush=True); next(results)") as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(0.5)  # until the second is at work
+        os.kill(process.pid, signal.SIGINT)
+        if patience > 1:
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(1)
+            os.kill(process.pid, signal.SIGINT)
+        assert process.wait(PATIENCE) == 130
+        wait_until(lambda: not members(process.pid), 10)
 
 
-def test_no_interrupt_can_strike_inside_the_pool(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Python raises it in the main thread; there it once left a semaphore locked, and the command hung."""
-    submit, threads = ProcessPoolExecutor.submit, set()
-
-    def watched(*arguments: Any) -> Any:
-        threads.add((threading.current_thread() is threading.main_thread(), blocks_interrupts(0)))
-        return submit(*arguments)
-
-    monkeypatch.setattr(ProcessPoolExecutor, "submit", watched)
-    assert list(process_map(abs, [-1, 2], 1)) == [1, 2]
-    assert threads == {(False, True)}
-
-
-def test_a_second_interrupt_waits_for_nothing() -> None:
-    pressed = 0
-
-    def handle(*_: object) -> None:
-        nonlocal pressed
-        pressed += 1
-        raise KeyboardInterrupt
-
-    def press() -> None:
-        began.wait(PATIENCE)
-        while pressed < 2:
-            os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(0.2)
-
-    began = threading.Event()
-    other = threading.Thread(target=press)
-    other.start()
-    before = signal.signal(signal.SIGINT, handle)
-    start = time.monotonic()
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            for _ in process_map(time.sleep, [0, 300, 300], 1):
-                began.set()
-        other.join()
-    finally:
-        signal.signal(signal.SIGINT, before)
-    assert pressed == 2 and time.monotonic() - start < PATIENCE
-    assert not multiprocessing.active_children()
+def test_signals_do_afterwards_what_they_did_before() -> None:
+    before = [signal.getsignal(number) for number in interrupts.SIGNALS]
+    with interrupts.handled(defer=True) as received:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert received == [signal.SIGTERM]
+        with pytest.raises(KeyboardInterrupt), interrupts.handled():
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+    assert [signal.getsignal(number) for number in interrupts.SIGNALS] == before
 
 
 def test_results_come_in_order_until_an_item_fails() -> None:

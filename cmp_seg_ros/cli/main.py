@@ -1,17 +1,16 @@
 """`cmp-seg`: the command line. Each file beside this one holds a group of subcommands."""
 
 import os
-import signal
 import sys
 import threading
 from importlib import import_module
-from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
+from cmp_seg_ros import interrupts
 from cmp_seg_ros.errors import UserError, of_system
 from cmp_seg_ros.kernels import COMPILING
 
@@ -28,8 +27,6 @@ COMMANDS = {
     "bench": "bench",
     "doctor": "doctor",
 }
-
-INTERRUPTED = 130  # exit status
 
 app = typer.Typer(
     name="cmp-seg",
@@ -53,42 +50,28 @@ def main() -> None:
 
 
 def _run() -> int:
-    interrupts = _count_interrupts()
-    try:
-        app()
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else 0
-    except UserError as error:
-        _say(str(error))
-        return 1
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except Exception as error:
-        if interrupts:  # of which numba makes another error
-            return INTERRUPTED
-        if not isinstance(error, OSError):
-            raise
-        _say(of_system(error))
-        return 1
+    with interrupts.handled() as received:
+        try:
+            app()
+        except SystemExit as end:
+            return end.code if isinstance(end.code, int) else 0
+        except UserError as error:
+            _say(str(error))
+            return 1
+        except KeyboardInterrupt:
+            return interrupts.INTERRUPTED
+        except Exception as error:
+            if received:  # of which numba makes another error
+                return interrupts.INTERRUPTED
+            if not isinstance(error, OSError):
+                raise
+            _say(of_system(error))
+            return 1
     return 0
 
 
 def _say(error: str) -> None:
     Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]error:[/] {escape(error)}")
-
-
-def _count_interrupts() -> list[int]:
-    """Grows with each SIGINT and SIGTERM, which are a KeyboardInterrupt both: work under way ends in order."""
-    interrupts: list[int] = []
-
-    def interrupt(number: int, frame: FrameType | None) -> NoReturn:
-        interrupts.append(number)
-        raise KeyboardInterrupt
-
-    for number, before in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
-        if signal.getsignal(number) is before:  # and not ignored, as of a job in the background
-            signal.signal(number, interrupt)
-    return interrupts
 
 
 if __name__ == "__main__":

@@ -52,8 +52,8 @@ def simulate(
     """Record a robot in a simulated building: ROS 2 bag, calibration and truth. The same seed gives the same bag."""
     from rich.console import Console
     from rich.markup import escape
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
+    from cmp_seg_ros.cli.progress import counting
     from cmp_seg_ros.cli.tables import counted
     from cmp_seg_ros.errors import UserError
     from cmp_seg_ros.outputs import writing
@@ -67,11 +67,9 @@ def simulate(
     cameras = () if no_camera else tuple(RigCamera.parse(spec) for spec in camera or ["pinhole"])
     config = RigConfig(seed, sensor, seconds, rate, motion.value, roll, pitch, cameras, scene, height)
     scans = max(1, round(seconds * (rate or Lidar.load(sensor).rate)))
-    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with writing(out), Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("scans", total=scans)
+    with writing(out), counting("scans", scans) as tell:
         for done in record(config, out, processes):
-            bar.update(task, completed=done)
+            tell(done)
     report = json.loads((out / "report.json").read_text())
     if as_json:
         print(json.dumps(report))
