@@ -2,9 +2,7 @@
 
 import re
 import signal
-import time
 from array import array
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +10,6 @@ import yaml
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rcl_interfaces.srv import DescribeParameters, SetParameters
 from rclpy.parameter import Parameter
-from rclpy.serialization import serialize_message
 from ros_harness import Robot
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
 from std_msgs.msg import Header, String
@@ -22,11 +19,9 @@ from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.messages import point_cloud2
 from cmp_seg_ros.messages.images import CvBridge
 from cmp_seg_ros.nodes import segmentation_node
-from cmp_seg_ros.nodes.segmentation.inputs import Arrival, Labelled
-from cmp_seg_ros.nodes.segmentation.outputs import Outputs
 from cmp_seg_ros.nodes.segmentation.rehearsal import empty_room
 from cmp_seg_ros.ros import diagnostics, qos
-from cmp_seg_ros.scan import UNLABELLED, Labels, Scan
+from cmp_seg_ros.scan import UNLABELLED, Scan
 
 SECOND = 1_000_000_000
 START = 1_800_000_000 * SECOND
@@ -372,50 +367,6 @@ def test_image_without_calibration(tiny_bundle, tmp_path):
         graph.close()
 
 
-def test_no_label_is_made_of_what_is_no_number(tiny_bundle):
-    """The scan is dropped, counted and told of, with the remedy; nothing is published."""
-    from cmp_seg_ros.segmenter import Segmenter
-
-    segmenter = Segmenter.from_bundle(tiny_bundle, "reference")
-    sound = segmenter._engine
-
-    class Broken:
-        name, precision = "broken", "fp16"
-
-        def __call__(self, voxels):
-            return sound(voxels) + np.float32(np.nan)
-
-    segmenter._engine = Broken()
-    tally, warnings = diagnostics.Tally(), []
-    node = SimpleNamespace(
-        parameters={"only_when_subscribed": False},
-        report=SimpleNamespace(tally=tally, warn=warnings.append),
-        _topic="/points",
-        _level=lambda scan, segmenter: None,
-        _drop_unsure=lambda labels: labels,
-    )
-    tally.receive(superseded=False)
-    arrival = Arrival(serialize_message(cloud(room())), 0, time.monotonic())
-    assert segmentation_node.SegmentationNode._label(node, arrival, segmenter) is None
-    assert tally.snapshot()["dropped_by_reason"] == {"failed": 1} and tally.snapshot()["pending"] == 0
-    assert re.match(r"scan 0 on /points is dropped: engine 'broken-fp16' answers with what is no number", warnings[0])
-
-
-@pytest.mark.parametrize("size", [0.1, 0.0625, 1 / 7])
-def test_scan_info_tells_the_voxel_size_in_full(size):
-    """So that a scan can be labelled again just so."""
-    told = []
-    outputs = SimpleNamespace(
-        _node=SimpleNamespace(get_name=lambda: "node"),
-        _parameters={"model": "m"},
-        _info=SimpleNamespace(publish=told.append),
-    )
-    labels = Labels(np.zeros(1, np.uint8), np.ones(1, np.float32), voxel_size=size)
-    labelled = Labelled(Arrival(b"", 0, 0.0), Scan(np.ones((1, 3))), labels, {}, 0)
-    Outputs.publish_info(outputs, labelled, "cpu-fp32", None, {})
-    assert float(diagnostics.values(told[0])["voxel_size"]) == size
-
-
 def test_a_lidar_that_leans_is_warned_of_unless_it_is_calibrated(graph, tiny_bundle, tmp_path):
     from cmp_seg_ros.simulation.building import make_building
     from cmp_seg_ros.simulation.generate import scans_in
@@ -515,22 +466,26 @@ def test_profiles_with_the_probability_of_every_class(tiny_bundle, tmp_path, pro
 
 
 FAILING = """
+import numpy as np
 from cmp_seg_ros import segmenter
+from cmp_seg_ros.engine import reference
 from cmp_seg_ros.nodes import segmentation_node
-from cmp_seg_ros.nodes.segmentation.rehearsal import empty_room
-label = segmenter.Segmenter.__call__
+label, evaluate = segmenter.Segmenter.__call__, reference.ReferenceEngine.__call__
+factor = [1]
 
 def fails(self, scan):
     if scan.stamp == 13:
         raise RuntimeError("the engine burns")
+    factor[0] = np.float32(np.nan if scan.stamp == 14 else 1)
     return label(self, scan)
 
 segmenter.Segmenter.__call__ = fails
+reference.ReferenceEngine.__call__ = lambda self, voxels: evaluate(self, voxels) * factor[0]
 segmentation_node.main()
 """
 
 
-def test_an_exception_in_the_engine_costs_one_scan(tiny_bundle, tmp_path):
+def test_a_fault_of_the_engine_costs_one_scan(tiny_bundle, tmp_path):
     script = tmp_path / "failing.py"
     script.write_text(FAILING)
     (tmp_path / "logs").mkdir()
@@ -538,9 +493,12 @@ def test_an_exception_in_the_engine_costs_one_scan(tiny_bundle, tmp_path):
     try:
         graph.label(cloud(room()))
         graph.points.publish(cloud(room(), 13))
-        graph.until(lambda: graph.logged(r"scan 1 on /points is dropped: RuntimeError: the engine burns"), "a line")
+        graph.until(lambda: graph.logged(r"message 1 on /points is dropped: RuntimeError: the engine burns"), "a line")
+        graph.points.publish(cloud(room(), 14))
+        graph.until(lambda: graph.logged(r"message 2 on /points is dropped: engine 'reference-fp32'"), "a line")
         graph.label(cloud(room()))
-        graph.until(lambda: graph.counts().get("dropped.failed") == "1", "a count in /diagnostics")
+        graph.until(lambda: graph.counts().get("dropped.failed") == "2", "a count in /diagnostics")
+        assert len(graph.labelled) == 2, "no label is made of NaN"
         assert any(report.status[0].level == diagnostics.ERROR for report in graph.reports)
         assert graph.program.stop(signal.SIGINT) == 0
     finally:

@@ -61,6 +61,11 @@ class Input:
         """What is asked for at present."""
         return str(self._reliability.name.lower())
 
+    def destroy(self) -> None:
+        """Unsubscribe."""
+        self._adapts = False  # where a change is under way
+        self._node.destroy_subscription(self._subscription)
+
     def _subscribe(self, reliability: ReliabilityPolicy) -> None:
         self._reliability = reliability
         events = SubscriptionEventCallbacks(
@@ -89,6 +94,6 @@ class Input:
             self._node.executor.create_task(self._weaken)
 
     def _weaken(self) -> None:
-        if self._reliability == ReliabilityPolicy.RELIABLE:
+        if self._adapts and self._reliability == ReliabilityPolicy.RELIABLE:
             self._node.destroy_subscription(self._subscription)
             self._subscribe(ReliabilityPolicy.BEST_EFFORT)

@@ -11,17 +11,22 @@ from cmp_seg_ros.ros import diagnostics, qos
 
 
 class Report:
-    """Counts and tells. `tally` is what becomes of every scan."""
+    """Counts and tells. `tally` is what becomes of every message.
 
-    def __init__(self, node: Node) -> None:
+    Args:
+        work: what the node does, as in "labelling"
+        things: with what, as in "scans".
+    """
+
+    def __init__(self, node: Node, work: str, things: str) -> None:
         self.tally = diagnostics.Tally()
-        self._node = node
+        self._node, self._work, self._things = node, work, things
         self._throttle = diagnostics.Throttle()
         self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", qos.OUTPUT)
-        self._told: Counter[str] = Counter()  # what the last diagnostics said
+        self._reported: Counter[str] = Counter()  # losses in the last diagnostics
 
     def note(self, what: str, message: str) -> None:
-        """Count something odd about a scan, and warn of it."""
+        """Count something odd about a message, and warn of it."""
         self.tally.note(what)
         self.warn(message)
 
@@ -45,12 +50,12 @@ class Report:
         """Publish /diagnostics: the counters, the rate and the latencies, `values`, and what is wrong at present.
 
         Args:
-            problem: why no scan is labelled at present.
-            shortcoming: what is not as it should be with those that are.
+            problem: why nothing is worked on at present.
+            shortcoming: what is not as it should be, though messages are worked on.
         """
         snapshot = self.tally.snapshot()
         level, message = self._health(snapshot, problem, shortcoming)
-        name, values = f"{self._node.get_name()}: scans", diagnostics.flat(snapshot) | values
+        name, values = f"{self._node.get_name()}: {self._things}", diagnostics.flat(snapshot) | values
         array = DiagnosticArray(status=[diagnostics.status(name, level, message, "", values)])
         array.header.stamp = self._node.get_clock().now().to_msg()
         self._publisher.publish(array)
@@ -58,12 +63,15 @@ class Report:
     def _health(self, snapshot: dict[str, Any], problem: str, shortcoming: str) -> tuple[bytes, str]:
         """Level and one line: what went wrong since the last report."""
         now = Counter(snapshot["dropped_by_reason"]) + Counter({"lost": snapshot["notes"].get("lost", 0)})
-        fresh, self._told = now - self._told, now
+        fresh, self._reported = now - self._reported, now
         if problem:
             return diagnostics.WARN, problem
         lost = [f"{count} {reason}" for reason, count in fresh.items() if reason != "superseded"]
         if lost:
-            return (diagnostics.ERROR if fresh["failed"] else diagnostics.WARN), f"scans lost: {', '.join(lost)}"
+            return (
+                diagnostics.ERROR if fresh["failed"] else diagnostics.WARN
+            ), f"{self._things} lost: {', '.join(lost)}"
         if shortcoming:
             return diagnostics.WARN, shortcoming
-        return diagnostics.OK, f"labelling {snapshot['rate_hz']:.1f} of {snapshot['in_rate_hz']:.1f} scans a second"
+        rate, in_rate = snapshot["rate_hz"], snapshot["in_rate_hz"]
+        return diagnostics.OK, f"{self._work} {rate:.1f} of {in_rate:.1f} {self._things} a second"
