@@ -10,6 +10,7 @@ target rate voxels become coarser. docs/node.md has more.
 import sys
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,11 +23,12 @@ from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.messages import cdr, point_cloud2
 from cmp_seg_ros.nodes.segmentation.rate import Rate
 from cmp_seg_ros.nodes.segmentation.rehearsal import empty_room_message
-from cmp_seg_ros.nodes.segmentation.remarks import LevelCheck, count_returns, remarks
+from cmp_seg_ros.nodes.segmentation.remarks import HARMLESS, LevelCheck, count_returns, remarks
 from cmp_seg_ros.ros import camera, diagnostics, node, qos, sensors
 from cmp_seg_ros.ros.inputs import Arrival
 from cmp_seg_ros.ros.node import Rejected, WorkerNode
 from cmp_seg_ros.ros.parameters import Parameter
+from cmp_seg_ros.ros.report import Problem
 from cmp_seg_ros.ros.sensors import Sensors
 from cmp_seg_ros.ros.stopwatch import Stopwatch
 from cmp_seg_ros.ros.synchroniser import Match
@@ -88,7 +90,7 @@ class SegmentationNode(WorkerNode[Labelled]):
 
     def __init__(self) -> None:
         super().__init__(NAME, PARAMETERS, PointCloud2, "points")
-        self.level_check = LevelCheck(self.report.note)
+        self.level_check = LevelCheck(partial(self.report.note, lasting=True))
         self.segmenter: Segmenter | None = None
 
     def set_up(self) -> None:
@@ -193,8 +195,8 @@ class SegmentationNode(WorkerNode[Labelled]):
         scan, labels = labelled.scan, labelled.labels
         returns = count_returns(scan, labels)
         neighbours = self.segmenter.preprocess.neighbours
-        for what, message in remarks(scan, labels, returns, labelled.backwards, self.inputs.topic, neighbours):
-            self.report.note(what, message)
+        for what, message in remarks(scan, labels, returns, labelled.backwards, self.inputs.main.topic, neighbours):
+            self.report.note(what, message, harmless=what in HARMLESS)
         if self.sensors.unknown:
             self.level_check(scan, returns)
         labelled.match = self.camera.match(labelled.stamp)
@@ -230,7 +232,9 @@ class SegmentationNode(WorkerNode[Labelled]):
             "engine": self.segmenter.engine,
             "image_offset_ms": match and match.offset * 1e-6,
         } | {f"ms.{stage}": milliseconds for stage, milliseconds in labelled.clock.stages_ms.items()}
-        return diagnostics.status(f"{self.get_name()}: scan", diagnostics.OK, "labelled", scan.frame_id, values)
+        return diagnostics.status(
+            f"{self.get_fully_qualified_name()}: scan", diagnostics.OK, "labelled", scan.frame_id, values
+        )
 
     # For /diagnostics.
 
@@ -242,9 +246,10 @@ class SegmentationNode(WorkerNode[Labelled]):
         values |= {"engine": self.segmenter.engine, "label_space": self.space.name}
         return values | self.rate.values | self.camera.values()
 
-    def shortcoming(self) -> str:
-        """Whether the rate is held."""
-        return self.rate.too_slow if self.segmenter is not None else ""
+    def problems(self) -> list[Problem]:
+        """Whether the camera is there, and the rate is held."""
+        found = [self.camera.problem(self.overlay.wanted), self.rate.too_slow]
+        return [Problem(diagnostics.WARN, message) for message in found if message]
 
     def clean_up(self) -> None:
         """End, the level check too."""

@@ -53,7 +53,9 @@ class CameraInput:
         self._synchroniser: Synchroniser[bytes] = Synchroniser(parameters["sync_deadline"])
         compressed = parameters["image_transport"] == "compressed"
         self._type = cdr.COMPRESSED_IMAGE if compressed else cdr.IMAGE
-        inputs.add(CompressedImage if compressed else Image, "image/compressed" if compressed else "image", self._store)
+        self._images = inputs.add(
+            CompressedImage if compressed else Image, "image/compressed" if compressed else "image", self._store
+        )
         inputs.add(CameraInfo, "camera_info", self._store_info, 2)
 
     def _store(self, data: bytes) -> None:
@@ -117,6 +119,10 @@ class CameraInput:
         size, opacity = self._parameters["overlay_point_size"], self._parameters["overlay_opacity"]
         drawn = overlay.draw(pixels, scan.xyz, label, palette, camera, T_camera_lidar, size, opacity)
         return cdr.serialize(images.encode(drawn, "rgb8", msg.header, cdr.message_class(cdr.IMAGE)), cdr.IMAGE)
+
+    def problem(self, wanted: bool) -> str:
+        """Why no image comes, though one did once or somebody wants the overlay; empty while all is well."""
+        return self._images.problem() if wanted or self._images.received else ""
 
     def values(self) -> dict[str, Any]:
         """For /diagnostics."""

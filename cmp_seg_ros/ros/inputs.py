@@ -8,11 +8,11 @@ from typing import Any
 
 from rclpy.node import Node
 
-from cmp_seg_ros.ros import qos
+from cmp_seg_ros import resources
+from cmp_seg_ros.ros import environment, qos
 from cmp_seg_ros.ros.diagnostics import Tally
 
 SILENCE = 3.0  # seconds without a message that are worth a warning
-Store = Callable[[bytes], None]
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,91 @@ class Arrival:
     time: float
 
 
+class Topic:
+    """One topic that a node listens to, while it listens.
+
+    Args:
+        name: before remapping.
+        store: takes serialised messages.
+
+    Attributes:
+        topic: the name after remapping.
+        received, lost: messages that came, and that the middleware lost.
+    """
+
+    def __init__(self, node: Node, message: type, name: str, store: Callable[[bytes], None], depth: int) -> None:
+        self.topic = node.resolve_topic_name(name)
+        self.received = self.lost = 0
+        self._node, self._message, self._name, self._store, self._depth = node, message, name, store, depth
+        self._subscription: qos.Input | None = None
+        self._last_time = 0.0
+        self._reported = 0
+
+    def subscribe(self, reliability: qos.Reliability) -> None:
+        """Listen from now on."""
+        self._last_time = time.monotonic()  # silence counts from here
+        self._subscription = qos.Input(
+            self._node, self._message, self._name, self._receive, reliability, self._depth, self._lose
+        )
+
+    def unsubscribe(self) -> None:
+        """Listen no more."""
+        if self._subscription is not None:
+            self._subscription.destroy()
+            self._subscription = None
+
+    def _receive(self, data: bytes) -> None:
+        self._last_time = time.monotonic()
+        self.received += 1
+        self._store(data)
+
+    def _lose(self, count: int) -> None:
+        self.lost += count
+
+    def values(self) -> dict[str, Any]:
+        """For /diagnostics."""
+        there = self._subscription
+        return {
+            "topic": self.topic,
+            "publishers": self._node.count_publishers(self.topic),
+            "reliability": there and there.reliability,
+            "durability": there and there.durability,
+            "lost": self.lost,
+        }
+
+    def problem(self) -> str:
+        """Why nothing or not everything comes, as far as can be told; empty where all does. Ask it once a report."""
+        if self._subscription is None:
+            return ""
+        self._subscription.adapt()
+        lost, self._reported = self.lost - self._reported, self.lost
+        silent = time.monotonic() - self._last_time > SILENCE
+        if lost or (silent and self.lost and self._node.count_publishers(self.topic)):
+            profile = f"export {environment.variable()}={resources.resource(environment.PROFILES)}"
+            return (
+                f"{self.lost} messages on {self.topic} were lost by the middleware, {self.received} of "
+                f"{self.lost + self.received} arrived: set the profile where the driver starts, {profile}"
+            )
+        return self._silence() if silent else ""
+
+    def _silence(self) -> str:
+        if self._node.count_publishers(self.topic):
+            return f"nothing came on {self.topic} for {SILENCE:.0f} s, though it has a publisher"
+        kind = self._message.__name__
+        known = {self.topic, *(publisher.topic_name for publisher in self._node.publishers)}
+        others = [
+            topic
+            for topic, types in self._node.get_topic_names_and_types()
+            if topic not in known and any(name.endswith(f"/{kind}") for name in types)
+        ]
+        if not others:
+            return f"nobody publishes {self.topic}, nor any other {kind}"
+        there = ", ".join(others)
+        return f"nobody publishes {self.topic}; {kind} is on {there}: remap with -r {self._name}:={others[0]}"
+
+
 class Inputs:
-    """The subscriptions of a node: the main topic, whose newest message wins, and others that are only stored.
+    """The topics that a node listens to: the main one, whose newest message wins, and others that are only stored.
 
     Args:
         message: type of the main topic, such as PointCloud2.
@@ -35,21 +118,18 @@ class Inputs:
 
     Attributes:
         changed: held while a message is stored, and notified of it.
-        topic: name of the main topic, after remapping.
+        main: the main topic.
     """
 
     def __init__(self, node: Node, message: type, name: str, tally: Tally, reliability: qos.Reliability) -> None:
         self.changed = threading.Condition()
-        self.topic = node.resolve_topic_name(name)
-        self._node, self._message, self._name, self._tally = node, message, name, tally
-        self._reliability = reliability
-        self._others: list[tuple[type, str, Store, int]] = []
-        self._subscriptions: list[qos.Input] = []  # the main one first; empty where none is wanted
+        self._node, self._tally, self._reliability = node, tally, reliability
         self._newest: Arrival | None = None
-        self._last_time = 0.0
         self._closed = False
+        self._topics: list[Topic] = []
+        self.main = self.add(message, name, self._store)
 
-    def add(self, message: type, name: str, store: Store, depth: int = qos.INPUT_DEPTH) -> None:
+    def add(self, message: type, name: str, store: Callable[[bytes], None], depth: int = qos.INPUT_DEPTH) -> Topic:
         """One more topic, from the next `subscribe` on. `store` takes its serialised messages, `changed` being held."""
 
         def receive(data: bytes) -> None:
@@ -57,36 +137,26 @@ class Inputs:
                 store(data)
                 self.changed.notify()
 
-        self._others.append((message, name, receive, depth))
+        self._topics.append(Topic(self._node, message, name, receive, depth))
+        return self._topics[-1]
 
     def subscribe(self) -> None:
         """Listen from now on."""
-        self._last_time = time.monotonic()  # silence counts from here
-        main = qos.Input(self._node, self._message, self._name, self._receive, self._reliability, on_lost=self._lost)
-        others = (qos.Input(self._node, *other[:3], self._reliability, other[3]) for other in self._others)
-        self._subscriptions = [main, *others]
+        for topic in self._topics:
+            topic.subscribe(self._reliability)
 
     def unsubscribe(self, reason: str) -> None:
         """Listen no more. A message that waits is dropped for that reason."""
-        for subscription in self._subscriptions:
-            subscription.destroy()
-        self._subscriptions = []
+        for topic in self._topics:
+            topic.unsubscribe()
         with self.changed:
             if self._newest is not None:
                 self._newest = None
                 self._tally.drop(reason)
 
-    # The callbacks, in the executor's thread: they only store.
-
-    def _receive(self, data: bytes) -> None:
-        with self.changed:
-            number = self._tally.receive(superseded=self._newest is not None)
-            self._last_time = time.monotonic()
-            self._newest = Arrival(data, number, self._last_time)
-            self.changed.notify()
-
-    def _lost(self, count: int) -> None:
-        self._tally.note("lost", count)
+    def _store(self, data: bytes) -> None:
+        number = self._tally.receive(superseded=self._newest is not None)
+        self._newest = Arrival(data, number, time.monotonic())
 
     # For the worker.
 
@@ -107,35 +177,17 @@ class Inputs:
             arrival, self._newest = self._newest, None
             return arrival
 
+    def hold(self, arrival: Arrival, seconds: float) -> None:
+        """Have a message that was taken wait again for a while, unless a newer one has come."""
+        with self.changed:
+            if self._newest is not None or self._closed:
+                self._tally.drop("shutdown" if self._closed else "superseded")
+                return
+            self._newest = arrival
+            self.changed.wait_for(lambda: self._closed or self._newest is not arrival, seconds)
+
     def close(self) -> None:
         """Let the worker come to its end."""
         with self.changed:
             self._closed = True
             self.changed.notify()
-
-    # For the report.
-
-    def values(self) -> dict[str, Any]:
-        """What is to be known of the main topic."""
-        if not self._subscriptions:
-            return {}
-        main = self._subscriptions[0]
-        return {"topic": self.topic, "publishers": main.publishers, "reliability": main.reliability}
-
-    def silence(self) -> str:
-        """Why nothing comes on the main topic, as far as can be told; empty while something does."""
-        if not self._subscriptions or time.monotonic() - self._last_time <= SILENCE:
-            return ""
-        if self._subscriptions[0].publishers:
-            return f"nothing came on {self.topic} for {SILENCE:.0f} s, though it has a publisher"
-        kind = self._message.__name__
-        known = {self.topic, *(publisher.topic_name for publisher in self._node.publishers)}
-        others = [
-            topic
-            for topic, types in self._node.get_topic_names_and_types()
-            if topic not in known and any(name.endswith(f"/{kind}") for name in types)
-        ]
-        if not others:
-            return f"nobody publishes {self.topic}, nor any other {kind}"
-        there = ", ".join(others)
-        return f"nobody publishes {self.topic}; {kind} is on {there}: remap with -r {self._name}:={others[0]}"

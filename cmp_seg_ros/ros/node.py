@@ -19,6 +19,7 @@ that all have, and /diagnostics. What became of every message is counted: in = o
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -30,15 +31,16 @@ from rclpy.publisher import Publisher
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.messages import cdr
 from cmp_seg_ros.ros import qos, runner
+from cmp_seg_ros.ros.diagnostics import ERROR, WARN
 from cmp_seg_ros.ros.inputs import Arrival, Inputs
 from cmp_seg_ros.ros.parameters import Parameter, Parameters, command_line
-from cmp_seg_ros.ros.report import Report
+from cmp_seg_ros.ros.report import Problem, Report
 from cmp_seg_ros.ros.stopwatch import Stopwatch
 
 Result = TypeVar("Result")
 
 WORKER = "worker of the node"
-LOADING = 3.0  # seconds that the end of the node waits for a model that is being loaded; an engine may take minutes
+ENDING = 2.0  # seconds that the end of the node waits for its worker; building an engine may take minutes
 PLAUSIBLE_AGE_MS = 60e3  # older stamps are of another clock, as when a bag is played as it was recorded
 PARAMETERS = [
     Parameter(
@@ -49,6 +51,20 @@ PARAMETERS = [
     ),
     Parameter(
         "only_when_subscribed", False, "Work only while somebody subscribes to an output; other messages are dropped"
+    ),
+    Parameter(
+        "error_age",
+        2.0,
+        "Seconds from the arrival of a message to its result; the health is ERROR where one takes longer; 0: never",
+        (0.0, 3600.0),
+        read_only=False,
+    ),
+    Parameter(
+        "error_rate_hz",
+        0.5,
+        "Results a second; the health is ERROR where there are fewer, and fewer than half of what comes; 0: never",
+        (0.0, 1000.0),
+        read_only=False,
     ),
     Parameter("threads", 0, "Threads of the engine; 0: as many as it sees fit", (0, 256)),
 ]
@@ -107,7 +123,8 @@ class WorkerNode(Node, Generic[Result]):
         self.report = Report(self, self.work, self.things)
         self.inputs = Inputs(self, message, topic, self.report.tally, self.parameters["input_reliability"])
         self._outputs: list[Output[Result]] = []
-        self._silent = False
+        self._since: float | None = None  # when what the worker is at came; None while it waits
+        self._oldest = 0.0  # seconds that the slowest message took since the last report
         self._worker = threading.Thread(target=self._run, name=WORKER, daemon=True)
         self._loaded = self.create_guard_condition(self.activate)
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # turns also where a simulated time stands still
@@ -141,9 +158,9 @@ class WorkerNode(Node, Generic[Result]):
         """Further values for /diagnostics."""
         return {}
 
-    def shortcoming(self) -> str:
-        """What is not as it should be at present, though messages are worked on."""
-        return ""
+    def problems(self) -> list[Problem]:
+        """What is wrong at present, beside what is noted of messages."""
+        return []
 
     # For its use.
 
@@ -181,9 +198,12 @@ class WorkerNode(Node, Generic[Result]):
         """Finish the message under way, and let the worker end."""
         self.inputs.close()
         if self._worker.is_alive():
-            self._worker.join(None if self.loaded else LOADING)
+            self._worker.join(ENDING)
         if self._worker.is_alive():
-            self.get_logger().info("still loading the model, which is broken off")
+            doing = f"{self.work} one of the {self.things}" if self.loaded else "loading the model"
+            self.get_logger().info(f"still {doing}, which is broken off")
+            if self._since is not None:
+                self.report.tally.drop("shutdown")
 
     def close(self) -> None:
         """The end: account for every message, and report for the last time."""
@@ -212,8 +232,10 @@ class WorkerNode(Node, Generic[Result]):
             arrival = self.inputs.take()
             if arrival is None:
                 continue
+            self._since = arrival.time
             clock = Stopwatch(arrival.time)
             result = self._process(arrival, clock)
+            self._since = None
             if result is not None:
                 self.inputs.wait(lambda result=result: self.settled(result))  # type: ignore[misc]
                 clock.resume()
@@ -222,7 +244,8 @@ class WorkerNode(Node, Generic[Result]):
     def _process(self, arrival: Arrival, clock: Stopwatch) -> Result | None:
         """From the message that came to those that go; None where nothing can be made of it."""
         tally, (main, *others) = self.report.tally, self._outputs
-        if self.parameters["only_when_subscribed"] and not any(output.wanted for output in self._outputs):
+        self.report.frame = cdr.frame_id(arrival.data)
+        if self._unwanted():
             tally.drop("unsubscribed")
             return None
         try:
@@ -234,8 +257,10 @@ class WorkerNode(Node, Generic[Result]):
                 clock.lap("publish")
         except Exception as error:
             tally.drop(error.reason if isinstance(error, Rejected) else "failed")
-            self.report.warn(f"message {arrival.number} on {self.inputs.topic} is dropped: {_words(error)}")
+            self.report.warn(f"message {arrival.number} on {self.inputs.main.topic} is dropped: {_words(error)}")
             return None
+        finally:
+            self._oldest = max(self._oldest, 1e-3 * clock.total_ms)
         clock.stages_ms["total"] = clock.total_ms
         age_ms = 1e-6 * (self.get_clock().now().nanoseconds - cdr.stamp_ns(arrival.data))
         if 0 <= age_ms < PLAUSIBLE_AGE_MS:
@@ -258,13 +283,32 @@ class WorkerNode(Node, Generic[Result]):
 
     # What the node says about itself.
 
+    def _unwanted(self) -> bool:
+        return bool(self.parameters["only_when_subscribed"]) and not any(output.wanted for output in self._outputs)
+
     def publish_diagnostics(self) -> None:
         """Publish /diagnostics."""
-        problem = self.inputs.silence() if self.loaded else "loading the model"
-        silent, self._silent = self._silent, bool(problem)
-        if problem and self.loaded and not silent:
-            self.report.warn(problem)
-        self.report.publish(self.inputs.values() | self.values(), problem, self.shortcoming())
+        asleep, problems = "", []
+        if not self.loaded:
+            problems.append(Problem(WARN, "loading the model", quiet=True))
+        else:
+            asleep = "idle, since nobody subscribes (only_when_subscribed)" if self._unwanted() else ""
+            problems += self._late() + self.problems()
+            if problem := self.inputs.main.problem():
+                problems.append(Problem(WARN, problem))
+        values = self.inputs.main.values() | self.values()
+        self.report.publish(values, problems, self.parameters["error_rate_hz"], asleep)
+
+    def _late(self) -> list[Problem]:
+        """Whether a message takes, or took since the last report, longer than it may."""
+        since, oldest, limit = self._since, self._oldest, self.parameters["error_age"]
+        self._oldest = 0.0
+        age = time.monotonic() - since if since is not None else 0.0
+        if not limit or max(age, oldest) <= limit:
+            return []
+        if age > limit:
+            return [Problem(ERROR, f"stuck: {self.work} one of the {self.things} for {age:.1f} s")]
+        return [Problem(ERROR, f"late: a result came {oldest:.1f} s after its message, error_age is {limit:g} s")]
 
 
 def _words(error: BaseException) -> str:
