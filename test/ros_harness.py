@@ -1,6 +1,7 @@
 """Real nodes in real processes, and this process as one more participant of their DDS domain."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,10 +10,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cmp_seg_ros.ros import environment, qos
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rcl_interfaces.srv import SetParameters
+from rclpy.parameter import Parameter
+from sensor_msgs.msg import PointCloud2, PointField
+from std_msgs.msg import Header
+
+from cmp_seg_ros.messages import point_cloud2
+from cmp_seg_ros.nodes.segmentation.rehearsal import empty_room
+from cmp_seg_ros.ros import diagnostics, environment, qos
+from cmp_seg_ros.scan import Scan
 
 PATIENCE = 240.0  # seconds until a test gives up; a few on an idle machine, but tests may share theirs
 NODES = "cmp_seg_ros.nodes"
+SECOND = 1_000_000_000
+START = 1_800_000_000 * SECOND
 
 
 class Process:
@@ -106,3 +119,105 @@ class Robot:
         self.node.destroy_node()
         self.context.try_shutdown()
         self.domain.release()
+
+
+def header(stamp: int, frame: str = "lidar") -> Header:
+    result = Header(frame_id=frame)
+    result.stamp.sec, result.stamp.nanosec = divmod(stamp, SECOND)
+    return result
+
+
+def room(count: int = 16 * 128, seed: int = 0) -> Scan:
+    """A bare room with a few rays that do not return."""
+    xyz = empty_room(count).xyz.copy()
+    rng = np.random.default_rng(seed)
+    xyz[rng.random(count) < 0.1] = 0
+    return Scan(xyz + rng.normal(0, 0.01, xyz.shape) * xyz.any(axis=1, keepdims=True), rng.uniform(0, 100, count))
+
+
+def cloud(scan: Scan, stamp: int = START, **changes) -> PointCloud2:
+    """The scan in the layout of the Ouster driver, or with fields as they are given."""
+    fields = {axis: scan.xyz[:, i] for i, axis in enumerate("xyz")}
+    offsets, step = {"x": 0, "y": 4, "z": 8}, 48
+    if scan.intensity is not None:
+        fields["intensity"] = scan.intensity
+        fields["ring"] = np.repeat(np.arange(16, dtype=np.uint16), len(scan) // 16 + 1)[: len(scan)]
+        offsets |= {"intensity": 16, "ring": 26}
+    shape = (16, len(scan) // 16) if len(scan) % 16 == 0 else (1, len(scan))
+    message = point_cloud2.encode(fields, shape, offsets, step).message(header(stamp), PointCloud2, PointField)
+    for name, value in changes.items():
+        setattr(message, name, value)
+    return message
+
+
+class Graph(Robot):
+    """A robot with one segmentation node, everything it says, and a publisher of its clouds.
+
+    Args:
+        arguments: of the program; the first is its module, or a script.
+        name: of the node with its namespace.
+    """
+
+    def __init__(self, folder: Path, *arguments: str, name: str = "/segmentation_node") -> None:
+        super().__init__(folder)
+        self.name = name
+        self.labelled = self.subscribe(PointCloud2, f"{name}/labelled_points")
+        self.infos = self.subscribe(DiagnosticStatus, f"{name}/scan_info")
+        self.reports = self.subscribe(DiagnosticArray, "/diagnostics")
+        self.program = self.start(*arguments)
+        try:
+            self.points = self.publisher(PointCloud2, "/points")
+            self.until(self.matched, "a node that is ready")
+        except BaseException:
+            self.close()
+            raise
+
+    def matched(self) -> bool:
+        topics = ("labelled_points", "scan_info")
+        return all(self.node.count_publishers(f"{self.name}/{topic}") for topic in topics)
+
+    @property
+    def health(self) -> DiagnosticStatus:
+        """The last report; without a level before the first."""
+        ours = [status for array in self.reports for status in array.status if status.name == f"{self.name}: scans"]
+        return ours[-1] if ours else DiagnosticStatus(level=b"\xff")
+
+    def healthy(self) -> bool:
+        return self.health.level == diagnostics.OK
+
+    def warns(self, pattern: str, level: bytes = diagnostics.WARN) -> bool:
+        """Whether the last report has that level, and says so."""
+        return self.health.level == level and re.search(pattern, self.health.message) is not None
+
+    def counts(self) -> dict[str, str]:
+        return diagnostics.values(self.health)
+
+    def set_parameter(self, name: str, value: Any) -> Any:
+        """Change a parameter of the node; the result."""
+        change = self.node.create_client(SetParameters, f"{self.name}/set_parameters")
+        self.until(change.service_is_ready, "the parameter service")
+        request = SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg()])
+        future = change.call_async(request)
+        self.until(future.done, "an answer")
+        return future.result().results[0]
+
+    def logged(self, pattern: str) -> bool:
+        return re.search(pattern, self.program.err) is not None
+
+    def label(self, message: PointCloud2) -> PointCloud2:
+        """Send a cloud and get its labels."""
+        before = len(self.labelled)
+        self.points.publish(message)
+        self.until(lambda: len(self.labelled) > before, "a labelled cloud")
+        return self.labelled[-1]
+
+
+def node_arguments(bundle: Path, **parameters: Any) -> list[str]:
+    """The command line of a segmentation node."""
+    # Without a target rate, labels are those of the bundle's voxels however busy the machine is.
+    given = {"model": bundle, "engine": "reference", "target_rate_hz": 0} | parameters
+    return [
+        "segmentation_node",
+        "--ros-args",
+        *(part for name, value in given.items() for part in ("-p", f"{name}:={value}")),
+    ]

@@ -1,35 +1,24 @@
 """The segmentation node as a process of its own, over DDS."""
 
-import re
 import signal
-import time
 from array import array
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import yaml
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from rcl_interfaces.srv import DescribeParameters, SetParameters
-from rclpy.parameter import Parameter
-from rclpy.serialization import serialize_message
-from ros_harness import Robot
-from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
-from std_msgs.msg import Header, String
+from rcl_interfaces.srv import DescribeParameters
+from ros_harness import SECOND, START, Graph, cloud, header, node_arguments, room
+from sensor_msgs.msg import CameraInfo, Image, PointField
+from std_msgs.msg import String
 
 from cmp_seg_ros.geometry.calibration import Calibration
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.messages import point_cloud2
 from cmp_seg_ros.messages.images import CvBridge
 from cmp_seg_ros.nodes import segmentation_node
-from cmp_seg_ros.nodes.segmentation.inputs import Arrival, Labelled
-from cmp_seg_ros.nodes.segmentation.outputs import Outputs
-from cmp_seg_ros.nodes.segmentation.rehearsal import empty_room
 from cmp_seg_ros.ros import diagnostics, qos
-from cmp_seg_ros.scan import UNLABELLED, Labels, Scan
+from cmp_seg_ros.scan import UNLABELLED, Scan
 
-SECOND = 1_000_000_000
-START = 1_800_000_000 * SECOND
 TILT = np.radians(25.0)
 T_BASE_LIDAR = [[1, 0, 0, 0], [0, np.cos(TILT), -np.sin(TILT), 0], [0, np.sin(TILT), np.cos(TILT), 1], [0, 0, 0, 1]]
 T_CAMERA_LIDAR = [[0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, 1]]
@@ -45,80 +34,6 @@ CALIBRATION = {
         }
     },
 }
-
-
-def header(stamp: int, frame: str = "lidar") -> Header:
-    result = Header(frame_id=frame)
-    result.stamp.sec, result.stamp.nanosec = divmod(stamp, SECOND)
-    return result
-
-
-def room(count: int = 16 * 128, seed: int = 0) -> Scan:
-    """A bare room with a few rays that do not return."""
-    xyz = empty_room(count).xyz.copy()
-    rng = np.random.default_rng(seed)
-    xyz[rng.random(count) < 0.1] = 0
-    return Scan(xyz + rng.normal(0, 0.01, xyz.shape) * xyz.any(axis=1, keepdims=True), rng.uniform(0, 100, count))
-
-
-def cloud(scan: Scan, stamp: int = START, **changes) -> PointCloud2:
-    """The scan in the layout of the Ouster driver, or with fields as they are given."""
-    fields = {axis: scan.xyz[:, i] for i, axis in enumerate("xyz")}
-    offsets, step = {"x": 0, "y": 4, "z": 8}, 48
-    if scan.intensity is not None:
-        fields["intensity"] = scan.intensity
-        fields["ring"] = np.repeat(np.arange(16, dtype=np.uint16), len(scan) // 16 + 1)[: len(scan)]
-        offsets |= {"intensity": 16, "ring": 26}
-    shape = (16, len(scan) // 16) if len(scan) % 16 == 0 else (1, len(scan))
-    message = point_cloud2.encode(fields, shape, offsets, step).message(header(stamp), PointCloud2, PointField)
-    for name, value in changes.items():
-        setattr(message, name, value)
-    return message
-
-
-class Graph(Robot):
-    """A robot with one segmentation node, everything it says, and a publisher of its clouds."""
-
-    def __init__(self, folder, *arguments: str) -> None:
-        super().__init__(folder)
-        ours = "/segmentation_node"
-        self.labelled = self.subscribe(PointCloud2, f"{ours}/labelled_points")
-        self.infos = self.subscribe(DiagnosticStatus, f"{ours}/scan_info")
-        self.reports = self.subscribe(DiagnosticArray, "/diagnostics")
-        self.program = self.start(*arguments)
-        try:
-            self.points = self.publisher(PointCloud2, "/points")
-            self.until(self.matched, "a node that is ready")
-        except BaseException:
-            self.close()
-            raise
-
-    def matched(self) -> bool:
-        topics = ("labelled_points", "scan_info")
-        return all(self.node.count_publishers(f"/segmentation_node/{topic}") for topic in topics)
-
-    def counts(self) -> dict[str, str]:
-        return diagnostics.values(self.reports[-1].status[0]) if self.reports else {}
-
-    def logged(self, pattern: str) -> bool:
-        return re.search(pattern, self.program.err) is not None
-
-    def label(self, message: PointCloud2) -> PointCloud2:
-        """Send a cloud and get its labels."""
-        before = len(self.labelled)
-        self.points.publish(message)
-        self.until(lambda: len(self.labelled) > before, "a labelled cloud")
-        return self.labelled[-1]
-
-
-def node_arguments(bundle, **parameters) -> list[str]:
-    # Without a target rate, labels are those of the bundle's voxels however busy the machine is.
-    given = {"model": bundle, "engine": "reference", "target_rate_hz": 0} | parameters
-    return [
-        "segmentation_node",
-        "--ros-args",
-        *(part for name, value in given.items() for part in ("-p", f"{name}:={value}")),
-    ]
 
 
 @pytest.fixture(scope="module")
@@ -280,34 +195,25 @@ def test_newest_scan_wins_and_every_scan_is_counted(graph):
 
 def test_parameters_are_described_and_guarded(graph):
     describe = graph.node.create_client(DescribeParameters, "/segmentation_node/describe_parameters")
-    change = graph.node.create_client(SetParameters, "/segmentation_node/set_parameters")
-    graph.until(lambda: describe.service_is_ready() and change.service_is_ready(), "parameter services")
-
-    def call(client, request):
-        future = client.call_async(request)
-        graph.until(future.done, "an answer")
-        return future.result()
-
-    def set_to(name, value):
-        parameter = Parameter(name, value=value).to_parameter_msg()
-        return call(change, SetParameters.Request(parameters=[parameter])).results[0]
-
+    graph.until(describe.service_is_ready, "the parameter service")
     names = [parameter.name for parameter in segmentation_node.PARAMETERS]
-    descriptors = call(describe, DescribeParameters.Request(names=names)).descriptors
+    future = describe.call_async(DescribeParameters.Request(names=names))
+    graph.until(future.done, "an answer")
+    descriptors = future.result().descriptors
     assert [d.name for d in descriptors] == names
     assert all(len(d.description) > 10 for d in descriptors)
     by_name = {d.name: d for d in descriptors}
     assert by_name["model"].read_only and not by_name["min_confidence"].read_only
     assert by_name["min_confidence"].floating_point_range[0].to_value == 1.0
     assert "hydra" in by_name["output_profile"].additional_constraints
-    assert not set_to("model", "another").successful
-    assert not set_to("min_confidence", 2.0).successful
-    assert set_to("min_confidence", 0.99).successful
+    assert not graph.set_parameter("model", "another").successful
+    assert not graph.set_parameter("min_confidence", 2.0).successful
+    assert graph.set_parameter("min_confidence", 0.99).successful
     try:
         unsure = point_cloud2.decode_labels(graph.label(cloud(room())))
         assert (unsure.label == UNLABELLED).all()
     finally:
-        assert set_to("min_confidence", 0.0).successful
+        assert graph.set_parameter("min_confidence", 0.0).successful
 
 
 def image_message(stamp: int, value: int = 100) -> Image:
@@ -360,6 +266,7 @@ def test_image_without_calibration(tiny_bundle, tmp_path):
 
         graph.until(complaint, "a line about the camera")
         graph.until(lambda: int(graph.counts().get("note.no_overlay", 0)) > 0, "a count in /diagnostics")
+        graph.until(lambda: complaint() and graph.warns("no overlay: where the camera sits"), "a warning")
         assert not overlays
         # In another label space, its ids and its YAML go out.
         spaces = graph.subscribe(String, "/segmentation_node/label_space", qos.LATCHED)
@@ -370,50 +277,6 @@ def test_image_without_calibration(tiny_bundle, tmp_path):
         assert "Traceback" not in graph.program.err
     finally:
         graph.close()
-
-
-def test_no_label_is_made_of_what_is_no_number(tiny_bundle):
-    """The scan is dropped, counted and told of, with the remedy; nothing is published."""
-    from cmp_seg_ros.segmenter import Segmenter
-
-    segmenter = Segmenter.from_bundle(tiny_bundle, "reference")
-    sound = segmenter._engine
-
-    class Broken:
-        name, precision = "broken", "fp16"
-
-        def __call__(self, voxels):
-            return sound(voxels) + np.float32(np.nan)
-
-    segmenter._engine = Broken()
-    tally, warnings = diagnostics.Tally(), []
-    node = SimpleNamespace(
-        parameters={"only_when_subscribed": False},
-        report=SimpleNamespace(tally=tally, warn=warnings.append),
-        _topic="/points",
-        _level=lambda scan, segmenter: None,
-        _drop_unsure=lambda labels: labels,
-    )
-    tally.receive(superseded=False)
-    arrival = Arrival(serialize_message(cloud(room())), 0, time.monotonic())
-    assert segmentation_node.SegmentationNode._label(node, arrival, segmenter) is None
-    assert tally.snapshot()["dropped_by_reason"] == {"failed": 1} and tally.snapshot()["pending"] == 0
-    assert re.match(r"scan 0 on /points is dropped: engine 'broken-fp16' answers with what is no number", warnings[0])
-
-
-@pytest.mark.parametrize("size", [0.1, 0.0625, 1 / 7])
-def test_scan_info_tells_the_voxel_size_in_full(size):
-    """So that a scan can be labelled again just so."""
-    told = []
-    outputs = SimpleNamespace(
-        _node=SimpleNamespace(get_name=lambda: "node"),
-        _parameters={"model": "m"},
-        _info=SimpleNamespace(publish=told.append),
-    )
-    labels = Labels(np.zeros(1, np.uint8), np.ones(1, np.float32), voxel_size=size)
-    labelled = Labelled(Arrival(b"", 0, 0.0), Scan(np.ones((1, 3))), labels, {}, 0)
-    Outputs.publish_info(outputs, labelled, "cpu-fp32", None, {})
-    assert float(diagnostics.values(told[0])["voxel_size"]) == size
 
 
 def test_a_lidar_that_leans_is_warned_of_unless_it_is_calibrated(graph, tiny_bundle, tmp_path):
@@ -431,6 +294,9 @@ def test_a_lidar_that_leans_is_warned_of_unless_it_is_calibrated(graph, tiny_bun
         )
         leaning.until(lambda: leaning.counts().get("note.tilted") == "1", "a count in /diagnostics")
         leaning.label(cloud(scan))
+        before = len(leaning.reports)
+        leaning.until(lambda: len(leaning.reports) > before + 5, "reports long after")
+        assert leaning.warns("leans by about")
     finally:
         leaning.close()
     graph.label(cloud(scan))
@@ -482,10 +348,7 @@ def test_voxels_become_coarser_where_the_machine_is_too_slow(tiny_bundle, calibr
         labelled = {str(point_cloud2.stamp_ns(m.header)): m for m in graph.labelled}[values["stamp_ns"]]
         np.testing.assert_array_equal(point_cloud2.decode_labels(labelled).label, expected.label)
 
-        change = graph.node.create_client(SetParameters, "/segmentation_node/set_parameters")
-        graph.until(change.service_is_ready, "the parameter service")
-        off = Parameter("target_rate_hz", value=0.0).to_parameter_msg()
-        graph.until(change.call_async(SetParameters.Request(parameters=[off])).done, "an answer")
+        assert graph.set_parameter("target_rate_hz", 0.0).successful
         graph.until(lambda: info(coarse=False), "the voxels of the bundle")
         graph.until(lambda: graph.counts().get("rate_keeper") == "off", "the keeper's state in /diagnostics")
         assert graph.program.stop(signal.SIGINT) == 0
@@ -515,22 +378,26 @@ def test_profiles_with_the_probability_of_every_class(tiny_bundle, tmp_path, pro
 
 
 FAILING = """
+import numpy as np
 from cmp_seg_ros import segmenter
+from cmp_seg_ros.engine import reference
 from cmp_seg_ros.nodes import segmentation_node
-from cmp_seg_ros.nodes.segmentation.rehearsal import empty_room
-label = segmenter.Segmenter.__call__
+label, evaluate = segmenter.Segmenter.__call__, reference.ReferenceEngine.__call__
+factor = [1]
 
 def fails(self, scan):
     if scan.stamp == 13:
         raise RuntimeError("the engine burns")
+    factor[0] = np.float32(np.nan if scan.stamp == 14 else 1)
     return label(self, scan)
 
 segmenter.Segmenter.__call__ = fails
+reference.ReferenceEngine.__call__ = lambda self, voxels: evaluate(self, voxels) * factor[0]
 segmentation_node.main()
 """
 
 
-def test_an_exception_in_the_engine_costs_one_scan(tiny_bundle, tmp_path):
+def test_a_fault_of_the_engine_costs_one_scan(tiny_bundle, tmp_path):
     script = tmp_path / "failing.py"
     script.write_text(FAILING)
     (tmp_path / "logs").mkdir()
@@ -538,10 +405,14 @@ def test_an_exception_in_the_engine_costs_one_scan(tiny_bundle, tmp_path):
     try:
         graph.label(cloud(room()))
         graph.points.publish(cloud(room(), 13))
-        graph.until(lambda: graph.logged(r"scan 1 on /points is dropped: RuntimeError: the engine burns"), "a line")
+        graph.until(lambda: graph.logged(r"message 1 on /points is dropped: RuntimeError: the engine burns"), "a line")
+        graph.points.publish(cloud(room(), 14))
+        graph.until(lambda: graph.logged(r"message 2 on /points is dropped: engine 'reference-fp32'"), "a line")
         graph.label(cloud(room()))
-        graph.until(lambda: graph.counts().get("dropped.failed") == "1", "a count in /diagnostics")
+        graph.until(lambda: graph.counts().get("dropped.failed") == "2", "a count in /diagnostics")
+        assert len(graph.labelled) == 2, "no label is made of NaN"
         assert any(report.status[0].level == diagnostics.ERROR for report in graph.reports)
+        graph.until(graph.healthy, "health again")
         assert graph.program.stop(signal.SIGINT) == 0
     finally:
         graph.close()

@@ -49,7 +49,7 @@ def test_only_the_node_by_default(launch_file):
     (node,) = start(launch_file)
     assert node.executable == "segmentation_node" == node.name
     params_file, *others = node.parameters
-    assert yaml.safe_load(Path(params_file).read_text())["segmentation_node"]
+    assert yaml.safe_load(Path(params_file).read_text())["/**"]
     assert others == [{"use_sim_time": False}]
     assert dict(node.remappings) == {name: f"/{name}" for name in ("points", "image", "camera_info")}
 

@@ -25,6 +25,9 @@ class Program(Node):
         self.closed = False
         self.create_timer(0.01, lambda: what(self))
 
+    def configure(self) -> None:
+        pass
+
     def close(self) -> None:
         self.closed = True
 

@@ -13,9 +13,9 @@ from sensor_msgs.msg import CameraInfo
 
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.geometry.calibration import CalibratedCamera, Calibration
-from cmp_seg_ros.nodes.segmentation.sensors import Sensors
 from cmp_seg_ros.ros import transforms
-from cmp_seg_ros.ros.camera_view import CameraView
+from cmp_seg_ros.ros.camera import CameraInput
+from cmp_seg_ros.ros.sensors import Sensors
 from cmp_seg_ros.scan import Scan
 
 K = [500.0, 0, 320, 0, 510, 240, 0, 0, 1]
@@ -89,19 +89,33 @@ def info(**changes):
     return serialize_message(CameraInfo(**(given | changes)))
 
 
+class Topics:
+    """The inputs of a node, which a test fills by hand."""
+
+    def __init__(self):
+        self.store = {}
+
+    def add(self, message, name, store, depth=1):
+        self.store[name] = store
+
+
+def camera_input(calibrated, tf):
+    topics = Topics()
+    return CameraInput(topics, {"sync_deadline": 0.1, "image_transport": "raw"}, calibrated, tf), topics.store
+
+
 def test_a_camera_nobody_knows():
-    view = CameraView(None, None)
-    for question in (view.check, lambda: view.T_camera_lidar("camera", "lidar")):
-        with pytest.raises(UserError, match="where the camera sits is not known"):
-            question()
+    camera, _ = camera_input(None, None)
+    with pytest.raises(UserError, match="where the camera sits is not known"):
+        camera.T_camera_lidar("camera", "lidar")
 
 
 def test_the_calibration_file_comes_first():
-    view = CameraView(calibrated(), None)
-    view.camera_info = info()
-    assert view.camera(10, 10).intrinsics == (9, 9, 5, 5)
-    np.testing.assert_array_equal(view.T_camera_lidar("camera", "lidar"), np.eye(4))
-    assert view.camera(640, 480).intrinsics == (500, 510, 320, 240), "for other sizes the camera info"
+    camera, store = camera_input(calibrated(), None)
+    store["camera_info"](info())
+    assert camera.intrinsics(10, 10).intrinsics == (9, 9, 5, 5)
+    np.testing.assert_array_equal(camera.T_camera_lidar("camera", "lidar"), np.eye(4))
+    assert camera.intrinsics(640, 480).intrinsics == (500, 510, 320, 240), "for other sizes the camera info"
 
 
 @pytest.mark.parametrize("extrinsics", ["file", "tf", "none"])
@@ -111,30 +125,32 @@ def test_the_file_tells_of_intensities_and_clocks_wherever_poses_come_from(tf, t
     camera = calibrated(T_camera_lidar=np.diag([-1.0, -1, 1, 1]).tolist())
     Calibration(lidars={"os1": lidar}, cameras={"front": camera}).save(tmp_path / "robot.yaml")
     given = {"calibration_file": str(tmp_path / "robot.yaml"), "extrinsics": extrinsics, "base_frame": "base_link"}
-    sensors = Sensors(SimpleNamespace(), given | {"lidar_name": "", "camera_name": ""})
-    told = sensors.for_segmenter()
-    assert told["intensity_mean"] == 7
+    given |= {"lidar_name": "", "camera_name": "", "sync_deadline": 0.1, "image_transport": "raw"}
+    sensors = Sensors(SimpleNamespace(), given)
+    arguments = sensors.for_segmenter()
+    assert arguments["intensity_mean"] == 7
     assert sensors.camera_stamp(Scan(np.zeros((1, 3)), stamp=5)) == 1_000_000_005
-    assert (told["T_base_lidar"] is not None) == (extrinsics == "file")
+    assert (arguments["T_base_lidar"] is not None) == (extrinsics == "file")
     assert sensors.unknown == (extrinsics == "none")
+    camera = sensors.camera_input(Topics())
     if extrinsics == "tf":
         sensors._tf._buffer.known["camera", "lidar"] = transform(Rotation.identity())
-        np.testing.assert_array_equal(sensors.view.T_camera_lidar("camera", "lidar")[:3, 3], [1, 2, 3])
-        assert sensors.view.camera(10, 10).intrinsics == (9, 9, 5, 5)
+        np.testing.assert_array_equal(camera.T_camera_lidar("camera", "lidar")[:3, 3], [1, 2, 3])
+        assert camera.intrinsics(10, 10).intrinsics == (9, 9, 5, 5)
     if extrinsics == "none":
         with pytest.raises(UserError, match="where the camera sits is not known"):
-            sensors.view.check()
+            camera.T_camera_lidar("camera", "lidar")
 
 
 def test_intrinsics_that_do_not_fit(tf):
-    view = CameraView(None, tf)
+    camera, store = camera_input(None, tf)
     with pytest.raises(UserError, match="no calibration for images of 640 x 480"):
-        view.camera(640, 480)
-    view.camera_info = info(k=[0.0] * 9)
+        camera.intrinsics(640, 480)
+    store["camera_info"](info(k=[0.0] * 9))
     with pytest.raises(UserError, match="K is zero"):
-        view.camera(640, 480)
-    view.camera_info = info()
+        camera.intrinsics(640, 480)
+    store["camera_info"](info())
     with pytest.raises(UserError, match="for 640 x 480 pixels, the image has 320 x 240"):
-        view.camera(320, 240)
+        camera.intrinsics(320, 240)
     with pytest.raises(UserError, match="TF has no transform from lidar to camera"):
-        view.T_camera_lidar("camera", "lidar")
+        camera.T_camera_lidar("camera", "lidar")

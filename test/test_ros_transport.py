@@ -73,7 +73,7 @@ def test_input_becomes_best_effort_where_the_publisher_is(robot, tmp_path):
 
 
 def test_profile_is_used_unless_the_user_has_one(monkeypatch):
-    monkeypatch.delenv(environment.OLD_VARIABLE, raising=False)
+    monkeypatch.setenv(environment.OLD_VARIABLE, "")  # so that it is as before in the end
     monkeypatch.delenv("ROS_DISTRO", raising=False)
     monkeypatch.delenv(environment.VARIABLE, raising=False)
     environment.prepare()

@@ -66,6 +66,12 @@ def stamp_ns(data: bytes) -> int:
     return seconds * 1_000_000_000 + int.from_bytes(data[8:12], order)
 
 
+def frame_id(data: bytes) -> str:
+    """The frame of a serialised message that begins with a std_msgs/Header."""
+    length = int.from_bytes(data[12:16], "little" if data[1] & 1 else "big")  # with the zero at its end
+    return data[16 : 16 + length - 1].decode(errors="replace")
+
+
 def with_stamp(data: bytes, stamp: int) -> bytes:
     """Such a message with another stamp."""
     order: Literal["little", "big"] = "little" if data[1] & 1 else "big"

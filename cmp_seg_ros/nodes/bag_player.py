@@ -81,6 +81,9 @@ class BagPlayer(Node):
         self.offset = 0  # ns from then to the time of its sending
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="player")
+
+    def configure(self) -> None:
+        """Begin to play."""
         self._thread.start()
 
     def _known(self, topics: str) -> list[str]:
@@ -200,7 +203,8 @@ class BagPlayer(Node):
     def close(self) -> None:
         """Stop playing, and report."""
         self._stop.set()
-        self._thread.join()
+        if self._thread.is_alive():
+            self._thread.join()
 
 
 class Sender:

@@ -2,35 +2,35 @@
 
     segmentation_node --ros-args -r points:=/lidar/points -p calibration_file:=robot.yaml
 
-The callbacks only store. A worker takes the newest scan, labels it with the `Segmenter` and publishes; scans that came
-meanwhile are dropped, and counted. What becomes of every scan stands in /diagnostics, how each was labelled in
-~/scan_info. Where the machine cannot hold the target rate voxels become coarser. docs/node.md tells more.
+The newest scan is labelled by the `Segmenter` and published; scans that came meanwhile are dropped, and counted. What
+becomes of every scan stands in /diagnostics, how each was labelled in ~/scan_info. Where the machine cannot hold the
+target rate voxels become coarser. docs/node.md has more.
 """
 
-import os
 import sys
-import threading
 import time
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rclpy.clock import Clock, ClockType
-from rclpy.node import Node
+from diagnostic_msgs.msg import DiagnosticStatus
+from sensor_msgs.msg import Image, PointCloud2
+from std_msgs.msg import String
 
-from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.bundle import DEFAULT_BUNDLE
+from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.messages import cdr, point_cloud2
-from cmp_seg_ros.nodes.segmentation.inputs import Arrival, Inputs, Labelled
-from cmp_seg_ros.nodes.segmentation.outputs import Outputs
-from cmp_seg_ros.nodes.segmentation.parameters import PARAMETERS
 from cmp_seg_ros.nodes.segmentation.rate import Rate
-from cmp_seg_ros.nodes.segmentation.rehearsal import rehearse
-from cmp_seg_ros.nodes.segmentation.remarks import LevelCheck, count_returns, remarks
-from cmp_seg_ros.nodes.segmentation.report import Report
-from cmp_seg_ros.nodes.segmentation.sensors import Sensors
-from cmp_seg_ros.nodes.segmentation.stopwatch import Stopwatch
-from cmp_seg_ros.ros import runner
-from cmp_seg_ros.ros.parameters import Parameters, command_line
+from cmp_seg_ros.nodes.segmentation.rehearsal import empty_room_message
+from cmp_seg_ros.nodes.segmentation.remarks import HARMLESS, LevelCheck, count_returns, remarks
+from cmp_seg_ros.ros import camera, diagnostics, node, qos, sensors
+from cmp_seg_ros.ros.inputs import Arrival
+from cmp_seg_ros.ros.node import Rejected, WorkerNode
+from cmp_seg_ros.ros.parameters import Parameter
+from cmp_seg_ros.ros.report import Problem
+from cmp_seg_ros.ros.sensors import Sensors
+from cmp_seg_ros.ros.stopwatch import Stopwatch
 from cmp_seg_ros.ros.synchroniser import Match
 from cmp_seg_ros.scan import UNLABELLED, Labels, Scan
 
@@ -38,59 +38,72 @@ if TYPE_CHECKING:
     from cmp_seg_ros.segmenter import Segmenter
 
 NAME = "segmentation_node"
-WORKER = f"{NAME}_worker"
-LOADING = 3.0  # seconds that the end of the node waits for a model that is being loaded; an engine may take minutes
-PLAUSIBLE_AGE_MS = 60e3  # older stamps are of another clock, as when a bag is played as it was recorded
+PARAMETERS = [
+    Parameter("model", DEFAULT_BUNDLE, "Model bundle: a folder, or a name in models/"),
+    Parameter("engine", "auto", "What runs the network; auto takes the fastest that is right on this machine"),
+    Parameter(
+        "target_rate_hz",
+        15.0,
+        "Scans a second that shall be labelled: where the machine is too slow voxels become coarser, up to 0.2 m; "
+        "0: always the bundle's voxels",
+        (0.0, 1000.0),
+        read_only=False,
+    ),
+    Parameter("label_space", "", "Label space to answer in, by name or file; empty: that of the bundle"),
+    Parameter(
+        "output_profile",
+        "default",
+        "Layout of the labelled cloud: default keeps all fields of the input; the others suit other readers",
+        point_cloud2.PROFILES,
+    ),
+    Parameter(
+        "min_confidence",
+        0.0,
+        "Points whose label is less probable become unlabelled (255)",
+        (0.0, 1.0),
+        read_only=False,
+    ),
+    *sensors.PARAMETERS,
+    *camera.PARAMETERS,
+    *node.PARAMETERS,
+]
 
 
-class SegmentationNode(Node):
-    """The node. `done` is its exit status once it has given up. Raises UserError for wrong parameters."""
+@dataclass
+class Labelled:
+    """A labelled scan. `stamp`: by the cameras' clock; `backwards`: whether it lies before that of the last scan."""
+
+    arrival: Arrival
+    clock: Stopwatch
+    message: Any
+    scan: Scan
+    labels: Labels
+    stamp: int = 0
+    backwards: bool = False
+    match: Match[bytes] | None = None
+
+
+class SegmentationNode(WorkerNode[Labelled]):
+    """The node. Raises UserError for wrong parameters."""
+
+    work, things = "labelling", "scans"
 
     def __init__(self) -> None:
-        super().__init__(NAME)
-        self.done: int | None = None
-        self.parameters = Parameters(self, PARAMETERS)
-        if threads := self.parameters["threads"]:  # before an engine's runtime is imported
-            for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-                os.environ[variable] = str(threads)
+        super().__init__(NAME, PARAMETERS, PointCloud2, "points")
+        self.level_check = LevelCheck(partial(self.report.note, lasting=True))
+        self.segmenter: Segmenter | None = None
+
+    def set_up(self) -> None:
+        """What comes in beside the scans, and what goes out."""
         self.sensors = Sensors(self, self.parameters)
-        self.report = Report(self)
-        self.outputs = Outputs(self, self.parameters)
-        self.inputs = Inputs(
-            self, self.parameters, self.report.tally, self.sensors.view, image_wanted=self.outputs.overlay_wanted
-        )
-        self.level_check = LevelCheck(self.report.note)
-        self.segmenter: Segmenter | None = None  # this and the next are there once the model is loaded
-        self.rate: Rate | None = None
+        self.camera = self.sensors.camera_input(self.inputs)
+        self.add_output(PointCloud2, "~/labelled_points", self._encode)
+        self.overlay = self.add_output(Image, "~/overlay", self._draw, late=True)
+        self.add_output(DiagnosticStatus, "~/scan_info", self._describe, late=True)
+        self._space_publisher = self.create_publisher(String, "~/label_space", qos.LATCHED)
 
-        self._silent = False
-        steady = Clock(clock_type=ClockType.STEADY_TIME)  # turns also where a simulated time stands still
-        self._start_timer = self.create_timer(0.02, self._subscribe_when_ready, clock=steady)
-        self.create_timer(1.0, self.publish_diagnostics, clock=steady)
-        self.publish_diagnostics()
-        self._worker = threading.Thread(target=self._work, name=WORKER, daemon=True)
-        self._worker.start()
-
-    def _subscribe_when_ready(self) -> None:
-        if self.rate is not None:
-            self._start_timer.cancel()
-            self.inputs.subscribe()
-
-    # The worker.
-
-    def _work(self) -> None:
-        try:
-            segmenter, rate = self._load()
-            self._label_scans(segmenter, rate)
-        except UserError as error:
-            self.get_logger().fatal(str(error))
-            self.done = 1
-        except Exception as error:
-            self.get_logger().fatal(f"the worker ended unexpectedly: {type(error).__name__}: {error}")
-            self.done = 1
-
-    def _load(self) -> tuple["Segmenter", Rate]:
-        """Load the model, run it once, and only then subscribe: the first scan finds everything ready."""
+    def load(self) -> None:
+        """Load the model and run it once, so that the first scan finds everything ready."""
         from cmp_seg_ros.segmenter import Segmenter
 
         p = self.parameters
@@ -104,71 +117,63 @@ class SegmentationNode(Node):
         )
         if p["threads"] and "torch" in sys.modules:
             sys.modules["torch"].set_num_threads(p["threads"])
-        self.outputs.announce(segmenter.label_space)
-        rehearse(segmenter, self.outputs)
+        self.space: LabelSpace = segmenter.label_space
+        self._announce()
+        message = empty_room_message()
+        scan = point_cloud2.decode(message)
+        point_cloud2.encode_labelled(message, segmenter(scan), self.space, p["output_profile"])
         if self.sensors.unknown:
             self.get_logger().info("no extrinsics of the lidar are given: it is taken as upright (z up)")
-        self.segmenter, self.rate = segmenter, Rate(segmenter.voxel_size, p, self.report)
+        self.rate = Rate(segmenter.voxel_size, p, self.report)
+        self.segmenter = segmenter
         self.get_logger().info(
             f"ready after {time.monotonic() - start:.1f} s: model {p['model']}, engine {segmenter.engine}, "
             f"label space {segmenter.label_space.name}"
         )
-        return self.segmenter, self.rate
 
-    def _label_scans(self, segmenter: "Segmenter", rate: Rate) -> None:
-        """Every scan that is the newest when the last is done, until the node closes."""
-        last: Labelled | None = None
-        taken = time.monotonic()
-        while (arrival := self.inputs.next_scan(last, self._finish)) is not None:
-            before, taken = taken, time.monotonic()
-            if last is not None:
-                rate.add(last, busy=taken - before - self.inputs.waited)
-            segmenter.voxel_size = rate.voxel_size
-            last = self._label(arrival, segmenter)
-
-    def _label(self, arrival: Arrival, segmenter: "Segmenter") -> Labelled | None:
-        """From the message that came to the message that goes; None where nothing can be made of it."""
-        tally = self.report.tally
-        if self.parameters["only_when_subscribed"] and not self.outputs.wanted():
-            tally.drop("unsubscribed")
-            return None
-        clock = Stopwatch(arrival.time)
-        clock.lap("wait")
-        reason = "malformed"
+    def _announce(self) -> None:
+        """Publish the label space; also as vision_msgs/LabelInfo where that is installed."""
+        self._space_publisher.publish(String(data=self.space.to_yaml()))
         try:
-            msg = cdr.deserialize(arrival.data, cdr.POINT_CLOUD2)
-            if not (msg.height and msg.width):
-                reason = "empty"
-            scan = point_cloud2.decode(msg, with_time=False)
-            clock.lap("decode")
-            reason = "failed"
-            self._level(scan, segmenter)
-            labels = self._drop_unsure(segmenter(scan))
-            clock.skip()  # the segmenter has its own stages
-            cloud = self.outputs.encode(msg, labels)
-            clock.lap("encode")
-            self.outputs.publish_cloud(cloud)
-            clock.lap("publish")
-        except Exception as error:
-            tally.drop(reason)
-            self.report.warn(f"scan {arrival.number} on {self._topic} is dropped: {_kind(error)}{error}")
-            return None
-        stages = clock.stages_ms | labels.stages_ms | {"total": clock.total_ms}
-        age_ms = (self.get_clock().now().nanoseconds - scan.stamp) * 1e-6
-        if 0 <= age_ms < PLAUSIBLE_AGE_MS:
-            stages["age"] = age_ms
-        tally.publish(stages)
-        stamp = self.sensors.camera_stamp(scan)
-        self._remark(scan, labels, self.inputs.add_scan(stamp), segmenter.preprocess.neighbours)
-        return Labelled(arrival, scan, labels, stages, stamp)
+            from vision_msgs.msg import LabelInfo, VisionClass
+        except ImportError:
+            return
+        classes = [VisionClass(class_id=c.id, class_name=c.name) for c in self.space.classes]
+        self._label_info = self.create_publisher(LabelInfo, "~/label_info", qos.LATCHED)
+        self._label_info.publish(LabelInfo(class_map=classes, threshold=self.parameters["min_confidence"]))
 
-    def _level(self, scan: Scan, segmenter: "Segmenter") -> None:
+    # From a scan to its labels, in the worker's thread.
+
+    def process(self, arrival: Arrival, clock: Stopwatch) -> Labelled:
+        """Label a scan."""
+        assert self.segmenter is not None
+        message, scan = self._decode(arrival)
+        clock.lap("decode")
+        self._level(scan)
+        self.segmenter.voxel_size = self.rate.voxel_size
+        labels = self._drop_unsure(self.segmenter(scan))
+        clock.stages_ms |= labels.stages_ms
+        clock.pause()
+        stamp = self.sensors.camera_stamp(scan)
+        return Labelled(arrival, clock, message, scan, labels, stamp, self.camera.add_scan(stamp))
+
+    def _decode(self, arrival: Arrival) -> tuple[Any, Scan]:
+        empty = False
+        try:
+            message = cdr.deserialize(arrival.data, cdr.POINT_CLOUD2)
+            empty = not (message.height and message.width)
+            return message, point_cloud2.decode(message, with_time=False)
+        except Exception as error:
+            raise Rejected("empty" if empty else "malformed") from error
+
+    def _level(self, scan: Scan) -> None:
         """With extrinsics from TF: have the segmenter turn scans upright, once the transform is there."""
-        if not self.sensors.from_tf or segmenter.rotation is not None:
+        assert self.segmenter is not None
+        if not self.sensors.from_tf or self.segmenter.rotation is not None:
             return
         T_base_lidar = self.sensors.T_base_lidar(scan.frame_id)
         if T_base_lidar is not None:
-            segmenter.rotation = T_base_lidar[:3, :3].astype(np.float32)
+            self.segmenter.rotation = T_base_lidar[:3, :3].astype(np.float32)
             return
         base = self.parameters["base_frame"]
         message = f"TF has no transform from {scan.frame_id} to {base}; taking the lidar as upright"
@@ -180,75 +185,81 @@ class SegmentationNode(Node):
             return labels
         return replace(labels, label=np.where(labels.confidence < least, np.uint8(UNLABELLED), labels.label))
 
-    def _remark(self, scan: Scan, labels: Labels, backwards: bool, neighbours: int) -> None:
+    def settled(self, labelled: Labelled) -> bool:
+        """Whether the image for the overlay is there, or late."""
+        return not self.overlay.wanted or self.camera.decided(labelled.stamp, labelled.arrival.time)
+
+    def finish(self, labelled: Labelled) -> None:
+        """Say what is odd about a scan, join its image, and take account of its time."""
+        assert self.segmenter is not None
+        scan, labels = labelled.scan, labelled.labels
         returns = count_returns(scan, labels)
-        for what, message in remarks(scan, labels, returns, backwards, self._topic, neighbours):
-            self.report.note(what, message)
+        neighbours = self.segmenter.preprocess.neighbours
+        for what, message in remarks(scan, labels, returns, labelled.backwards, self.inputs.main.topic, neighbours):
+            self.report.note(what, message, harmless=what in HARMLESS)
         if self.sensors.unknown:
             self.level_check(scan, returns)
+        labelled.match = self.camera.match(labelled.stamp)
+        self.publish_late(labelled)
+        self.rate.add(labelled.arrival, labels, labelled.clock.busy)
 
-    def _finish(self, labelled: Labelled, match: Match[bytes] | None) -> None:
-        """Publish what is known of a scan, and the overlay where there is an image and somebody who looks."""
+    # What is published of it.
+
+    def _encode(self, labelled: Labelled) -> bytes:
+        message, profile = labelled.message, self.parameters["output_profile"]
+        cloud = point_cloud2.encode_labelled(message, labelled.labels, self.space, profile)
+        return cdr.serialize_cloud(cloud, message.header)
+
+    def _draw(self, labelled: Labelled) -> bytes | None:
+        if labelled.match is None:
+            return None
+        image = self.camera.draw(labelled.match.image, labelled.scan, labelled.labels.label, self.space.palette)
+        labelled.clock.lap("overlay")
+        return image
+
+    def _describe(self, labelled: Labelled) -> DiagnosticStatus:
+        """How the scan was labelled."""
         assert self.segmenter is not None
-        stages = dict(labelled.stages_ms)
-        if match is not None:
-            clock = Stopwatch()
-            try:
-                self.sensors.view.check()
-                if self.outputs.overlay_wanted():
-                    self.outputs.publish_overlay(labelled, match.image, self.sensors.view)
-                    stages["overlay"] = clock.total_ms
-            except Exception as error:
-                self.report.note("no_overlay", f"no overlay: {_kind(error)}{error}")
-        self.outputs.publish_info(labelled, self.segmenter.engine, match.offset if match else None, stages)
+        scan, labels, match = labelled.scan, labelled.labels, labelled.match
+        values = {
+            "stamp_ns": scan.stamp,
+            "seq": labelled.arrival.number,
+            "points": len(scan),
+            "labelled": np.count_nonzero(labels.label != UNLABELLED),
+            "voxels": labels.voxels,
+            "voxel_size": repr(float(labels.voxel_size)),  # in full, so that the scan can be labelled again just so
+            "model": self.parameters["model"],
+            "engine": self.segmenter.engine,
+            "image_offset_ms": match and match.offset * 1e-6,
+        } | {f"ms.{stage}": milliseconds for stage, milliseconds in labelled.clock.stages_ms.items()}
+        return diagnostics.status(
+            f"{self.get_fully_qualified_name()}: scan", diagnostics.OK, "labelled", scan.frame_id, values
+        )
 
-    @property
-    def _topic(self) -> str:
-        return self.inputs.points.topic if self.inputs.points is not None else ""
+    # For /diagnostics.
 
-    # What the node says about itself.
+    def values(self) -> dict[str, Any]:
+        """The model, the rate keeper, and how many scans have an image."""
+        values = {"model": self.parameters["model"]}
+        if self.segmenter is None:
+            return values
+        values |= {"engine": self.segmenter.engine, "label_space": self.space.name}
+        return values | self.rate.values | self.camera.values()
 
-    def publish_diagnostics(self) -> None:
-        """Publish /diagnostics."""
-        model = self.parameters["model"]
-        values = {"model": model}
-        if self.segmenter is not None and self.rate is not None:
-            values |= {"engine": self.segmenter.engine, "label_space": self.segmenter.label_space.name}
-            values |= self.rate.values
-        problem = f"loading the model {model}"
-        if self.inputs.points is not None:
-            values |= self.inputs.values()
-            problem = self.inputs.silence(ours=self.outputs.topic)
-            silent, self._silent = self._silent, bool(problem)
-            if problem and not silent:
-                self.report.warn(problem)
-        self.report.publish(values, problem, self.rate.too_slow if self.rate is not None else "")
+    def problems(self) -> list[Problem]:
+        """Whether the camera is there, and the rate is held."""
+        found = [self.camera.problem(self.overlay.wanted), self.rate.too_slow]
+        return [Problem(diagnostics.WARN, message) for message in found if message]
 
-    def close(self) -> None:
-        """Finish the scan under way, account for the one that waits, and report for the last time."""
-        self.inputs.close()
-        self._worker.join(LOADING if self.rate is None else None)
-        if self._worker.is_alive():
-            self.get_logger().info("still loading the model, which is broken off")
+    def clean_up(self) -> None:
+        """End, the level check too."""
+        super().clean_up()
         self.level_check.close()
-        self.inputs.drop_pending()
-        self.publish_diagnostics()
-
-
-def _kind(error: Exception) -> str:
-    """What comes before the words of an error that no user can mend."""
-    return "" if isinstance(error, UserError) else f"{type(error).__name__}: "
 
 
 def main() -> None:
     """Entry point."""
-    runner.arguments(NAME, command_line(NAME, __doc__ or "", PARAMETERS))
-    status = runner.run(NAME, SegmentationNode)
-    if any(thread.name == WORKER for thread in threading.enumerate()):  # deep in a compiler: no way to end it in order
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
-    sys.exit(status)
+    node.main(NAME, SegmentationNode, __doc__ or "", PARAMETERS)
 
 
 if __name__ == "__main__":

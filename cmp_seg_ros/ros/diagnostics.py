@@ -67,6 +67,7 @@ class Tally:
                 "notes": dict(self._notes),
                 "rate_hz": _rate(self._departures),
                 "in_rate_hz": _rate(self._arrivals),
+                "steady": _spans(self._arrivals, RATE_WINDOW * 0.8),
                 "stages_ms": {stage: percentiles(values) for stage, values in self._stages.items()},
             }
 
@@ -76,6 +77,13 @@ def _rate(times: Iterable[float]) -> float:
     now = time.monotonic()
     recent = [t for t in times if now - t < RATE_WINDOW]
     return (len(recent) - 1) / (recent[-1] - recent[0]) if len(recent) > 1 else 0.0
+
+
+def _spans(times: Iterable[float], seconds: float) -> bool:
+    """Whether events came in the last few seconds for so long that their rate means something."""
+    now = time.monotonic()
+    recent = [t for t in times if now - t < RATE_WINDOW]
+    return len(recent) > 1 and now - recent[0] >= seconds and now - recent[-1] < RATE_WINDOW - seconds
 
 
 def percentiles(values: Any) -> dict[str, float]:

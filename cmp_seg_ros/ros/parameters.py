@@ -1,15 +1,22 @@
 """Parameters of a node as a table: name, default, description, and what is allowed."""
 
 import argparse
+import difflib
+import itertools
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import yaml
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
 from rclpy.exceptions import ParameterException
 from rclpy.node import Node
 from rclpy.parameter import Parameter as RclParameter
 
 from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.ros import qos
 
 
 @dataclass(frozen=True)
@@ -51,7 +58,7 @@ class Parameters:
     """The declared parameters of a node; `self[name]` is the present value.
 
     Raises:
-        UserError: a parameter was given with a wrong type or value, or does not exist.
+        UserError: a parameter was given with a wrong type or value.
     """
 
     def __init__(self, node: Node, table: list[Parameter]) -> None:
@@ -61,9 +68,7 @@ class Parameters:
             value = self._declare(parameter)
             if problem := parameter.problem(value):
                 raise UserError(problem)
-        unknown = [name for name in node._parameter_overrides if not node.has_parameter(name)]
-        if unknown:
-            raise UserError(f"there is no parameter {', '.join(unknown)}; known: {', '.join(self._table)}")
+        self._warn_of_unknown()
         node.add_on_set_parameters_callback(self._on_set)
 
     def __getitem__(self, name: str) -> Any:
@@ -82,6 +87,16 @@ class Parameters:
             given = override.value if override is not None else None
             raise UserError(f"parameter {parameter.name} is {given!r}; it must be a {kind}{within}") from error
 
+    def _warn_of_unknown(self) -> None:
+        """Of what is given to all nodes, in a file, only a part is for this one; all else is likely mistyped."""
+        shared = shared_names(sys.argv)
+        for name in self._node._parameter_overrides:
+            if self._node.has_parameter(name) or name in shared or name.startswith(qos.OVERRIDES):
+                continue
+            near = difflib.get_close_matches(name, self._table, n=1)
+            remedy = f"did you mean {near[0]}?" if near else f"known: {', '.join(self._table)}"
+            self._node.get_logger().warning(f"there is no parameter {name}, which is passed over; {remedy}")
+
     def _on_set(self, changes: list[Any]) -> SetParametersResult:
         known = [self._table[change.name].problem(change.value) for change in changes if change.name in self._table]
         problem = next(filter(None, known), "")
@@ -94,3 +109,27 @@ def command_line(name: str, description: str, table: list[Parameter]) -> argpars
     return argparse.ArgumentParser(
         name, description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+
+
+def shared_names(arguments: list[str]) -> set[str]:
+    """Parameters that files on a command line (--params-file) give to all nodes, under a key such as `/**`."""
+    files = [Path(after) for before, after in itertools.pairwise(arguments) if before == "--params-file"]
+    return {name for file in files for name in _shared(yaml.safe_load(file.read_text()), "")}
+
+
+def _shared(tree: Any, key: str) -> Iterator[str]:
+    if not isinstance(tree, dict):
+        return
+    if "ros__parameters" in tree and key.rpartition("/")[2] in ("*", "**"):
+        yield from _flat(tree["ros__parameters"], "")
+    for name, below in tree.items():
+        yield from _shared(below, str(name))
+
+
+def _flat(tree: Any, prefix: str) -> Iterator[str]:
+    """The names of parameters in nested groups, such as `camera.gain`."""
+    for name, below in (tree or {}).items():
+        if isinstance(below, dict):
+            yield from _flat(below, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"

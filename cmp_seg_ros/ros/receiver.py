@@ -76,5 +76,5 @@ class Receiver:
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
-            if status.name.startswith(self._name):
+            if status.name.startswith(f"/{self._name}: "):
                 self.diagnostics = diagnostics.values(status)

@@ -18,6 +18,9 @@ class Program(Protocol):
 
     done: int | None
 
+    def configure(self) -> None:
+        """Begin. Raises UserError."""
+
     def close(self) -> None:
         """Finish what is under way."""
 
@@ -94,6 +97,7 @@ def run(name: str, make: Callable[[], Program], args: list[str] | None = None) -
         handler = _ToRos(node.get_logger())
         logger.addHandler(handler)
         logger.setLevel(logging.INFO)
+        node.configure()
         executor = SingleThreadedExecutor()
         executor.add_node(node)  # type: ignore[arg-type]
         stop.spinning = True

@@ -1,1 +1,1 @@
-"""The rooms of the segmentation node: parameters, sensors, inputs, rate, outputs, report."""
+"""Parts of the segmentation node: rate, remarks on odd scans, a rehearsal before the first."""

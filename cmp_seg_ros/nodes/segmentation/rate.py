@@ -3,10 +3,11 @@
 import math
 from typing import Any
 
-from cmp_seg_ros.nodes.segmentation.inputs import Labelled
-from cmp_seg_ros.nodes.segmentation.report import Report
 from cmp_seg_ros.rate_keeper import RateKeeper, Timing
+from cmp_seg_ros.ros.inputs import Arrival
 from cmp_seg_ros.ros.parameters import Parameters
+from cmp_seg_ros.ros.report import Report
+from cmp_seg_ros.scan import Labels
 
 
 class Rate:
@@ -32,12 +33,11 @@ class Rate:
         self._keeper.target_rate_hz = self._parameters["target_rate_hz"]
         return self._keeper.voxel_size
 
-    def add(self, labelled: Labelled, busy: float) -> None:
+    def add(self, arrival: Arrival, labels: Labels, busy: float) -> None:
         """Take account of a scan that kept the node busy for so many seconds."""
-        keeper, labels = self._keeper, labelled.labels
+        keeper = self._keeper
         before = keeper.voxel_size
         network = 1e-3 * labels.stages_ms["network"]
-        arrival = labelled.arrival
         keeper.add(Timing(arrival.number, arrival.time, busy, network, labels.voxels, labels.voxel_size))
         milliseconds = f"of {1e3 * keeper.budget:.0f} ms for {keeper.target_rate_hz:g} scans a second"
         if keeper.voxel_size != before:

@@ -1,15 +1,11 @@
-"""A scan all the way before the first real one comes."""
+"""A scan to try the way from message to message with, before the first real one comes."""
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
 from cmp_seg_ros.messages import cdr, point_cloud2
 from cmp_seg_ros.scan import Scan
-
-if TYPE_CHECKING:
-    from cmp_seg_ros.nodes.segmentation.outputs import Outputs
-    from cmp_seg_ros.segmenter import Segmenter
 
 
 def empty_room(points: int = 16384) -> Scan:
@@ -21,9 +17,8 @@ def empty_room(points: int = 16384) -> Scan:
     return Scan(directions * reach)
 
 
-def rehearse(segmenter: "Segmenter", outputs: "Outputs") -> None:
-    """Take a scan all the way once, so that the first real one finds compiled, imported, allocated what it needs."""
+def empty_room_message() -> Any:
+    """The same as a PointCloud2."""
     room = empty_room()
     cloud = point_cloud2.encode({axis: room.xyz[:, i] for i, axis in enumerate("xyz")}, room.shape)
-    msg = cdr.deserialize(cdr.serialize_cloud(cloud, cdr.header()), cdr.POINT_CLOUD2)
-    outputs.encode(msg, segmenter(point_cloud2.decode(msg)))
+    return cdr.deserialize(cdr.serialize_cloud(cloud, cdr.header()), cdr.POINT_CLOUD2)

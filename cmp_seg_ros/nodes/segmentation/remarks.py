@@ -10,6 +10,7 @@ from cmp_seg_ros.scan import Labels, Scan
 
 FEW_RETURNS = 1000  # too few to tell whether the lidar is upright
 MANY_POINTS = 1 << 15  # that tell it well; of more, every second, third, ... is looked at
+HARMLESS = ("no_intensity", "time_backwards")  # what says nothing against the health of the node
 RETRY = 5.0  # seconds from one look to the next
 DUTY = 0.02  # of the time, at most, is spent on looking
 

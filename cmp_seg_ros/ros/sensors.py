@@ -6,30 +6,46 @@ import numpy as np
 from rclpy.node import Node
 
 from cmp_seg_ros.geometry.calibration import Calibration, Transform
-from cmp_seg_ros.ros.camera_view import CameraView
-from cmp_seg_ros.ros.parameters import Parameters
+from cmp_seg_ros.ros.camera import CameraInput
+from cmp_seg_ros.ros.inputs import Inputs
+from cmp_seg_ros.ros.parameters import Parameter, Parameters
 from cmp_seg_ros.ros.transforms import TfExtrinsics
 from cmp_seg_ros.scan import Scan
+
+PARAMETERS = [
+    Parameter("calibration_file", "", "Calibration of the robot's sensors; empty: the lidar is taken as upright"),
+    Parameter("lidar_name", "", "The lidar's name in the calibration file; may be empty if it has only one"),
+    Parameter("camera_name", "", "The camera's name in the calibration file; may be empty if it has only one"),
+    Parameter(
+        "extrinsics",
+        "file",
+        "Where the sensors' poses come from; none: the lidar is taken as upright, no overlay",
+        ("file", "tf", "none"),
+    ),
+    Parameter("base_frame", "base_link", "Frame with z up, for extrinsics from tf"),
+]
 
 
 class Sensors:
     """What the parameters say of the sensors. Raises UserError.
 
     Attributes:
-        view: the camera.
         unknown: whether the lidar is taken as upright for want of better.
     """
 
     def __init__(self, node: Node, parameters: Parameters) -> None:
-        p = parameters
+        p = self._parameters = parameters
         calibration = Calibration.load(p["calibration_file"]) if p["calibration_file"] else Calibration()
         self._lidar = calibration.lidar(p["lidar_name"]) if calibration.lidars or p["lidar_name"] else None
+        self._camera = calibration.camera(p["camera_name"]) if calibration.cameras or p["camera_name"] else None
         self._tf = TfExtrinsics(node) if p["extrinsics"] == "tf" else None
-        self._base_frame: str = p["base_frame"]
-        camera = calibration.camera(p["camera_name"]) if calibration.cameras or p["camera_name"] else None
-        self.view = CameraView(camera if p["extrinsics"] != "none" else None, self._tf)
         self._mounted = self._lidar if p["extrinsics"] == "file" else None
         self.unknown = self._mounted is None and self._tf is None
+
+    def camera_input(self, inputs: Inputs) -> CameraInput:
+        """The topics of the camera, added to the inputs of a node."""
+        camera = self._camera if self._parameters["extrinsics"] != "none" else None
+        return CameraInput(inputs, self._parameters, camera, self._tf)
 
     def for_segmenter(self) -> dict[str, Any]:
         """The arguments of a Segmenter that go with the lidar."""
@@ -48,7 +64,7 @@ class Sensors:
 
     def T_base_lidar(self, frame: str) -> Transform | None:
         """(4, 4) from TF; None while it has none. Raises UserError."""
-        return None if self._tf is None else self._tf.lookup(self._base_frame, frame)
+        return None if self._tf is None else self._tf.lookup(self._parameters["base_frame"], frame)
 
     def camera_stamp(self, scan: Scan) -> int:
         """The scan's stamp in nanoseconds by the cameras' clock; 0 where it has none."""

@@ -1,0 +1,131 @@
+"""A camera: where it sits, its intrinsics, its images joined with scans, and labels drawn over them."""
+
+import time
+from typing import Any
+
+import numpy as np
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.geometry import overlay
+from cmp_seg_ros.geometry.calibration import CalibratedCamera, Transform
+from cmp_seg_ros.geometry.cameras import Camera
+from cmp_seg_ros.messages import camera_info, cdr, images
+from cmp_seg_ros.ros.inputs import Inputs
+from cmp_seg_ros.ros.parameters import Parameter, Parameters
+from cmp_seg_ros.ros.synchroniser import Match, Synchroniser
+from cmp_seg_ros.ros.transforms import TfExtrinsics
+from cmp_seg_ros.scan import Scan, UInt8
+
+UNKNOWN = "where the camera sits is not known; give a calibration_file with cameras, or extrinsics from tf"
+PARAMETERS = [
+    Parameter("image_transport", "raw", "compressed subscribes to image/compressed", ("raw", "compressed")),
+    Parameter(
+        "sync_deadline",
+        0.1,
+        "Seconds: the most that an image may be apart from a scan, and the longest that an overlay waits for it",
+        (0.0, 5.0),
+        read_only=False,
+    ),
+    Parameter("overlay_point_size", 4, "Side in pixels of a point in ~/overlay", (1, 50), read_only=False),
+    Parameter("overlay_opacity", 0.8, "Opacity of the points in ~/overlay", (0.0, 1.0), read_only=False),
+]
+
+
+class CameraInput:
+    """The topics image and camera_info, and where the camera sits.
+
+    The pose is that of TF, else that of the calibration; intrinsics are those of the calibration where it has the
+    image's size, else those of the camera info.
+
+    Args:
+        inputs: where the topics are added; its lock guards the images.
+        calibrated: the camera in the calibration file, or None.
+        tf: where to look for poses, or None where the file gives them.
+    """
+
+    def __init__(
+        self, inputs: Inputs, parameters: Parameters, calibrated: CalibratedCamera | None, tf: TfExtrinsics | None
+    ) -> None:
+        self._inputs, self._parameters = inputs, parameters
+        self._calibrated, self._tf = calibrated, tf
+        self._info: bytes | None = None  # the last camera info, serialised
+        self._synchroniser: Synchroniser[bytes] = Synchroniser(parameters["sync_deadline"])
+        compressed = parameters["image_transport"] == "compressed"
+        self._type = cdr.COMPRESSED_IMAGE if compressed else cdr.IMAGE
+        self._images = inputs.add(
+            CompressedImage if compressed else Image, "image/compressed" if compressed else "image", self._store
+        )
+        inputs.add(CameraInfo, "camera_info", self._store_info, 2)
+
+    def _store(self, data: bytes) -> None:
+        self._synchroniser.add_image(cdr.stamp_ns(data), data, time.monotonic())
+
+    def _store_info(self, data: bytes) -> None:
+        self._info = data
+
+    def add_scan(self, stamp: int) -> bool:
+        """Note the stamp of a scan by the cameras' clock; true where time ran backwards."""
+        with self._inputs.changed:
+            self._synchroniser.deadline = self._parameters["sync_deadline"]
+            return self._synchroniser.add_scan(stamp)
+
+    def decided(self, stamp: int, waiting_since: float) -> bool:
+        """Whether the image of a scan that came then (monotonic seconds) is there, or will not come in time."""
+        return self._synchroniser.decided(stamp, waiting_since, time.monotonic())
+
+    def match(self, stamp: int) -> Match[bytes] | None:
+        """The image of a scan, serialised."""
+        with self._inputs.changed:
+            return self._synchroniser.match(stamp)
+
+    def T_camera_lidar(self, camera_frame: str, lidar_frame: str) -> Transform:
+        """(4, 4). Raises UserError where it is not known."""
+        if self._tf is not None:
+            found = self._tf.lookup(camera_frame, lidar_frame)
+        elif self._calibrated is not None:
+            found = np.array(self._calibrated.T_camera_lidar)
+        else:
+            raise UserError(UNKNOWN)
+        if found is None:
+            raise UserError(
+                f"TF has no transform from {lidar_frame} to {camera_frame}; publish it, or take extrinsics from a file"
+            )
+        return found
+
+    def intrinsics(self, width: int, height: int) -> Camera:
+        """The camera for images of that size. Raises UserError where it is not known."""
+        if self._calibrated is not None and (self._calibrated.width, self._calibrated.height) == (width, height):
+            return self._calibrated
+        if self._info is None:
+            raise UserError(
+                f"there is no calibration for images of {width} x {height}; "
+                "publish camera_info, or give the camera in the calibration file"
+            )
+        camera = camera_info.decode(cdr.deserialize(self._info, cdr.CAMERA_INFO))
+        if (camera.width, camera.height) != (width, height):
+            raise UserError(
+                f"the camera info is for {camera.width} x {camera.height} pixels, the image has {width} x {height}; "
+                "both must come from the same camera"
+            )
+        return camera
+
+    def draw(self, image: bytes, scan: Scan, label: UInt8, palette: UInt8) -> bytes:
+        """The serialised image with the labels (N,) of the scan's points in it, as an Image. Raises UserError."""
+        msg = cdr.deserialize(image, self._type)
+        T_camera_lidar = self.T_camera_lidar(msg.header.frame_id, scan.frame_id)
+        pixels = images.to_rgb(msg)
+        camera = self.intrinsics(pixels.shape[1], pixels.shape[0])
+        size, opacity = self._parameters["overlay_point_size"], self._parameters["overlay_opacity"]
+        drawn = overlay.draw(pixels, scan.xyz, label, palette, camera, T_camera_lidar, size, opacity)
+        return cdr.serialize(images.encode(drawn, "rgb8", msg.header, cdr.message_class(cdr.IMAGE)), cdr.IMAGE)
+
+    def problem(self, wanted: bool) -> str:
+        """Why no image comes, though one did once or somebody wants the overlay; empty while all is well."""
+        return self._images.problem() if wanted or self._images.received else ""
+
+    def values(self) -> dict[str, Any]:
+        """For /diagnostics."""
+        with self._inputs.changed:
+            offset, match_rate = self._synchroniser.median_offset, self._synchroniser.match_rate
+        return {"image.match_rate": match_rate, "image.median_offset_ms": None if offset is None else offset * 1e-6}

@@ -1,0 +1,193 @@
+"""What comes in. Callbacks store it; a worker takes the newest message of the main topic when the last one is done."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from rclpy.node import Node
+
+from cmp_seg_ros import resources
+from cmp_seg_ros.ros import environment, qos
+from cmp_seg_ros.ros.diagnostics import Tally
+
+SILENCE = 3.0  # seconds without a message that are worth a warning
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """A message as it came: serialised, with its number and the monotonic time in seconds."""
+
+    data: bytes
+    number: int
+    time: float
+
+
+class Topic:
+    """One topic that a node listens to, while it listens.
+
+    Args:
+        name: before remapping.
+        store: takes serialised messages.
+
+    Attributes:
+        topic: the name after remapping.
+        received, lost: messages that came, and that the middleware lost.
+    """
+
+    def __init__(self, node: Node, message: type, name: str, store: Callable[[bytes], None], depth: int) -> None:
+        self.topic = node.resolve_topic_name(name)
+        self.received = self.lost = 0
+        self._node, self._message, self._name, self._store, self._depth = node, message, name, store, depth
+        self._subscription: qos.Input | None = None
+        self._last_time = 0.0
+        self._reported = 0
+
+    def subscribe(self, reliability: qos.Reliability) -> None:
+        """Listen from now on."""
+        self._last_time = time.monotonic()  # silence counts from here
+        self._subscription = qos.Input(
+            self._node, self._message, self._name, self._receive, reliability, self._depth, self._lose
+        )
+
+    def unsubscribe(self) -> None:
+        """Listen no more."""
+        if self._subscription is not None:
+            self._subscription.destroy()
+            self._subscription = None
+
+    def _receive(self, data: bytes) -> None:
+        self._last_time = time.monotonic()
+        self.received += 1
+        self._store(data)
+
+    def _lose(self, count: int) -> None:
+        self.lost += count
+
+    def values(self) -> dict[str, Any]:
+        """For /diagnostics."""
+        there = self._subscription
+        return {
+            "topic": self.topic,
+            "publishers": self._node.count_publishers(self.topic),
+            "reliability": there and there.reliability,
+            "durability": there and there.durability,
+            "lost": self.lost,
+        }
+
+    def problem(self) -> str:
+        """Why nothing or not everything comes, as far as can be told; empty where all does. Ask it once a report."""
+        if self._subscription is None:
+            return ""
+        self._subscription.adapt()
+        lost, self._reported = self.lost - self._reported, self.lost
+        silent = time.monotonic() - self._last_time > SILENCE
+        if lost or (silent and self.lost and self._node.count_publishers(self.topic)):
+            profile = f"export {environment.variable()}={resources.resource(environment.PROFILES)}"
+            return (
+                f"{self.lost} messages on {self.topic} were lost by the middleware, {self.received} of "
+                f"{self.lost + self.received} arrived: set the profile where the driver starts, {profile}"
+            )
+        return self._silence() if silent else ""
+
+    def _silence(self) -> str:
+        if self._node.count_publishers(self.topic):
+            return f"nothing came on {self.topic} for {SILENCE:.0f} s, though it has a publisher"
+        kind = self._message.__name__
+        known = {self.topic, *(publisher.topic_name for publisher in self._node.publishers)}
+        others = [
+            topic
+            for topic, types in self._node.get_topic_names_and_types()
+            if topic not in known and any(name.endswith(f"/{kind}") for name in types)
+        ]
+        if not others:
+            return f"nobody publishes {self.topic}, nor any other {kind}"
+        there = ", ".join(others)
+        return f"nobody publishes {self.topic}; {kind} is on {there}: remap with -r {self._name}:={others[0]}"
+
+
+class Inputs:
+    """The topics that a node listens to: the main one, whose newest message wins, and others that are only stored.
+
+    Args:
+        message: type of the main topic, such as PointCloud2.
+        name: of the main topic, before remapping.
+        tally: counts its messages.
+        reliability: of all subscriptions.
+
+    Attributes:
+        changed: held while a message is stored, and notified of it.
+        main: the main topic.
+    """
+
+    def __init__(self, node: Node, message: type, name: str, tally: Tally, reliability: qos.Reliability) -> None:
+        self.changed = threading.Condition()
+        self._node, self._tally, self._reliability = node, tally, reliability
+        self._newest: Arrival | None = None
+        self._closed = False
+        self._topics: list[Topic] = []
+        self.main = self.add(message, name, self._store)
+
+    def add(self, message: type, name: str, store: Callable[[bytes], None], depth: int = qos.INPUT_DEPTH) -> Topic:
+        """One more topic, from the next `subscribe` on. `store` takes its serialised messages, `changed` being held."""
+
+        def receive(data: bytes) -> None:
+            with self.changed:
+                store(data)
+                self.changed.notify()
+
+        self._topics.append(Topic(self._node, message, name, receive, depth))
+        return self._topics[-1]
+
+    def subscribe(self) -> None:
+        """Listen from now on."""
+        for topic in self._topics:
+            topic.subscribe(self._reliability)
+
+    def unsubscribe(self, reason: str) -> None:
+        """Listen no more. A message that waits is dropped for that reason."""
+        for topic in self._topics:
+            topic.unsubscribe()
+        with self.changed:
+            if self._newest is not None:
+                self._newest = None
+                self._tally.drop(reason)
+
+    def _store(self, data: bytes) -> None:
+        number = self._tally.receive(superseded=self._newest is not None)
+        self._newest = Arrival(data, number, time.monotonic())
+
+    # For the worker.
+
+    def wait(self, until: Callable[[], bool] | None = None, poll: float = 0.05) -> bool:
+        """Wait for a message on the main topic, or until the condition holds. Returns false once closed.
+
+        Args:
+            until: asked after every message on any topic, and every `poll` seconds, `changed` being held.
+        """
+        with self.changed:
+            while not (self._closed or self._newest is not None or (until is not None and until())):
+                self.changed.wait(None if until is None else poll)
+            return not self._closed
+
+    def take(self) -> Arrival | None:
+        """The message that waits."""
+        with self.changed:
+            arrival, self._newest = self._newest, None
+            return arrival
+
+    def hold(self, arrival: Arrival, seconds: float) -> None:
+        """Have a message that was taken wait again for a while, unless a newer one has come."""
+        with self.changed:
+            if self._newest is not None or self._closed:
+                self._tally.drop("shutdown" if self._closed else "superseded")
+                return
+            self._newest = arrival
+            self.changed.wait_for(lambda: self._closed or self._newest is not arrival, seconds)
+
+    def close(self) -> None:
+        """Let the worker come to its end."""
+        with self.changed:
+            self._closed = True
+            self.changed.notify()

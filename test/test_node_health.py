@@ -1,0 +1,236 @@
+"""What the segmentation node says of its health in /diagnostics, and how it fits in with other nodes' files."""
+
+import signal
+
+import pytest
+import yaml
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from ros_harness import START, Graph, Robot, cloud, header, node_arguments, room
+from sensor_msgs.msg import Image, PointCloud2
+from std_msgs.msg import String
+
+from cmp_seg_ros import resources
+from cmp_seg_ros.ros import diagnostics, environment, qos
+from cmp_seg_ros.ros.diagnostics import ERROR, OK
+from cmp_seg_ros.scan import Scan
+
+STALLING = """
+import time
+from cmp_seg_ros import segmenter
+from cmp_seg_ros.nodes import segmentation_node
+label = segmenter.Segmenter.__call__
+
+def stall(self, scan):
+    if scan.stamp == 13:
+        time.sleep(600)
+    return label(self, scan)
+
+segmenter.Segmenter.__call__ = stall
+segmentation_node.main()
+"""
+
+
+@pytest.fixture
+def logs(tmp_path):
+    (tmp_path / "logs").mkdir()
+    return tmp_path / "logs"
+
+
+@pytest.fixture(scope="module")
+def graph(tiny_bundle, tmp_path_factory):
+    """One node for all tests that do not need another."""
+    graph = Graph(tmp_path_factory.mktemp("logs"), *node_arguments(tiny_bundle))
+    yield graph
+    graph.close()
+
+
+def test_a_stalled_engine_is_an_error_by_age_and_by_rate_and_does_not_hold_up_the_end(tiny_bundle, tmp_path, logs):
+    (tmp_path / "stalling.py").write_text(STALLING)
+    graph = Graph(logs, str(tmp_path / "stalling.py"), *node_arguments(tiny_bundle)[1:])
+    try:
+        graph.label(cloud(room()))
+        graph.until(graph.healthy, "a healthy node")
+        graph.points.publish(cloud(room(), 13))
+        graph.until(lambda: graph.warns(r"stuck: labelling one of the scans for \d", ERROR), "an error by age")
+
+        def errs(pattern):
+            graph.points.publish(cloud(room()))
+            return graph.warns(pattern, ERROR)
+
+        assert graph.set_parameter("error_age", 0.0).successful
+        graph.until(lambda: errs(r"labelling 0\.0 of \d.* scans a second, fewer than error_rate_hz 0\.5"), "an error")
+        assert graph.set_parameter("error_rate_hz", 0.0).successful
+        graph.until(lambda: not errs("") and graph.healthy(), "no error where none is asked for")
+        graph.program.process.send_signal(signal.SIGTERM)
+        graph.until(lambda: "still labelling one of the scans, which is broken off" in graph.program.err, "the end")
+        assert graph.program.process.wait(10) == 0, "launch kills what takes longer"
+        graph.until(lambda: graph.counts()["pending"] == "0", "the last report")
+        counts = {key: int(graph.counts()[key]) for key in ("in", "out", "dropped")}
+        assert counts["in"] == counts["out"] + counts["dropped"]
+    finally:
+        graph.close()
+
+
+DRIVER = """
+import sys, time
+from array import array
+import rclpy
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.serialization import deserialize_message
+from sensor_msgs.msg import PointCloud2
+rclpy.init()
+node = rclpy.create_node("driver")
+profile = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
+publisher = node.create_publisher(PointCloud2, "/points", profile)
+message = deserialize_message(open(sys.argv[1], "rb").read(), PointCloud2)
+while True:
+    publisher.publish(message)
+    time.sleep(0.1)
+"""
+
+
+def test_clouds_that_the_middleware_loses_are_named_with_the_remedy(tiny_bundle, tmp_path, logs, monkeypatch):
+    """A driver with best effort and the middleware's defaults, with clouds of 1 MB."""
+    from rclpy.serialization import serialize_message
+
+    (tmp_path / "driver.py").write_text(DRIVER)
+    (tmp_path / "cloud").write_bytes(serialize_message(cloud(room(16 * 1400))))
+    graph = Graph(logs, *node_arguments(tiny_bundle))
+    try:
+        monkeypatch.delenv(environment.variable())
+        graph.start(str(tmp_path / "driver.py"), str(tmp_path / "cloud"))
+        pattern = (
+            r"(\d+) messages on /points were lost by the middleware, \d+ of \d+ arrived: set the profile where the "
+            r"driver starts, export \w+=.*/fastdds\.xml"
+        )
+        graph.until(lambda: graph.warns(pattern), "a warning of lost clouds")
+        assert int(graph.counts()["lost"]) > 0
+    finally:
+        graph.close()
+
+
+def test_a_warning_outlives_a_report(graph):
+    graph.label(cloud(Scan(room().xyz * 1000, room().intensity)))
+    graph.until(lambda: graph.warns("inside the model's field of view"), "a warning")
+    before = len(graph.reports)
+    graph.until(lambda: len(graph.reports) > before, "another report")
+    assert graph.warns("inside the model's field of view")
+
+
+def test_a_camera_that_stops_is_warned_of(graph):
+    images = graph.publisher(Image, "/image")
+    graph.label(cloud(room()))
+    graph.until(graph.healthy, "health without a camera")
+    images.publish(Image(header=header(START, "camera")))
+
+    def warned():
+        graph.label(cloud(room()))
+        return graph.warns(r"nothing came on /image for 3 s, though it has a publisher")
+
+    graph.until(warned, "a warning of the camera")
+    graph.node.destroy_publisher(images)
+    graph.until(lambda: graph.label(cloud(room())) and graph.warns(r"nobody publishes /image"), "another reason")
+
+
+def test_an_overlay_without_a_camera_is_warned_of(tiny_bundle, tmp_path):
+    graph = Graph(tmp_path, *node_arguments(tiny_bundle))
+    try:
+        graph.subscribe(Image, "/segmentation_node/overlay")
+        graph.until(lambda: graph.label(cloud(room())) and graph.warns(r"nobody publishes /image"), "a warning")
+    finally:
+        graph.close()
+
+
+def test_idle_on_purpose_is_healthy(tiny_bundle, tmp_path):
+    robot = Robot(tmp_path)
+    try:
+        reports = robot.subscribe(DiagnosticArray, "/diagnostics")
+        robot.start(*node_arguments(tiny_bundle, only_when_subscribed=True))
+        points = robot.publisher(PointCloud2, "/points")
+
+        def idle():
+            points.publish(cloud(room()))
+            status = reports[-1].status[0] if reports else None
+            return status and int(diagnostics.values(status).get("dropped.unsubscribed", 0)) > 2 and status
+
+        status = robot.until(idle, "scans that nobody wants")
+        assert (status.level, status.message) == (OK, "idle, since nobody subscribes (only_when_subscribed)")
+        labelled = robot.subscribe(PointCloud2, "/segmentation_node/labelled_points")
+        robot.until(lambda: points.publish(cloud(room())) or labelled, "labels once somebody subscribes")
+    finally:
+        robot.close()
+
+
+def test_a_cloud_that_was_published_before_the_node_started_is_labelled(tiny_bundle, tmp_path):
+    robot = Robot(tmp_path)
+    try:
+        latched = robot.node.create_publisher(PointCloud2, "/points", qos.LATCHED)
+        latched.publish(cloud(room(), START + 7))
+        labelled = robot.subscribe(PointCloud2, "/segmentation_node/labelled_points")
+        reports = robot.subscribe(DiagnosticArray, "/diagnostics")
+        robot.start(*node_arguments(tiny_bundle))
+        robot.until(lambda: labelled, "labels of the latched cloud")
+        assert labelled[0].header == header(START + 7)
+        # A driver of the usual kind takes its place.
+        robot.node.destroy_publisher(latched)
+        points = robot.publisher(PointCloud2, "/points")
+        robot.until(lambda: points.publish(cloud(room(), START + 8)) or len(labelled) > 1, "labels of another cloud")
+        value = lambda: diagnostics.values(reports[-1].status[0]).get("durability")  # noqa: E731
+        robot.until(lambda: value() == "volatile", "a subscription that suits both")
+    finally:
+        robot.close()
+
+
+SHARED_FILE = {
+    "/**": {"ros__parameters": {"robot": {"name": "rover"}, "wheel_radius": 0.2, "use_sim_time": False}},
+    "/rear/**": {"ros__parameters": {"error_age": 30.0}},
+    "rear": {"seg": {"ros__parameters": {"modle": "x", "target_rate": 3.0, "xyzzy": True}}},
+}
+
+
+def test_nodes_in_namespaces_with_files_of_the_whole_robot(tiny_bundle, tmp_path, logs):
+    """Unknown parameters of all nodes are passed over, mistyped ones of this node named; qos_overrides work."""
+    overrides = {"qos_overrides": {"/rear/points": {"subscription": {"reliability": "best_effort", "depth": 3}}}}
+    (tmp_path / "robot.yaml").write_text(yaml.safe_dump(SHARED_FILE | {"/rear/seg": {"ros__parameters": overrides}}))
+    files = [resources.resource("config/segmentation_node.yaml"), tmp_path / "robot.yaml"]
+    files = [part for file in files for part in ("--params-file", str(file))]
+    rear = ("-r", "__ns:=/rear", "-r", "__node:=seg")
+    front = ("-r", "__ns:=/front", "-r", "__node:=seg", "-p", "output_profile:=hydra")
+    robot = Robot(logs)
+    try:
+        arguments = node_arguments(tiny_bundle)
+        programs = [robot.start(*arguments[:2], *files, *arguments[2:], *names) for names in (rear, front)]
+        reports = robot.subscribe(DiagnosticArray, "/diagnostics")
+        clouds = robot.subscribe(PointCloud2, "/front/seg/labelled_points")
+        labelled = robot.subscribe(PointCloud2, "/rear/seg/labelled_points")
+        spaces = robot.subscribe(String, "/rear/seg/label_space", qos.LATCHED)
+        driver = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
+        sent = [robot.publisher(PointCloud2, f"/{side}/points", driver) for side in ("rear", "front")]
+
+        def both():
+            for publisher, side in zip(sent, ("rear", "front"), strict=True):
+                message = cloud(room())
+                message.header.frame_id = f"{side}_lidar"
+                publisher.publish(message)
+            return labelled and clouds and spaces
+
+        robot.until(both, "labels of both")
+        found = {status.name: status for array in reports for status in array.status if status.hardware_id}
+        named = lambda: {s.name: s.hardware_id for array in reports for s in array.status if s.hardware_id}  # noqa: E731
+        robot.until(lambda: both() and len(named()) == 2, "reports of both")
+        assert named() == {"/rear/seg: scans": "rear_lidar", "/front/seg: scans": "front_lidar"}
+        found = {status.name: status for array in reports for status in array.status}
+        assert diagnostics.values(found["/rear/seg: scans"])["reliability"] == "best_effort"
+        assert "asking for less" not in programs[0].err, "it was so from the start"
+        assert "label" in {field.name for field in clouds[-1].fields} and clouds[-1].point_step == 20, "profile hydra"
+        for name, remedy in {"modle": "model", "target_rate": "target_rate_hz"}.items():
+            assert f"there is no parameter {name}, which is passed over; did you mean {remedy}?" in programs[0].err
+        assert "there is no parameter xyzzy, which is passed over; known: model, engine" in programs[0].err
+        assert not any(name in program.err for program in programs for name in ("wheel_radius", "robot.name"))
+        assert "there is no parameter" not in programs[1].err
+        analyzer = yaml.safe_load(resources.resource("config/diagnostics_aggregator.yaml").read_text())
+        group = analyzer["analyzers"]["ros__parameters"]["segmentation"]
+        assert all(part in name for part in group["contains"] for name in named()), "the aggregator finds both"
+    finally:
+        robot.close()
