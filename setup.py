@@ -26,6 +26,7 @@ setup(
     install_requires=[
         "filelock",
         "matplotlib",
+        "mcap>=1.6",
         "numba",
         "numpy",
         "packaging",
@@ -38,6 +39,7 @@ setup(
         "scipy",
         "torch>=2.6",
         "typer",
+        "zstandard",
     ],
     # ouster-sdk (Ouster pcap and OSF files) is no extra: 1.0 demands rosbags 0.9.23, which nothing here needs of it.
     # Install it with `pip install --no-deps ouster-sdk`.

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -261,6 +262,14 @@ def test_a_bag_cut_short_is_labelled_as_far_as_it_goes(label: Run, tmp_path: Pat
     report = json.loads((tmp_path / "out/report.json").read_text())
     assert 2 <= report["frames"]["labelled"] < 8
     assert len(list(open_input(tmp_path / "out/labelled"))) == report["frames"]["labelled"]
+
+
+def test_what_costs_no_scan_is_a_warning(label: Run, tmp_path: Path) -> None:
+    odd = replace(cloud(POINTS), row_step=0)
+    ran = label(write_bag(tmp_path / "bag", {"/points": [odd, odd]}))
+    assert ran.code == 0, ran.err
+    assert "warning: scan 000000 on /points" in ran.err and "row_step of the cloud is 0" in ran.err
+    assert len(json.loads((tmp_path / "out/report.json").read_text())["warnings"]) == 1
 
 
 def test_no_intensity_is_a_warning(label: Run, tmp_path: Path) -> None:

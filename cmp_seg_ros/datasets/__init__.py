@@ -20,7 +20,7 @@ KINDS = (
     "or a folder of such"
 )
 
-SUFFIXES = (".bag", ".mcap", ".db3", ".pcd", ".ply", ".npy", ".bin", ".pcap", ".osf")
+SUFFIXES = (".bag", ".mcap", ".db3", ".zstd", ".pcd", ".ply", ".npy", ".bin", ".pcap", ".osf")
 
 
 def kinds() -> list[type[DataSet]]:
@@ -97,6 +97,7 @@ class Folder(DataSet):
         number = found = 0
         for file in self.files:
             before = number
+            notes: list[str] = []
             try:
                 data = self._open(file)
                 for frame in data:
@@ -104,12 +105,14 @@ class Folder(DataSet):
                     yield replace(frame, number=number, key=key, sequence=str(self.path))
                     number += 1
                     found += 1
-                problems = list(data.problems)
+                problems, notes = list(data.problems), list(data.notes)
             except UserError as error:
                 problems = [str(error)]
             number = max(number, before + 1)  # a gap for a file without a scan
             for problem in problems:
                 self.problems.add(problem)
+            for note in notes:
+                self.notes.add(note)
         if not found:
             raise UserError("; ".join(self.problems))
 

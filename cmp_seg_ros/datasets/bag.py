@@ -2,44 +2,46 @@
 
 import re
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Generator, Iterator
-from functools import cache, partial
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-import yaml
+import zstandard
 
-from cmp_seg_ros.datasets import bag_index, ouster, recovery
+from cmp_seg_ros.datasets import bag_index, livox, ouster, storage
 from cmp_seg_ros.datasets.base import DataSet as BaseDataSet
 from cmp_seg_ros.datasets.base import Problems
 from cmp_seg_ros.datasets.frame import TRUTH, Frame, PointLabels
+from cmp_seg_ros.datasets.storage import CDR, METADATA, ROS1, ZSTD, RawMessage, Topic
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.geometry.sensor_set import SensorSet
 from cmp_seg_ros.label_space import LabelSpace
-from cmp_seg_ros.messages import point_cloud2
+from cmp_seg_ros.messages import cdr, point_cloud2
+from cmp_seg_ros.messages.cdr import POINT_CLOUD2
 from cmp_seg_ros.scan import Scan
 
-if TYPE_CHECKING:
-    from rosbags.highlevel import AnyReader
-
-POINT_CLOUD2 = "sensor_msgs/msg/PointCloud2"
-METADATA = "metadata.yaml"
 REMEDY = "copy it again, reindex it (rosbag reindex, ros2 bag reindex) or record it again"
 TRUTH_TOPIC = "/truth/points"  # as `cmp-seg simulate` records it
 TRUTH_SPACE = "structural6"  # also the name of the truth's field
 WAITING = 16  # clouds that wait for their truth, or truths for their cloud
 NEAR = 1_000_000_000  # ns between the recording of a cloud and that of its truth
 STRETCH = 10_000_000_000  # ns of a sequence that intervals take as one
-SUFFIXES = {recovery.ROS1: ".bag", recovery.MCAP: ".mcap", recovery.SQLITE: ".db3"}
-
-
-class Topic(NamedTuple):
-    """What a bag holds of a topic: message type (pkg/msg/Name) and number of messages."""
-
-    type: str
-    size: int
+SUFFIXES = (".bag", ".mcap", ".db3")
+# Raw packets of sensors, by their types; and what makes clouds of them, by the package of the type.
+PACKETS = re.compile(r"Packet|PandarScan|VelodyneScan|RslidarScan|UdpFrame")
+DRIVERS = {
+    "velodyne_msgs": "velodyne_pointcloud",
+    "pandar_msgs": "nebula_ros or Hesai's own",
+    "hesai_ros_driver": "hesai_ros_driver",
+    "nebula_msgs": "nebula_ros",
+    "rslidar_msg": "rslidar_sdk",
+    "rslidar_msgs": "rslidar_sdk",
+    "ouster_ros": "ouster_ros",
+    "ouster_sensor_msgs": "ouster_ros",
+}
+DEFINITIONS = ouster.DEFINITIONS | livox.DEFINITIONS  # of types that are not ROS's, for bags without their own
 
 
 class Message(NamedTuple):
@@ -56,6 +58,11 @@ class Bag:
     Args:
         path: a rosbag2 folder (with or without metadata.yaml), or a .bag, .mcap or .db3 file by any name.
 
+    Attributes:
+        topics: by name, as it was recorded.
+        problems: why messages are missing.
+        notes: what is odd about the bag and costs no message.
+
     Raises:
         UserError: no message can be read.
     """
@@ -63,145 +70,147 @@ class Bag:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.problems = Problems()
-        self._damaged = ""  # why the bag cannot be read by its own reader
-        kinds = {recovery.storage(file) for file in _storage_files(path)} - {b""} if path.exists() else set()
-        if not kinds and not (path / METADATA).is_file():
-            named = path.is_file() and path.suffix in SUFFIXES.values()
+        self.notes = Problems()
+        self._files = storage.open_files(path)
+        if not self._files.storages and not (path / METADATA).is_file():
+            named = path.is_file() and path.suffix in SUFFIXES
             why = (
                 f"does not begin as {path.suffix} files do" if named else "is neither a rosbag2 folder nor such a file"
             )
             raise UserError(f"{path} is no bag (.bag, .mcap, .db3): it {why}")
-        self.is_ros1 = recovery.ROS1 in kinds
-        self.topics = self._read_topics()
+        for note in self._files.notes:
+            self.notes.add(f"bag {path}: {note}")
+        self.undecodable: dict[str, str] = {}  # why no message of a topic was found fit by `first`
+        self._types = _Types()
+        self.topics: dict[str, Topic] = {}
+        for file in self._files.storages:
+            for name, topic in file.topics.items():
+                before = self.topics.setdefault(name, topic._replace(size=0))
+                self.topics[name] = before._replace(size=before.size + topic.size)
         if not any(topic.size for topic in self.topics.values()):
-            why = self.damage() or f"bag {path} holds no messages"
-            raise UserError(f"{why}; {REMEDY if self._damaged else 'record it again'}")
+            if self._files.damage:
+                raise UserError(f"{self.damage()}; {REMEDY}")
+            raise UserError(f"bag {path} holds no messages; {_others(self) if self.topics else 'record it again'}")
 
     def damage(self) -> str:
-        """That the bag is not whole, and what was in it when it was; nothing where its own reader opens it."""
-        if not self._damaged:
+        """That the bag is not whole, and what was in it when it was; nothing where its files are."""
+        if not self._files.damage:
             return ""
-        promised = _promised(self.path)
-        told = ", ".join(f"{name} ({info.type}, {info.size})" for name, info in promised.items() if info.size)
+        told = ", ".join(
+            f"{name} ({info.type}, {info.size})" for name, info in self._files.promised.items() if info.size
+        )
         read = ", ".join(f"{name} ({info.size})" for name, info in self.topics.items() if info.size)
         promise = f"its {METADATA} promises {told}; " if told else ""
         found = f"messages of {read} alone" if read else "no message"
-        return f"bag {self.path} is damaged or cut short ({self._damaged}): {promise}{found} could be read"
+        return f"bag {self.path} is damaged or cut short ({self._files.damage}): {promise}{found} could be read"
+
+    def named(self, topic: str) -> str | None:
+        """The bag's own spelling of a topic, which may have been recorded with or without the slash before it."""
+        return next((name for name in (topic, f"/{topic.strip('/')}", topic.strip("/")) if name in self.topics), None)
 
     def messages(self, topics: Collection[str], start: int | None = None, stop: int | None = None) -> Iterator[Message]:
-        """Messages of some topics in the order of recording; only those recorded from `start` to before `stop` (ns)."""
-        for raw, reader in self._raw(topics, start, stop):
-            for message in self._tried(reader.deserialize if reader else self._deserialize, raw):
-                yield Message(raw.topic, raw.time, message)
-
-    def serialised(self, topics: Collection[str]) -> Generator[recovery.RawMessage, None, None]:
-        """The same messages as CDR, as ROS 2 sends them."""
-        from rosbags.typesys import Stores
-
-        for raw, reader in self._raw(topics):
-            if not self.is_ros1:
-                yield raw
-                continue
-            typestore = _typestore(Stores.ROS2_HUMBLE)
-            if reader and raw.type not in typestore.fielddefs:
-                definitions = reader.typestore.fielddefs.items()
-                typestore.register({name: fields for name, fields in definitions if name not in typestore.fielddefs})
-            for data in self._tried(typestore.ros1_to_cdr, raw):
-                yield raw._replace(data=bytes(data))
-
-    def _tried(self, convert: Callable[[bytes, str], Any], raw: recovery.RawMessage) -> Iterator[Any]:
-        """What becomes of a message; nothing, and a note, where its bytes make no sense."""
-        try:
-            converted = convert(raw.data, raw.type)
-        except Exception as error:  # whatever damaged bytes make of the library
-            what = f"bag {self.path} has a message on {raw.topic} that cannot be decoded: {_line(error)}"
-            self.problems.add(what, raw.topic)
-            return
-        yield converted
-
-    def _deserialize(self, data: bytes, msgtype: str) -> Any:
-        """A message without the definitions of its bag: those of ROS are taken."""
-        from rosbags.typesys import Stores
-
-        if self.is_ros1:
-            return _typestore(Stores.ROS1_NOETIC).deserialize_ros1(data, msgtype)
-        return _typestore(Stores.ROS2_HUMBLE).deserialize_cdr(data, msgtype)
-
-    def _raw(
-        self, topics: Collection[str], start: int | None = None, stop: int | None = None
-    ) -> "Iterator[tuple[recovery.RawMessage, AnyReader | None]]":
-        count = Counter[str]()
-        if not self._damaged:
+        """The messages of some topics, in the order of recording: those recorded from `start` to before `stop` (ns)."""
+        for raw in self.serialised(topics, start, stop):
             try:
-                for raw, reader in self._whole(topics, start, stop):
-                    count[raw.topic] += 1
-                    yield raw, reader
-            except _Damage as error:
-                self._damaged = str(error)
-        if self._damaged:
-            skip = count.copy()
-            for raw in self._recovered():
-                if raw.topic not in topics:
-                    continue
-                if skip[raw.topic]:
-                    skip[raw.topic] -= 1
-                    continue
-                count[raw.topic] += 1
-                if (start is None or raw.time >= start) and (stop is None or raw.time < stop):
-                    yield raw, None
-        if start is not None or stop is not None:
-            return
-        missing = sum(max(0, self.topics[topic].size - count[topic]) for topic in topics if topic in self.topics)
-        if self._damaged or missing:
-            why = f" ({self._damaged})" if self._damaged else f" ({missing} are missing)"
+                message = self._types.deserialise(raw.data, self.topics[raw.topic])
+            except Exception as error:  # whatever damaged bytes make of the library
+                self._note_undecodable(raw.topic, error)
+                continue
+            yield Message(raw.topic, raw.time, message)
+
+    def serialised(
+        self, topics: Collection[str], start: int | None = None, stop: int | None = None
+    ) -> Generator[RawMessage, None, None]:
+        """The same messages as CDR, as ROS 2 sends them."""
+        count = Counter[str]()
+        for raw in self._raw(topics, start, stop):
+            count[raw.topic] += 1
+            try:
+                data = self._types.cdr(raw.data, self.topics[raw.topic])
+            except Exception as error:  # whatever damaged bytes make of the library
+                self._note_undecodable(raw.topic, error)
+                continue
+            yield raw._replace(data=data)
+        if start is None and stop is None:
+            self._note_missing([topic for topic in topics if topic in self.topics], count)
+
+    def first(self, topic: str, fits: Callable[[Any], bool] = lambda message: True) -> Any:
+        """The first message of a topic that can be read and fits, or None. What cannot be read is not noted yet."""
+        known = self.topics[topic]
+        for raw in self._raw([topic]):
+            try:
+                message = self._types.deserialise(self._types.cdr(raw.data, known), known)
+            except Exception as error:  # whatever damaged bytes make of the library
+                self.undecodable.setdefault(topic, storage.line(error))
+                continue
+            if fits(message):
+                return message
+        return None
+
+    def _raw(self, topics: Collection[str], start: int | None = None, stop: int | None = None) -> Iterator[RawMessage]:
+        known = [topic for topic in topics if topic in self.topics]
+        for file in self._files.storages:
+            yield from file.messages(known, start, stop)
+
+    def _note_undecodable(self, topic: str, error: Exception) -> None:
+        what = f"bag {self.path} has a message on {topic} that cannot be decoded: {storage.line(error)}"
+        self.problems.add(what, topic)
+
+    def _note_missing(self, topics: Collection[str], count: Mapping[str, int]) -> None:
+        """What is to be said after all messages of some topics were asked for and `count` of them came."""
+        promised = {name: topic.size for name, topic in self._files.promised.items()}
+        missing = sum(max(0, max(self.topics[name].size, promised.get(name, 0)) - count[name]) for name in topics)
+        damage = self._files.damage
+        if damage and promised and not missing and self._files.is_closed:
+            self.notes.add(f"bag {self.path}: {damage}; all messages that its {METADATA} promises were read", "damaged")
+        elif damage or missing:
             self.problems.add(
-                f"bag {self.path} is damaged or cut short{why}: {sum(count.values())} messages of "
-                f"{', '.join(topics)} could be read; {REMEDY}",
+                f"bag {self.path} is damaged or cut short ({damage or f'{missing} are missing'}): "
+                f"{sum(count.values())} messages of {', '.join(topics)} could be read; {REMEDY}",
                 "damaged",
             )
 
-    def first(self, topic: str) -> Any:
-        """The first message of a topic that can be read, or None."""
-        messages = self.messages([topic])
-        try:
-            return next((message.message for message in messages), None)
-        finally:
-            messages.close()  # type: ignore[attr-defined]
 
-    def _read_topics(self) -> dict[str, Topic]:
-        try:
-            with _open(self.path) as reader:
-                return {name: Topic(info.msgtype or "", info.msgcount) for name, info in reader.topics.items()}
-        except _Damage as error:
-            self._damaged = str(error)
-        count, types = Counter[str](), dict[str, str]()
-        for raw in self._recovered():
-            count[raw.topic] += 1
-            types[raw.topic] = raw.type
-        return {topic: Topic(types[topic], count[topic]) for topic in sorted(count)}
+class _Types:
+    """The messages of ROS, and those that a bag defines itself. Raises whatever the library makes of odd bytes."""
 
-    def _whole(
-        self, topics: Collection[str], start: int | None, stop: int | None
-    ) -> "Iterator[tuple[recovery.RawMessage, AnyReader]]":
-        with _open(self.path) as reader:
-            connections = [connection for connection in reader.connections if connection.topic in topics]
-            messages = reader.messages(connections, start, stop) if connections else iter(())
-            while True:
-                try:
-                    connection, time, data = next(messages)
-                except StopIteration:
-                    return
-                except Exception as error:  # whatever damaged bytes make of the library
-                    raise _Damage(_line(error)) from error
-                yield recovery.RawMessage(connection.topic, connection.msgtype, time, data), reader
+    def __init__(self) -> None:
+        self._store = cdr.new_typestore()
 
-    def _recovered(self) -> Iterator[recovery.RawMessage]:
-        for file in _storage_files(self.path):
-            yield from recovery.recover(file)
+    def deserialise(self, data: bytes, topic: Topic) -> Any:
+        """A message that is CDR."""
+        self._know(topic)
+        return self._store.deserialize_cdr(data, topic.type)
+
+    def cdr(self, data: bytes, topic: Topic) -> bytes:
+        """A message as it lies in a bag, as CDR of ROS 2."""
+        if topic.encoding == CDR:  # which begins with 0
+            return zstandard.ZstdDecompressor().decompressobj().decompress(data) if data.startswith(ZSTD) else data
+        if topic.encoding != ROS1:
+            raise ValueError(f"its encoding is '{topic.encoding}', not that of ROS messages")
+        self._know(topic)
+        return bytes(self._store.ros1_to_cdr(data, topic.type))
+
+    def _know(self, topic: Topic) -> None:
+        """Make the type of a topic known, by the bag's own definition or by one of DEFINITIONS."""
+        from rosbags.typesys import get_types_from_idl, get_types_from_msg
+
+        known = self._store.fielddefs
+        if topic.type in known:
+            return
+        types: dict[str, Any] = {}
+        if topic.is_idl:
+            for part in re.split(r"^=+\nIDL: .*\n", topic.definition, flags=re.MULTILINE):
+                types |= get_types_from_idl(part) if part.strip() else {}
+        elif text := topic.definition or DEFINITIONS.get(topic.type, ""):
+            types = get_types_from_msg(text, topic.type)
+        self._store.register({name: fields for name, fields in types.items() if name not in known})
+        if topic.type not in known:
+            raise ValueError(f"the bag does not say what a message of {topic.type} is")
 
 
 class DataSet(BaseDataSet):
-    """The clouds of one PointCloud2 topic of a bag; keys are their numbers. Ouster's packets go to ouster-sdk.
+    """The clouds of one topic of a bag; keys are their numbers. Ouster's packets go to ouster-sdk.
 
     With each cloud come: the truth of its stamp, where the bag holds clouds of it (`cmp-seg simulate`); of each camera
     of the calibration the image nearest in time; the pose, where there is one topic of odometry and the lidar's mount
@@ -213,9 +222,10 @@ class DataSet(BaseDataSet):
     def __init__(self, path: Path, topic: str = "", sensors: SensorSet | None = None) -> None:
         super().__init__(path, topic, sensors)
         self.bag = Bag(path)
-        self.problems = self.bag.problems
+        self.problems, self.notes = self.bag.problems, self.bag.notes
         self.topic = choose_topic(self.bag, topic)
-        self.packets = self.bag.topics[self.topic].type != POINT_CLOUD2
+        self.packets = self.bag.topics[self.topic].type in ouster.PACKET_TYPES
+        self._is_livox = self.bag.topics[self.topic].type in livox.TYPES
         if not self.packets:
             self.count = self.bag.topics[self.topic].size
         if TRUTH_TOPIC in self.bag.topics:
@@ -228,7 +238,7 @@ class DataSet(BaseDataSet):
     def recognises(cls, path: Path) -> bool:
         if path.is_dir():
             return (path / METADATA).is_file()
-        return bool(recovery.storage(path))
+        return storage.kind_of(path) is not None
 
     def __iter__(self) -> Iterator[Frame]:
         if self.packets:
@@ -237,13 +247,13 @@ class DataSet(BaseDataSet):
         begin = before = 0
         for number, scan, message, truth in self._joined():
             if scan.stamp == 0:
-                self.problems.add(
+                self.notes.add(
                     f"scan {number:06d} on {self.topic} of {self.path} has the stamp zero: it cannot be matched in "
                     "time; let the driver set header.stamp",
                     "zero",
                 )
             elif scan.stamp < before:
-                self.problems.add(
+                self.notes.add(
                     f"time runs backwards at scan {number:06d} on {self.topic} of {self.path}, by "
                     f"{(before - scan.stamp) * 1e-9:.3f} s; split the bag there or mend the sensor's clock",
                     "backwards",
@@ -264,13 +274,22 @@ class DataSet(BaseDataSet):
         found = next(islice(self.bag.messages([self.topic], time, time + 1), nth, None), None)
         if found is None:
             raise UserError(f"scan {number:06d} on {self.topic} of {self.path} cannot be read; {REMEDY}")
-        scan = point_cloud2.decode(found.message)
+        message, scan = self._decoded(found.message, number)
         truth = None
         if self.label_spaces:
             near = self.bag.messages([TRUTH_TOPIC], time - NEAR, time + NEAR)
             same = (m.message for m in near if point_cloud2.stamp_ns(m.message.header) == scan.stamp)
             truth = self._truth_of(next(same, None), len(scan), number)
-        return self._frame(number, scan, found.message, truth, scan.stamp)
+        return self._frame(number, scan, message, truth, scan.stamp)
+
+    def _decoded(self, message: Any, number: int) -> tuple[Any, Scan]:
+        """A message of the topic as PointCloud2, and its scan. Raises UserError."""
+
+        def note(text: str) -> None:
+            self.notes.add(f"scan {number:06d} on {self.topic} of {self.path}: {text}", text)
+
+        cloud = livox.cloud_of(message) if self._is_livox else message
+        return cloud, point_cloud2.decode(cloud, note=note)
 
     def _joined(self) -> Iterator[tuple[int, Scan, Any, PointLabels | None]]:
         """Number, scan and message of each cloud that can be read, with the truth of its stamp."""
@@ -289,9 +308,14 @@ class DataSet(BaseDataSet):
                 if len(truths) > WAITING:
                     truths.pop(next(iter(truths)))
                     self.problems.add(f"a truth on {TRUTH_TOPIC} of {self.path} is of no scan's stamp", "truth")
+            elif _is_empty(message):
+                text = f"scan {number:06d} on {self.topic} of {self.path} is empty: it has no points"
+                self.notes.add(text, "empty")
+                number += 1
             else:
                 try:
-                    waiting.append((number, point_cloud2.decode(message), message))
+                    cloud, scan = self._decoded(message, number)
+                    waiting.append((number, scan, cloud))
                 except UserError as error:
                     text = f"scan {number:06d} on {self.topic} of {self.path} is left out: {error}"
                     self.problems.add(text, "cloud")
@@ -347,14 +371,12 @@ def choose_topic(bag: Bag, topic: str = "") -> str:
     with_points = clouds_of(bag)
     would_do = ", ".join(f"{name} ({bag.topics[name].size} messages)" for name in with_points)
     if topic:
-        topic = f"/{topic.strip('/')}"
-        if topic in with_points:
-            return topic
-        known = topic in bag.topics
-        why = f"holds {bag.topics[topic].type}, no clouds with x, y and z" if known else "is not in the bag"
-        raise UserError(
-            f"topic {topic} of {bag.path} {why}; {f'these would do: {would_do}' if would_do else _others(bag)}"
-        )
+        name = bag.named(topic)
+        if name is not None and any(name in group for group in _with_points(bag)):
+            return name
+        why = f"holds {bag.topics[name].type}, no clouds with x, y and z" if name else "is not in the bag"
+        others = f"these would do: {would_do}" if would_do else _others(bag)
+        raise UserError(f"topic {name or topic} of {bag.path} {why}; {others}")
     if len(with_points) == 1:
         return with_points[0]
     if with_points:
@@ -363,9 +385,27 @@ def choose_topic(bag: Bag, topic: str = "") -> str:
 
 
 def clouds_of(bag: Bag) -> list[str]:
-    """Topics of clouds with x, y and z, or else of packets that become such."""
-    clouds = [name for name, info in bag.topics.items() if info.type == POINT_CLOUD2 and info.size]
-    return [name for name in clouds if _has_points(bag.first(name))] or ouster.lidar_topics(bag.topics)
+    """Topics of clouds with x, y and z, or else of Livox's messages, or else of packets that become such."""
+    return next((group for group in _with_points(bag) if group), [])
+
+
+def _with_points(bag: Bag) -> Iterator[list[str]]:
+    topics = {name: topic for name, topic in bag.topics.items() if topic.size and topic.encoding in (CDR, ROS1)}
+    yield [name for name, topic in topics.items() if topic.type == POINT_CLOUD2 and _has_points(bag, name)]
+    yield [name for name, topic in topics.items() if topic.type in livox.TYPES and bag.first(name) is not None]
+    yield ouster.lidar_topics(topics)
+
+
+def _has_points(bag: Bag, topic: str) -> bool:
+    """Whether the first cloud of a topic that is not empty has x, y and z."""
+    cloud = bag.first(topic, lambda message: not _is_empty(message))
+    return cloud is not None and {"x", "y", "z"} <= {field.name.lower() for field in cloud.fields}
+
+
+def _is_empty(message: Any) -> bool:
+    """Whether a cloud holds nothing, as those that some drivers send until the sensor has started."""
+    points = getattr(message, "points", None)  # Livox's
+    return not len(points) if points is not None else not message.fields or 0 in (message.height, message.width)
 
 
 def no_clouds(bag: Bag) -> UserError:
@@ -377,92 +417,28 @@ def _others(bag: Bag) -> str:
     """What a bag without clouds has instead, and what to do about it."""
     if damage := bag.damage():
         return f"{damage}; {REMEDY}"
-    topics = ", ".join(f"{name} ({info.type}, {info.size})" for name, info in bag.topics.items())
-    packets = [
-        name for name, info in bag.topics.items() if re.search(r"Packet|PandarScan|VelodyneScan|RslidarScan", info.type)
-    ]
+    topics = f"its topics are {', '.join(f'{name} ({_described(topic)})' for name, topic in bag.topics.items())}"
+    for name, why in bag.undecodable.items():
+        return f"{topics}: no message on {name} can be decoded ({why}); {REMEDY}"
+    empty = [name for name, topic in bag.topics.items() if topic.type == POINT_CLOUD2 and bag.first(name, _is_empty)]
+    if empty:
+        return f"{topics}: the clouds on {', '.join(empty)} are empty; check the sensor's driver"
+    foreign = [name for name, topic in bag.topics.items() if "PointCloud" in topic.type and topic.type != POINT_CLOUD2]
+    if foreign:
+        return f"{topics}: clouds as on {', '.join(foreign)} are not supported; record the sensor's {POINT_CLOUD2}"
+    packages = {name: topic.type.split("/")[0] for name, topic in bag.topics.items()}
+    packets = [name for name in packages if PACKETS.search(bag.topics[name].type)]
     if packets:
+        drivers = {DRIVERS[packages[name]] for name in packets if packages[name] in DRIVERS}
+        driver = f" ({', '.join(sorted(drivers))})" if drivers else ""
         return (
-            f"its topics are {topics}: {', '.join(packets)} holds raw packets. Play the bag into the sensor's driver "
-            "and record the PointCloud2 that it publishes"
+            f"{topics}: {', '.join(packets)} holds raw packets. Play the bag into the sensor's driver{driver} and "
+            "record the PointCloud2 that it publishes"
         )
-    return f"its topics are {topics}: record the sensor's PointCloud2 topic"
+    return f"{topics}: record the sensor's PointCloud2 topic"
 
 
-def _promised(path: Path) -> dict[str, Topic]:
-    """The topics that a bag's metadata lists; none where there is no such file, or it is damaged, too."""
-    try:
-        content = yaml.safe_load((path / METADATA).read_text())
-        return {
-            entry["topic_metadata"]["name"]: Topic(entry["topic_metadata"]["type"], int(entry["message_count"]))
-            for entry in content["rosbag2_bagfile_information"]["topics_with_message_count"]
-        }
-    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
-        return {}
-
-
-def _has_points(message: Any) -> bool:
-    return message is not None and {"x", "y", "z"} <= {field.name.lower() for field in message.fields}
-
-
-class _Damage(Exception):
-    """Why a bag's own reader gave up."""
-
-
-class _open:
-    """Context of an AnyReader for `path`. Raises _Damage where it cannot be opened."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.folder: TemporaryDirectory[str] | None = None
-
-    def __enter__(self) -> "AnyReader":
-        from rosbags.highlevel import AnyReader
-        from rosbags.typesys import Stores
-
-        path = self.path
-        if path.is_dir():
-            if not (path / METADATA).is_file():
-                raise _Damage(f"it has no {METADATA}")
-        elif path.suffix != (suffix := SUFFIXES[recovery.storage(path)]):  # rosbags goes by the suffix
-            self.folder = TemporaryDirectory()
-            path = Path(self.folder.name) / f"bag{suffix}"
-            path.symlink_to(self.path.resolve())
-        try:
-            self.reader = AnyReader([path], default_typestore=_typestore(Stores.ROS2_HUMBLE))
-            self.reader.open()
-        except Exception as error:  # whatever damaged bytes make of the library
-            self._remove()
-            raise _Damage(_line(error)) from error
-        return self.reader
-
-    def __exit__(self, *_: Any) -> None:
-        self.reader.close()
-        self._remove()
-
-    def _remove(self) -> None:
-        if self.folder:
-            self.folder.cleanup()
-
-
-def _storage_files(path: Path) -> list[Path]:
-    if path.is_file():
-        return [path]
-    number = re.compile(r"(\d+)\D*$")
-    files = [file for file in path.iterdir() if recovery.storage(file)]
-    return sorted(files, key=lambda file: (int(m[1]) if (m := number.search(file.stem)) else 0, file.name))
-
-
-@cache
-def _typestore(store: Any) -> Any:
-    """The messages of a distribution of ROS, and Ouster's packets."""
-    from rosbags.typesys import get_types_from_msg, get_typestore
-
-    types = get_typestore(store)
-    for name in ouster.PACKET_TYPES:
-        types.register(get_types_from_msg("uint8[] buf", name))
-    return types
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+def _described(topic: Topic) -> str:
+    """Type and number of a topic's messages, and their encoding where it is none of ROS."""
+    encoding = "" if topic.encoding in (CDR, ROS1) else f" as {topic.encoding}"
+    return f"{topic.type or 'no type'}{encoding}, {topic.size}"

@@ -44,9 +44,10 @@ class Problems:
 class DataSet(ABC):
     """Frames in order, read when they are asked for. `data[i]` is the frame whose number is i.
 
-    What cannot be read is left out and noted in `problems`, complete when an iteration has ended.
+    What cannot be read is left out and noted in `problems`, complete when an iteration has ended, as are `notes`.
 
     Attributes:
+        notes: what is odd about the input and costs no frame.
         count: number of frames, where it is known without reading them; None where it is not.
         one_file_each: whether each frame is a file of its own.
         has_topics: whether `topic` chooses between several sources.
@@ -62,6 +63,7 @@ class DataSet(ABC):
         self.topic = topic  # of a bag
         self.sensors = sensors or SensorSet()
         self.problems = Problems()
+        self.notes = Problems()
         self.label_spaces: dict[str, LabelSpace] = {}
 
     @classmethod

@@ -15,6 +15,13 @@ from cmp_seg_ros.geometry.sensor_set import SensorSet
 PCAP = (b"\xd4\xc3\xb2\xa1", b"\xa1\xb2\xc3\xd4", b"\x4d\x3c\xb2\xa1", b"\xa1\xb2\x3c\x4d", b"\n\r\r\n")
 OSF = b"OSF$"  # file identifier at byte 8
 PACKET_TYPES = ("ouster_ros/msg/PacketMsg", "ouster_sensor_msgs/msg/PacketMsg")  # in bags
+DEFINITIONS = dict.fromkeys(PACKET_TYPES, "uint8[] buf")
+# Fields of a cloud besides its points, their channels, of which a sensor sends some, and their types.
+CHANNELS = (
+    ("reflectivity", "REFLECTIVITY", np.uint16),
+    ("ambient", "NEAR_IR", np.uint16),
+    ("range", "RANGE", np.uint32),
+)
 # ouster-sdk 1.0 asks for an old rosbags, which it needs for nothing that is used here.
 INSTALL = 'pip install --no-deps "ouster-sdk>=1.0"'
 
@@ -22,7 +29,8 @@ INSTALL = 'pip install --no-deps "ouster-sdk>=1.0"'
 class DataSet(BaseDataSet):
     """Scans as the Ouster driver publishes them: organised (beams, columns), in the sensor's frame, first return.
 
-    `intensity` is the signal, or the reflectivity where the packets carry no signal.
+    `intensity` is the signal, or the reflectivity where the packets carry no signal. Every channel but the range may be
+    missing.
     """
 
     @classmethod
@@ -117,18 +125,20 @@ def _frame(number: int, sweep: Any, path: Path, sensors: SensorSet) -> Frame:
     xyz = destagger(info, XYZLut(info)(sweep)).reshape(-1, 3).astype(np.float32)  # (height * width, 3)
     columns: dict[str, Any] = {axis: xyz[:, i] for i, axis in enumerate("xyz")}
 
-    def image(name: str) -> Any:
-        return destagger(info, sweep.field(name)).reshape(-1)
+    def image(name: str, kind: type) -> Any:
+        return destagger(info, sweep.field(name)).reshape(-1).astype(kind)
 
-    columns["intensity"] = image("SIGNAL" if "SIGNAL" in sweep.fields else "REFLECTIVITY").astype(np.float32)
+    there = set(sweep.fields)
+    if strength := next((name for name in ("SIGNAL", "REFLECTIVITY") if name in there), ""):
+        columns["intensity"] = image(strength, np.float32)
     stamps = np.asarray(sweep.timestamp, np.int64)  # of each column, in measured order; 0 where it is missing
     start = int(stamps[stamps > 0].min(initial=np.iinfo(np.int64).max)) if stamps.any() else 0
     since = np.maximum(stamps - start, 0).astype(np.uint32)
     columns["t"] = destagger(info, np.tile(since, (sweep.h, 1))).reshape(-1)
-    columns["reflectivity"] = image("REFLECTIVITY").astype(np.uint16)
     columns["ring"] = np.repeat(np.arange(sweep.h, dtype=np.uint16), sweep.w)
-    columns["ambient"] = image("NEAR_IR").astype(np.uint16)
-    columns["range"] = image("RANGE").astype(np.uint32)
+    for name, channel, kind in CHANNELS:
+        if channel in there:
+            columns[name] = image(channel, kind)
     return frame_of(
         number,
         f"{number:06d}",

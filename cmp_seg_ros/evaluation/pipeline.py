@@ -219,7 +219,7 @@ def run(
                 for ending in endings:
                     ending.add(result, report)
                 progress(done)
-            tally.finish(data.problems)
+            tally.finish(data.problems, data.notes)
             for ending in endings:
                 ending.finish(report)
         finally:

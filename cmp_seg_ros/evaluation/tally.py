@@ -60,11 +60,13 @@ class Tally:
         for remark in found:
             (self.problems if remark.serious else self.warnings).add(remark.text, remark.kind)
 
-    def finish(self, problems: Problems) -> None:
-        """Complete the report. Raises UserError where no frame could be labelled."""
+    def finish(self, problems: Problems, notes: Problems) -> None:
+        """Complete the report, with what the data set has noted. Raises UserError where no frame could be labelled."""
         report, labelled = self.report, len(self.points)
         for problem in problems:
             self.problems.add(problem)
+        for note in notes:
+            self.warnings.add(note)
         if not labelled:
             raise UserError("; ".join(self.problems))
         report.frames.read = labelled + self.skipped.total()

@@ -20,12 +20,17 @@ NO_DATA_AND_DENSITY = bytes(5)  # the end of a PointCloud2: number of data bytes
 CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 
 
-@cache
-def typestore() -> "Typestore":
-    """The common messages of ROS 2; those used here are the same in all its distributions."""
+def new_typestore() -> "Typestore":
+    """The common messages of ROS 2, to which others may be added; those used here are the same in all distributions."""
     from rosbags.typesys import Stores, get_typestore
 
     return get_typestore(Stores.ROS2_HUMBLE)
+
+
+@cache
+def typestore() -> "Typestore":
+    """The common messages of ROS 2."""
+    return new_typestore()
 
 
 def deserialize(data: bytes, name: str) -> Any:

@@ -5,8 +5,8 @@ A message is anything with the fields of PointCloud2; its data may be an array.a
 
 import sys
 from array import array
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -89,20 +89,27 @@ def stamp_ns(header: Any) -> int:
     return int(header.stamp.sec) * 1_000_000_000 + int(header.stamp.nanosec)
 
 
-def decode(msg: Any, with_time: bool = True) -> Scan:
+def _no_note(text: str) -> None:
+    """Where nobody listens."""
+
+
+def decode(msg: Any, with_time: bool = True, note: Callable[[str], None] = _no_note) -> Scan:
     """The scan in any PointCloud2 that has x, y and z.
 
     x, y, z, the intensity and the time of a point are found by name; they may have any of the eight types and stand
-    in any order, with padding between them, between points and between rows, in either byte order.
+    in any order, with padding between them, between points and between rows, in either byte order. What a driver
+    describes wrongly and is not needed is passed over: a row_step that the size of the data belies, a count or a field
+    that reaches beyond the point.
 
     Args:
         msg: the message.
         with_time: whether the times of points are of use.
+        note: takes what was passed over.
 
     Raises:
         UserError: the cloud is empty, lies about its size, or has no x, y, z.
     """
-    layout = _Layout(msg)
+    layout = _Layout(msg, note)
     by_name = layout.by_name()
     missing = [axis for axis in "xyz" if axis not in by_name]
     if missing:
@@ -224,39 +231,54 @@ def encode_labelled(
 class _Layout:
     """How the points lie in the bytes of a message, checked. Raises UserError."""
 
-    def __init__(self, msg: Any) -> None:
+    def __init__(self, msg: Any, note: Callable[[str], None] = _no_note) -> None:
         self.stamp = stamp_ns(msg.header)
         self.shape = (int(msg.height), int(msg.width))
         self.point_step = int(msg.point_step)
-        self.row_step = int(msg.row_step)
         self.order = ">" if msg.is_bigendian else "<"
         if 0 in self.shape:
             raise UserError(f"the cloud is empty: height {msg.height} x width {msg.width}; check the driver's output")
-        self.fields = [Field(str(f.name), int(f.offset), int(f.datatype), max(1, int(f.count))) for f in msg.fields]
-        for field in self.fields:
-            if field.datatype not in TYPES:
-                raise UserError(
-                    f"field '{field.name}' of the cloud has the unknown datatype {field.datatype}; "
-                    "sensor_msgs/PointField knows 1 to 8"
-                )
-            if field.end > self.point_step:
-                raise UserError(
-                    f"field '{field.name}' of the cloud ends at byte {field.end} of a point, "
-                    f"but point_step is {self.point_step}; the driver describes its points wrongly"
-                )
-        row = self.shape[1] * self.point_step
-        if self.row_step < row:
-            raise UserError(
-                f"row_step of the cloud is {self.row_step}, less than width {self.shape[1]} x point_step "
-                f"{self.point_step} = {row}; the driver must set it"
-            )
+        self.fields = [field for described in msg.fields if (field := self._field(described, note))]
         self.bytes = np.frombuffer(msg.data, np.uint8) if len(msg.data) else np.empty(0, np.uint8)
-        needed = self.shape[0] * self.row_step
-        if len(self.bytes) != needed:
-            raise UserError(
-                f"data of the cloud has {len(self.bytes)} bytes, but height {self.shape[0]} x row_step "
-                f"{self.row_step} = {needed}; the message is cut short or the driver sets row_step wrongly"
+        self.row_step = self._row_step(int(msg.row_step), note)
+
+    def _field(self, described: Any, note: Callable[[str], None]) -> Field | None:
+        """A field as it can be read, or None where it cannot and is not needed."""
+        field = Field(str(described.name), int(described.offset), int(described.datatype), max(1, int(described.count)))
+        if field.datatype not in TYPES:
+            why = f"has the unknown datatype {field.datatype}; sensor_msgs/PointField knows 1 to 8"
+        elif field.end <= self.point_step:
+            return field
+        elif (alone := replace(field, count=1)).end <= self.point_step:
+            note(f"count of field '{field.name}' is {field.count}, more than fits a point: taken as 1")
+            return alone
+        else:
+            why = (
+                f"ends at byte {field.end} of a point, but point_step is {self.point_step}; "
+                "the driver describes its points wrongly"
             )
+        if field.name.lower() in ("x", "y", "z"):
+            raise UserError(f"field '{field.name}' of the cloud {why}")
+        note(f"field '{field.name}' of the cloud is passed over: it {why}")
+        return None
+
+    def _row_step(self, row_step: int, note: Callable[[str], None]) -> int:
+        """Bytes from one row to the next: as the message says, or what the size of its data tells."""
+        height, width = self.shape
+        row = width * self.point_step
+        if row_step >= row and len(self.bytes) == height * row_step:
+            return row_step
+        if len(self.bytes) == height * row:
+            note(
+                f"row_step of the cloud is {row_step}, but its data are rows of width {width} x point_step "
+                f"{self.point_step} = {row}"
+            )
+            return row
+        raise UserError(
+            f"data of the cloud has {len(self.bytes)} bytes, but height {height} x width {width} x point_step "
+            f"{self.point_step} = {height * row} (row_step says {row_step}); the message is cut short or the driver "
+            "describes its clouds wrongly"
+        )
 
     def names(self) -> str:
         return ", ".join(field.name for field in self.fields) or "none"

@@ -4,18 +4,18 @@ import io
 import os
 import time
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from cmp_seg_ros.geometry.cameras import Camera
 from cmp_seg_ros.label_space import LabelSpace
-from cmp_seg_ros.messages import images, point_cloud2
+from cmp_seg_ros.messages import cdr, images, point_cloud2
+from cmp_seg_ros.messages.bag_writer import BagWriter
 from cmp_seg_ros.outputs import REPORT, claim, remove_bag, write_report
 from cmp_seg_ros.scan import UNLABELLED, Bool, UInt8
 from cmp_seg_ros.simulation.camera import Image
@@ -30,19 +30,13 @@ ODOMETRY_RATE = 50.0
 TRUTH_SPACES = ("structural6", "indoor")
 BAG, CALIBRATION, PREVIEW = "bag", "calibration.yaml", "preview.png"
 
-CLOUD, IMAGE, COMPRESSED, INFO, ODOMETRY = (
-    "sensor_msgs/msg/PointCloud2",
-    "sensor_msgs/msg/Image",
-    "sensor_msgs/msg/CompressedImage",
-    "sensor_msgs/msg/CameraInfo",
-    "nav_msgs/msg/Odometry",
-)
+CLOUD, IMAGE, COMPRESSED, INFO = cdr.POINT_CLOUD2, cdr.IMAGE, cdr.COMPRESSED_IMAGE, cdr.CAMERA_INFO
+ODOMETRY = "nav_msgs/msg/Odometry"
 DISTORTION_MODELS = {"pinhole": "plumb_bob", "equidistant": "equidistant"}  # CameraInfo has none for mei
 JPEG_QUALITY = 90
 
 
-@dataclass(frozen=True)
-class Record:
+class Record(NamedTuple):
     """One serialised message of the bag."""
 
     topic: str
@@ -93,40 +87,26 @@ def record(config: RigConfig, out: Path, processes: int | None = None) -> Iterat
     claim(out, "simulate", (BAG, CALIBRATION, REPORT, PREVIEW))
     remove_bag(out / BAG)
     rig.calibration().save(out / CALIBRATION)
-    writer, connections = _open(out / BAG, topics_of(config))
     points, seen, classes = [], np.zeros(len(config.cameras), np.int64), np.zeros(256, np.int64)
     end = rig.frames / rig.rate
     odometry = list(_odometry(rig, end))
-    with closing(writer):
+    with BagWriter(out / BAG, topics_of(config)) as bag:
         for index, frame in enumerate(_frames(rig, config, processes)):
             for entry in frame.records:
                 while odometry and odometry[0].time <= entry.time:
-                    _write(writer, connections, odometry.pop(0))
-                _write(writer, connections, entry)
+                    bag.write(*odometry.pop(0))
+                bag.write(*entry)
             points.append(frame.points)
             seen += frame.seen
             classes += frame.classes
             yield index + 1
         for entry in odometry:
-            _write(writer, connections, entry)
+            bag.write(*entry)
     report = _report(rig, points, seen, classes, time.perf_counter() - began)
     write_report(out, report)
     from cmp_seg_ros.simulation.preview import draw_preview
 
     draw_preview(rig, out / PREVIEW)
-
-
-def _open(path: Path, topics: dict[str, str]) -> tuple[Any, dict[str, Any]]:
-    from rosbags.rosbag2 import StoragePlugin, Writer
-
-    # Version 8 of the metadata is the newest that all of Humble to Kilted read.
-    writer = Writer(path, version=8, storage_plugin=StoragePlugin.MCAP)
-    writer.open()
-    return writer, {t: writer.add_connection(t, kind, typestore=_store()) for t, kind in topics.items()}
-
-
-def _write(writer: Any, connections: dict[str, Any], entry: Record) -> None:
-    writer.write(connections[entry.topic], entry.time, entry.data)
 
 
 # -- frames, in one process or several
@@ -163,9 +143,12 @@ def make_frame(rig: Rig, index: int) -> Frame:
     records = []
     for number, camera in enumerate(rig.config.cameras):
         messages = image_messages(rig.image(index, number), camera, stamp)
-        records += [Record(topic, stamp + 5_000_000, _cdr(message, kind)) for topic, kind, message in messages]
+        records += [Record(topic, stamp + 5_000_000, cdr.serialize(message, kind)) for topic, kind, message in messages]
     cloud, truth = scan_messages(result, rig.lidar, visible)
-    records += [Record("/lidar/points", done, _cdr(cloud, CLOUD)), Record("/truth/points", done, _cdr(truth, CLOUD))]
+    records += [
+        Record("/lidar/points", done, cdr.serialize(cloud, CLOUD)),
+        Record("/truth/points", done, cdr.serialize(truth, CLOUD)),
+    ]
     classes = np.bincount(to_structural6()[result.label], minlength=256)
     classes[UNLABELLED] = 0
     seen = np.array([mask.sum() for mask in visible.values()], dtype=np.int64)
@@ -173,13 +156,6 @@ def make_frame(rig: Rig, index: int) -> Frame:
 
 
 # -- messages
-
-
-@cache
-def _store() -> Any:
-    from rosbags.typesys import Stores, get_typestore
-
-    return get_typestore(Stores.ROS2_HUMBLE)
 
 
 @cache
@@ -193,20 +169,8 @@ def to_structural6() -> UInt8:
     return to_space("structural6")
 
 
-def _cdr(message: Any, kind: str) -> bytes:
-    return bytes(_store().serialize_cdr(message, kind))
-
-
-def _header(stamp: int, frame_id: str) -> Any:
-    types = _store().types
-    seconds, nanoseconds = divmod(stamp, 1_000_000_000)
-    when = types["builtin_interfaces/msg/Time"](sec=seconds, nanosec=nanoseconds)
-    return types["std_msgs/msg/Header"](stamp=when, frame_id=frame_id)
-
-
 def _cloud_message(cloud: point_cloud2.Cloud, stamp: int, frame_id: str) -> Any:
-    types = _store().types
-    return cloud.message(_header(stamp, frame_id), types[CLOUD], types["sensor_msgs/msg/PointField"])
+    return cloud.message(cdr.header(stamp, frame_id), cdr.message_class(CLOUD), cdr.message_class(cdr.POINT_FIELD))
 
 
 def scan_messages(result: Sweep, lidar: Lidar, visible: dict[str, Bool]) -> tuple[Any, Any]:
@@ -269,7 +233,7 @@ def _driver_cloud(
 
 def image_messages(image: Image, camera: RigCamera, stamp: int) -> Iterator[tuple[str, str, Any]]:
     """(topic, type, message): the image, its CameraInfo, and mono8 images of the true ids (255 is the sky)."""
-    types, header = _store().types, _header(stamp, camera.name)
+    types, header = cdr.typestore().types, cdr.header(stamp, camera.name)
     pixels, encoding = camera.pixels(image.rgb), camera.encoding
     if camera.compressed:
         # as compressed_image_transport writes it: OpenCV decodes colours as bgr8, which is then made `encoding`
@@ -293,7 +257,7 @@ def _jpeg(pixels: UInt8) -> UInt8:
 
 
 def _camera_info(camera: Camera, header: Any) -> Any:
-    types = _store().types
+    types = cdr.typestore().types
     fx, fy, cx, cy = camera.intrinsics
     distortion = camera.distortion or [0.0] * 4
     padded = [*distortion, 0.0] if camera.model == "pinhole" and len(distortion) == 4 else distortion
@@ -317,7 +281,7 @@ def _odometry(rig: Rig, end: float) -> Iterator[Record]:
     """Poses of `base` in `odom` (the building's frame) from the start to one sweep beyond the end."""
     from scipy.spatial.transform import Rotation
 
-    types = _store().types
+    types = cdr.typestore().types
     point, vector = types["geometry_msgs/msg/Point"], types["geometry_msgs/msg/Vector3"]
     quaternion = types["geometry_msgs/msg/Quaternion"]
     for at in np.arange(0.0, end + 1 / rig.lidar.rate, 1 / ODOMETRY_RATE):
@@ -329,12 +293,12 @@ def _odometry(rig: Rig, end: float) -> Iterator[Record]:
         twist = types["geometry_msgs/msg/Twist"](linear=linear, angular=angular)
         stamp = START + round(float(at) * 1e9)
         message = types[ODOMETRY](
-            header=_header(stamp, "odom"),
+            header=cdr.header(stamp, "odom"),
             child_frame_id="base",
             pose=types["geometry_msgs/msg/PoseWithCovariance"](pose=pose, covariance=np.zeros(36)),
             twist=types["geometry_msgs/msg/TwistWithCovariance"](twist=twist, covariance=np.zeros(36)),
         )
-        yield Record("/odom", stamp, _cdr(message, ODOMETRY))
+        yield Record("/odom", stamp, cdr.serialize(message, ODOMETRY))
 
 
 def _report(

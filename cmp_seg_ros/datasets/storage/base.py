@@ -1,0 +1,125 @@
+"""What the files of bags have in common: topics, and messages as they lie there."""
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+CDR, ROS1 = "cdr", "ros1"  # the encodings of messages that can be read
+UNCLOSED = "it was never closed, or its end is missing"  # damage that need not cost a message
+
+
+class Topic(NamedTuple):
+    """What a bag holds of a topic.
+
+    Args:
+        type: of its messages, pkg/msg/Name.
+        size: number of messages.
+        encoding: CDR, ROS1, or another, which is not read.
+        definition: text of the message type, as .msg, or as IDL where `is_idl`; nothing where the bag has none.
+    """
+
+    type: str
+    size: int
+    encoding: str = CDR
+    definition: str = ""
+    is_idl: bool = False
+
+
+class RawMessage(NamedTuple):
+    """A message as it lies in the bag: topic, type (pkg/msg/Name), time of recording in nanoseconds, bytes."""
+
+    topic: str
+    type: str
+    time: int
+    data: bytes
+
+
+class Storage(ABC):
+    """One file of a bag, opened for reading alone.
+
+    A file that is whole is read by its index. One that is cut short, was never closed, or holds damaged bytes is
+    read from its start as far as it goes, and `damage` says what is wrong with it.
+
+    Args:
+        path: of the file.
+        folder: temporary, holds what was unpacked for reading; it goes with this object.
+
+    Attributes:
+        topics: by name.
+        damage: why the file is not whole; empty where it is.
+        note: something worth a word that costs no message.
+    """
+
+    magic: bytes  # that such files begin with
+
+    def __init__(self, path: Path, folder: "TemporaryDirectory[str] | None" = None) -> None:
+        self.path = path
+        self.folder = folder
+        self.damage = ""
+        self.note = ""
+        self._indexed = True
+        self.topics = self._read_topics()
+
+    def _read_topics(self) -> dict[str, Topic]:
+        try:
+            topics = self._index()
+        except Exception as error:  # whatever damaged bytes make of a library
+            topics, self.damage = None, line(error)
+        if topics is not None:
+            return topics
+        self._indexed = False
+        found: dict[str, Topic] = {}
+        count = Counter[str]()
+        for topic, raw in self._scan():
+            found.setdefault(raw.topic, topic)
+            count[raw.topic] += 1
+        return {name: found[name]._replace(size=count[name]) for name in sorted(found)}
+
+    def messages(
+        self, topics: Collection[str], start: int | None = None, stop: int | None = None
+    ) -> Iterator[RawMessage]:
+        """The messages of some topics, of those recorded from `start` to before `stop` (ns), in the file's order."""
+        given = Counter[str]()
+        if self._indexed and not self.damage:
+            try:
+                for raw in self._read(topics, start, stop):
+                    given[raw.topic] += 1
+                    yield raw
+                return
+            except Exception as error:  # whatever damaged bytes make of a library
+                self.damage = line(error)
+        for _, raw in self._scan():
+            if raw.topic not in topics or (start is not None and raw.time < start):
+                continue
+            if stop is not None and raw.time >= stop:
+                continue
+            if given[raw.topic]:
+                given[raw.topic] -= 1
+                continue
+            yield raw
+
+    @abstractmethod
+    def _index(self) -> dict[str, Topic] | None:
+        """The topics by the file's index; None where it has none. Raises whatever it likes for a damaged file."""
+
+    @abstractmethod
+    def _read(self, topics: Collection[str], start: int | None, stop: int | None) -> Iterator[RawMessage]:
+        """Messages by the file's index. Raises whatever it likes."""
+
+    @abstractmethod
+    def _scan(self) -> Iterator[tuple[Topic, RawMessage]]:
+        """All messages that are whole, with their topic (`size` is of no use). Raises nothing, notes `damage`."""
+
+
+def ros_type(name: str) -> str:
+    """pkg/msg/Name of what may also be written pkg/Name or pkg::msg::Name."""
+    name = name.replace("::", "/")
+    return name if name.count("/") != 1 else name.replace("/", "/msg/")
+
+
+def line(error: Exception) -> str:
+    """An error in one line."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,100 @@
+"""SQLite files of rosbag2, opened read-only and without locks, so that nothing is made beside them."""
+
+import os
+import shutil
+import sqlite3
+from collections.abc import Collection, Iterator
+from contextlib import closing
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from urllib.parse import quote
+
+from cmp_seg_ros.datasets.storage.base import RawMessage, Storage, Topic, line, ros_type
+
+LOG = "-wal"  # ends the name of SQLite's write-ahead log
+
+
+class Sqlite(Storage):
+    """A file with a log beside it, which a recorder that was killed leaves, is read from a temporary copy of both."""
+
+    magic = b"SQLite format 3\0"
+
+    def __init__(self, path: Path, folder: "TemporaryDirectory[str] | None" = None) -> None:
+        log = path.with_name(path.name + LOG)
+        has_log = log.is_file() and log.stat().st_size > 0
+        super().__init__(*_merged(path, log) if has_log else (path, folder))
+        if has_log:
+            self.note = "its write-ahead log was never merged; it was read with the log"
+
+    def _index(self) -> dict[str, Topic]:
+        with closing(self._connect()) as connection:
+            counts = dict(connection.execute("SELECT topic_id, count(*) FROM messages GROUP BY topic_id"))
+            definitions = {}
+            if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'message_definitions'").fetchone():
+                found = connection.execute(
+                    "SELECT topic_type, encoding, encoded_message_definition FROM message_definitions"
+                )
+                definitions = {name: (text, encoding == "ros2idl") for name, encoding, text in found}
+            topics: dict[str, Topic] = {}
+            for number, name, type_, encoding in connection.execute(
+                "SELECT id, name, type, serialization_format FROM topics ORDER BY name"
+            ):
+                described = Topic(ros_type(type_), 0, encoding, *definitions.get(type_, ("", False)))
+                topic = topics.setdefault(name, described)
+                topics[name] = topic._replace(size=topic.size + counts.get(number, 0))
+            return topics
+
+    def _read(self, topics: Collection[str], start: int | None, stop: int | None) -> Iterator[RawMessage]:
+        with closing(self._connect()) as connection:
+            names = {
+                number: (name, ros_type(type_))
+                for number, name, type_ in connection.execute("SELECT id, name, type FROM topics")
+                if name in topics
+            }
+            limits = [f"topic_id IN ({', '.join('?' * len(names))})"]
+            values = list(names)
+            for limit, value in (("timestamp >= ?", start), ("timestamp < ?", stop)):
+                if value is not None:
+                    limits.append(limit)
+                    values.append(value)
+            query = f"SELECT topic_id, timestamp, data FROM messages WHERE {' AND '.join(limits)} ORDER BY timestamp"
+            for number, time, data in connection.execute(query, values):
+                yield RawMessage(*names[number], time, bytes(data))
+
+    def _scan(self) -> Iterator[tuple[Topic, RawMessage]]:
+        try:
+            with closing(self._connect()) as connection:
+                connection.execute("PRAGMA writable_schema=ON")  # else a file shorter than it was is refused
+                topics = {
+                    number: (name, Topic(ros_type(type_), 0, encoding))
+                    for number, name, type_, encoding in connection.execute(
+                        "SELECT id, name, type, serialization_format FROM topics"
+                    )
+                }
+                found = connection.execute("SELECT topic_id, timestamp, data FROM messages ORDER BY id")
+                for number, time, data in found:
+                    if number in topics and isinstance(time, int) and isinstance(data, bytes):
+                        name, topic = topics[number]
+                        yield topic, RawMessage(name, topic.type, time, data)
+        except Exception as error:  # whatever the library makes of damaged bytes
+            self.damage = self.damage or line(error)
+
+    def _connect(self) -> sqlite3.Connection:
+        name = quote(os.fsencode(self.path.resolve()))
+        connection = sqlite3.connect(f"file:{name}?mode=ro&immutable=1", uri=True)
+        connection.text_factory = lambda text: text.decode("utf-8", "replace")
+        return connection
+
+
+def _merged(path: Path, log: Path) -> "tuple[Path, TemporaryDirectory[str]]":
+    """A copy of a file with its log merged. Raises OSError where there is no room for it."""
+    folder = TemporaryDirectory()
+    copy = Path(folder.name, "bag")
+    shutil.copyfile(path, copy)
+    shutil.copyfile(log, f"{copy}{LOG}")
+    try:
+        with closing(sqlite3.connect(copy)) as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    except sqlite3.Error:
+        pass  # a damaged file, which reading it will tell
+    return copy, folder

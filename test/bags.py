@@ -1,0 +1,114 @@
+"""Bags of small clouds for tests, as recorders write them."""
+
+from pathlib import Path
+
+import numpy as np
+from mcap.writer import CompressionType
+from mcap.writer import Writer as McapWriter
+from rosbags.rosbag1 import Writer as Writer1
+from rosbags.rosbag2 import CompressionFormat, StoragePlugin
+from rosbags.rosbag2 import Writer as Writer2
+from rosbags.typesys import Stores, get_typestore
+
+from cmp_seg_ros.messages import cdr, point_cloud2
+
+CLOUD = "sensor_msgs/msg/PointCloud2"
+SCANS = 20
+STORAGES = ["ros1", "sqlite3", "mcap"]
+
+
+def columns(number: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(number)
+    xyz = rng.normal(size=(400, 3)).astype(np.float32)
+    return {**dict(zip("xyz", xyz.T, strict=True)), "intensity": np.full(400, number, np.float32)}
+
+
+def write_bag(
+    path: Path, storage: str, topics: dict[str, list[dict[str, np.ndarray]]], stamps: list[int] | None = None, **options
+) -> Path:
+    """A bag of clouds; scan i is stamped 1000 + i seconds unless told otherwise."""
+    store = get_typestore(Stores.ROS1_NOETIC if storage == "ros1" else Stores.ROS2_JAZZY)
+    types = store.types
+    writer = (
+        Writer1(path)
+        if storage == "ros1"
+        else Writer2(path, version=9, storage_plugin=getattr(StoragePlugin, storage.upper()))
+    )
+    if storage == "ros1":
+        writer.set_compression(Writer1.CompressionFormat.LZ4)
+    elif "compression" in options:
+        writer.set_compression(options["compression"], CompressionFormat.ZSTD)
+    with writer:
+        connections = {topic: writer.add_connection(topic, CLOUD, typestore=store) for topic in topics}
+        for i in range(max(map(len, topics.values()))):
+            stamp = stamps[i] if stamps else (1000 + i) * 10**9
+            time = types["builtin_interfaces/msg/Time"](sec=stamp // 10**9, nanosec=stamp % 10**9)
+            sequence = {"seq": i} if storage == "ros1" else {}
+            header = types["std_msgs/msg/Header"](stamp=time, frame_id="lidar", **sequence)
+            for topic, clouds in topics.items():
+                if i < len(clouds):
+                    cloud = point_cloud2.encode(clouds[i], (1, len(next(iter(clouds[i].values())))))
+                    message = cloud.message(header, types[CLOUD], types["sensor_msgs/msg/PointField"])
+                    serialize = store.serialize_ros1 if storage == "ros1" else store.serialize_cdr
+                    writer.write(connections[topic], (2000 + i) * 10**9, serialize(message, CLOUD))
+    return path
+
+
+def scans(count: int = SCANS) -> list[dict[str, np.ndarray]]:
+    return [columns(i) for i in range(count)]
+
+
+def bag_path(folder: Path, storage: str) -> Path:
+    return folder / ("scans.bag" if storage == "ros1" else "scans")
+
+
+def message(cloud: point_cloud2.Cloud, stamp: int = 10**12) -> bytes:
+    """A cloud as ROS 2 serialises it."""
+    return cdr.serialize_cloud(cloud, cdr.header(stamp, "lidar"))
+
+
+def cloud(number: int = 0) -> point_cloud2.Cloud:
+    """Cloud `number` of `scans`."""
+    return point_cloud2.encode(columns(number), (1, 400))
+
+
+def definition(name: str, ros1: bool = False) -> str:
+    """The text of a message type."""
+    store = get_typestore(Stores.ROS1_NOETIC if ros1 else Stores.ROS2_HUMBLE)
+    return store.generate_msgdef(name, ros_version=1 if ros1 else 2)[0]
+
+
+class Mcap:
+    """Writes an MCAP file as one likes, which need not be as ROS 2 does.
+
+    with Mcap(path, profile="") as file:
+        file.add("/points", CLOUD, messages)
+    """
+
+    def __init__(self, path: Path, profile: str = "ros2", **options) -> None:
+        self.stream = path.open("wb")
+        self.writer = McapWriter(self.stream, compression=CompressionType.ZSTD, **options)
+        self.writer.start(profile=profile, library="test")
+
+    def add(
+        self,
+        topic: str,
+        type_: str,
+        messages: list[bytes],
+        encoding: str = "cdr",
+        schema: tuple[str, bytes] | None = None,
+    ) -> None:
+        """A topic with messages recorded at 2000 s, 2001 s, ...; `schema`: encoding and text, by default ROS's."""
+        form, text = schema or ("ros2msg", definition(type_).encode())
+        number = self.writer.register_schema(type_, form, text) if form else 0
+        channel = self.writer.register_channel(topic, encoding, number)
+        for i, data in enumerate(messages):
+            time = (2000 + i) * 10**9
+            self.writer.add_message(channel, time, data, time)
+
+    def __enter__(self) -> "Mcap":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.writer.finish()
+        self.stream.close()
