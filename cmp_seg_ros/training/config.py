@@ -37,6 +37,8 @@ class AugmentConfig(_Strict):
     drop_points: float = Field(default=0.5, ge=0, le=1)  # probability; then up to half of the points go
     drop_rings: float = Field(default=0.2, ge=0, le=1)  # probability; then every second ring goes
     drop_intensity: float = Field(default=0.2, ge=0, le=1)  # probability
+    response: float = Field(default=0.0, ge=0, le=1)  # probability; then intensities come by another, random response
+    wrong_scale: float = Field(default=0.0, ge=0, le=1)  # probability; then their mean and deviation are far off
     coarse_voxels: float = Field(default=0.5, ge=0, le=1)  # probability; then voxels are up to twice as large
     max_voxels: int = Field(default=8000, gt=1)  # those nearest to a random one are kept
 

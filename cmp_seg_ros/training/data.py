@@ -45,7 +45,7 @@ class TrainingBatches(Dataset[TrainingItem | UserError]):
         for _ in range(config.batch):
             building = config.data.first_building + int(rng.integers(config.data.buildings))
             scan = self.cache.load(building, int(rng.integers(config.data.scans_per_building)))
-            scan = augment(scan, config.augment, rng)
+            scan = augment(scan, config.augment, rng, config.intensity.limit)
             scans.append(voxels_and_targets(scan, config.preprocess, config.augment, rng))
         batch = collate([voxels for voxels, _ in scans], config.preprocess.grids)
         return batch, torch.from_numpy(np.concatenate([target for _, target in scans]).astype(np.int64))
@@ -93,7 +93,9 @@ def validation_batches(config: TrainConfig, cache: ScanCache) -> list[TrainingIt
     items = []
     for building in range(config.data.validation_buildings):
         for index in range(cache.scans_per_building):
-            scan = standardised(cache.load(config.data.first_validation_building + building, index))
+            scan = standardised(
+                cache.load(config.data.first_validation_building + building, index), config.intensity.limit
+            )
             voxels, target = voxels_and_targets(scan, config.preprocess, None, rng)
             items.append((collate([voxels], config.preprocess.grids), torch.from_numpy(target.astype(np.int64))))
     return items
