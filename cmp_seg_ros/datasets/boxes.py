@@ -6,6 +6,7 @@ ray has one interval inside each solid, in closed form: an affine map makes ever
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -126,7 +127,7 @@ class Room:
             for height in (z, h - 0.08):
                 self._rod((x, 0, height), (x, d, height), 0.06, "ceiling")
             ends = np.linspace(0, d, max(3, int(d / 1.5)))
-            for i, (a, b) in enumerate(zip(ends[:-1], ends[1:], strict=True)):
+            for i, (a, b) in enumerate(pairwise(ends)):
                 low, high = (z, h - 0.08) if i % 2 else (h - 0.08, z)
                 self._rod((x, a, low), (x, b, high), 0.03, "ceiling")
         self._plain()
@@ -273,7 +274,7 @@ class Room:
             foot = at(0.42, 0.1 * side, 0.04) if sits else at(step * side, 0.09 * side, 0.04)
             self._rod(at(0, 0.09 * side, hip), knee, 0.075 * wide, "person")
             self._rod(knee, foot, 0.055 * wide, "person")
-            self._ball(foot + [0.06 * c, 0.06 * s, 0], (0.13, 0.045, 0.05), "person", yaw)
+            self._ball(foot + np.array([0.06 * c, 0.06 * s, 0]), (0.13, 0.045, 0.05), "person", yaw)
             elbow = at(0.2 * reach, 0.24 * side * wide, shoulder - 0.3 + 0.1 * reach)
             self._rod(at(0, 0.21 * side * wide, shoulder - 0.03), elbow, 0.045, "person")
             self._rod(elbow, at(0.05 + 0.42 * reach, 0.22 * side, shoulder - 0.5 + 0.25 * reach), 0.036, "person")

@@ -51,9 +51,9 @@ def random_response(
 ) -> npt.NDArray[np.float64]:
     """(N,) intensities as some sensor in some world might give them: all of the simulator's, a part of it, or nothing.
 
-    By chance the range, gains of rings, noise, and a field of reflectivity that has nothing to do with classes (waves and
-    cubes in space) are added; and what comes of it is quantised, saturated, reordered into a long tail, or specked as by
-    retroreflectors.
+    By chance the range, gains of rings, noise, and a field of reflectivity that has nothing to do with classes (waves
+    and cubes in space) are added; and what comes of it is quantised, saturated, reordered into a long tail, or specked
+    as by retroreflectors.
     """
     count = len(xyz)
     value = rng.choice([0.0, 0.3, 1.0]) * _standard(np.maximum(intensity, 0) ** rng.uniform(0.4, 1.5))

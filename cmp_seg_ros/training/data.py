@@ -31,6 +31,7 @@ class TrainingBatches(Dataset[TrainingItem | UserError]):
     def __init__(self, config: TrainConfig, cache: ScanCache) -> None:
         self.config = config
         self.cache = cache
+        self.seeds = config.data.seeds
 
     def __getitem__(self, item: int) -> TrainingItem | UserError:
         try:
@@ -43,7 +44,7 @@ class TrainingBatches(Dataset[TrainingItem | UserError]):
         rng = np.random.default_rng([config.seed, item])
         scans = []
         for _ in range(config.batch):
-            building = config.data.first_building + int(rng.integers(config.data.buildings))
+            building = self.seeds[int(rng.integers(len(self.seeds)))]
             scan = self.cache.load(building, int(rng.integers(config.data.scans_per_building)))
             scan = augment(scan, config.augment, rng, config.intensity.limit)
             scans.append(voxels_and_targets(scan, config.preprocess, config.augment, rng))
