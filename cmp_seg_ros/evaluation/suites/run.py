@@ -29,6 +29,7 @@ from cmp_seg_ros.datasets.frame import TRUTH, Frame
 from cmp_seg_ros.digest import digest
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.evaluation.metrics import PRIMARY, STRICT, Confusion, readings
+from cmp_seg_ros.evaluation.reliability import BINS, Reliability
 from cmp_seg_ros.evaluation.suites.responses import respond
 from cmp_seg_ros.evaluation.suites.suite import Row, Suite
 from cmp_seg_ros.geometry.calibration import Transform
@@ -46,7 +47,6 @@ Float64 = npt.NDArray[np.float64]
 SCENES = "scenes"
 DATA_VARIABLE = "CMP_SEG_SHARED_DATA"
 PARTS = "parts"
-BINS = 20  # of confidence
 LIBRARIES = ("numpy", "numba", "scipy", "embreex")  # that scans and labels are computed with
 
 
@@ -54,7 +54,7 @@ class Count(NamedTuple):
     """What one row has of one building and sensor."""
 
     points: Int64  # (bins of range, classes of the truth, classes of the labels + 1), as Confusion
-    calibration: Float64  # (BINS of confidence, 3): points, of them right, and the sum of their confidences
+    calibration: Float64  # (3, BINS), as Reliability
     scans: int
     voxels: int
     digest: str  # of the scans and their truth
@@ -64,7 +64,7 @@ class Part(NamedTuple):
     """The counts of a row with one sensor, over B buildings."""
 
     points: Int64  # (B, bins, C, C + 1)
-    calibration: Float64  # (B, BINS, 3)
+    calibration: Float64  # (B, 3, BINS)
     scans: Int64  # (B,)
     voxels: Int64  # (B,)
     digest: str
@@ -107,7 +107,7 @@ class Measure:
         """Take the scans of one building with one sensor and count them for `rows`, which are of the same places."""
         mounts = list(dict.fromkeys(row.mount for row in rows.values()))
         points = {name: np.zeros(self._shape, np.int64) for name in rows}
-        calibration = {name: np.zeros((BINS, 3)) for name in rows}
+        calibration = {name: np.zeros((3, BINS)) for name in rows}
         digests = [hashlib.sha256() for _ in mounts]
         voxels, scans = dict.fromkeys(rows, 0), 0
         frames = iter(self._frames(next(iter(rows.values())), sensor, building, mounts))
@@ -165,14 +165,13 @@ class Measure:
         return self.truth.index_of_id, none if same is None else self.truth.index_of_id[same]
 
     def _calibration(self, truth: UInt8, labels: Labels) -> Float64:
-        """(BINS, 3) of a scan, in the truth's classes: points, of them right, and the sum of their confidences."""
+        """(3, BINS) counts of a scan, in the truth's classes."""
         of_truth, of_labels = self._right
         true, said = of_truth[truth], of_labels[labels.label]
         known = (true != UNLABELLED) & (said != UNLABELLED)
-        confidence, right = labels.confidence[known], (true == said)[known]
-        bin_ = np.minimum((BINS * confidence).astype(np.intp), BINS - 1)
-        weights: tuple[Any, ...] = (None, right, confidence)
-        return np.stack([np.bincount(bin_, weight, BINS) for weight in weights], axis=1).astype(np.float64)
+        found = Reliability()
+        found.add(labels.confidence[known], (true == said)[known])
+        return found.counts
 
 
 def shown(frame: Frame, row: Row) -> Scan:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cmp_seg_ros.evaluation.metrics import PRIMARY, STRICT, Confusion, iou_of, mean_of, number, readings
+from cmp_seg_ros.evaluation.reliability import Reliability
 from cmp_seg_ros.evaluation.suites.run import Part, SuiteRun
 from cmp_seg_ros.evaluation.suites.suite import Suite
 
@@ -125,7 +126,7 @@ def _row(suite: Suite, scores: dict[str, Scores], name: str) -> dict[str, Any]:
             "primary": number(miou[i]),
             "interval": _interval(drawn[:, i], level),
             "strict": number(strict[i]),
-            **_confidence(part.calibration.sum(axis=0)),
+            **_confidence(part.calibration.sum(axis=0), space),
             "false_person": number(found.false_person[i]),
             "iou": _named(found.classes, found.iou[i]),
             "iou_interval": {c: _interval(found.drawn[:, i, k], level) for k, c in enumerate(found.classes)},
@@ -148,7 +149,7 @@ def _row(suite: Suite, scores: dict[str, Scores], name: str) -> dict[str, Any]:
             "primary": number(miou.mean()),
             "interval": _interval(drawn.mean(axis=1), level),
             "strict": number(strict.mean()),
-            **_confidence(sum(part.calibration.sum(axis=0) for part in found.parts.values())),
+            **_confidence(np.sum([part.calibration.sum(axis=0) for part in found.parts.values()], axis=0), space),
             "false_person": number(float(mean_of(found.false_person))),
             "iou": _named(found.classes, mean_of(found.iou.T)),
         },
@@ -169,13 +170,12 @@ def _row(suite: Suite, scores: dict[str, Scores], name: str) -> dict[str, Any]:
     return result
 
 
-def _confidence(counted: Float64) -> dict[str, Any]:
-    """Of (BINS, 3) counts: the expected calibration error (Guo et al., ICML 2017, eq. 3), and what it is made of."""
-    points, right, said = counted.T
-    full = points > 0
-    gap = np.abs(right[full] - said[full]).sum() / max(points.sum(), 1)
-    bins = [[int(n), float(r / n), float(s / n)] for n, r, s in counted[full]]
-    return {"ece": number(float(gap)) if full.any() else None, "reliability": bins}
+def _confidence(counts: Float64, space: str) -> dict[str, Any]:
+    """The expected calibration error of (3, BINS) counts, and the curve that it is made of."""
+    found = Reliability()
+    found.counts += counts
+    curve = found.curve(space)
+    return {"ece": curve.ece, "reliability": curve.model_dump(include={"bins"})["bins"]}
 
 
 def _musts(suite: Suite, rows: dict[str, Any], skipped: dict[str, str]) -> Iterator[dict[str, Any]]:

@@ -78,11 +78,6 @@ class Row(_Strict):
             raise ValueError(f"no box rooms '{self.boxes}'; known: {', '.join(boxes.KINDS)}")
         if self.response and self.response not in RESPONSES:
             raise ValueError(f"no response '{self.response}'; known: {', '.join(RESPONSES)}")
-        known = list(boxes.RINGS) if self.boxes else sensor_names()
-        if self.boxes and not self.sensors:
-            raise ValueError(f"box rooms need `sensors` of their own: {', '.join(known)}")
-        if unknown := sorted(set(self.sensors) - set(known)):
-            raise ValueError(f"no sensor {', '.join(unknown)} for this row; known: {', '.join(known)}")
         return self
 
 
@@ -147,8 +142,10 @@ class Suite(_Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Suite":
-        if unknown := sorted(set(self.sensors) - set(sensor_names())):
-            raise ValueError(f"no sensor {', '.join(unknown)}; known: {', '.join(sensor_names())}")
+        for row in self.rows.values():
+            known = list(boxes.RINGS) if row.boxes else sensor_names()
+            if unknown := sorted(set(self.sensors_of(row)) - set(known)):
+                raise ValueError(f"no sensor {', '.join(unknown)}; known: {', '.join(known)}")
         if len(set(self.sensors)) < len(self.sensors):
             raise ValueError("a sensor is named twice")
         try:
