@@ -21,13 +21,18 @@ REMEDY = "copy the bundle again, or make it anew with `cmp-seg train` or `cmp-se
 
 
 class IntensityConfig(BaseModel):
-    """How intensities reach the network: `raw`, or (i - mean) / std with numbers of the bundle or of each sensor."""
+    """How intensities reach the network: `raw`, or (i - mean) / std with numbers of the bundle or of each sensor.
+
+    What comes of it is cut off at -limit and limit, where there is one: a retroreflector, or the statistics of another
+    sensor, must not drown the rest.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     mode: Literal["raw", "fixed", "per_sensor"] = "per_sensor"
     mean: float = 0.0  # fixed only
     std: float = Field(default=1.0, gt=0)  # fixed only
+    limit: float | None = Field(default=None, gt=0)
 
 
 class BundleDescription(BaseModel):

@@ -41,6 +41,8 @@ class IntensityScale:
             self._learn(intensity[known].astype(np.float64))
         with np.errstate(all="ignore"):  # of those that are not known
             scaled: Float32 = ((intensity - self.mean) / self.std).astype(np.float32)
+            if self.config.limit is not None:
+                scaled = scaled.clip(-self.config.limit, self.config.limit)
         scaled[~known] = 0.0
         return scaled
 

@@ -17,6 +17,7 @@ from cmp_seg_ros.cli.tables import iou_table
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.evaluation.accuracy import Scorer
 from cmp_seg_ros.evaluation.metrics import Confusion, iou_of, mean_of
+from cmp_seg_ros.evaluation.reliability import BINS
 from cmp_seg_ros.evaluation.report import Report
 from cmp_seg_ros.evaluation.suites import run as suite_run
 from cmp_seg_ros.evaluation.suites.run import Count, Part, SuiteRun
@@ -25,6 +26,7 @@ from cmp_seg_ros.evaluation.suites.suite import Mount, Suite
 from cmp_seg_ros.evaluation.suites.tables import heading, markdown, sheets
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.scan import Labels, Scan
+from cmp_seg_ros.simulation import generate
 from cmp_seg_ros.simulation.building import make_building
 from cmp_seg_ros.simulation.generate import rotation, scans_in, views_in
 from cmp_seg_ros.simulation.lidar import Lidar
@@ -63,13 +65,12 @@ def dump(**changes: Any) -> str:
 def perfect(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """Labels come from the simulator's truth instead of a network; the scans that it was shown."""
     from cmp_seg_ros.scan import Labels, Scan
-    from cmp_seg_ros.simulation import generate
 
     truths: dict[bytes, Any] = {}
     shown: list[dict[str, Any]] = []
 
     def remembering(*args: Any, **kwargs: Any) -> Any:
-        for views in generate.views_in(*args, **kwargs):
+        for views in views_in(*args, **kwargs):
             for scan, label, _ in views:
                 truths[scan.xyz.tobytes()] = SIX.id_map(LabelSpace.load("indoor"))[label]
             yield views
@@ -83,8 +84,8 @@ def perfect(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
             label = truths[scan.xyz.tobytes()]
             return Labels(label, np.ones(len(label), np.float32), voxels=7)
 
-    monkeypatch.setattr(suite_run, "views_in", remembering)
-    monkeypatch.setattr(suite_run.Measure, "segmenter_of", lambda self, T: Perfect(T))
+    monkeypatch.setattr(generate, "views_in", remembering)
+    monkeypatch.setattr(suite_run.Measure, "segmenter_of", lambda self, T, statistics: Perfect(T))
     return shown
 
 
@@ -116,7 +117,7 @@ def test_the_suite_is_as_asked() -> None:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"sensors": ["os1-17"]}, "no sensor os1-17; known: os0-128"),
+        ({"sensors": ["os1-17"]}, "no sensor os1-17; known: airy"),
         ({"sensors": ["os1-16", "os1-16"]}, "a sensor is named twice"),
         ({"truth": "ade"}, "truth: no label space 'ade'"),
         ({"range_bins": [0, 5, 2]}, "range_bins must rise from 0"),
@@ -194,7 +195,7 @@ def test_lidars_have_all_their_beams_and_columns(perfect: list[dict[str, Any]], 
     run = SuiteRun(small(sensors=["os1-64"]), tiny_bundle, "reference")
     row, full = run.rows["level"], Lidar.load("os1-64").shape
     assert full == (64, 1024)
-    taken = {scan.shape for b in run.buildings for ((scan, _, _),) in run.measure._views(row, "os1-64", b, [None])}
+    taken = {frame.scan.shape for b in run.buildings for frame in run.measure._frames(row, "os1-64", b, [None])}
     assert taken == {full}
     # Those of training, of the same buildings, are thinned.
     assert {scan.shape for b in run.buildings for scan, _, _ in scans_in(make_building(b), 1, "os1-64")} > {full}
@@ -204,7 +205,7 @@ def test_the_digest_is_of_intensity_too(
     perfect: list[dict[str, Any]], tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = SuiteRun(small(), tiny_bundle, "reference", only=["world"])
-    views = suite_run.views_in
+    views = generate.views_in
 
     def brighter(*args: Any, **kwargs: Any) -> Iterator[Any]:
         for ((scan, label, T),) in views(*args, **kwargs):
@@ -212,7 +213,7 @@ def test_the_digest_is_of_intensity_too(
 
     before = run.measure.count(run.rows, "vlp-16", 20_000_000)["world"].digest
     assert run.measure.count(run.rows, "vlp-16", 20_000_000)["world"].digest == before
-    monkeypatch.setattr(suite_run, "views_in", brighter)
+    monkeypatch.setattr(generate, "views_in", brighter)
     assert run.measure.count(run.rows, "vlp-16", 20_000_000)["world"].digest != before
 
 
@@ -232,8 +233,8 @@ def counting(tiny_bundle: Path, tmp_path: Path) -> Callable[..., list[tuple[str,
             during()
             for places, sensor in jobs:
                 done.append((places, sensor))
-                count = Count(np.ones(run.measure._shape, np.int64), 1, 1, "0")
-                yield places, sensor, [dict.fromkeys(run._rows_of(places), count)] * len(run.buildings)
+                count = Count(np.ones(run.measure._shape, np.int64), np.ones((3, BINS)), 1, 1, "0")
+                yield places, sensor, [dict.fromkeys(run._rows_of(places, sensor), count)] * len(run.buildings)
 
         run._counted = counted  # type: ignore[method-assign]
         assert set(run.run()) == {"level", "shed"}
@@ -293,7 +294,9 @@ def scores(labels: list[list[tuple[int, int]]], weights: np.ndarray) -> Scores:
         confusion.add(truth, label)
         points.append(confusion.matrix[None])
     count = np.ones(len(labels), np.int64)
-    return Scores({"a": Part(np.stack(points), count, count, "")}, Confusion(SIX), weights)
+    return Scores(
+        {"a": Part(np.stack(points), np.zeros((len(points), 3, BINS)), count, count, "")}, Confusion(SIX), weights
+    )
 
 
 def test_draws_weigh_whole_buildings() -> None:

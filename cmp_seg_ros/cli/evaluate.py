@@ -188,7 +188,7 @@ def must_sentence(must: dict[str, Any]) -> str:
     """A must that is not met, in words."""
     if must["measured"] is None:
         return f"{must['row']} was not measured ({must['what']}); leave it out with --only"
-    return f"{must['row']}: {must['what']} is {must['measured']:.3f}, must be at least {must['limit']:.3f}"
+    return f"{must['row']}: {must['what']} is {must['measured']:.3f}, must be {must['bound']} {must['limit']:.3f}"
 
 
 def sheet_table(sheet: "Sheet") -> "Table":

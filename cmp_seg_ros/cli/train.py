@@ -60,12 +60,13 @@ def train(
     columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     try:
         with Bar(*columns, console=console) as bar:
-            for name, scans, first, count in (
-                ("validation", validation, data.first_validation_building, data.validation_buildings),
-                ("training", training, data.first_building, data.buildings),
+            first = data.first_validation_building
+            for name, scans, seeds in (
+                ("validation", validation, range(first, first + data.validation_buildings)),
+                ("training", training, data.seeds),
             ):
-                filling = scans.fill(range(first, first + count))
-                for _ in bar.track(filling, total=count, description=f"simulating {name} buildings"):
+                filling = scans.fill(seeds)
+                for _ in bar.track(filling, total=len(seeds), description=f"simulating {name} buildings"):
                     pass
     except KeyboardInterrupt:
         kept = f"stopped; the buildings simulated so far are kept in {folder}, and the same command goes on from there"

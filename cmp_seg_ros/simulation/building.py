@@ -6,12 +6,17 @@ import numpy as np
 import numpy.typing as npt
 
 from cmp_seg_ros.scan import Bool
+from cmp_seg_ros.simulation import goods as g
 from cmp_seg_ros.simulation import materials as m
 from cmp_seg_ros.simulation.furnishing import Furnisher, Top
 from cmp_seg_ros.simulation.layout import Plan, Room, make_plan
 from cmp_seg_ros.simulation.mesh import Mesh, Shape
 from cmp_seg_ros.simulation.people import Person
 from cmp_seg_ros.simulation.walls import Floorspace, RoomFabric, Style
+
+# Seeds from here on are of the second world: models of real shape, goods, machines, high halls, open windows, trees,
+# more lidars and mounts. Below, buildings and their scans are bit for bit what they always were.
+SECOND_WORLD = 100_000_000
 
 Rng = np.random.Generator
 Float64 = npt.NDArray[np.float64]
@@ -36,6 +41,11 @@ class Building:
     people: list[Person]
     obstacles: Float64
     tops: list[Top]
+
+    @property
+    def second(self) -> bool:
+        """Whether it is of the second world."""
+        return self.seed >= SECOND_WORLD
 
     def room_at(self, x: float, y: float) -> Room | None:
         """The room around a place, walls not included."""
@@ -72,8 +82,9 @@ class Building:
 def make_building(seed: int) -> Building:
     """The building of `seed`, always the same one."""
     rng = np.random.default_rng([seed, 1])
-    plan = make_plan(rng)
-    shape, style = Shape(), Style(rng)
+    second = seed >= SECOND_WORLD
+    plan = make_plan(rng, second)
+    shape, style = Shape(), Style(rng, second)
     spaces, tops = [], []
     for room in plan.rooms:
         space = Floorspace(room)
@@ -83,14 +94,14 @@ def make_building(seed: int) -> Building:
         spaces.append(space)
         tops += furnisher.tops
     _outdoors(rng, shape, plan)
-    people = _people(rng, spaces)
+    people = _people(rng, spaces, second)
     obstacles = np.array([r for space in spaces for r in space.obstacles], dtype=np.float64).reshape(-1, 4)
     return Building(seed, plan, shape.finish(), people, obstacles, tops)
 
 
 def _outdoors(rng: Rng, shape: Shape, plan: Plan) -> None:
     """What is seen through the windows: ground, at times a facade and shrubs; nothing from an upper storey."""
-    if rng.random() < 0.5:
+    if rng.random() < (0.2 if plan.second else 0.5):
         return
     low = np.min([room.cell[:2] for room in plan.rooms], axis=0)
     high = np.max([room.cell[2:] for room in plan.rooms], axis=0)
@@ -106,21 +117,30 @@ def _outdoors(rng: Rng, shape: Shape, plan: Plan) -> None:
         y = float(rng.choice([low[1] - beyond, high[1] + beyond]))
         r = rng.uniform(0.4, 1.5, 3)
         shape.ellipsoid((float(rng.uniform(low[0] - 8, high[0] + 8)), y, z + r[2]), r, "plant", m.LEAF, sides=7)
+    if plan.second:
+        for _ in range(int(rng.integers(0, 14))):
+            beyond = rng.uniform(1.0, 12)
+            x, y = rng.uniform(low - beyond, high + beyond)
+            if rng.random() < 0.7:
+                y = float(rng.choice([low[1] - beyond, high[1] + beyond]))
+            if low[0] - 1 < x < high[0] + 1 and low[1] - 1 < y < high[1] + 1:
+                continue
+            shape.put((g.tree if rng.random() < 0.8 else g.car)(rng), (float(x), float(y), z), float(rng.uniform(0, 6)))
 
 
-def _people(rng: Rng, spaces: list[Floorspace]) -> list[Person]:
+def _people(rng: Rng, spaces: list[Floorspace], second: bool) -> list[Person]:
     """A few people in the free space of some rooms."""
     people = []
     crowd = float(rng.choice([0.0, 0.5, 1.2, 2.5], p=[0.1, 0.35, 0.4, 0.15]))
     for space in spaces:
         for _ in range(min(int(rng.poisson(crowd * (0.25 + space.room.area / 40))), 10)):
-            person = _person(rng, space)
+            person = _person(rng, space, second)
             if person:
                 people.append(person)
     return people
 
 
-def _person(rng: Rng, space: Floorspace) -> Person | None:
+def _person(rng: Rng, space: Floorspace, second: bool) -> Person | None:
     pose = str(rng.choice(["stand", "walk", "sit"], p=[0.4, 0.45, 0.15]))
     x0, y0, x1, y1 = space.room.inner
     if min(space.room.size) < 0.9:
@@ -138,5 +158,6 @@ def _person(rng: Rng, space: Floorspace) -> Person | None:
                 float(rng.uniform(0, 10)),
             )
             ends = (float(start[0]), float(start[1])), (float(end[0]), float(end[1]))
-            return Person(int(rng.integers(1 << 30)), pose, *ends, yaw, speed, phase)
+            person = Person(int(rng.integers(1 << 30)), pose, *ends, yaw, speed, phase)
+            return person.varied(rng) if second else person
     return None

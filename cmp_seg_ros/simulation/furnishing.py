@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cmp_seg_ros.simulation import furniture as f
+from cmp_seg_ros.simulation import goods as g
 from cmp_seg_ros.simulation import materials as m
 from cmp_seg_ros.simulation.layout import SIDES, Rect, Room
 from cmp_seg_ros.simulation.mesh import Material, Shape
@@ -68,6 +69,27 @@ FURNISHING = {
     ),
 }
 
+# In rooms of the second world, beside the above.
+SECOND_WORLD = {
+    "shop": "gondola aisles 1, tall_shelf wall 0.5, tall_shelf run 0.2, bar free 0.15, bar wall 0.1, model free 0.2",
+    "storehouse": "pallet_rack aisles 1, pallet_rack run 0.1, tall_shelf wall 0.2, trolley free 0.1, clutter free 0.15",
+    "workshop": (
+        "workbench wall 0.5, workbench free 0.2, big_machine free 0.4, big_machine wall 0.3, tall_shelf wall 0.3"
+    ),
+    "garage": "car free 0.35, workbench wall 0.3, tall_shelf wall 0.3, clutter corner 0.3, trolley free 0.1",
+    "lab": (
+        "desk wall 0.6, workbench wall 0.4, workbench free 0.2, big_machine free 0.2, tall_shelf wall 0.3, bar wall 0.1"
+    ),
+    "office": "desk wall 0.8, tall_shelf wall 0.4, bar wall 0.1",
+    "living": "seat wall 0.8, bar wall 0.1, tall_shelf wall 0.2",
+    "kitchen": "bar wall 0.6, bar free 0.2, seat free 0.5",
+    "storage": "tall_shelf wall 1, tall_shelf aisles 0.3, pallet_rack wall 0.2",
+    "lobby": "seat free 0.2, bar free 0.1, seat wall 0.1",
+    "hall": "pallet_rack aisles 0.2, gondola aisles 0.2, bar free 0.05",
+    "corridor": "tall_shelf wall 0.1, seat wall 0.1",
+}
+ANYWHERE = "model wall 0.5, model free 0.25, model corner 0.3, thin free 0.2, thin corner 0.15, dummy free 0.06"
+
 
 @dataclass(frozen=True)
 class Top:
@@ -91,16 +113,70 @@ class Furnisher:
         rng, room = self.rng, self.room
         if rng.random() > 0.05:  # few rooms are empty
             density = self.style.density * float(rng.uniform(0.5, 1.5)) * (0.5 if room.area > 60 else 1.0)
-            for entry in FURNISHING[room.kind].split(","):
+            for entry in filter(None, FURNISHING.get(room.kind, "").split(",")):
                 maker, place, rate = entry.split()
                 for _ in range(min(int(rng.poisson(float(rate) * density * room.area / 10)), 30)):
                     getattr(self, f"_{place}")(getattr(f, maker))
                     if place == "rows":
                         break
+        if self.style.second:
+            self._second_world()
         self._on_walls()
         self._rug()
 
+    def _second_world(self) -> None:
+        rng, room = self.rng, self.room
+        density = float(rng.uniform(0.3, 1.6)) * (0.5 if room.area > 60 else 1.0)
+        entries = f"{SECOND_WORLD[room.kind]}, {ANYWHERE}" if room.kind in SECOND_WORLD else ANYWHERE
+        for entry in entries.split(","):
+            maker, place, rate = entry.split()
+            made = getattr(g, maker, None) or getattr(f, maker)
+            if place == "aisles":
+                if rng.random() < float(rate):
+                    self._aisles(made)
+                continue
+            for _ in range(min(int(rng.poisson(float(rate) * density * room.area / 10)), 20)):
+                getattr(self, f"_{place}")(made)
+        for _ in range(int(rng.poisson(0.04 * room.area))):
+            item = g.hung(rng)
+            side = Side(room, SIDES[int(rng.integers(4))])
+            if item is not None:
+                self._hang_up(item, side)
+
+    def _hang_up(self, item: Shape, side: Side) -> None:
+        """On a free stretch of wall, where it is not too high."""
+        low, high = item.bounds()
+        w = float(high[0] - low[0])
+        if side.length < w + 0.2 or high[2] > self.room.height - 0.05:
+            return
+        s = float(self.rng.uniform(side.low + 0.05 + w / 2, side.high - w / 2 - 0.05))
+        if self.space.wall_free(side.name, (s - w / 2, s + w / 2)):
+            self.shape.put(item, side.point(s, 0.01 - float(low[1]), 0.0), side.yaw)
+            self.space.hung[side.name].append((s - w / 2, s + w / 2))
+
     # -- places
+
+    def _aisles(self, maker: f.Maker) -> None:
+        """Rows of alike pieces, end to end, with aisles between the rows."""
+        rng, seed = self.rng, int(self.rng.integers(1 << 30))
+        low, high = maker(np.random.default_rng(seed)).bounds()
+        w, d, tall = (float(v) for v in high - low)
+        if tall > self.room.height - 0.05:
+            return
+        x0, y0, x1, y1 = self.room.inner
+        along_x = rng.random() < (0.75 if x1 - x0 > y1 - y0 else 0.25)
+        (a0, a1), (b0, b1) = ((x0, x1), (y0, y1)) if along_x else ((y0, y1), (x0, x1))
+        aisle, ends = float(rng.uniform(0.9, 3.0)), float(rng.uniform(0.8, 2.5))
+        same = rng.random() < 0.5
+        for b in np.arange(b0 + float(rng.uniform(0.05, aisle)) + d / 2, b1 - d / 2, d + aisle):
+            if rng.random() < 0.1:
+                continue
+            for i, a in enumerate(np.arange(a0 + ends + w / 2, a1 - ends - w / 2 + 0.01, w + 0.005)):
+                item = maker(np.random.default_rng(seed if same else [seed, i]))
+                if same or np.allclose(item.bounds()[1][:2], high[:2], rtol=0.3):
+                    self._set(
+                        item, 0.0 if along_x else np.pi / 2, (float(a), float(b)) if along_x else (float(b), float(a))
+                    )
 
     def _wall(self, maker: f.Maker) -> None:
         """Somewhere along a wall, its back to it."""

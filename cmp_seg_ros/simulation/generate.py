@@ -16,7 +16,7 @@ import numpy.typing as npt
 from cmp_seg_ros.scan import Scan, UInt8
 from cmp_seg_ros.simulation import materials as m
 from cmp_seg_ros.simulation.building import Building
-from cmp_seg_ros.simulation.lidar import Lidar, Noise, Transform, sensor_names, sweep
+from cmp_seg_ros.simulation.lidar import FIRST_SENSORS, Lidar, Noise, Transform, sensor_names, sweep
 from cmp_seg_ros.simulation.mesh import Shape
 from cmp_seg_ros.simulation.people import Person, people_mesh
 from cmp_seg_ros.simulation.raycast import Scene
@@ -63,7 +63,8 @@ def views_in(
     made = 0
     for attempt in range(4 * count):
         T_world_base, T_base_lidar, own_body = _stand(rng, building)
-        lidar = perturbed(rng, Lidar.load(sensor or str(rng.choice(sensor_names()))), thinned)
+        names = sensor_names() if building.second else FIRST_SENSORS
+        lidar = perturbed(rng, Lidar.load(sensor or str(rng.choice(names))), thinned)
         people = people_mesh(_with_company(rng, building, T_world_base), float(rng.uniform(0, 600)), own_body)
         scenes = [still, Scene(people)]
         velocity, yaw_rate = _motion(rng, T_world_base)
@@ -79,7 +80,7 @@ def views_in(
                 return moving_pose(start, velocity, yaw_rate, times)  # noqa: B023
 
             result = sweep(lidar, scenes, pose, stream, noise)
-            crammed |= float((result.range > 0.15).mean()) < 0.45
+            crammed |= float((result.range > 0.15).mean()) < (0.3 if building.second else 0.45)
             views.append((result.scan, result.label, T_mounted))
         if crammed and attempt < 3 * count:
             continue
@@ -136,9 +137,10 @@ def _stand(rng: Rng, building: Building) -> tuple[Transform, Transform, Shape]:
     Two thirds are wheeled robots, one sixth lidars on a table, one sixth carried or on a tripod.
     """
     kind, body = rng.random(), Shape()
+    low_mount = building.second and rng.random() < 0.2
     lean = rng.normal(0, 1.2, 2).clip(-5, 5)
     yaw = float(rng.uniform(-np.pi, np.pi))
-    if kind < 1 / 6 and building.tops:
+    if kind < (0.25 if building.second else 1 / 6) and building.tops:
         top = building.tops[int(rng.integers(len(building.tops)))]
         along, across = (float(rng.uniform(-v, v)) for v in top.half)
         c, s = np.cos(top.yaw), np.sin(top.yaw)
@@ -149,6 +151,8 @@ def _stand(rng: Rng, building: Building) -> tuple[Transform, Transform, Shape]:
         x, y = building.free_places(rng, 1)[0]
         if kind < 5 / 6:
             height = float(rng.uniform(0.5, 1.2)) if rng.random() < 0.7 else float(rng.uniform(0.3, 1.6))
+            if low_mount:
+                height = float(rng.uniform(0.12, 0.5))
             if rng.random() < 0.35:
                 body = _robot(rng, height)
         else:
@@ -207,7 +211,8 @@ def _with_company(rng: Rng, building: Building, T_world_base: Transform) -> list
         room = building.room_at(*at)
         if room and building.clear(np.array([at]), 0.1)[0]:
             pose = str(rng.choice(["stand", "sit"], p=[0.8, 0.2]))
-            people.append(Person(int(rng.integers(1 << 30)), pose, at, at, float(rng.uniform(0, 2 * np.pi))))
+            person = Person(int(rng.integers(1 << 30)), pose, at, at, float(rng.uniform(0, 2 * np.pi)))
+            people.append(person.varied(rng) if building.second else person)
     return people
 
 

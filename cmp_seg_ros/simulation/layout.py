@@ -9,6 +9,7 @@ Rng = np.random.Generator
 Rect = tuple[float, float, float, float]  # x0, y0, x1, y1
 
 SIDES = ("south", "north", "west", "east")
+HIGH = {"storehouse": (5.0, 12.0), "workshop": (3.0, 7.0), "shop": (2.6, 5.0), "garage": (2.4, 4.5)}  # metres
 
 
 @dataclass
@@ -70,6 +71,7 @@ class Plan:
     rooms: list[Room]
     thickness: float
     outside: list[tuple[int, str, float, float]]  # room, side, low, high
+    second: bool = False  # of the second world, see building.py
 
 
 def _cut(rng: Rng, low: float, high: float, smallest: float, largest: float) -> list[float]:
@@ -134,6 +136,22 @@ def _corridor_plan(rng: Rng, length: float, depth: float) -> list[tuple[Rect, st
     return cells
 
 
+def _second_world_cells(rng: Rng, kind: str) -> list[tuple[Rect, str]]:
+    """A large room, at times cut in two, with small ones along one side."""
+    w, d = (float(v) for v in rng.uniform(*{"works": ((9, 7), (35, 20)), "flat": ((7, 5), (16, 11))}[kind]))
+    if kind == "flat":
+        return [(rect, "") for rect in _split(rng, (0, 0, w, d), 2.0, float(rng.uniform(12, 40)))]
+    use = str(rng.choice(["shop", "storehouse", "workshop", "garage", "lab"], p=[0.25, 0.3, 0.2, 0.1, 0.15]))
+    cells: list[tuple[Rect, str]] = [((0, 0, w, d), use)]
+    if w > 16 and rng.random() < 0.4:
+        cut, other = float(rng.uniform(0.35, 0.65)) * w, str(rng.choice([use, "workshop", "shop", "lab"]))
+        cells = [((0, 0, cut, d), use), ((cut, 0, w, d), other)]
+    if rng.random() < 0.6:
+        deep, cuts = float(rng.uniform(2.5, 6)), _cut(rng, 0, w, 2.5, 8)
+        cells += [((a, d, b, d + deep), "") for a, b in pairwise(cuts)]
+    return cells
+
+
 def _cells(rng: Rng, kind: str) -> list[tuple[Rect, str]]:
     if kind == "corridor":
         return _corridor_plan(rng, float(rng.uniform(12, 42)), float(rng.uniform(6, 17)))
@@ -166,12 +184,15 @@ def _heights(rng: Rng, kind: str, rooms: list[Room]) -> None:
         "lab": rng.uniform(2.5, 4.2),
         "hall": rng.uniform(2.6, 3.6),
         "lobby": rng.uniform(2.6, 3.6),
+        **({"works": rng.uniform(2.4, 3.5), "flat": rng.uniform(2.3, 3.2)} if kind in ("works", "flat") else {}),
     }[kind]
     for room in rooms:
         room.height = float(usual)
         if rng.random() < 0.3:
             room.height = float(np.clip(usual + rng.uniform(-0.4, 0.5), 2.25, 6))
-        if room.kind in ("hall", "lobby"):
+        if room.kind in HIGH:
+            room.height = float(rng.uniform(*HIGH[room.kind]))
+        elif room.kind in ("hall", "lobby"):
             room.height = float(rng.uniform(3.0, 6.0))
         elif room.area > 60 and rng.random() < 0.4:
             room.height = float(rng.uniform(2.8, 5.0))
@@ -324,18 +345,20 @@ def _windows(rng: Rng, plan: Plan) -> None:
                 )
 
 
-def make_plan(rng: Rng) -> Plan:
-    """A random floor plan."""
+def make_plan(rng: Rng, second: bool = False) -> Plan:
+    """A random floor plan, of the second world at times with shops, storehouses, workshops and garages."""
     kind = str(rng.choice(["corridor", "apartment", "lab", "hall", "lobby"], p=[0.32, 0.24, 0.2, 0.1, 0.14]))
+    if second:
+        kind = str(rng.choice([kind, "works", "flat"], p=[0.35, 0.45, 0.2]))
     thickness = float(rng.uniform(0.08, 0.3))
     rooms = []
-    for rect, name in _cells(rng, kind):
+    for rect, name in (_second_world_cells if kind in ("works", "flat") else _cells)(rng, kind):
         x0, y0, x1, y1 = rect
         h = thickness / 2
         inner = (x0 + h, y0 + h, x1 - h, y1 - h)
-        rooms.append(Room(rect, name or _kind_of(rng, kind, rect), inner))
+        rooms.append(Room(rect, name or _kind_of(rng, "apartment" if kind == "flat" else kind, rect), inner))
     _heights(rng, kind, rooms)
-    plan = Plan(kind, rooms, thickness, [])
+    plan = Plan(kind, rooms, thickness, [], second)
     _connect(rng, plan)
     plan.outside = _outside_stretches(plan)
     _windows(rng, plan)

@@ -15,6 +15,8 @@ from cmp_seg_ros.scan import UNLABELLED, Float32, Scan, UInt8
 from cmp_seg_ros.simulation.raycast import Hits, Scene, cast_all
 
 FOLDER = "config/sensors"
+FIRST_SENSORS = ("os0-128", "os1-16", "os1-64", "vlp-16", "vlp-32c", "xt-32")  # of the first world (see building.py)
+TURNS, SWINGS = 19.37, 7.13  # of a rosette's prisms during a scan; no whole numbers, so that lines do not repeat
 Rng = np.random.Generator
 Transform = npt.NDArray[np.float64]
 
@@ -23,7 +25,8 @@ class Lidar(BaseModel):
     """A spinning lidar. One row of `altitudes` and `azimuths` (degrees) a beam, in the order of the sensor's channels.
 
     `reach` is the range in metres at which half of the pulses on a 10 % target at right angles come back.
-    `intensity` says what the intensity channel holds: received signal (falls with range), or calibrated reflectivity.
+    A lidar with a `rosette` has one prism more, which swings all its beams up and down while they turn. `intensity`
+    says what the intensity channel holds: received signal (falls with range), or calibrated reflectivity.
     """
 
     model_config = ConfigDict(extra="forbid", ignored_types=(cached_property,), frozen=True)
@@ -35,6 +38,7 @@ class Lidar(BaseModel):
     rate: float = Field(gt=0)  # turns a second
     clockwise: bool = True
     layout: Literal["ouster", "velodyne", "hesai"]
+    rosette: tuple[float, float] | None = None  # degrees: how far all beams swing down and up while they turn
     beam_offset: float = 0.0  # metres from the axis to where a beam begins
     min_range: float
     max_range: float
@@ -86,6 +90,8 @@ class Lidar(BaseModel):
     def directions(self) -> Float32:
         """(H, W, 3) unit directions in the lidar's frame."""
         altitude = np.radians(self.altitudes)[:, None]
+        if self.rosette is not None:
+            altitude = altitude + np.radians(self._swing)
         azimuth = self._rotor - np.radians(self.azimuths)[:, None]
         parts = np.cos(altitude) * np.cos(azimuth), np.cos(altitude) * np.sin(azimuth), np.sin(altitude) + 0 * azimuth
         return np.stack(parts, axis=2).astype(np.float32)
@@ -97,9 +103,17 @@ class Lidar(BaseModel):
         return (self.beam_offset * ring).astype(np.float32)
 
     @property
+    def _swing(self) -> npt.NDArray[np.float64]:
+        """(H, W) degrees by which the beams of a rosette stand higher: a triangle wave over the turns."""
+        assert self.rosette is not None
+        low, high = self.rosette
+        phase = (SWINGS * self.firing / self.columns + np.arange(self.beams)[:, None] * 0.31) % 1
+        return low + (high - low) * np.abs(2 * phase - 1)
+
+    @property
     def _rotor(self) -> npt.NDArray[np.float64]:
         """(H, W) azimuth of the rotor; the sweep begins behind the sensor."""
-        turn = 2 * np.pi * self.firing / self.columns
+        turn = 2 * np.pi * self.firing / self.columns * (TURNS if self.rosette is not None else 1)
         return np.pi - turn if self.clockwise else turn - np.pi
 
 

@@ -1,10 +1,11 @@
 """People of capsules and ellipsoids who stand, walk and sit."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from cmp_seg_ros.simulation import materials as m
+from cmp_seg_ros.simulation import models
 from cmp_seg_ros.simulation.mesh import Mesh, Shape
 
 Rng = np.random.Generator
@@ -21,6 +22,8 @@ class Person:
         yaw: where those who stay look.
         speed: metres a second.
         phase: metres already walked at time 0.
+        modelled: whether the body is of the catalogues, where there are any.
+        carries: board, trolley, box, or nothing.
     """
 
     seed: int
@@ -30,6 +33,13 @@ class Person:
     yaw: float = 0.0
     speed: float = 1.1
     phase: float = 0.0
+    modelled: bool = False
+    carries: str = ""
+
+    def varied(self, rng: Rng) -> "Person":
+        """As people are in the second world: at times of the catalogues, at times with something in their hands."""
+        carries = "" if self.pose == "sit" else str(rng.choice(["", "board", "trolley", "box"], p=[0.7, 0.1, 0.1, 0.1]))
+        return replace(self, modelled=bool(rng.random() < 0.35), carries=carries)
 
     def at(self, time: float) -> tuple[tuple[float, float], float, float]:
         """Position (x, y), yaw, and phase of the stride (radians) at `time` seconds."""
@@ -98,6 +108,36 @@ def body(seed: int, pose: str, stride: float) -> Shape:
     return shape
 
 
+def _modelled(seed: int) -> Shape | None:
+    """Somebody of the catalogues who looks along +x; None without catalogues."""
+    rng = np.random.default_rng(seed)
+    found = models.pick(rng, "people")
+    if found is None:
+        return None
+    shape = Shape()
+    found.put(shape, rng, yaw=-np.pi / 2)
+    return shape
+
+
+def _carried(seed: int, what: str) -> Shape:
+    """What somebody who looks along +x holds or pushes."""
+    rng, shape = np.random.default_rng([seed, 1]), Shape()
+    if what == "board":
+        size = 0.02, float(rng.uniform(0.4, 1.2)), float(rng.uniform(0.3, 1.0))
+        shape.box((0.38, float(rng.normal(0, 0.15)), float(rng.uniform(0.8, 1.3))), size, "clutter", m.lacquer(rng))
+    elif what == "box":
+        shape.box((0.4, 0, float(rng.uniform(0.85, 1.2))), rng.uniform(0.2, 0.5, 3), "clutter", m.CARDBOARD)
+    else:
+        deck, long = float(rng.uniform(0.15, 0.4)), float(rng.uniform(0.5, 1.0))
+        shape.slab((0.5, -0.28, deck - 0.05), (0.5 + long, 0.28, deck), "clutter", m.metal(rng))
+        for y in (-0.26, 0.26):
+            shape.tube((0.5, y, 0.05), (0.5, y, 1.0), 0.015, "clutter", m.STEEL, sides=5)
+        shape.tube((0.5, -0.26, 1.0), (0.5, 0.26, 1.0), 0.015, "clutter", m.STEEL, sides=5)
+        tall = float(rng.uniform(0.1, 0.8))
+        shape.slab((0.6, -0.24, deck), (0.45 + long, 0.24, deck + tall), "clutter", m.one_of(rng, m.lacquer, m.fabric))
+    return shape
+
+
 def people_mesh(people: list[Person], time: float, more: Shape | None = None) -> Mesh:
     """Everybody at `time` (seconds), and whatever else moves."""
     shape = Shape()
@@ -105,5 +145,7 @@ def people_mesh(people: list[Person], time: float, more: Shape | None = None) ->
         shape.put(more, (0, 0, 0))
     for person in people:
         position, yaw, stride = person.at(time)
-        shape.put(body(person.seed, person.pose, stride), position, yaw)
+        shape.put((person.modelled and _modelled(person.seed)) or body(person.seed, person.pose, stride), position, yaw)
+        if person.carries:
+            shape.put(_carried(person.seed, person.carries), position, yaw)
     return shape.finish()

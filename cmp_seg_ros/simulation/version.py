@@ -5,7 +5,7 @@ from pathlib import Path
 
 from cmp_seg_ros import label_space, resources
 from cmp_seg_ros.digest import digest
-from cmp_seg_ros.simulation import lidar
+from cmp_seg_ros.simulation import lidar, models
 
 
 def data_files() -> list[Path]:
@@ -18,5 +18,7 @@ def data_files() -> list[Path]:
 
 @cache
 def simulator_version() -> str:
-    """8 hex digits that change with the simulator's program, the sensors, or how labels map."""
-    return digest([*Path(__file__).parent.rglob("*.py"), Path(label_space.__file__), *data_files()])
+    """8 hex digits that change with the simulator's program, the sensors, catalogues of models, or how labels map."""
+    sizes = "".join(f"{path.name}{path.stat().st_size}" for path in models.catalogues())
+    program = [*Path(__file__).parent.rglob("*.py"), Path(label_space.__file__), resources.resource(models.TABLE)]
+    return digest([*program, *data_files()], sizes)

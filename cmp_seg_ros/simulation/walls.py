@@ -1,5 +1,7 @@
 """The fabric of a room: floor, walls with doors and windows, ceiling with lamps and beams, columns."""
 
+from itertools import pairwise
+
 import numpy as np
 
 from cmp_seg_ros.simulation import materials as m
@@ -16,7 +18,7 @@ YAW = {"south": 0.0, "north": np.pi, "west": -np.pi / 2, "east": np.pi / 2}  # t
 class Style:
     """What the rooms of a building have in common."""
 
-    def __init__(self, rng: Rng) -> None:
+    def __init__(self, rng: Rng, second: bool = False) -> None:
         self.wall, self.floor, self.ceiling = m.paint(rng), m.floor(rng), m.ceiling_paint(rng)
         self.door, self.door_frame = m.furniture(rng), m.one_of(rng, m.wood, m.lacquer, m.metal)
         self.window_frame = m.one_of(rng, m.lacquer, m.wood, m.metal)
@@ -32,6 +34,8 @@ class Style:
         self.raw_ceiling = rng.random() < 0.15
         self.irregular = float(rng.choice([0.0, 0.15, 0.5]))
         self.glass = m.glass(rng)
+        self.second = second
+        self.open = float(rng.choice([0.0, 0.2, 0.6])) if second else 0.0  # share of windows that stand open
 
 
 class Side:
@@ -229,7 +233,8 @@ class RoomFabric:
         for z in rows:
             span = (max(o.bottom, z - w / 2), min(o.top, z + w / 2))
             side.slab(self.shape, (o.low, o.high), (n - t, n + t), span, "window", frame)
-        side.quad(self.shape, (o.low, o.high), (o.bottom, o.top), "window", self.style.glass, n)
+        if not (self.style.open and rng.random() < self.style.open):
+            side.quad(self.shape, (o.low, o.high), (o.bottom, o.top), "window", self.style.glass, n)
 
     def _window_side(self, side: Side, o: Opening) -> None:
         """Sill, radiator, curtains or blinds."""
@@ -309,7 +314,7 @@ class RoomFabric:
         x0, y0, x1, y1 = room.inner
         material = self.style.ceiling
         form = rng.random()
-        if room.kind == "hall" and form < 0.35:
+        if room.kind in ("hall", "storehouse") and form < 0.35:
             self._gable(material)
         else:
             self.shape.quad((x0, y0, h), (x1, y0, h), (x1, y1, h), (x0, y1, h), "ceiling", material)
@@ -325,6 +330,8 @@ class RoomFabric:
             self._beams()
         elif rng.random() < 0.12 and h > 2.7:
             self._ducts()
+        if room.kind in ("storehouse", "workshop") and h > 4 and rng.random() < 0.7:
+            self._trusses()
         self._lamps()
         for _ in range(int(rng.poisson(room.area / 60))):  # projectors, ventilation, loudspeakers
             x, y = float(rng.uniform(x0 + 0.4, x1 - 0.4)), float(rng.uniform(y0 + 0.4, y1 - 0.4))
@@ -419,6 +426,25 @@ class RoomFabric:
         if not lengthwise or both:
             for y in np.arange(y0 + step / 2, y1 - thick, step):
                 self.shape.slab((x0, y, h - deep), (x1, y + thick, h), "ceiling", material)
+
+    def _trusses(self) -> None:
+        """Trusses of a roof: two chords, posts and diagonals, across the room."""
+        rng, h = self.rng, self.room.height
+        x0, y0, x1, y1 = self.room.inner
+        deep, r, material = float(rng.uniform(0.4, min(1.8, h - 3))), float(rng.uniform(0.03, 0.09)), m.metal(rng)
+        lengthwise = self.room.size[0] > self.room.size[1]
+        (a0, a1), (b0, b1) = ((x0, x1), (y0, y1)) if lengthwise else ((y0, y1), (x0, x1))
+        nodes = np.linspace(b0, b1, max(3, int((b1 - b0) / rng.uniform(0.8, 2.5))))
+        for a in np.arange(a0 + float(rng.uniform(0.5, 2)), a1, float(rng.uniform(2.5, 6))):
+
+            def at(b: float, z: float) -> tuple[float, float, float]:
+                return (float(a), b, z) if lengthwise else (b, float(a), z)  # noqa: B023
+
+            for z in (h - r, h - deep):
+                self.shape.tube(at(b0, z), at(b1, z), r, "ceiling", material, sides=5)
+            for i, (p, q) in enumerate(pairwise(nodes.tolist())):
+                ends = (h - deep, h - r) if i % 2 else (h - r, h - deep)
+                self.shape.tube(at(p, ends[0]), at(q, ends[1]), 0.7 * r, "ceiling", material, sides=4)
 
     def _ducts(self) -> None:
         """Pipes, ducts and cable trays under the ceiling, along the room."""

@@ -10,8 +10,14 @@ from cmp_seg_ros.waffleiron.config import PreprocessConfig
 from cmp_seg_ros.waffleiron.preprocess import Voxels, prepare
 
 
-def augment(scan: TrainingScan, config: AugmentConfig, rng: np.random.Generator) -> TrainingScan:
-    """Turn, mirror, scale and tilt a scan; drop points, rings and intensities; shift and stretch intensities."""
+def augment(
+    scan: TrainingScan, config: AugmentConfig, rng: np.random.Generator, limit: float | None = None
+) -> TrainingScan:
+    """Turn, mirror, scale and tilt a scan; drop points, rings and intensities; give intensities another response.
+
+    Args:
+        limit: of intensities, as in the bundle's IntensityConfig.
+    """
     keep = np.ones(len(scan.xyz), dtype=bool)
     if rng.random() < config.drop_points:
         keep &= rng.random(len(keep)) < rng.uniform(0.5, 1.0)
@@ -25,13 +31,65 @@ def augment(scan: TrainingScan, config: AugmentConfig, rng: np.random.Generator)
     xyz *= rng.uniform(1 - config.scale, 1 + config.scale)
     xyz += rng.normal(0, config.jitter, xyz.shape)
 
-    intensity = scan.intensity[keep]
-    spread = float(intensity.std()) or 1.0
-    intensity = (intensity - intensity.mean()) / spread
-    intensity = intensity * np.exp(rng.normal(0, 0.2)) + rng.normal(0, 0.2)
+    intensity, ring = scan.intensity[keep], scan.ring[keep]
+    if rng.random() < config.response:
+        intensity = random_response(xyz, ring, intensity, rng)
+    intensity = _standard(intensity)
+    if rng.random() < config.wrong_scale:
+        intensity = intensity * 10 ** rng.uniform(-1.5, 1) + rng.normal(0, 3)
+    else:
+        intensity = intensity * np.exp(rng.normal(0, 0.2)) + rng.normal(0, 0.2)
+    if limit is not None:
+        intensity = intensity.clip(-limit, limit)
     if rng.random() < config.drop_intensity:
-        intensity[:] = 0
-    return TrainingScan(xyz.astype(np.float32), intensity.astype(np.float32), scan.ring[keep], scan.label[keep])
+        intensity = np.zeros_like(intensity)
+    return TrainingScan(xyz.astype(np.float32), intensity.astype(np.float32), ring, scan.label[keep])
+
+
+def random_response(
+    xyz: npt.NDArray[np.floating], ring: UInt8, intensity: Float32, rng: np.random.Generator
+) -> npt.NDArray[np.float64]:
+    """(N,) intensities as some sensor in some world might give them: all of the simulator's, a part of it, or nothing.
+
+    By chance the range, gains of rings, noise, and a field of reflectivity that has nothing to do with classes (waves
+    and cubes in space) are added; and what comes of it is quantised, saturated, reordered into a long tail, or specked
+    as by retroreflectors.
+    """
+    count = len(xyz)
+    value = rng.choice([0.0, 0.3, 1.0]) * _standard(np.maximum(intensity, 0) ** rng.uniform(0.4, 1.5))
+    if rng.random() < 0.5:
+        value = value + rng.normal(0, 1.5) * _standard(np.log(np.linalg.norm(xyz, axis=1) + 0.2))
+    if rng.random() < 0.3:  # waves
+        for _ in range(int(rng.integers(1, 4))):
+            way = rng.normal(size=3)
+            way *= 2 * np.pi / (np.linalg.norm(way) * 10 ** rng.uniform(-0.5, 1))
+            value = value + rng.uniform(0.2, 1.5) * np.sin(xyz @ way + rng.uniform(0, 2 * np.pi))
+    if rng.random() < 0.35:  # cubes
+        cell = np.floor(xyz @ _rotation(rng, 0.0).T / rng.uniform(0.3, 4)).astype(np.int64) % 32
+        value = value + rng.uniform(0.3, 2) * rng.normal(size=(32, 32, 32))[cell[:, 0], cell[:, 1], cell[:, 2]]
+    if rng.random() < 0.4:
+        spread = rng.uniform(0.1, 0.9)
+        value = (value - value.min()) * np.exp(rng.normal(0, spread, 256))[ring] + rng.normal(0, spread / 2, 256)[ring]
+    if rng.random() < 0.5 or not value.std() > 0:
+        noise = (rng.normal(size=count), rng.uniform(-1.7, 1.7, count), rng.exponential(size=count))
+        value = value + 10 ** rng.uniform(-1, 0.7) * noise[int(rng.integers(3))]
+    value = _standard(value)
+    if rng.random() < 0.15:
+        order = np.argsort(np.argsort(value, kind="stable"), kind="stable")
+        value = (-np.log1p(-(order + 0.5) / (count + 1))) ** rng.uniform(0.6, 2)
+    if rng.random() < 0.15:
+        value = np.minimum(value, np.percentile(value, rng.uniform(2, 90)))
+    if rng.random() < 0.25:
+        step = max(float(np.ptp(value)), 1e-6) / (2 ** rng.uniform(1, 8) - 0.99)
+        value = np.round(value / step) * step
+    if rng.random() < 0.15:
+        value = np.where(rng.random(count) < 10 ** rng.uniform(-3.5, -1.5), 10 ** rng.uniform(0.5, 3), value)
+    return np.asarray(value, dtype=np.float64)
+
+
+def _standard(value: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+    """With mean 0 and deviation 1; a constant becomes 0."""
+    return (value - value.mean()) / (float(value.std()) or 1.0)
 
 
 def voxels_and_targets(
@@ -54,10 +112,10 @@ def voxels_and_targets(
     return voxels, label[voxels.points]
 
 
-def standardised(scan: TrainingScan) -> TrainingScan:
+def standardised(scan: TrainingScan, limit: float | None = None) -> TrainingScan:
     """A validation scan: intensities in the scale of their own scan, all else as it is."""
-    spread = float(scan.intensity.std()) or 1.0
-    return scan._replace(intensity=((scan.intensity - scan.intensity.mean()) / spread).astype(np.float32))
+    intensity = _standard(scan.intensity).astype(np.float32)
+    return scan._replace(intensity=intensity if limit is None else intensity.clip(-limit, limit))
 
 
 def _rotation(rng: np.random.Generator, tilt: float) -> Float32:

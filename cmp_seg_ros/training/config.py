@@ -18,14 +18,23 @@ class _Strict(BaseModel):
 
 
 class DataConfig(_Strict):
-    """Simulated scans. Buildings are seeds: training takes first_building and those after it."""
+    """Simulated scans. Buildings are seeds: training takes first_building and those after it, and as many of the second
+    world (simulation/building.py) as `second_world` says."""
 
     first_building: int = Field(default=1_000_000, ge=0)
     buildings: int = Field(default=300, gt=0)
+    first_of_second_world: int = Field(default=101_000_000, ge=0)
+    second_world: int = Field(default=0, ge=0)
     scans_per_building: int = Field(default=8, gt=0)
     first_validation_building: int = Field(default=10_000_000, ge=0)
     validation_buildings: int = Field(default=12, gt=0)
     validation_sensor: str = "os1-16"
+
+    @property
+    def seeds(self) -> list[int]:
+        """Of all buildings that training takes."""
+        first, second = self.first_building, self.first_of_second_world
+        return [*range(first, first + self.buildings), *range(second, second + self.second_world)]
 
 
 class AugmentConfig(_Strict):
@@ -37,6 +46,8 @@ class AugmentConfig(_Strict):
     drop_points: float = Field(default=0.5, ge=0, le=1)  # probability; then up to half of the points go
     drop_rings: float = Field(default=0.2, ge=0, le=1)  # probability; then every second ring goes
     drop_intensity: float = Field(default=0.2, ge=0, le=1)  # probability
+    response: float = Field(default=0.0, ge=0, le=1)  # probability; then intensities come by another, random response
+    wrong_scale: float = Field(default=0.0, ge=0, le=1)  # probability; then their mean and deviation are far off
     coarse_voxels: float = Field(default=0.5, ge=0, le=1)  # probability; then voxels are up to twice as large
     max_voxels: int = Field(default=8000, gt=1)  # those nearest to a random one are kept
 

@@ -31,6 +31,7 @@ class TrainingBatches(Dataset[TrainingItem | UserError]):
     def __init__(self, config: TrainConfig, cache: ScanCache) -> None:
         self.config = config
         self.cache = cache
+        self.seeds = config.data.seeds
 
     def __getitem__(self, item: int) -> TrainingItem | UserError:
         try:
@@ -43,9 +44,9 @@ class TrainingBatches(Dataset[TrainingItem | UserError]):
         rng = np.random.default_rng([config.seed, item])
         scans = []
         for _ in range(config.batch):
-            building = config.data.first_building + int(rng.integers(config.data.buildings))
+            building = self.seeds[int(rng.integers(len(self.seeds)))]
             scan = self.cache.load(building, int(rng.integers(config.data.scans_per_building)))
-            scan = augment(scan, config.augment, rng)
+            scan = augment(scan, config.augment, rng, config.intensity.limit)
             scans.append(voxels_and_targets(scan, config.preprocess, config.augment, rng))
         batch = collate([voxels for voxels, _ in scans], config.preprocess.grids)
         return batch, torch.from_numpy(np.concatenate([target for _, target in scans]).astype(np.int64))
@@ -93,7 +94,9 @@ def validation_batches(config: TrainConfig, cache: ScanCache) -> list[TrainingIt
     items = []
     for building in range(config.data.validation_buildings):
         for index in range(cache.scans_per_building):
-            scan = standardised(cache.load(config.data.first_validation_building + building, index))
+            scan = standardised(
+                cache.load(config.data.first_validation_building + building, index), config.intensity.limit
+            )
             voxels, target = voxels_and_targets(scan, config.preprocess, None, rng)
             items.append((collate([voxels], config.preprocess.grids), torch.from_numpy(target.astype(np.int64))))
     return items

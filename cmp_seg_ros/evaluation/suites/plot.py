@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 WIDTH = 0.8  # of a group of bars
 ROW = 4.3  # inches
+_NONE = (None, None)  # of a sensor that a row is not taken with
 Figure = tuple[float | None, list[float] | None]  # with its interval
 
 
@@ -23,27 +24,30 @@ def draw(path: Path, report: dict[str, Any]) -> None:
     """Save the primary mIoU of every row by sensor and their differences; and for rows in detail, classes and range."""
     names = in_detail(report)
     rows = report["rows"]
-    sensors = list(rows[names[0]]["sensors"])
+    sensors = list(dict.fromkeys(sensor for row in rows.values() for sensor in row["sensors"]))
     height = ROW * (1 + len(names)) + 1
     figure = plots.new_figure(15, height, heading(report).replace(", on ", "\non "))
     axes = figure.subplots(1 + len(names), 2, width_ratios=(2.3, 1), squeeze=False)
     figure.subplots_adjust(
         left=0.05, right=0.985, top=1 - 1.25 / height, bottom=0.95 / height, hspace=0.36, wspace=0.18
     )
-    by_row = {sensor: [_figure(rows[name]["sensors"][sensor]) for name in rows] for sensor in sensors}
-    bars(axes[0, 0], list(rows), by_row, [_limit(report, name, "primary") for name in rows])
-    axes[0, 0].set(title="Every row", ylabel="primary mIoU in per cent")
+    shown = [name for name, row in rows.items() if not (row.get("response") or row.get("statistics"))]
+    by_row = {sensor: [_figure(rows[name]["sensors"].get(sensor)) for name in shown] for sensor in sensors}
+    bars(axes[0, 0], shown, by_row, [_limit(report, name, "primary") for name in shown])
+    axes[0, 0].set(title="Rows with intensities as they are, or none", ylabel="primary mIoU in per cent")
+    axes[0, 0].tick_params(axis="x", labelsize=9 if len(shown) < 8 else 6)
     _differences(axes[0, 1], report)
     for (left, right), name in zip(axes[1:], names, strict=True):
         columns = rows[name]["sensors"]
-        classes = list(columns[sensors[0]]["iou"])
+        classes = list(next(iter(columns.values()))["iou"])
         by_class = {
-            sensor: [(column["iou"][c], column["iou_interval"][c]) for c in classes]
-            for sensor, column in columns.items()
+            sensor: [(column["iou"][c], column["iou_interval"][c]) if column else _NONE for c in classes]
+            for sensor in sensors
+            for column in [columns.get(sensor)]
         }
         bars(left, classes, by_class, [_limit(report, name, "class")] * len(classes))
         left.set(title=f"{name}: classes of the primary reading", ylabel="IoU in per cent")
-        _ranges(right, report, name)
+        _ranges(right, report, name, sensors)
     handles, labels = axes[0, 0].get_legend_handles_labels()
     level = f"whiskers: {report['bootstrap']['level']:.0%} of {report['bootstrap']['resamples']} draws of buildings"
     if report["buildings"] == 1:
@@ -97,15 +101,20 @@ def _differences(axes: "Axes", report: dict[str, Any]) -> None:
         if limit is not None:
             axes.plot([100 * limit] * 2, [place - 0.35, place + 0.35], "k--", lw=1.3)
     axes.axvline(0, color="0.6", lw=0.8)
-    axes.set_yticks(range(len(compared)), [f"{name}\nagainst {row['against']}" for name, row in compared.items()])
+    few = len(compared) < 12
+    names = [f"{name}\nagainst {row['against']}" if few else name for name, row in compared.items()]
+    axes.set_yticks(range(len(compared)), names, fontsize=9 if few else 4.5)
     axes.set_ylim(len(compared) - 0.5, -0.5)
     axes.set(title="Differences: mean over sensors, and each", xlabel="points of primary mIoU")
     axes.grid(axis="x", alpha=0.3)
 
 
-def _ranges(axes: "Axes", report: dict[str, Any], name: str) -> None:
+def _ranges(axes: "Axes", report: dict[str, Any], name: str, sensors: Sequence[str]) -> None:
     edges = report["range_bins"]
-    for i, column in enumerate(report["rows"][name]["sensors"].values()):
+    columns = report["rows"][name]["sensors"]
+    for i, sensor in enumerate(sensors):
+        if (column := columns.get(sensor)) is None:
+            continue
         values = [np.nan if found["primary"] is None else 100 * found["primary"] for found in column["by_range"]]
         axes.plot(range(len(edges)), values, ".-", color=f"C{i}")
     bins = [f"{low:g}-{high:g}" for low, high in pairwise(edges)]
@@ -116,8 +125,8 @@ def _ranges(axes: "Axes", report: dict[str, Any], name: str) -> None:
     axes.grid(alpha=0.3)
 
 
-def _figure(column: dict[str, Any]) -> Figure:
-    return column["primary"], column["interval"]
+def _figure(column: dict[str, Any] | None) -> Figure:
+    return (column["primary"], column["interval"]) if column else _NONE
 
 
 def _limit(report: dict[str, Any], row: str, kind: str) -> float | None:

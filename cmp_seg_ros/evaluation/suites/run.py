@@ -23,22 +23,26 @@ import numpy.typing as npt
 
 from cmp_seg_ros import outputs, resources
 from cmp_seg_ros.bundle import Bundle
+from cmp_seg_ros.datasets import boxes, buildings, scene
+from cmp_seg_ros.datasets.base import DataSet
+from cmp_seg_ros.datasets.frame import TRUTH, Frame
 from cmp_seg_ros.digest import digest
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.evaluation.metrics import PRIMARY, STRICT, Confusion, readings
+from cmp_seg_ros.evaluation.reliability import BINS, Reliability
+from cmp_seg_ros.evaluation.suites.responses import respond
 from cmp_seg_ros.evaluation.suites.suite import Row, Suite
+from cmp_seg_ros.geometry.calibration import Transform
 from cmp_seg_ros.intensity import IntensityScale
 from cmp_seg_ros.label_space import LabelSpace
-from cmp_seg_ros.scan import Labels, Scan, UInt8
+from cmp_seg_ros.scan import UNLABELLED, Float32, Labels, Scan, UInt8
 from cmp_seg_ros.segmenter import Segmenter
 from cmp_seg_ros.simulation import scene_folder
-from cmp_seg_ros.simulation.building import make_building
-from cmp_seg_ros.simulation.generate import LabelledScan, Transform, views_in
-from cmp_seg_ros.simulation.scene_folder import load_scene
 from cmp_seg_ros.simulation.version import data_files
 from cmp_seg_ros.workers import process_map
 
 Int64 = npt.NDArray[np.int64]
+Float64 = npt.NDArray[np.float64]
 
 SCENES = "scenes"
 DATA_VARIABLE = "CMP_SEG_SHARED_DATA"
@@ -50,6 +54,7 @@ class Count(NamedTuple):
     """What one row has of one building and sensor."""
 
     points: Int64  # (bins of range, classes of the truth, classes of the labels + 1), as Confusion
+    calibration: Float64  # (3, BINS), as Reliability
     scans: int
     voxels: int
     digest: str  # of the scans and their truth
@@ -59,6 +64,7 @@ class Part(NamedTuple):
     """The counts of a row with one sensor, over B buildings."""
 
     points: Int64  # (B, bins, C, C + 1)
+    calibration: Float64  # (B, 3, BINS)
     scans: Int64  # (B,)
     voxels: Int64  # (B,)
     digest: str
@@ -86,11 +92,11 @@ class Measure:
         segmenter.voxel_size = self.voxel_size or segmenter.voxel_size
         return segmenter
 
-    def segmenter_of(self, T_base_lidar: Transform) -> Segmenter:
+    def segmenter_of(self, T_base_lidar: Transform | None, statistics: tuple[float, float] | None = None) -> Segmenter:
         """The model on another lidar: each scan has its own unit, whose intensities are not known beforehand."""
         segmenter = copy(self.segmenter)
-        segmenter.rotation = T_base_lidar[:3, :3].astype(np.float32)
-        segmenter.intensity = IntensityScale(segmenter.bundle.description.intensity)
+        segmenter.rotation = None if T_base_lidar is None else T_base_lidar[:3, :3].astype(np.float32)
+        segmenter.intensity = IntensityScale(segmenter.bundle.description.intensity, *(statistics or ()))
         return segmenter
 
     @cached_property
@@ -99,33 +105,40 @@ class Measure:
 
     def count(self, rows: dict[str, Row], sensor: str, building: int) -> dict[str, Count]:
         """Take the scans of one building with one sensor and count them for `rows`, which are of the same places."""
-        to_truth = self.truth.id_map(LabelSpace.load("indoor"))
         mounts = list(dict.fromkeys(row.mount for row in rows.values()))
         points = {name: np.zeros(self._shape, np.int64) for name in rows}
+        calibration = {name: np.zeros((3, BINS)) for name in rows}
         digests = [hashlib.sha256() for _ in mounts]
         voxels, scans = dict.fromkeys(rows, 0), 0
-        for views in self._views(next(iter(rows.values())), sensor, building, mounts):
+        frames = iter(self._frames(next(iter(rows.values())), sensor, building, mounts))
+        for views in zip(*[frames] * len(mounts), strict=True):
             scans += 1
-            for taken, (scan, label, _) in zip(digests, views, strict=True):
-                assert scan.intensity is not None
-                taken.update(scan.xyz.tobytes() + scan.intensity.tobytes() + label.tobytes())
+            for taken, frame in zip(digests, views, strict=True):
+                assert frame.scan.intensity is not None
+                label = frame.labels[TRUTH].label
+                taken.update(frame.scan.xyz.tobytes() + frame.scan.intensity.tobytes() + label.tobytes())
             for name, row in rows.items():
-                scan, label, T_base_lidar = views[mounts.index(row.mount)]
-                shown = scan if row.intensity else Scan(scan.xyz, shape=scan.shape)
-                labels: Labels = self.segmenter_of(T_base_lidar)(shown)
-                points[name] += self._confusions(scan, to_truth[label], labels.label)
+                frame = views[mounts.index(row.mount)]
+                labels: Labels = self.segmenter_of(frame.T_base_lidar, row.statistics)(shown(frame, row))
+                truth = self.truth.id_map(frame.labels[TRUTH].space)[frame.labels[TRUTH].label]
+                points[name] += self._confusions(frame.scan, truth, labels.label)
+                calibration[name] += self._calibration(truth, labels)
                 voxels[name] += labels.voxels
         by_mount = dict(zip(mounts, digests, strict=True))
         return {
-            name: Count(points[name], scans, voxels[name], by_mount[row.mount].hexdigest())
+            name: Count(points[name], calibration[name], scans, voxels[name], by_mount[row.mount].hexdigest())
             for name, row in rows.items()
         }
 
-    def _views(self, row: Row, sensor: str, seed: int, mounts: list[Any]) -> Iterator[list[LabelledScan]]:
+    def _frames(self, row: Row, sensor: str, seed: int, mounts: list[Any]) -> DataSet:
+        """Scans of one building, each place in all mounts."""
+        if row.boxes:
+            return boxes.DataSet([seed], self.suite.scans, sensor, row.boxes)
         T_mounts = [None if mount is None else mount.T_base_lidar for mount in mounts]
-        assert self.scenes is not None or not row.scene
-        building = load_scene(self.scenes / row.scene, seed) if self.scenes and row.scene else make_building(seed)
-        return views_in(building, self.suite.scans, sensor, T_mounts, thinned=False)
+        if row.scene:
+            assert self.scenes is not None
+            return scene.DataSet(self.scenes / row.scene, [seed], self.suite.scans, sensor, T_mounts, thinned=False)
+        return buildings.DataSet([seed], self.suite.scans, sensor, T_mounts, thinned=False)
 
     @property
     def _shape(self) -> tuple[int, int, int]:
@@ -142,6 +155,32 @@ class Measure:
             confusion.add(truth[bin_ == i], label[bin_ == i])
             counted[i] = confusion.matrix
         return counted
+
+    @cached_property
+    def _right(self) -> tuple[UInt8, UInt8]:
+        """(256,) tables that bring ids of the truth and of the labels to places in the truth's classes."""
+        known = self.segmenter.label_space
+        same = self.truth.id_map(known) if self.truth.name == known.name or known.name in self.truth.mappings else None
+        none = np.full(256, UNLABELLED, np.uint8)
+        return self.truth.index_of_id, none if same is None else self.truth.index_of_id[same]
+
+    def _calibration(self, truth: UInt8, labels: Labels) -> Float64:
+        """(3, BINS) counts of a scan, in the truth's classes."""
+        of_truth, of_labels = self._right
+        true, said = of_truth[truth], of_labels[labels.label]
+        known = (true != UNLABELLED) & (said != UNLABELLED)
+        found = Reliability()
+        found.add(labels.confidence[known], (true == said)[known])
+        return found.counts
+
+
+def shown(frame: Frame, row: Row) -> Scan:
+    """A frame's scan as a row shows it to the network."""
+    intensity: Float32 | None = frame.scan.intensity if row.intensity else None
+    if row.response:
+        seed = zlib.crc32(f"{row.response} {frame.key}".encode())
+        intensity = respond(row.response, frame, np.random.default_rng(seed))
+    return Scan(frame.scan.xyz, intensity, shape=frame.scan.shape)
 
 
 class SuiteRun:
@@ -220,20 +259,26 @@ class SuiteRun:
                 for name in counts[0]:
                     found[name][sensor] = _part([count[name] for count in counts])
                 self._keep(places, sensor, {name: found[name][sensor] for name in counts[0]})
-        return {name: {sensor: parts[sensor] for sensor in self.suite.sensors} for name, parts in found.items()}
+        return {
+            name: {sensor: found[name][sensor] for sensor in self.suite.sensors_of(row)}
+            for name, row in self.rows.items()
+        }
 
     def _jobs(self) -> list[tuple[str, str]]:
-        places = dict.fromkeys(row.places for row in self.rows.values())
-        return [(place, sensor) for place in places for sensor in self.suite.sensors]
+        rows = self.rows.values()
+        return list(dict.fromkeys((row.places, sensor) for row in rows for sensor in self.suite.sensors_of(row)))
 
-    def _rows_of(self, places: str) -> dict[str, Row]:
-        return {name: row for name, row in self.rows.items() if row.places == places}
+    def _rows_of(self, places: str, sensor: str) -> dict[str, Row]:
+        rows = self.rows.items()
+        return {name: row for name, row in rows if row.places == places and sensor in self.suite.sensors_of(row)}
 
     def _counted(
         self, jobs: list[tuple[str, str]], progress: Callable[[int], None]
     ) -> Iterator[tuple[str, str, list[dict[str, Count]]]]:
         """Each job when it is done: places, sensor, and the counts of all buildings in order."""
-        tasks = [(self._rows_of(places), sensor, building) for places, sensor in jobs for building in self.buildings]
+        tasks = [
+            (self._rows_of(places, sensor), sensor, building) for places, sensor in jobs for building in self.buildings
+        ]
         results: Iterable[dict[str, Count]]
         if self.processes == 1:
             results = starmap(self.measure.count, tasks)
@@ -262,7 +307,7 @@ class SuiteRun:
     # Finished parts.
 
     def _kept(self, places: str, sensor: str) -> dict[str, Part] | None:
-        path, rows = self._file(places, sensor), self._rows_of(places)
+        path, rows = self._file(places, sensor), self._rows_of(places, sensor)
         if path is None or not path.is_file():
             return None
         try:
@@ -272,6 +317,7 @@ class SuiteRun:
                 return {
                     name: Part(
                         file[f"{name}.points"],
+                        file[f"{name}.calibration"],
                         file[f"{name}.scans"],
                         file[f"{name}.voxels"],
                         str(file[f"{name}.digest"]),
@@ -332,6 +378,7 @@ def _part(counts: list[Count]) -> Part:
     taken = hashlib.sha256("".join(count.digest for count in counts).encode())
     return Part(
         np.stack([count.points for count in counts]),
+        np.stack([count.calibration for count in counts]),
         np.array([count.scans for count in counts]),
         np.array([count.voxels for count in counts]),
         taken.hexdigest(),

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cmp_seg_ros.evaluation.metrics import PRIMARY, STRICT, Confusion, iou_of, mean_of, number, readings
+from cmp_seg_ros.evaluation.reliability import Reliability
 from cmp_seg_ros.evaluation.suites.run import Part, SuiteRun
 from cmp_seg_ros.evaluation.suites.suite import Suite
 
@@ -58,6 +59,17 @@ class Scores:
     def by_range(self) -> Float64:
         """(S, bins) primary mIoU by distance, over the classes that are there."""
         return mean_of(iou_of(self.primary.matrix.sum(axis=0)))
+
+    @cached_property
+    def false_person(self) -> Float64:
+        """(S,) share of points that are no person and are called so; NaN where nothing can be."""
+        space = self.confusion.space
+        both = self.confusion.predicted_space.names
+        if "person" not in both or "person" not in space.names:
+            return np.full(len(self.parts), np.nan)
+        matrix = np.stack([part.points.sum(axis=(0, 1)) for part in self.parts.values()])  # (S, C, C + 1)
+        others = np.delete(matrix, space.names.index("person"), axis=1).sum(axis=1)  # (S, C + 1)
+        return np.asarray(others[:, both.index("person")] / others.sum(axis=1).clip(1))
 
     def miou(self) -> Float64:
         """(S,) primary mIoU."""
@@ -114,6 +126,8 @@ def _row(suite: Suite, scores: dict[str, Scores], name: str) -> dict[str, Any]:
             "primary": number(miou[i]),
             "interval": _interval(drawn[:, i], level),
             "strict": number(strict[i]),
+            **_confidence(part.calibration.sum(axis=0), space),
+            "false_person": number(found.false_person[i]),
             "iou": _named(found.classes, found.iou[i]),
             "iou_interval": {c: _interval(found.drawn[:, i, k], level) for k, c in enumerate(found.classes)},
             "by_range": [
@@ -135,12 +149,15 @@ def _row(suite: Suite, scores: dict[str, Scores], name: str) -> dict[str, Any]:
             "primary": number(miou.mean()),
             "interval": _interval(drawn.mean(axis=1), level),
             "strict": number(strict.mean()),
+            **_confidence(np.sum([part.calibration.sum(axis=0) for part in found.parts.values()], axis=0), space),
+            "false_person": number(float(mean_of(found.false_person))),
             "iou": _named(found.classes, mean_of(found.iou.T)),
         },
     }
     if row.against:
         base = scores[row.against]
-        by_sensor, drawn_by_sensor = miou - base.miou(), drawn - base.drawn_miou()
+        same = [list(base.parts).index(sensor) for sensor in found.parts]
+        by_sensor, drawn_by_sensor = miou - base.miou()[same], drawn - base.drawn_miou()[:, same]
         result["against"] = row.against
         result["difference"] = {
             MEAN: number(by_sensor.mean()),
@@ -151,6 +168,14 @@ def _row(suite: Suite, scores: dict[str, Scores], name: str) -> dict[str, Any]:
             },
         }
     return result
+
+
+def _confidence(counts: Float64, space: str) -> dict[str, Any]:
+    """The expected calibration error of (3, BINS) counts, and the curve that it is made of."""
+    found = Reliability()
+    found.counts += counts
+    curve = found.curve(space)
+    return {"ece": curve.ece, "reliability": curve.model_dump(include={"bins"})["bins"]}
 
 
 def _musts(suite: Suite, rows: dict[str, Any], skipped: dict[str, str]) -> Iterator[dict[str, Any]]:
@@ -164,6 +189,12 @@ def _musts(suite: Suite, rows: dict[str, Any], skipped: dict[str, str]) -> Itera
         if must.primary is not None:
             worst, value = _lowest({sensor: found["primary"] for sensor, found in sensors.items()})
             yield _must(name, "primary", f"primary mIoU of {worst}", must.primary, value)
+        if must.mean is not None:
+            yield _must(name, "mean", "primary mIoU, mean over sensors", must.mean, rows[name][MEAN]["primary"])
+        for kind, what in (("false_person", "points wrongly called person"), ("ece", "calibration error")):
+            if (limit := getattr(must, kind)) is not None:
+                worst, value = _highest({sensor: found[kind] for sensor, found in sensors.items()})
+                yield _must(name, kind, f"{what} of {worst}", limit, value, at_most=True)
         if must.each_class is not None:
             by_class = {f"{c} of {sensor}": iou for sensor, found in sensors.items() for c, iou in found["iou"].items()}
             worst, value = _lowest(by_class)
@@ -173,15 +204,24 @@ def _musts(suite: Suite, rows: dict[str, Any], skipped: dict[str, str]) -> Itera
             yield _must(name, "drop", f"primary mIoU against {rows[name]['against']}", -must.drop, value)
 
 
-def _must(row: str, kind: str, what: str, limit: float | None, value: float | None) -> dict[str, Any]:
-    met = None if value is None or limit is None else value >= limit
-    return {"row": row, "kind": kind, "what": what, "limit": limit, "measured": value, "met": met}
+def _must(
+    row: str, kind: str, what: str, limit: float | None, value: float | None, at_most: bool = False
+) -> dict[str, Any]:
+    met = None if value is None or limit is None else (value <= limit if at_most else value >= limit)
+    bound = "at most" if at_most else "at least"
+    return {"row": row, "kind": kind, "what": what, "bound": bound, "limit": limit, "measured": value, "met": met}
 
 
 def _lowest(values: dict[str, float | None]) -> tuple[str, float | None]:
     """The worst of what could be scored; of a class that no scan has, nothing can be said."""
     known = {name: value for name, value in values.items() if value is not None}
     worst = min(known, key=lambda name: known[name], default="any sensor")
+    return worst, known.get(worst)
+
+
+def _highest(values: dict[str, float | None]) -> tuple[str, float | None]:
+    known = {name: value for name, value in values.items() if value is not None}
+    worst = max(known, key=lambda name: known[name], default="any sensor")
     return worst, known.get(worst)
 
 

@@ -8,7 +8,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from cmp_seg_ros import configuration
+from cmp_seg_ros.datasets import boxes
 from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.evaluation.suites.responses import RESPONSES
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.simulation.generate import Transform, rotation
 from cmp_seg_ros.simulation.lidar import sensor_names
@@ -45,26 +47,49 @@ class Row(_Strict):
     Args:
         mount: of the lidar, known to the segmenter as by a calibration; None takes the generator's own mix.
         scene: name of a furnished scene instead of generated buildings.
+        boxes: kind of box rooms (datasets/boxes.py) instead of generated buildings.
         intensity: whether the network sees it.
+        response: how intensities are changed, a name in `responses`; empty leaves them as they are.
+        statistics: mean and deviation of intensity that the calibration gives; None learns them from the scan.
+        sensors: those of the suite that the row is taken with; empty takes the suite's `sensors`.
         against: the row at the same places that this one is compared with.
     """
 
     mount: Mount | None = None
     scene: str = ""
+    boxes: str = ""
     intensity: bool = True
+    response: str = ""
+    statistics: tuple[float, float] | None = None
+    sensors: list[str] = []
     against: str = ""
 
     @property
     def places(self) -> str:
         """Rows of the same places are taken at the same places and moments, and differ in mount and intensity."""
-        return f"{self.scene or 'buildings'}-{'mounts' if self.mount else 'mix'}"
+        source = self.scene or (f"boxes-{self.boxes}" if self.boxes else "buildings")
+        return f"{source}-{'mounts' if self.mount else 'mix'}"
+
+    @model_validator(mode="after")
+    def _known(self) -> "Row":
+        if self.boxes and (self.scene or self.mount):
+            raise ValueError("box rooms have neither a scene nor a mount; leave those out")
+        if self.boxes and self.boxes not in boxes.KINDS:
+            raise ValueError(f"no box rooms '{self.boxes}'; known: {', '.join(boxes.KINDS)}")
+        if self.response and self.response not in RESPONSES:
+            raise ValueError(f"no response '{self.response}'; known: {', '.join(RESPONSES)}")
+        return self
 
 
 class Must(_Strict):
-    """Limits, fractions 0..1: of the primary mIoU and of every class's IoU in that reading, both for each sensor; and
-    of how far the mean over sensors may fall below the row that this one is compared with."""
+    """Limits, fractions 0..1: of the primary mIoU and of every class's IoU in that reading, both for each sensor; of
+    the mean over sensors; of how far that may fall below the row that this one is compared with; and, at most, of the
+    points that are no person and are called so, and of the expected calibration error, for each sensor."""
 
     primary: float | None = Field(default=None, ge=0, le=1)
+    mean: float | None = Field(default=None, ge=0, le=1)
+    false_person: float | None = Field(default=None, ge=0, le=1)
+    ece: float | None = Field(default=None, ge=0, le=1)
     each_class: float | None = Field(default=None, alias="class", ge=0, le=1)
     drop: float | None = Field(default=None, ge=0, le=1)
 
@@ -96,6 +121,20 @@ class Suite(_Strict):
         """Read a benchmark suite by its path, or by its name in config/suites/. Raises UserError."""
         return configuration.load(cls, FOLDER, "benchmark suite", name_or_path)
 
+    def sensors_of(self, row: Row) -> list[str]:
+        """Names of the lidars that a row is taken with."""
+        return row.sensors or self.sensors
+
+    @property
+    def all_sensors(self) -> list[str]:
+        """Those of any row, the suite's own first."""
+        rows = [self.sensors_of(row) for row in self.rows.values()]
+        found = dict.fromkeys(sensor for sensors in rows for sensor in sensors)
+        return [
+            *(name for name in self.sensors if name in found),
+            *(name for name in found if name not in self.sensors),
+        ]
+
     @field_validator("rows", mode="before")
     @classmethod
     def _empty_rows(cls, rows: Any) -> Any:
@@ -103,8 +142,10 @@ class Suite(_Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Suite":
-        if unknown := sorted(set(self.sensors) - set(sensor_names())):
-            raise ValueError(f"no sensor {', '.join(unknown)}; known: {', '.join(sensor_names())}")
+        for row in self.rows.values():
+            known = list(boxes.RINGS) if row.boxes else sensor_names()
+            if unknown := sorted(set(self.sensors_of(row)) - set(known)):
+                raise ValueError(f"no sensor {', '.join(unknown)}; known: {', '.join(known)}")
         if len(set(self.sensors)) < len(self.sensors):
             raise ValueError("a sensor is named twice")
         try:
@@ -117,6 +158,8 @@ class Suite(_Strict):
         for name, row in self.rows.items():
             if not row.against:
                 continue
+            if row.against in self.rows and set(self.sensors_of(row)) - set(self.sensors_of(self.rows[row.against])):
+                raise ValueError(f"row {name} is compared with {row.against}, which is not taken with all its sensors")
             if row.against not in self.rows:
                 raise ValueError(f"row {name} is compared with '{row.against}', which is no row")
             if self.rows[row.against].against:

@@ -28,18 +28,24 @@ def heading(report: dict[str, Any]) -> str:
 def _places(report: dict[str, Any]) -> str:
     """Buildings, and of rows in a furnished scene the visits to it, which take their place."""
     count, rows = report["buildings"], report["rows"]
-    scenes = [name for name, row in rows.items() if row.get("scene")]
+    scenes = list(dict.fromkeys(row["scene"] for row in rows.values() if row.get("scene")))
+    boxes = list(dict.fromkeys(row["boxes"] for row in rows.values() if row.get("boxes")))
     visits = f"{counted(count, 'visit')} in {', '.join(scenes)}"
-    if len(scenes) == len(rows):
+    if boxes:
+        rooms = f"{counted(count, 'box room')} each of {', '.join(boxes)}"
+        visits = f"{visits} and {rooms}" if scenes else rooms
+    if all(row.get("scene") or row.get("boxes") for row in rows.values()):
         return visits
     buildings = f"{counted(count, 'building')} from seed {report['first_building']:,}"
-    return f"{buildings} ({visits})" if scenes else buildings
+    return f"{buildings} ({visits})" if scenes or boxes else buildings
 
 
 def in_detail(report: dict[str, Any]) -> list[str]:
-    """Rows that stand for themselves: neither compared with another, nor there to be compared with."""
+    """Rows that stand for themselves: scans as the sensor gives them, in the mounts that come with them."""
     rows = report["rows"]
-    return [name for name, row in rows.items() if "against" not in row and not row["mount"]] or list(rows)[:1]
+    changed = ("mount", "response", "statistics")
+    found = [name for name, row in rows.items() if row["intensity"] and not any(row.get(key) for key in changed)]
+    return found or list(rows)[:1]
 
 
 def sheets(report: dict[str, Any]) -> list[Sheet]:
@@ -49,19 +55,21 @@ def sheets(report: dict[str, Any]) -> list[Sheet]:
 
 
 def _overview(report: dict[str, Any]) -> Sheet:
-    sensors = list(next(iter(report["rows"].values()))["sensors"])
+    sensors = list(dict.fromkeys(sensor for row in report["rows"].values() for sensor in row["sensors"]))
     lines = []
     for name, row in report["rows"].items():
         difference = row.get("difference")
         against = ""
         if difference:
             against = f"{row['against']}: {points(difference[MEAN])} ({_span(difference['interval'], points)})"
-        by_sensor = (percent(row["sensors"][sensor]["primary"]) for sensor in sensors)
-        lines.append([name, *by_sensor, percent(row[MEAN]["primary"]), _span(row[MEAN]["interval"]), against])
-    lines += [[name, *[""] * (len(sensors) + 2), "not run"] for name in report["skipped"]]
+        by_sensor = (percent(row["sensors"].get(sensor, {}).get("primary")) for sensor in sensors)
+        mean = row[MEAN]
+        others = percent(mean["ece"]), percent(mean["false_person"], 2)
+        lines.append([name, *by_sensor, percent(mean["primary"]), _span(mean["interval"]), *others, against])
+    lines += [[name, *[""] * (len(sensors) + 4), "not run"] for name in report["skipped"]]
     level = f"{report['bootstrap']['level']:.0%}"
-    header = ["", *sensors, "mean", level, f"difference ({level})"]
-    return Sheet("Primary mIoU in per cent; differences in points", header, lines)
+    header = ["", *sensors, "mean", level, "ECE", "false person", f"difference ({level})"]
+    return Sheet("Primary mIoU, calibration error, points wrongly called person, in per cent", header, lines)
 
 
 def _details(report: dict[str, Any], name: str) -> Sheet:
@@ -97,8 +105,9 @@ def _must_sheet(report: dict[str, Any]) -> Sheet:
     for must in report["musts"]:
         said = {True: "met", False: "MISSED", None: "not measured"}[must["met"]]
         shown = points if (must["limit"] or 0) < 0 else percent
-        lines.append([must["row"], must["what"], shown(must["limit"]), shown(must["measured"]), said])
-    return Sheet("Musts, each at its worst", ["row", "of", "at least", "measured", ""], lines)
+        limit = f"{must['bound']} {shown(must['limit'])}"
+        lines.append([must["row"], must["what"], limit, shown(must["measured"]), said])
+    return Sheet("Musts, each at its worst", ["row", "of", "must be", "measured", ""], lines)
 
 
 def markdown(report: dict[str, Any]) -> str:
@@ -112,9 +121,9 @@ def markdown(report: dict[str, Any]) -> str:
     return "\n\n".join(text) + "\n"
 
 
-def percent(value: float | None) -> str:
+def percent(value: float | None, digits: int = 1) -> str:
     """A fraction for people; a dash where there is none."""
-    return "-" if value is None else f"{100 * value:.1f}"
+    return "-" if value is None else f"{100 * value:.{digits}f}"
 
 
 def points(value: float | None) -> str:
