@@ -83,6 +83,35 @@ def test_pcd(tmp_path: Path, encoding: str, order: list[str], kind: type) -> Non
     assert [field.name for field in sample.message.fields] == order
 
 
+XYZI = {**dict(zip("xyz", XYZ.T, strict=True)), "intensity": INTENSITY}
+PCD_HEADERS = {
+    "no version": lambda text: text.replace("VERSION 0.7\n", ""),
+    "no first line": lambda text: text.split("\n", 1)[1],
+    "neither": lambda text: text.split("\n", 1)[1].replace("VERSION 0.7\n", ""),
+    "COLUMNS": lambda text: text.replace("FIELDS", "COLUMNS").replace("VERSION 0.7\n", "VERSION .5\n"),
+    "long comment": lambda text: "# " + "-" * 5000 + "\n" + text,
+    "comments between": lambda text: text.replace("WIDTH", "# made by hand\n\n#\nWIDTH"),
+    "no sizes, types and counts": lambda text: "".join(
+        line + "\n" for line in text.splitlines() if line.split()[0] not in ("SIZE", "TYPE", "COUNT")
+    ),
+    "points alone": lambda text: text.replace("WIDTH 57\nHEIGHT 1\n", ""),
+    "carriage returns, tabs": lambda text: text.replace("\n", "\r\n").replace("FIELDS ", "\tFIELDS\t"),
+    "small letters": lambda text: text.replace("DATA binary", "DATA BINARY"),
+}
+
+
+@pytest.mark.parametrize("name", PCD_HEADERS)
+def test_pcd_headers_as_pcl_takes_them(tmp_path: Path, name: str) -> None:
+    content = pcd("binary", XYZI, list(XYZI))
+    end = content.index(b"DATA binary\n") + len(b"DATA binary\n")
+    header = PCD_HEADERS[name](content[:end].decode())
+    for file in ("scan.pcd", "scan.txt"):
+        (tmp_path / file).write_bytes(header.encode() + content[end:])
+        scan = read(tmp_path / file).scan
+        np.testing.assert_array_equal(scan.xyz, XYZ)
+        np.testing.assert_array_equal(scan.intensity, INTENSITY)
+
+
 def test_pcd_keeps_its_shape_and_takes_fields_of_several_values(tmp_path: Path) -> None:
     table = np.zeros(6, [("x", "<f4"), ("normal", "<f4", 3), ("y", "<f4"), ("z", "<f4"), ("_", "u1"), ("_2", "u1")])
     table["y"] = np.arange(6)
@@ -130,6 +159,70 @@ def test_ply(tmp_path: Path, encoding: str) -> None:
     sample = read(tmp_path / "mesh.ply")
     np.testing.assert_allclose(sample.scan.xyz, XYZ, rtol=1e-6)
     np.testing.assert_array_equal(sample.scan.intensity, np.floor(INTENSITY))
+
+
+VERTEX = "element vertex 57\nproperty float x\nproperty float y\nproperty float z\nproperty float intensity\n"
+CAMERA = "element camera 2\nproperty float view_px\nproperty uchar on\n"
+FACES = "element face 2\nproperty list uchar int vertex_indices\nproperty uchar flag\n"
+PLY_HEADERS = {
+    "plain": VERTEX,
+    "a list of each vertex": VERTEX + "property list uchar int view\n",
+    "a list in the middle": VERTEX.replace("property float y", "property list uchar int view\nproperty float y"),
+    "a camera before": CAMERA + VERTEX,
+    "faces before": FACES + VERTEX,
+    "faces behind": VERTEX + FACES,
+    "end_header in a comment": "comment before the end_header line\nobj_info end_header\n" + VERTEX,
+    "CloudCompare": VERTEX.replace("float intensity", "float scalar_intensity"),
+    "CloudCompare's newer": VERTEX.replace("float intensity", "float scalar_Intensity"),
+}
+
+
+def ply(encoding: str, elements: str) -> bytes:
+    """A .ply whose elements are as described: vertices of XYZI, lists of growing length, other numbers 1."""
+    order = ">" if "big" in encoding else "<"
+    rows: list[list[tuple[str, float]]] = []
+    described: list[tuple[str, int, list[list[str]]]] = []
+    for line in elements.splitlines():
+        match line.split():
+            case ["element", name, count]:
+                described.append((name, int(count), []))
+            case ["property", *words]:
+                described[-1][2].append(words)
+    letters = {"float": "f", "uchar": "B", "int": "i"}
+    for name, count, properties in described:
+        for i in range(count):
+            row: list[tuple[str, float]] = []
+            for words in properties:
+                if words[0] == "list":
+                    row += [(letters[words[1]], i % 4), *[(letters[words[2]], 7)] * (i % 4)]
+                else:
+                    column = words[1].removeprefix("scalar_").lower()
+                    row.append((letters[words[0]], XYZI[column][i] if name == "vertex" else 1))
+            rows.append(row)
+    text = f"ply\nformat {encoding} 1.0\n{elements}end_header\n".encode()
+    if encoding == "ascii":
+        return (
+            text
+            + "".join(
+                " ".join(repr(type(v)(v)) if k != "f" else repr(float(v)) for k, v in row) + "\n" for row in rows
+            ).encode()
+        )
+    return text + b"".join(struct.pack(order + "".join(k for k, _ in row), *(v for _, v in row)) for row in rows)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "binary_little_endian", "binary_big_endian"])
+@pytest.mark.parametrize("name", PLY_HEADERS)
+def test_ply_as_the_format_allows(tmp_path: Path, encoding: str, name: str) -> None:
+    content = ply(encoding, PLY_HEADERS[name])
+    (tmp_path / "a.ply").write_bytes(content)
+    frame = read(tmp_path / "a.ply")
+    np.testing.assert_allclose(frame.scan.xyz, XYZ, rtol=1e-6)
+    np.testing.assert_allclose(frame.scan.intensity, INTENSITY, rtol=1e-6)
+    assert not any("scalar" in field.name for field in frame.message.fields)
+    if "behind" not in name:
+        (tmp_path / "a.ply").write_bytes(content[: len(content) * 9 // 10])
+        with pytest.raises(UserError, match=r"cut short|does not fit"):
+            list(open_input(tmp_path / "a.ply"))
 
 
 def test_labelled_ply_reads_back(tmp_path: Path) -> None:

@@ -18,8 +18,8 @@ from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.geometry.calibration import Calibration
 from cmp_seg_ros.geometry.cameras import Camera
 from cmp_seg_ros.messages import camera_info, images, point_cloud2
+from cmp_seg_ros.messages.bag_writer import BagWriter
 from cmp_seg_ros.scan import UNLABELLED
-from cmp_seg_ros.simulation import recorder
 from cmp_seg_ros.simulation.lidar import NO_NOISE, fixed_pose, sweep
 from cmp_seg_ros.simulation.recorder import START, record, to_space, to_structural6
 from cmp_seg_ros.simulation.rig import Rig, RigConfig
@@ -298,7 +298,7 @@ def test_a_full_disk_is_said_in_one_line(tmp_path: Path, monkeypatch: pytest.Mon
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(recorder, "_write", full)
+    monkeypatch.setattr(BagWriter, "write", full)
     app = Typer()
     app.command()(simulate)
     arguments = ["--out", str(tmp_path / "run"), "--seconds", "0.1", "--seed", "4", "--no-camera", "--processes", "1"]

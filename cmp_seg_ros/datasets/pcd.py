@@ -1,8 +1,10 @@
 """Point Cloud Data files of PCL: ascii, binary and binary_compressed, any fields.
 
-Format: https://pointclouds.org/documentation/tutorials/pcd_file_format.html
+Format: https://pointclouds.org/documentation/tutorials/pcd_file_format.html. Headers are taken as PCL takes them, which
+no reader on PyPI does (pypcd4 demands FIELDS, SIZE, TYPE and COUNT).
 """
 
+import re
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +15,11 @@ import numpy as np
 from cmp_seg_ros.datasets.base import Array, ScanFile, ascii_records, head, read_bytes, records
 from cmp_seg_ros.errors import UserError
 
+DEFAULTS = {"TYPE": "F", "SIZE": "4", "COUNT": "1"}  # of old files that do not say
 KINDS = {"F": "f", "I": "i", "U": "u"}
+FIELDS = re.compile(rb"^[ \t]*(FIELDS|COLUMNS)[ \t]", re.MULTILINE)
+OTHERS = re.compile(rb"^[ \t]*(VERSION|SIZE|TYPE|COUNT|WIDTH|HEIGHT|VIEWPOINT|POINTS|DATA)[ \t]", re.MULTILINE)
+HEADER = 1 << 16  # bytes: a header may begin with long comments
 
 
 class DataSet(ScanFile):
@@ -21,21 +27,22 @@ class DataSet(ScanFile):
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
-        start = head(path, 256)
-        return start.startswith(b"# .PCD") or (b"VERSION" in start and b"FIELDS" in start)
+        start = head(path, HEADER)
+        return start.startswith(b"# .PCD") or bool(FIELDS.search(start) and OTHERS.search(start))
 
     def columns(self) -> tuple[Mapping[str, Array], tuple[int, int]]:
         content = read_bytes(self.path)
         header, body = self._header(content)
         try:
+            names = header["FIELDS"]
+            described = (header.get(key, [default] * len(names)) for key, default in DEFAULTS.items())
             kinds = [
                 np.dtype((f"<{KINDS[kind]}{size}", (int(count),)) if int(count) > 1 else f"<{KINDS[kind]}{size}")
-                for kind, size, count in zip(
-                    header["TYPE"], header["SIZE"], header.get("COUNT", ["1"] * len(header["FIELDS"])), strict=True
-                )
+                for kind, size, count in zip(*described, strict=True)
             ]
-            dtype = np.dtype(list(zip(_unique(header["FIELDS"]), kinds, strict=True)))
-            width, height = int(header["WIDTH"][0]), int(header["HEIGHT"][0])
+            dtype = np.dtype(list(zip(_unique(names), kinds, strict=True)))
+            height = int(header.get("HEIGHT", ["1"])[0])
+            width = int(header.get("WIDTH", header.get("POINTS", [""]))[0])
             points = int(header.get("POINTS", [str(width * height)])[0])
             if min(width, height, points) < 0:
                 raise ValueError(f"{width} x {height} = {points} points")
@@ -62,7 +69,8 @@ class DataSet(ScanFile):
                 raise UserError(f"{self.path} has no line DATA: it is cut short or no .pcd; copy it again")
             words = content[position:end].decode("ascii", "replace").split()
             if words and not words[0].startswith("#"):
-                header[words[0].upper()] = words[1:]
+                key = words[0].upper()
+                header["FIELDS" if key == "COLUMNS" else key] = words[1:]
             position = end + 1
         return header, content[position:]
 

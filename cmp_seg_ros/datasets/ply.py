@@ -1,8 +1,12 @@
-"""Polygon files (.ply): the vertices, ascii or binary in either byte order; and labelled clouds as such."""
+"""Polygon files (.ply): the vertices, ascii or binary in either byte order; and labelled clouds as such.
 
+Format: http://paulbourke.net/dataformats/ply/. Read by our own code: plyfile, which does it, is GPL.
+"""
+
+import struct
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,54 +17,140 @@ from cmp_seg_ros.scan import Labels, Scan
 
 ORDERS = {"ascii": "<", "binary_little_endian": "<", "binary_big_endian": ">"}
 KINDS = {
-    "char": "i1", "int8": "i1", "uchar": "u1", "uint8": "u1", "short": "i2", "int16": "i2", "ushort": "u2",
-    "uint16": "u2", "int": "i4", "int32": "i4", "uint": "u4", "uint32": "u4", "float": "f4", "float32": "f4",
-    "double": "f8", "float64": "f8",
+    "char": "b", "int8": "b", "uchar": "B", "uint8": "B", "short": "h", "int16": "h", "ushort": "H", "uint16": "H",
+    "int": "i", "int32": "i", "uint": "I", "uint32": "I", "float": "f", "float32": "f", "double": "d", "float64": "d",
 }  # fmt: skip
+SCALAR = "scalar_"  # CloudCompare begins the names of its own fields so
+
+
+class Property(NamedTuple):
+    """A property of an element: its byte order and type, and of a list those of its length, as `struct` has them."""
+
+    name: str
+    kind: str
+    length: str = ""
+
+
+class Element(NamedTuple):
+    """Records of a kind, one after the other."""
+
+    name: str
+    count: int
+    properties: list[Property]
+
+    @property
+    def scalars(self) -> np.dtype[Any]:
+        """A record without its lists."""
+        return np.dtype([(p.name, p.kind) for p in self.properties if not p.length])
+
+    @property
+    def has_lists(self) -> bool:
+        return any(p.length for p in self.properties)
 
 
 class DataSet(ScanFile):
-    """A .ply file; its vertices' properties keep their names. Faces are passed over."""
+    """A .ply file; the vertices' properties keep their names, less CloudCompare's `scalar_`. Others are passed over."""
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
         return head(path, 4).startswith((b"ply\n", b"ply\r"))
 
     def columns(self) -> tuple[Mapping[str, Array], tuple[int, int]]:
-        content = read_bytes(self.path)
-        mark = content.find(b"end_header")
-        end = content.find(b"\n", mark)
-        if mark < 0 or end < 0:
-            raise UserError(f"{self.path} has no end_header: it is cut short; copy it again")
-        encoding, dtype, points = self._header(content[:mark].decode("ascii", "replace").splitlines())
-        if points == 0:
+        encoding, elements, body = self._header(read_bytes(self.path))
+        without_lists = self._of_lines if encoding == "ascii" else self._of_bytes
+        names = [element.name for element in elements]
+        if "vertex" not in names or elements[names.index("vertex")].count == 0:
             raise UserError(f"{self.path} has no vertices; give a point cloud")
-        body = content[end + 1 :]
+        for element in elements[: names.index("vertex")]:
+            _, body = without_lists(body, element)
+        vertices = elements[names.index("vertex")]
+        own = [p.name for p in vertices.properties if not p.length]
+        if not own or len(set(own)) < len(own):
+            raise self._invalid(f"its vertices have the properties {', '.join(own) or 'none'}")
+        if vertices.has_lists:
+            body, _ = without_lists(body, vertices)
         if encoding == "ascii":
-            body = ascii_records(body, dtype, points, self.path)
-        return records(body, dtype, points, self.path), (1, points)
+            body = ascii_records(body, vertices.scalars, vertices.count, self.path)
+        columns = records(body, vertices.scalars, vertices.count, self.path)
+        named = {name.removeprefix(SCALAR): values for name, values in columns.items()} | columns
+        return {name: named[name] for name in named if not name.startswith(SCALAR)}, (1, vertices.count)
 
-    def _header(self, lines: list[str]) -> tuple[str, np.dtype[Any], int]:
-        encoding, points, element = "", 0, ""
-        properties: list[tuple[str, str]] = []
+    def _header(self, content: bytes) -> tuple[str, list[Element], bytes]:
+        """Encoding, elements, and what follows the header."""
+        encoding = order = ""
+        elements: list[Element] = []
+        position = 0
+        while True:
+            end = content.find(b"\n", position)
+            if end < 0:
+                raise UserError(f"{self.path} has no end_header: it is cut short; copy it again")
+            words = content[position:end].decode("ascii", "replace").split()
+            position = end + 1
+            try:
+                match words:
+                    case ["end_header"]:
+                        break
+                    case ["format", name, *_]:
+                        encoding, order = name, ORDERS[name]
+                    case ["element", name, count, *_]:
+                        elements.append(Element(name, int(count), []))
+                        if int(count) < 0:
+                            raise ValueError(f"{count} of element {name}")
+                    case ["property", "list", length, kind, name, *_]:
+                        elements[-1].properties.append(Property(name, order + KINDS[kind], order + KINDS[length]))
+                    case ["property", kind, name, *_]:
+                        elements[-1].properties.append(Property(name, order + KINDS[kind]))
+            except (KeyError, IndexError, ValueError) as error:
+                raise self._invalid(repr(error)) from error
+        if not encoding:
+            raise self._invalid("it has no format")
+        return encoding, elements, content[position:]
+
+    def _invalid(self, why: str) -> UserError:
+        return UserError(f"the header of {self.path} is not valid ({why}); save the file again")
+
+    def _of_bytes(self, body: bytes, element: Element) -> tuple[bytes, bytes]:
+        """The records of a binary element without their lists, and what follows them."""
+        if not element.has_lists:
+            size = element.count * sum(struct.calcsize(p.kind) for p in element.properties)
+            return body[:size], body[size:]
+        kept, position = bytearray(), 0
+        steps = [(struct.calcsize(p.kind), struct.Struct(p.length) if p.length else None) for p in element.properties]
         try:
-            for words in (line.split() for line in lines):
-                if words[:1] == ["format"]:
-                    encoding = words[1]
-                elif words[:1] == ["element"]:
-                    if element == "" and words[1] != "vertex":
-                        raise UserError(f"{self.path} does not begin with its vertices; save it again as a point cloud")
-                    element = words[1]
-                    points = int(words[2]) if element == "vertex" else points
-                elif words[:1] == ["property"] and element == "vertex":
-                    properties.append((words[2], ORDERS[encoding] + KINDS[words[1]]))
-            if encoding not in ORDERS:
-                raise KeyError(encoding)
-            if points < 0 or not properties:
-                raise ValueError(f"{points} vertices with {len(properties)} properties")
-            return encoding, np.dtype(properties), points
-        except (KeyError, IndexError, ValueError) as error:
-            raise UserError(f"the header of {self.path} is not valid ({error!r}); save the file again") from error
+            for _ in range(element.count):
+                for size, length in steps:
+                    if length is None:
+                        kept += body[position : position + size]
+                        position += size
+                    else:
+                        (items,) = length.unpack_from(body, position)
+                        position += length.size + max(0, int(items)) * size
+        except (struct.error, ValueError, OverflowError) as error:
+            raise self._cut_short(element) from error
+        if position > len(body):
+            raise self._cut_short(element)
+        return bytes(kept), body[position:]
+
+    def _of_lines(self, body: bytes, element: Element) -> tuple[bytes, bytes]:
+        """The same of an ascii element, a line each."""
+        lines = [words for line in body.splitlines() if (words := line.split())]
+        kept = []
+        try:
+            for words in lines[: element.count]:
+                row, position = [], 0
+                for _, _, length in element.properties:
+                    if not length:
+                        row.append(words[position])
+                        position += 1
+                    else:
+                        position += 1 + int(words[position])
+                kept.append(b" ".join(row))
+        except (IndexError, ValueError) as error:
+            raise UserError(f"{self.path} has a line that does not fit its header ({error}); save it again") from error
+        return b"\n".join(kept), b"\n".join(b" ".join(words) for words in lines[element.count :])
+
+    def _cut_short(self, element: Element) -> UserError:
+        return UserError(f"{self.path} is cut short in its element {element.name}; copy it again")
 
 
 def write_labelled(path: Path, scan: Scan, labels: Labels, space: LabelSpace) -> None:
