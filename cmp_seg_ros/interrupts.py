@@ -1,8 +1,8 @@
 """The one policy for Ctrl-C and SIGTERM.
 
-The first ends a command within a second or two, and what is finished is kept: it is a KeyboardInterrupt in the main
-thread, or, where work must end whole (a step of training), it is looked at between the pieces. The second ends the
-process and its workers at once.
+The first ends a command within a second or two, and what is finished is kept: it is a KeyboardInterrupt, or, where work
+must end whole (a step of training), it is looked at between the pieces. The second ends the process and its workers at
+once.
 """
 
 import multiprocessing
@@ -11,6 +11,8 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from threading import current_thread, main_thread
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -20,42 +22,51 @@ SHOW_CURSOR = b"\x1b[?25h"
 
 @contextmanager
 def handled(defer: bool = False) -> Iterator[list[int]]:
-    """The policy above, in the main thread; afterwards signals do again what they did before.
+    """The policy above; afterwards signals do again what they did before. Nothing but in the main thread.
 
     Args:
         defer: do not raise; whoever works looks whether the list is empty.
 
     Yields:
-        A list that grows with each signal.
+        A list that grows with each signal; that of the handling around this one, if there is any.
     """
-    received: list[int] = []
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-        if len(received) > 1:
-            _end_at_once()
-        if not defer:
-            raise KeyboardInterrupt
-
-    before = {number: signal.getsignal(number) for number in SIGNALS}
-    before = {number: handler for number, handler in before.items() if handler not in (signal.SIG_IGN, None)}
+    before = {number: signal.getsignal(number) for number in SIGNALS} if current_thread() is main_thread() else {}
+    handler = _Handler(defer, next((outer.received for outer in before.values() if isinstance(outer, _Handler)), []))
+    before = {number: outer for number, outer in before.items() if outer not in (signal.SIG_IGN, None)}
     try:
         for number in before:  # those that are ignored, as of a job in the background, stay so
-            signal.signal(number, handle)
-        yield received
-    finally:
-        for number, handler in before.items():
             signal.signal(number, handler)
+        yield handler.received
+    finally:
+        for number, outer in before.items():
+            signal.signal(number, outer)
+
+
+@dataclass(frozen=True)
+class _Handler:
+    defer: bool
+    received: list[int]
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        self.received.append(number)
+        if len(self.received) > 1:
+            _end_at_once()
+        if not self.defer:
+            raise KeyboardInterrupt
 
 
 @contextmanager
 def blocked() -> Iterator[None]:
-    """Signals wait. A process that is started meanwhile inherits that, until it says `unblock`."""
+    """Signals wait until the end. A process that is started meanwhile inherits that, until it says `unblock`."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
-        yield
+        with handled(defer=True) as received:  # another thread may get them for this one
+            count = len(received)
+            yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    if len(received) > count:
+        raise KeyboardInterrupt
 
 
 def block() -> None:

@@ -138,13 +138,18 @@ def test_work_that_hears_of_no_interrupt_is_killed(patience: float, tmp_path: Pa
 
 def test_signals_do_afterwards_what_they_did_before() -> None:
     before = [signal.getsignal(number) for number in interrupts.SIGNALS]
+    with pytest.raises(KeyboardInterrupt), interrupts.handled() as received:
+        with interrupts.handled(defer=True) as inner:
+            assert inner is received
+        with interrupts.blocked():
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.01)
+        pytest.fail("it was lost")
+    assert received == [signal.SIGTERM]
+    assert [signal.getsignal(number) for number in interrupts.SIGNALS] == before
     with interrupts.handled(defer=True) as received:
         os.kill(os.getpid(), signal.SIGTERM)
         assert received == [signal.SIGTERM]
-        with pytest.raises(KeyboardInterrupt), interrupts.handled():
-            os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(5)
-    assert [signal.getsignal(number) for number in interrupts.SIGNALS] == before
 
 
 def test_results_come_in_order_until_an_item_fails() -> None:
