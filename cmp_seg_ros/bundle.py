@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from cmp_seg_ros import resources
 from cmp_seg_ros.errors import UserError, one_line
+from cmp_seg_ros.familiarity import Familiarity
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.waffleiron.config import NetworkConfig, PreprocessConfig
 
@@ -47,6 +48,8 @@ class BundleDescription(BaseModel):
     intensity: IntensityConfig = IntensityConfig()
     label_space: LabelSpace
     weights_sha256: str
+    temperature: float = Field(default=1.0, gt=0)  # divides the logits (Guo et al., ICML 2017): calibrates confidences
+    familiarity: Familiarity | None = None  # how unlike those of the training a scan may be
     training: dict[str, Any] = {}  # how it was made
     measured: dict[str, Any] = {}  # what it scores, and on what
 

@@ -73,6 +73,8 @@ class Labels:
         voxels: number of voxels that the network saw.
         voxel_size: metres.
         stages_ms: milliseconds by stage.
+        unlikeness: how unlike the scans of its training the bundle finds this one, about 1 for those; None where the
+            bundle cannot tell. Strange beyond its `familiarity.threshold`.
         probabilities: (N, C) float32 of every class in the order of the label space, 0 where unlabelled; or None.
     """
 
@@ -82,3 +84,4 @@ class Labels:
     voxel_size: float = 0.0
     stages_ms: dict[str, float] = field(default_factory=dict)
     probabilities: Float32 | None = None
+    unlikeness: float | None = None

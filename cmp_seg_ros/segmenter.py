@@ -113,10 +113,15 @@ class Segmenter:
         label = np.full(len(scan), UNLABELLED, dtype=np.uint8)
         confidence = np.zeros(len(scan), dtype=np.float32)
         every = np.zeros((len(scan), len(self.label_space.ids)), np.float32) if self.probabilities else None
+        familiarity = self.bundle.description.familiarity
+        unlikeness = None if familiarity is None else float("inf")  # without voxels
         inferred = prepared
         if grid is not None:
-            probabilities = softmax(self._logits(voxels))  # (M, C)
+            temperature = np.float32(self.bundle.description.temperature)
+            probabilities = softmax(self._logits(voxels) / temperature)  # (M, C)
             inferred = perf_counter()
+            if familiarity is not None:
+                unlikeness = familiarity.unlikeness(xyz, voxels.xyz, probabilities)
             if self.merge is not None:
                 probabilities = probabilities @ self.merge
             best = probabilities.argmax(axis=1)  # (M,)
@@ -130,6 +135,7 @@ class Segmenter:
             label=label,
             confidence=confidence,
             probabilities=every,
+            unlikeness=unlikeness,
             voxels=len(voxels),
             voxel_size=self.voxel_size,
             stages_ms={

@@ -1,6 +1,7 @@
 """The benchmark suite: fixed files, the same scans on every run, figures of what was counted, and the command."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from pydantic import ValidationError
 from typer.testing import CliRunner, Result
 
 from cmp_seg_ros import resources
@@ -64,8 +66,6 @@ def dump(**changes: Any) -> str:
 @pytest.fixture
 def perfect(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """Labels come from the simulator's truth instead of a network; the scans that it was shown."""
-    from cmp_seg_ros.scan import Labels, Scan
-
     truths: dict[bytes, Any] = {}
     shown: list[dict[str, Any]] = []
 
@@ -99,7 +99,7 @@ def test_suites_and_training_share_no_building() -> None:
         others |= measured
         for name in resources.names("config/training", ".yaml"):
             data = TrainConfig.load(name).data
-            assert not measured & set(range(data.first_building, data.first_building + data.buildings))
+            assert not measured & set(data.seeds)
             first = data.first_validation_building
             assert not measured & set(range(first, first + data.validation_buildings))
 
@@ -173,7 +173,9 @@ def test_a_place_does_not_depend_on_other_mounts() -> None:
 def test_a_perfect_labeller_gets_all(perfect: list[dict[str, Any]], tiny_bundle: Path, tmp_path: Path) -> None:
     run = SuiteRun(small(), tiny_bundle, "reference", out=tmp_path)
     measured = {
-        (places, sensor): [run.measure.count(run._rows_of(places), sensor, building) for building in run.buildings]
+        (places, sensor): [
+            run.measure.count(run._rows_of(places, sensor), sensor, building) for building in run.buildings
+        ]
         for places, sensor in run._jobs()
     }
     run._counted = lambda jobs, progress: ((*job, measured[job]) for job in jobs)  # type: ignore[method-assign]
@@ -415,6 +417,7 @@ def test_options_of_a_suite_need_one() -> None:
 
 def test_sheets_say_what_is_not_there() -> None:
     figures = {"primary": 1.0, "interval": None, "strict": None, "iou": {"wall": 1.0, "floor": None}}
+    figures |= {"ece": None, "false_person": 0.0}
     column = {**figures, "by_range": [{"primary": None}, {"primary": 1.0}], "points": 1000, "voxels_per_scan": 2.0}
     report: dict[str, Any] = {
         **{"suite": "b", "description": "d", "model": "m", "engine": "e", "voxel_size": 0.1, "whole": True},
@@ -432,6 +435,60 @@ def test_sheets_say_what_is_not_there() -> None:
     assert "12 buildings from seed 5 (12 visits in house), 2 scans of each" in heading(report)
     del report["rows"]["world"]
     assert "12 visits in house, 2 scans" in heading(report) and "buildings" not in heading(report)
+
+
+def test_box_rooms_are_shown_with_every_intensity(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = {
+        "none": {"boxes": "things", "intensity": False},
+        "all": {"boxes": "things", "against": "none"},
+        "rise": {"boxes": "things", "response": "rise", "sensors": ["rings-32"], "against": "none"},
+    }
+    suite = small(rows=rows, sensors=["rings-16", "rings-32"], musts={"all": {"false_person": 0.0, "mean": 0.9}})
+    run = SuiteRun(suite, tiny_bundle, "reference", processes=1, buildings=2)
+    measure = run.measure
+    frames = measure._frames(run.rows["all"], "rings-16", 20_000_000, [None])
+    right = frames[0].labels["truth"].label
+    seen = {}
+    for name, row in run.rows.items():
+        scan = suite_run.shown(frames[0], row)
+        seen[name] = scan.intensity
+        np.testing.assert_array_equal(scan.xyz, frames[0].scan.xyz)
+    assert seen["none"] is None and np.corrcoef(seen["rise"], np.linalg.norm(frames[0].scan.xyz, axis=1))[0, 1] > 0.98
+    np.testing.assert_array_equal(seen["rise"], suite_run.shown(frames[0], run.rows["rise"]).intensity)
+    truth = SIX.id_map(LabelSpace.load("indoor"))[right]
+    wrong = np.where(truth == OBJECT, PERSON, truth).astype(np.uint8)
+    assert (truth == OBJECT).any() and (truth == PERSON).any()
+
+    def count(self: Any, rows: Any, sensor: str, building: int) -> Any:
+        labels = Labels(wrong, np.full(len(wrong), 0.9, np.float32))
+        points = self._confusions(frames[0].scan, truth, wrong)
+        return {name: Count(points, self._calibration(truth, labels), 1, 5, "0") for name in rows}
+
+    monkeypatch.setattr(suite_run.Measure, "count", count)
+    report = compile_report(run, run.run())
+    known = truth != 255
+    share = (truth == OBJECT).sum() / (known & (truth != PERSON)).sum()
+    column = report["rows"]["all"]["sensors"]["rings-16"]
+    assert column["false_person"] == pytest.approx(share)
+    assert column["ece"] == pytest.approx(abs(0.9 - (wrong == truth)[known].mean()), abs=1e-6)
+    assert list(report["rows"]["rise"]["sensors"]) == ["rings-32"]
+    musts = {must["kind"]: must for must in report["musts"]}
+    assert musts["false_person"]["met"] is False and musts["false_person"]["bound"] == "at most"
+    assert "| rise | - |" in markdown(report)
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ({"boxes": "plain", "scene": "house"}, "neither a scene nor a mount"),
+        ({"boxes": "cellar"}, "no box rooms 'cellar'; known: plain"),
+        ({"response": "loud"}, "no response 'loud'; known: native"),
+        ({"boxes": "plain"}, "no sensor os1-16, vlp-16; known: rings-16"),
+    ],
+)
+def test_a_row_that_cannot_be_taken_is_refused(row: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValidationError, match=re.escape(says)):
+        small(rows={"a": row}, musts={})
 
 
 def test_out_is_tried_before_the_work(evaluate: Callable[..., Result], tmp_path: Path, monkeypatch: Any) -> None:

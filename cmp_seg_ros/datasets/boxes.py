@@ -29,8 +29,9 @@ RINGS = {  # degrees from the lowest to the highest, and how many
 }
 COLUMNS = 1024
 NOISE = 0.015  # m, one sigma of the range
+FARTHEST = 100.0  # m
 LOST = 0.01  # share of rays that do not come back
-KINDS = ("plain", "things", "hall")
+KINDS = ("plain", "things", "hall", "outdoor")
 BOX, CYLINDER, BALL = range(3)
 
 
@@ -53,7 +54,8 @@ class DataSet(BaseDataSet):
         seeds: of the rooms.
         scans: places in a room.
         sensor: of RINGS.
-        kind: `plain` holds boxes; `things` holds thin things and people; `hall` is high, with racks and trusses.
+        kind: `plain` holds boxes; `things` holds thin things and people; `hall` is high, with racks and trusses;
+            `outdoor` has neither walls nor ceiling: cars, trees, poles, houses, people.
     """
 
     def __init__(self, seeds: Iterable[int], scans: int, sensor: str = "rings-16", kind: str = "plain") -> None:
@@ -94,8 +96,9 @@ class Room:
 
     def __init__(self, rng: Rng, kind: str) -> None:
         self.rng = rng
-        low, high = ((10, 8, 5), (24, 16, 12)) if kind == "hall" else ((3.5, 3.5, 2.3), (12, 9, 4.0))
-        self.size = rng.uniform(low, high)
+        ranges = {"hall": ((10, 8, 5), (24, 16, 12)), "outdoor": ((60, 60, 30), (120, 120, 30))}
+        self.size = rng.uniform(*ranges.get(kind, ((3.5, 3.5, 2.3), (12, 9, 4.0))))
+        self.open = kind == "outdoor"
         self.albedo = rng.uniform(0.2, 0.9, 6)  # of its faces
         self.solids: list[Solid] = []
         self.taken: list[tuple[float, float, float]] = []  # x, y, radius
@@ -131,6 +134,29 @@ class Room:
                 low, high = (z, h - 0.08) if i % 2 else (h - 0.08, z)
                 self._rod((x, a, low), (x, b, high), 0.03, "ceiling")
         self._plain()
+
+    def _outdoor(self) -> None:
+        """Houses along the sides, cars, trees and poles in rows and anywhere, a few people."""
+        rng = self.rng
+        for _ in range(int(rng.integers(2, 9))):
+            if (place := self._place(float(rng.uniform(5, 12)))) is not None:
+                size = rng.uniform([5, 5, 4], [14, 14, 20])
+                self._box((*place, size[2] / 2), size, "wall", rng.choice([0.0, rng.uniform(0, 3)]))
+        for _ in range(int(rng.integers(4, 30))):
+            if (place := self._place(2.2)) is not None:
+                yaw = rng.choice([0.0, np.pi / 2])
+                self._box((*place, 0.7), (4.3, 1.75, 0.9), "clutter", yaw)
+                self._box((*place, 1.3), (2.2, 1.5, 0.6), "clutter", yaw)
+        for _ in range(int(rng.integers(5, 60))):
+            if (place := self._place(0.6)) is not None:
+                h = rng.uniform(3, 10)
+                self._rod((*place, 0), (*place, h), rng.uniform(0.05, 0.2), "plant")
+                for _ in range(int(rng.integers(0, 12))):
+                    at = np.array([*place, 0.8 * h]) + rng.normal(0, 0.15 * h, 3)
+                    self._ball(at, rng.uniform(0.2, 0.2 + 0.15 * h, 3), "plant")
+        for _ in range(int(rng.integers(0, 6))):
+            if (place := self._place(0.5)) is not None:
+                self._standing(*place)
 
     def _some_box(self) -> None:
         """A box on the floor, at times against a wall; or a table; or something under the ceiling."""
@@ -327,7 +353,8 @@ class Room:
         directions = np.stack(parts, axis=2).reshape(-1, 3)  # (N, 3)
         distance, cosine, albedo, label = self._cast(place, directions)
         distance = distance + rng.normal(0, NOISE, len(distance))
-        returned = (rng.random(len(distance)) > LOST) & (distance > 0.2)
+        returned = (rng.random(len(distance)) > LOST) & (distance > 0.2) & (distance < FARTHEST)
+        distance = np.where(returned, distance, 0)
         xyz = np.where(returned[:, None], distance[:, None] * directions, 0).astype(np.float32)
         intensity = 250 * albedo * cosine / (1 + (distance / 6) ** 2) * rng.normal(1, 0.05, len(distance))
         truth = np.where(returned, label, np.uint8(UNLABELLED))
@@ -338,10 +365,14 @@ class Room:
         """Range, |cosine| of incidence, albedo and class of the first surface that each ray meets; (N,) each."""
         indoor = LabelSpace.load("indoor")
         id_of = {name: indoor.classes[number].id for number, name in enumerate(indoor.names)}
-        with np.errstate(divide="ignore"):
-            ends = np.where(directions > 0, (self.size - place) / directions, -place / directions)  # (N, 3)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ahead = np.where(directions > 0, self.size - place, -place) / directions
+            ends = np.where(directions == 0, np.inf, ahead)  # (N, 3)
         axis = ends.argmin(axis=1)
         rows = np.arange(len(axis))
+        if self.open:
+            ends = np.where((np.arange(3) == 2) & (directions < 0), ends, np.inf)
+            axis[:] = 2
         distance, cosine = ends[rows, axis], np.abs(directions[rows, axis])
         upper = directions[rows, axis] > 0
         albedo = self.albedo[2 * axis + upper]

@@ -28,7 +28,7 @@ def heading(report: dict[str, Any]) -> str:
 def _places(report: dict[str, Any]) -> str:
     """Buildings, and of rows in a furnished scene the visits to it, which take their place."""
     count, rows = report["buildings"], report["rows"]
-    scenes = list(dict.fromkeys(row["scene"] for row in rows.values() if row.get("scene")))
+    scenes = [name for name in in_detail(report) if rows[name].get("scene")]
     boxes = list(dict.fromkeys(row["boxes"] for row in rows.values() if row.get("boxes")))
     visits = f"{counted(count, 'visit')} in {', '.join(scenes)}"
     if boxes:
@@ -44,7 +44,8 @@ def in_detail(report: dict[str, Any]) -> list[str]:
     """Rows that stand for themselves: scans as the sensor gives them, in the mounts that come with them."""
     rows = report["rows"]
     changed = ("mount", "response", "statistics")
-    found = [name for name, row in rows.items() if row["intensity"] and not any(row.get(key) for key in changed)]
+    bare = {name: row for name, row in rows.items() if not any(row.get(key) for key in changed)}
+    found = [name for name, row in bare.items() if row.get("intensity", True)]
     return found or list(rows)[:1]
 
 

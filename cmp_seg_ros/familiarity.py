@@ -1,0 +1,83 @@
+"""One number a scan: how unlike the scans of its training a bundle finds it.
+
+From what is at hand when a scan is labelled, some twenty figures: how unsure the network is, how far the returns are,
+how high they lie, how much of each class there is and at what height. The distance of these from their mean over scans
+of the training, in units of their spread there (Mahalanobis 1936), is the number; beyond a threshold that few of those
+scans pass, labels should not be trusted: outdoors, wrong units, wrong axes, a covered sensor.
+
+familiarity = bundle.description.familiarity            # None where a bundle has none
+unlikeness = familiarity.unlikeness(xyz, voxels.xyz, probabilities)  # Labels.unlikeness holds it
+if unlikeness > familiarity.threshold: ...
+"""
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict
+
+from cmp_seg_ros.scan import Float32
+
+Float64 = npt.NDArray[np.float64]
+
+POINTS = 8192  # of a scan that are looked at, about
+UNSURE = 0.6  # probability below which a voxel counts as unsure
+PRIOR = 1.0  # voxels at height 0 that every class has beside its own
+SPREAD = 0.02  # least spread of a figure, so that one that never varied in training does not decide alone
+
+
+class Familiarity(BaseModel):
+    """Figures of the training's scans, D of each.
+
+    Args:
+        mean: (D,).
+        whitening: (D, D) lower triangle by rows; turns differences from the mean into ones of unit spread.
+        threshold: unlikeness beyond which a scan is strange.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    mean: list[float]
+    whitening: list[list[float]]
+    threshold: float
+
+    def unlikeness(self, xyz: Float32, voxels: Float32, probabilities: Float32) -> float:
+        """Of a scan: (N, 3) upright points with a return; (M, 3) places of voxels, (M, C) their probabilities.
+
+        About 1 for scans like those of the training, infinite where no voxel could be labelled.
+        """
+        if not len(probabilities) or not len(xyz):
+            return float("inf")
+        return self.distance(figures(xyz, voxels, probabilities))
+
+    def distance(self, found: Float64) -> float:
+        """Unlikeness of (D,) figures."""
+        away = found - self.mean
+        steps = [np.dot(row, away[: len(row)]) for row in self.whitening]
+        return float(np.sqrt(np.mean(np.square(steps))))
+
+
+def figures(xyz: Float32, voxels: Float32, probabilities: Float32) -> Float64:
+    """(D,) figures of a scan; D = 9 + 2 C - 1."""
+    p = probabilities.astype(np.float64)
+    entropy = -(p * np.log(p.clip(1e-9))).sum(axis=1).mean() / np.log(p.shape[1])
+    unsure = (p.max(axis=1) < UNSURE).mean()
+    few = xyz[:: max(1, len(xyz) // POINTS)].astype(np.float64)
+    away = np.log10(np.percentile(np.hypot(few[:, 0], few[:, 1]), [10, 50, 90]).clip(1e-3, 1e6))
+    height = np.arcsinh(np.percentile(few[:, 2], [2, 50, 98]))
+    share = p.mean(axis=0)
+    heights = p.T @ np.arcsinh(voxels[:, 2].astype(np.float64)) / (p.sum(axis=0) + PRIOR)  # (C,) of each class
+    return np.concatenate([[entropy, unsure, np.log10(len(p))], away, height, share[:-1], heights])
+
+
+def fit(found: Float64, quantile: float = 0.99) -> Familiarity:
+    """From (S, D) figures of scans of the training; `quantile` of them shall not be strange.
+
+    The threshold comes from every fourth scan, the rest from the others.
+    """
+    held = np.arange(len(found)) % 4 == 0
+    mean = found[~held].mean(axis=0)
+    covariance = np.cov(found[~held].T) + SPREAD**2 * np.eye(found.shape[1])
+    whitening = np.linalg.inv(np.linalg.cholesky(covariance))
+    rows = [[float(f"{value:.5g}") for value in row[: i + 1]] for i, row in enumerate(whitening.tolist())]
+    familiarity = Familiarity(mean=[float(f"{value:.6g}") for value in mean], whitening=rows, threshold=0)
+    distances = [familiarity.distance(one) for one in found[held]]
+    return familiarity.model_copy(update={"threshold": round(float(np.quantile(distances, quantile)), 3)})
