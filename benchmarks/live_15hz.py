@@ -116,7 +116,7 @@ def figures(run: LiveRun, data: DataSet, description: BundleDescription) -> dict
 
 def offline(data: DataSet, model: str, engine: str) -> float | None:
     """Primary mIoU of the same drive with the bundle's voxels."""
-    labeller = Model.for_sensors(data.sensors, model, engine)
+    labeller = Model(model, engine)
     return label_all(
         data, labeller, [Scores(space_of(data), labeller.label_space)], Report.of("live", data), needs=TRUTH
     ).miou

@@ -97,13 +97,13 @@ def test_nothing_that_can_be_labelled_is_an_error() -> None:
         run(Frames(()), Given(SPACE), [], Report(command="test"))
 
 
-def keys(results: list[Result]) -> list[tuple[str, bool]]:
+def keys(part: DataSet, results: Iterator[Result]) -> list[tuple[str, bool]]:
     return [(result.frame.key, result.labels is None) for result in results]
 
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_parts_come_in_order(processes: int) -> None:
-    found = [pair for part in results_of_parts(Frames(), Given(SPACE), keys, processes) for pair in part]
+    found = [pair for part in results_of_parts(Frames().parts(), Given(SPACE), keys, processes) for pair in part]
     assert found == [(str(number), number == 2) for number in range(6)]
 
 

@@ -16,13 +16,17 @@ from typer.testing import CliRunner, Result
 from cmp_seg_ros import resources
 from cmp_seg_ros.cli.main import app
 from cmp_seg_ros.cli.tables import iou_table
+from cmp_seg_ros.datasets import boxes
+from cmp_seg_ros.datasets.frame import Frame
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.evaluation.accuracy import Scorer
 from cmp_seg_ros.evaluation.metrics import Confusion, iou_of, mean_of
+from cmp_seg_ros.evaluation.pipeline import Model
 from cmp_seg_ros.evaluation.reliability import BINS
 from cmp_seg_ros.evaluation.report import Report
 from cmp_seg_ros.evaluation.suites import run as suite_run
-from cmp_seg_ros.evaluation.suites.run import Count, Part, SuiteRun
+from cmp_seg_ros.evaluation.suites.run import Count, Counter, Part, SuiteRun
+from cmp_seg_ros.evaluation.suites.scans import Scans, shown
 from cmp_seg_ros.evaluation.suites.scores import Scores, compile_report
 from cmp_seg_ros.evaluation.suites.suite import Mount, Suite
 from cmp_seg_ros.evaluation.suites.tables import heading, markdown, sheets
@@ -75,17 +79,13 @@ def perfect(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
                 truths[scan.xyz.tobytes()] = SIX.id_map(LabelSpace.load("indoor"))[label]
             yield views
 
-    class Perfect:
-        def __init__(self, T_base_lidar: Any) -> None:
-            self.T_base_lidar = T_base_lidar
-
-        def __call__(self, scan: Scan) -> Labels:
-            shown.append({"intensity": scan.intensity is not None, "T": self.T_base_lidar})
-            label = truths[scan.xyz.tobytes()]
-            return Labels(label, np.ones(len(label), np.float32), voxels=7)
+    def perfect(self: Model, frame: Frame) -> Labels:
+        shown.append({"intensity": frame.scan.intensity is not None, "T": frame.T_base_lidar})
+        label = truths[frame.scan.xyz.tobytes()]
+        return Labels(label, np.ones(len(label), np.float32), voxels=7)
 
     monkeypatch.setattr(generate, "views_in", remembering)
-    monkeypatch.setattr(suite_run.Measure, "segmenter_of", lambda self, T, statistics: Perfect(T))
+    monkeypatch.setattr(Model, "__call__", perfect)
     return shown
 
 
@@ -172,13 +172,7 @@ def test_a_place_does_not_depend_on_other_mounts() -> None:
 
 def test_a_perfect_labeller_gets_all(perfect: list[dict[str, Any]], tiny_bundle: Path, tmp_path: Path) -> None:
     run = SuiteRun(small(), tiny_bundle, "reference", out=tmp_path)
-    measured = {
-        (places, sensor): [
-            run.measure.count(run._rows_of(places, sensor), sensor, building) for building in run.buildings
-        ]
-        for places, sensor in run._jobs()
-    }
-    run._counted = lambda jobs, progress: ((*job, measured[job]) for job in jobs)  # type: ignore[method-assign]
+    run.processes = 1
     report = compile_report(run, run.run())
     for row in report["rows"].values():
         assert row["mean"]["primary"] == row["mean"]["strict"] == 1 and row["mean"]["interval"] == [1, 1]
@@ -197,7 +191,7 @@ def test_lidars_have_all_their_beams_and_columns(perfect: list[dict[str, Any]], 
     run = SuiteRun(small(sensors=["os1-64"]), tiny_bundle, "reference")
     row, full = run.rows["level"], Lidar.load("os1-64").shape
     assert full == (64, 1024)
-    taken = {frame.scan.shape for b in run.buildings for frame in run.measure._frames(row, "os1-64", b, [None])}
+    taken = {frame.scan.shape for frame in run.scans(row.places, "os1-64")}
     assert taken == {full}
     # Those of training, of the same buildings, are thinned.
     assert {scan.shape for b in run.buildings for scan, _, _ in scans_in(make_building(b), 1, "os1-64")} > {full}
@@ -213,10 +207,15 @@ def test_the_digest_is_of_intensity_too(
         for ((scan, label, T),) in views(*args, **kwargs):
             yield [(replace(scan, intensity=2 * np.asarray(scan.intensity)), label, T)]
 
-    before = run.measure.count(run.rows, "vlp-16", 20_000_000)["world"].digest
-    assert run.measure.count(run.rows, "vlp-16", 20_000_000)["world"].digest == before
+    def digest() -> str:
+        scans = run.scans("buildings-mix", "vlp-16")
+        assert list(scans)
+        return scans.digests["world"]
+
+    before = digest()
+    assert digest() == before
     monkeypatch.setattr(generate, "views_in", brighter)
-    assert run.measure.count(run.rows, "vlp-16", 20_000_000)["world"].digest != before
+    assert digest() != before
 
 
 @pytest.fixture
@@ -235,7 +234,7 @@ def counting(tiny_bundle: Path, tmp_path: Path) -> Callable[..., list[tuple[str,
             during()
             for places, sensor in jobs:
                 done.append((places, sensor))
-                count = Count(np.ones(run.measure._shape, np.int64), np.ones((3, BINS)), 1, 1, "0")
+                count = Count(np.ones(run.counter.shape, np.int64), np.ones((3, BINS)), 1, 1, "0")
                 yield places, sensor, [dict.fromkeys(run._rows_of(places, sensor), count)] * len(run.buildings)
 
         run._counted = counted  # type: ignore[method-assign]
@@ -445,26 +444,25 @@ def test_box_rooms_are_shown_with_every_intensity(tiny_bundle: Path, monkeypatch
     }
     suite = small(rows=rows, sensors=["rings-16", "rings-32"], musts={"all": {"false_person": 0.0, "mean": 0.9}})
     run = SuiteRun(suite, tiny_bundle, "reference", processes=1, buildings=2)
-    measure = run.measure
-    frames = measure._frames(run.rows["all"], "rings-16", 20_000_000, [None])
+    frames = boxes.DataSet([20_000_000], 1, "rings-16", "things")
     right = frames[0].labels["truth"].label
     seen = {}
     for name, row in run.rows.items():
-        scan = suite_run.shown(frames[0], row)
+        scan = shown(frames[0], row)
         seen[name] = scan.intensity
         np.testing.assert_array_equal(scan.xyz, frames[0].scan.xyz)
     assert seen["none"] is None and np.corrcoef(seen["rise"], np.linalg.norm(frames[0].scan.xyz, axis=1))[0, 1] > 0.98
-    np.testing.assert_array_equal(seen["rise"], suite_run.shown(frames[0], run.rows["rise"]).intensity)
+    np.testing.assert_array_equal(seen["rise"], shown(frames[0], run.rows["rise"]).intensity)
     truth = SIX.id_map(LabelSpace.load("indoor"))[right]
     wrong = np.where(truth == OBJECT, PERSON, truth).astype(np.uint8)
     assert (truth == OBJECT).any() and (truth == PERSON).any()
 
-    def count(self: Any, rows: Any, sensor: str, building: int) -> Any:
+    def count(self: Any, scans: Scans, results: Any) -> Any:
         labels = Labels(wrong, np.full(len(wrong), 0.9, np.float32))
-        points = self._confusions(frames[0].scan, truth, wrong)
-        return {name: Count(points, self._calibration(truth, labels), 1, 5, "0") for name in rows}
+        points = self.confusions(frames[0].scan, truth, wrong)
+        return {name: Count(points, self.calibration(truth, labels), 1, 5, "0") for name in scans.rows}
 
-    monkeypatch.setattr(suite_run.Measure, "count", count)
+    monkeypatch.setattr(Counter, "__call__", count)
     report = compile_report(run, run.run())
     known = truth != 255
     share = (truth == OBJECT).sum() / (known & (truth != PERSON)).sum()

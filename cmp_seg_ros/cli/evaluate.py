@@ -117,7 +117,7 @@ def _input(
     sensors = SensorSet.around(input, calibration, lidar)
     data = open_input(input, topic, sensors)
     truth = None if planes else space_of(data)
-    labeller = Model.for_sensors(sensors, model, engine, voxel_size=voxel_size)
+    labeller = Model(model, engine, voxel_size=voxel_size)
     space = labeller.label_space
     ending: Ending = Scores(truth, space, out) if truth else PlaneCheck(space, data.path, sensors.file, out)
     report = Report.of("evaluate", data)

@@ -45,7 +45,7 @@ def label(
     sensors = SensorSet.around(input, calibration, lidar)
     data = open_input(input, topic, sensors)
     require_writable(out, "label")
-    labeller = Model.for_sensors(sensors, model, engine, label_space)
+    labeller = Model(model, engine, label_space)
     total = data.count if max_scans is None else min(max_scans, data.count or max_scans)
     files = LabelFiles(data, labeller.label_space, out, total)
     report = Report.of("label", data)

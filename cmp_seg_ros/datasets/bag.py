@@ -351,6 +351,7 @@ class DataSet(BaseDataSet):
             labels={} if truth is None else {TRUTH: truth},
             images=bag_index.NearestImages(self._cameras, self._camera_stamp(scan)),
             T_base_lidar=self.sensors.T_base_lidar,
+            intensity_statistics=self.sensors.intensity_statistics,
             locate=partial(self._poses.T_world_lidar, scan.stamp),
             sequence=str(self.path),
             group=f"{self.path.name}/{stretch}",

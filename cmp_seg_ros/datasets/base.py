@@ -113,6 +113,7 @@ class ScanFile(DataSet):
                 shape,
                 images=pictures_beside(self.path, self.sensors),
                 T_base_lidar=self.sensors.T_base_lidar,
+                intensity_statistics=self.sensors.intensity_statistics,
                 sequence=str(self.path.parent),
             )
         except UserError as error:

@@ -69,6 +69,7 @@ class Frame:
         labels: by name of their source.
         images: by name of their camera, the nearest in time; a mapping that may look for them when it is asked.
         T_base_lidar: (4, 4) how the lidar is mounted, where the data set knows; its rotation makes the scan upright.
+        intensity_statistics: mean and deviation of the lidar's intensities, where the data set knows.
         locate: gives T_world_lidar at the scan's stamp, or None where poses are not known.
         sequence: scans of one sequence are by one lidar, and follow each other in time.
         group: what of the data is drawn together in intervals: a building, a stretch of a sequence.
@@ -82,6 +83,7 @@ class Frame:
     labels: Mapping[str, PointLabels] = field(default_factory=dict)
     images: Mapping[str, CameraImage] = field(default_factory=dict)
     T_base_lidar: Transform | None = None
+    intensity_statistics: tuple[float, float] | None = None
     locate: Callable[[], Transform | None] = _nowhere
     sequence: str = ""
     group: str = ""

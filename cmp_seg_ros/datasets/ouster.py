@@ -147,6 +147,7 @@ def _frame(number: int, sweep: Any, path: Path, sensors: SensorSet) -> Frame:
         start,
         "os_sensor",
         T_base_lidar=sensors.T_base_lidar,
+        intensity_statistics=sensors.intensity_statistics,
         sequence=str(path),
         group=f"{path.name}/{number // 100}",
     )

@@ -3,7 +3,7 @@
 report = run(open_input("drive"), Model("waffleiron24-128"), [Scores(...), Pictures(out)])
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +17,6 @@ from cmp_seg_ros.datasets.frame import PREDICTIONS, Frame
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.evaluation.report import Report
 from cmp_seg_ros.evaluation.tally import Tally
-from cmp_seg_ros.geometry.sensor_set import SensorSet
 from cmp_seg_ros.intensity import IntensityScale
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.scan import Float32, Labels
@@ -47,7 +46,7 @@ class Labeller(Protocol):
 class Model:
     """The `Segmenter` of a bundle, as each frame's lidar needs it; made when it is first needed, in each process.
 
-    Intensity statistics are those of the calibration, else they are learnt from the first scans of each sequence.
+    Intensity statistics are the frame's, else they are learnt from the first scans of each sequence.
 
     Args: as of `Segmenter.from_bundle`; voxel_size in metres, None is the bundle's.
     """
@@ -58,35 +57,13 @@ class Model:
         engine: str = "auto",
         label_space: str | Path | None = None,
         voxel_size: float | None = None,
-        intensity_mean: float | None = None,
-        intensity_std: float | None = None,
-        probabilities: bool = False,
     ) -> None:
         self._bundle, self._engine, self._space, self._voxel_size = bundle, engine, label_space, voxel_size
-        self._statistics, self._probabilities = (intensity_mean, intensity_std), probabilities
         self._sequence: str | None = None
-
-    @classmethod
-    def for_sensors(
-        cls,
-        sensors: SensorSet,
-        bundle: str | Path,
-        engine: str = "auto",
-        label_space: str | Path | None = None,
-        voxel_size: float | None = None,
-    ) -> "Model":
-        """The model with the intensity statistics of a calibration. Raises UserError."""
-        lidar = sensors.lidar
-        statistics = (None, None) if lidar is None else (lidar.intensity_mean, lidar.intensity_std)
-        model = cls(bundle, engine, label_space, voxel_size, *statistics)
-        _ = model.segmenter  # says at once what is wrong
-        return model
 
     @cached_property
     def segmenter(self) -> Segmenter:
-        segmenter = Segmenter.from_bundle(
-            self._bundle, self._engine, None, self._space, *self._statistics, self._probabilities
-        )
+        segmenter = Segmenter.from_bundle(self._bundle, self._engine, label_space=self._space)
         segmenter.voxel_size = self._voxel_size or segmenter.voxel_size
         return segmenter
 
@@ -98,7 +75,9 @@ class Model:
         segmenter = self.segmenter
         if frame.sequence != self._sequence:  # another lidar
             self._sequence = frame.sequence
-            segmenter.intensity = IntensityScale(segmenter.bundle.description.intensity, *self._statistics)
+            segmenter.intensity = IntensityScale(
+                segmenter.bundle.description.intensity, *(frame.intensity_statistics or ())
+            )
         T = frame.T_base_lidar
         segmenter.rotation = None if T is None else T[:3, :3].astype("float32")
         return segmenter(frame.scan)
@@ -169,13 +148,16 @@ def results(data: DataSet, labeller: Labeller, needs: str = "") -> Iterator[Resu
 
 
 def results_of_parts(
-    data: DataSet, labeller: Labeller, reduce: Callable[[list[Result]], R], processes: int | None = None
+    parts: Iterable[DataSet],
+    labeller: Labeller,
+    reduce: Callable[[DataSet, Iterator[Result]], R],
+    processes: int | None = None,
 ) -> Iterator[R]:
-    """What `reduce` makes of the results of each part of a data set, by several processes, in order."""
+    """What `reduce` makes of each part and its results, by several processes, in order; see `DataSet.parts`."""
     if processes == 1:
-        yield from (reduce(list(results(part, labeller))) for part in data.parts())
-        return
-    yield from process_map(_reduce_part, data.parts(), processes, _begin, (labeller, reduce))
+        yield from (reduce(part, results(part, labeller)) for part in parts)
+    else:
+        yield from process_map(_reduce_part, parts, processes, _begin, (labeller, reduce))
 
 
 def run(
@@ -233,14 +215,14 @@ def run(
 
 
 # In a worker.
-_work: tuple[Labeller, Callable[[list[Result]], Any]]
+_labeller: Labeller
+_reduce: Callable[[DataSet, Iterator[Result]], Any]
 
 
-def _begin(labeller: Labeller, reduce: Callable[[list[Result]], Any]) -> None:
-    global _work
-    _work = labeller, reduce
+def _begin(labeller: Labeller, reduce: Callable[[DataSet, Iterator[Result]], Any]) -> None:
+    global _labeller, _reduce
+    _labeller, _reduce = labeller, reduce
 
 
 def _reduce_part(part: DataSet) -> Any:
-    labeller, reduce = _work
-    return reduce(list(results(part, labeller)))
+    return _reduce(part, results(part, _labeller))

@@ -39,6 +39,13 @@ class SensorSet:
         """(4, 4), or None where it is not known."""
         return None if self.lidar is None else np.array(self.lidar.T_base_lidar)
 
+    @property
+    def intensity_statistics(self) -> tuple[float, float] | None:
+        """Mean and deviation of the lidar's intensities, or None where they are to be learnt."""
+        if self.lidar is None or self.lidar.intensity_mean is None or self.lidar.intensity_std is None:
+            return None
+        return self.lidar.intensity_mean, self.lidar.intensity_std
+
     def camera(self) -> CalibratedCamera | None:
         """The only camera."""
         cameras = list(self.calibration.cameras.values())

@@ -9,13 +9,10 @@ import json
 import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from copy import copy
-from dataclasses import dataclass, replace
-from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
-from itertools import starmap
+from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from zipfile import BadZipFile
 
 import numpy as np
@@ -23,23 +20,19 @@ import numpy.typing as npt
 
 from cmp_seg_ros import outputs, resources
 from cmp_seg_ros.bundle import Bundle
-from cmp_seg_ros.datasets import boxes, buildings, scene
 from cmp_seg_ros.datasets.base import DataSet
-from cmp_seg_ros.datasets.frame import TRUTH, Frame
+from cmp_seg_ros.datasets.frame import TRUTH
 from cmp_seg_ros.digest import digest
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.evaluation.metrics import PRIMARY, STRICT, Confusion, readings
+from cmp_seg_ros.evaluation.pipeline import Model, Result, results_of_parts
 from cmp_seg_ros.evaluation.reliability import BINS, Reliability
-from cmp_seg_ros.evaluation.suites.responses import respond
+from cmp_seg_ros.evaluation.suites.scans import Scans
 from cmp_seg_ros.evaluation.suites.suite import Row, Suite
-from cmp_seg_ros.geometry.calibration import Transform
-from cmp_seg_ros.intensity import IntensityScale
 from cmp_seg_ros.label_space import LabelSpace
-from cmp_seg_ros.scan import UNLABELLED, Float32, Labels, Scan, UInt8
-from cmp_seg_ros.segmenter import Segmenter
+from cmp_seg_ros.scan import UNLABELLED, Labels, Scan, UInt8
 from cmp_seg_ros.simulation import scene_folder
 from cmp_seg_ros.simulation.version import data_files
-from cmp_seg_ros.workers import process_map
 
 Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
@@ -70,117 +63,54 @@ class Part(NamedTuple):
     digest: str
 
 
-@dataclass(frozen=True)
-class Measure:
-    """Counts one building at a time. Made once, copied to every worker.
+class Counter:
+    """Counts the results of one building for each row of its scans: the ending of a suite, in every worker.
 
     Args:
-        suite: the benchmark suite.
-        bundle, engine, voxel_size: what is measured; a voxel size of None is the bundle's.
-        scenes: folder of furnished scenes.
+        suite: what is run.
+        predicted: label space of the labels.
     """
 
-    suite: Suite
-    bundle: Path
-    engine: str
-    voxel_size: float | None
-    scenes: Path | None
+    def __init__(self, suite: Suite, predicted: LabelSpace) -> None:
+        self.suite, self.truth, self.predicted = suite, LabelSpace.load(suite.truth), predicted
+        self.shape = (len(suite.range_bins), *Confusion(self.truth, predicted).matrix.shape)
+        same = self.truth.name == predicted.name or predicted.name in self.truth.mappings
+        none = np.full(256, UNLABELLED, np.uint8)
+        self._said = self.truth.index_of_id[self.truth.id_map(predicted)] if same else none  # ids to true classes
 
-    @cached_property
-    def segmenter(self) -> Segmenter:
-        segmenter = Segmenter.from_bundle(self.bundle, self.engine)
-        segmenter.voxel_size = self.voxel_size or segmenter.voxel_size
-        return segmenter
-
-    def segmenter_of(self, T_base_lidar: Transform | None, statistics: tuple[float, float] | None = None) -> Segmenter:
-        """The model on another lidar: each scan has its own unit, whose intensities are not known beforehand."""
-        segmenter = copy(self.segmenter)
-        segmenter.rotation = None if T_base_lidar is None else T_base_lidar[:3, :3].astype(np.float32)
-        segmenter.intensity = IntensityScale(segmenter.bundle.description.intensity, *(statistics or ()))
-        return segmenter
-
-    @cached_property
-    def truth(self) -> LabelSpace:
-        return LabelSpace.load(self.suite.truth)
-
-    def count(self, rows: dict[str, Row], sensor: str, building: int) -> dict[str, Count]:
-        """Take the scans of one building with one sensor and count them for `rows`, which are of the same places."""
-        mounts = list(dict.fromkeys(row.mount for row in rows.values()))
-        points = {name: np.zeros(self._shape, np.int64) for name in rows}
-        calibration = {name: np.zeros((3, BINS)) for name in rows}
-        digests = [hashlib.sha256() for _ in mounts]
-        voxels, scans = dict.fromkeys(rows, 0), 0
-        frames = iter(self._frames(next(iter(rows.values())), sensor, building, mounts))
-        for views in zip(*[frames] * len(mounts), strict=True):
-            scans += 1
-            for taken, frame in zip(digests, views, strict=True):
-                assert frame.scan.intensity is not None
-                label = frame.labels[TRUTH].label
-                taken.update(frame.scan.xyz.tobytes() + frame.scan.intensity.tobytes() + label.tobytes())
-            for name, row in rows.items():
-                frame = views[mounts.index(row.mount)]
-                labels: Labels = self.segmenter_of(frame.T_base_lidar, row.statistics)(shown(frame, row))
-                truth = self.truth.id_map(frame.labels[TRUTH].space)[frame.labels[TRUTH].label]
-                points[name] += self._confusions(frame.scan, truth, labels.label)
-                calibration[name] += self._calibration(truth, labels)
-                voxels[name] += labels.voxels
-        by_mount = dict(zip(mounts, digests, strict=True))
+    def __call__(self, scans: DataSet, results: Iterator[Result]) -> dict[str, Count]:
+        """By row. Raises UserError where a scan cannot be labelled."""
+        assert isinstance(scans, Scans)
+        points = {name: np.zeros(self.shape, np.int64) for name in scans.rows}
+        calibration = {name: np.zeros((3, BINS)) for name in scans.rows}
+        voxels, count = dict.fromkeys(scans.rows, 0), dict.fromkeys(scans.rows, 0)
+        for result in results:
+            frame, labels = result.frame, result.labels
+            if labels is None:
+                raise UserError(f"scan {frame.key} of suite {self.suite.name}: {result.skipped}")
+            name = frame.key.partition("/")[0]
+            truth = self.truth.id_map(frame.labels[TRUTH].space)[frame.labels[TRUTH].label]
+            points[name] += self.confusions(frame.scan, truth, labels.label)
+            calibration[name] += self.calibration(truth, labels)
+            voxels[name] += labels.voxels
+            count[name] += 1
         return {
-            name: Count(points[name], calibration[name], scans, voxels[name], by_mount[row.mount].hexdigest())
-            for name, row in rows.items()
+            name: Count(points[name], calibration[name], count[name], voxels[name], scans.digests[name])
+            for name in scans.rows
         }
 
-    def _frames(self, row: Row, sensor: str, seed: int, mounts: list[Any]) -> DataSet:
-        """Scans of one building, each place in all mounts."""
-        if row.boxes:
-            return boxes.DataSet([seed], self.suite.scans, sensor, row.boxes)
-        T_mounts = [None if mount is None else mount.T_base_lidar for mount in mounts]
-        if row.scene:
-            assert self.scenes is not None
-            return scene.DataSet(self.scenes / row.scene, [seed], self.suite.scans, sensor, T_mounts, thinned=False)
-        return buildings.DataSet([seed], self.suite.scans, sensor, T_mounts, thinned=False)
-
-    @property
-    def _shape(self) -> tuple[int, int, int]:
-        confusion = Confusion(self.truth, self.segmenter.label_space)
-        return (len(self.suite.range_bins), *confusion.matrix.shape)
-
-    def _confusions(self, scan: Scan, truth: UInt8, label: UInt8) -> Int64:
+    def confusions(self, scan: Scan, truth: UInt8, label: UInt8) -> Int64:
         """(bins, C, C + 1) points by range from the lidar."""
-        distance = np.linalg.norm(scan.xyz, axis=1)
-        bin_ = np.searchsorted(self.suite.range_bins, distance, side="right") - 1
-        counted = np.zeros(self._shape, np.int64)
-        for i in range(len(counted)):
-            confusion = Confusion(self.truth, self.segmenter.label_space)
-            confusion.add(truth[bin_ == i], label[bin_ == i])
-            counted[i] = confusion.matrix
-        return counted
+        bin_ = np.searchsorted(self.suite.range_bins, np.linalg.norm(scan.xyz, axis=1), side="right") - 1
+        return Confusion(self.truth, self.predicted).count(truth, label, bin_, len(self.suite.range_bins))
 
-    @cached_property
-    def _right(self) -> tuple[UInt8, UInt8]:
-        """(256,) tables that bring ids of the truth and of the labels to places in the truth's classes."""
-        known = self.segmenter.label_space
-        same = self.truth.id_map(known) if self.truth.name == known.name or known.name in self.truth.mappings else None
-        none = np.full(256, UNLABELLED, np.uint8)
-        return self.truth.index_of_id, none if same is None else self.truth.index_of_id[same]
-
-    def _calibration(self, truth: UInt8, labels: Labels) -> Float64:
+    def calibration(self, truth: UInt8, labels: Labels) -> Float64:
         """(3, BINS) counts of a scan, in the truth's classes."""
-        of_truth, of_labels = self._right
-        true, said = of_truth[truth], of_labels[labels.label]
+        true, said = self.truth.index_of_id[truth], self._said[labels.label]
         known = (true != UNLABELLED) & (said != UNLABELLED)
         found = Reliability()
         found.add(labels.confidence[known], (true == said)[known])
         return found.counts
-
-
-def shown(frame: Frame, row: Row) -> Scan:
-    """A frame's scan as a row shows it to the network."""
-    intensity: Float32 | None = frame.scan.intensity if row.intensity else None
-    if row.response:
-        seed = zlib.crc32(f"{row.response} {frame.key}".encode())
-        intensity = respond(row.response, frame, np.random.default_rng(seed))
-    return Scan(frame.scan.xyz, intensity, shape=frame.scan.shape)
 
 
 class SuiteRun:
@@ -228,9 +158,10 @@ class SuiteRun:
             raise UserError(f"nothing of suite {suite.name} can be run: {'; '.join(self.skipped.values())}")
         first = suite.buildings.first
         self.buildings = range(first, first + (buildings or suite.buildings.count))
-        self.measure = Measure(suite, bundle.path, engine, voxel_size, self.scenes)
-        self.segmenter = self.measure.segmenter  # complains before the work, and builds what workers then find
-        readings(Confusion(self.measure.truth, self.segmenter.label_space), (PRIMARY, STRICT))
+        self.labeller = Model(bundle.path, engine, voxel_size=voxel_size)
+        self.segmenter = self.labeller.segmenter  # complains before the work, and builds what workers then find
+        self.counter = Counter(suite, self.segmenter.label_space)
+        readings(Confusion(self.counter.truth, self.segmenter.label_space), (PRIMARY, STRICT))
         self.out = out
         self.processes = processes or len(os.sched_getaffinity(0))
         # Now: what is edited during the work is not what counted.
@@ -272,18 +203,16 @@ class SuiteRun:
         rows = self.rows.items()
         return {name: row for name, row in rows if row.places == places and sensor in self.suite.sensors_of(row)}
 
+    def scans(self, places: str, sensor: str) -> Scans:
+        """All scans of one sensor at the same places."""
+        return Scans(self.suite, self._rows_of(places, sensor), sensor, self.buildings, self.scenes)
+
     def _counted(
         self, jobs: list[tuple[str, str]], progress: Callable[[int], None]
     ) -> Iterator[tuple[str, str, list[dict[str, Count]]]]:
         """Each job when it is done: places, sensor, and the counts of all buildings in order."""
-        tasks = [
-            (self._rows_of(places, sensor), sensor, building) for places, sensor in jobs for building in self.buildings
-        ]
-        results: Iterable[dict[str, Count]]
-        if self.processes == 1:
-            results = starmap(self.measure.count, tasks)
-        else:
-            results = process_map(_count, tasks, self.processes, _begin, (replace(self.measure),))
+        parts = chain.from_iterable(self.scans(*job).parts() for job in jobs)
+        results = results_of_parts(parts, self.labeller, self.counter, self.processes)
         counts: list[dict[str, Count]] = []
         for done, count in enumerate(results, 1):
             counts.append(count)
@@ -383,16 +312,3 @@ def _part(counts: list[Count]) -> Part:
         np.array([count.voxels for count in counts]),
         taken.hexdigest(),
     )
-
-
-# In a worker.
-_measure: Measure
-
-
-def _begin(measure: Measure) -> None:
-    global _measure
-    _measure = measure
-
-
-def _count(task: tuple[dict[str, Row], str, int]) -> dict[str, Count]:
-    return _measure.count(*task)

@@ -88,7 +88,7 @@ def compile_report(run: SuiteRun, parts: dict[str, dict[str, Part]]) -> dict[str
     # All draws of one building are alike: no interval, instead of one that looks exact.
     draws = rng.integers(count, size=(suite.bootstrap.resamples if count > 1 else 0, count))
     weights = np.array([np.bincount(draw, minlength=count) for draw in draws], np.float64).reshape(-1, count)
-    empty = Confusion(run.measure.truth, run.segmenter.label_space)
+    empty = Confusion(run.counter.truth, run.segmenter.label_space)
     scores = {name: Scores(sensors, empty, weights) for name, sensors in parts.items()}
     rows = {name: _row(suite, scores, name) for name in scores}
     return {
