@@ -26,7 +26,7 @@ Float64 = npt.NDArray[np.float64]
 Groups = dict[str, str]
 
 FEW = 10  # groups, below which percentile intervals are known to be too narrow
-ABOUT = ("suite", "input", "model", "bundle", "engine", "voxel_size")  # keys of a report that say what was measured
+ABOUT = ("suite", "input", "model", "bundle", "engine", "label_space", "voxel_size")  # what was measured
 Verdict = Literal["better", "worse", "noise", "equal", "unknown"]
 
 
@@ -103,6 +103,8 @@ class Loaded:
         self.path = path / REPORT if path.is_dir() else path
         report = self._read()
         self.about = {key: str(report[key]) for key in ABOUT if report.get(key) is not None}
+        if isinstance(machine := report.get("machine"), dict) and "processor" in machine:
+            self.about["processor"] = str(machine["processor"])
         latency = report.get("latency_ms") or {}
         self.latency = {name: float(value) for name, value in latency.items() if isinstance(value, int | float)}
         self.accuracy: Accuracy | None = None
@@ -160,7 +162,7 @@ class Comparer:
     def comparison(self) -> Comparison:
         """All of it."""
         a, b = self.a, self.b
-        for key in ABOUT:
+        for key in {**a.about, **b.about}:
             if a.about.get(key) != b.about.get(key):
                 self.notes.append(f"{key}: A {a.about.get(key, '-')}, B {b.about.get(key, '-')}")
         if a.accuracy is not None and b.accuracy is not None:
@@ -299,7 +301,11 @@ class Comparer:
 
     def _how(self, paired: bool, a: int, b: int) -> str:
         if min(a, b) < 2:
-            return "none: they take two groups of scans or more (buildings, stretches)"
+            self.notes.append(
+                "no intervals without two groups of scans or more (buildings, stretches of a drive): these differences "
+                "may be noise; evaluate more of them"
+            )
+            return "none: a single group"
         if min(a, b) < FEW:
             self.notes.append(
                 f"intervals of fewer than {FEW} groups are too narrow; doubt a difference that they barely miss"
