@@ -1,6 +1,6 @@
 """What a run of a benchmark suite says: scores with intervals, differences between rows, musts, as JSON takes them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from cmp_seg_ros.evaluation.bootstrap import pack
 from cmp_seg_ros.evaluation.metrics import PRIMARY, STRICT, Confusion, iou_of, mean_of, number, readings
 from cmp_seg_ros.evaluation.reliability import Reliability
 from cmp_seg_ros.evaluation.suites.run import Part, SuiteRun
@@ -83,14 +84,11 @@ class Scores:
 def compile_report(run: SuiteRun, parts: dict[str, dict[str, Part]]) -> dict[str, Any]:
     """The report of a run, as JSON takes it: fractions 0..1, None where there is nothing to score."""
     suite = run.suite
-    rng = np.random.default_rng(suite.bootstrap.seed)
     count = len(run.buildings)
-    # All draws of one building are alike: no interval, instead of one that looks exact.
-    draws = rng.integers(count, size=(suite.bootstrap.resamples if count > 1 else 0, count))
-    weights = np.array([np.bincount(draw, minlength=count) for draw in draws], np.float64).reshape(-1, count)
+    weights = suite.bootstrap.weights(count)
     empty = Confusion(run.counter.truth, run.segmenter.label_space)
     scores = {name: Scores(sensors, empty, weights) for name, sensors in parts.items()}
-    rows = {name: _row(suite, scores, name) for name in scores}
+    rows = {name: _row(suite, run.buildings, scores, name) for name in scores}
     return {
         "command": "evaluate",
         "suite": suite.name,
@@ -111,25 +109,25 @@ def compile_report(run: SuiteRun, parts: dict[str, dict[str, Part]]) -> dict[str
     }
 
 
-def _row(suite: Suite, scores: dict[str, Scores], name: str) -> dict[str, Any]:
+def _row(suite: Suite, seeds: Iterable[int], scores: dict[str, Scores], name: str) -> dict[str, Any]:
     found, row = scores[name], suite.rows[name]
-    level = suite.bootstrap.level
     miou, drawn = found.miou(), found.drawn_miou()
     strict = mean_of(iou_of(found.reading(STRICT).matrix.sum(axis=(0, 2))))
     space = suite.truth
     full = found.reading(space) if space in readings(found.confusion) else None
+    by_building = found.primary.matrix.sum(axis=2)  # (B, S, C, C + 1)
     sensors: dict[str, dict[str, Any]] = {}
     for i, (sensor, part) in enumerate(found.parts.items()):
         points = found.primary.matrix.sum(axis=(0, 3, 4))[i]  # (bins,)
         scans = int(part.scans.sum())
         sensors[sensor] = {
             "primary": number(miou[i]),
-            "interval": _interval(drawn[:, i], level),
+            "interval": _interval(drawn[:, i], suite),
             "strict": number(strict[i]),
             **_confidence(part.calibration.sum(axis=0), space),
             "false_person": number(found.false_person[i]),
             "iou": _named(found.classes, found.iou[i]),
-            "iou_interval": {c: _interval(found.drawn[:, i, k], level) for k, c in enumerate(found.classes)},
+            "iou_interval": {c: _interval(found.drawn[:, i, k], suite) for k, c in enumerate(found.classes)},
             "by_range": [
                 {"from": low, "primary": number(value), "points": int(n)}
                 for low, value, n in zip(suite.range_bins, found.by_range[i], points, strict=True)
@@ -138,6 +136,8 @@ def _row(suite: Suite, scores: dict[str, Scores], name: str) -> dict[str, Any]:
             "points": int(part.points.sum()),
             "voxels_per_scan": round(int(part.voxels.sum()) / max(1, scans), 1),
             "scans_sha256": part.digest,
+            # What `compare` draws from again: the primary confusion of each building.
+            "groups": {str(seed): pack(matrix) for seed, matrix in zip(seeds, by_building[:, i], strict=True)},
         }
         if full is not None:
             iou = iou_of(full.matrix.sum(axis=(0, 2)))[i]
@@ -147,7 +147,7 @@ def _row(suite: Suite, scores: dict[str, Scores], name: str) -> dict[str, Any]:
         "sensors": sensors,
         MEAN: {
             "primary": number(miou.mean()),
-            "interval": _interval(drawn.mean(axis=1), level),
+            "interval": _interval(drawn.mean(axis=1), suite),
             "strict": number(strict.mean()),
             **_confidence(np.sum([part.calibration.sum(axis=0) for part in found.parts.values()], axis=0), space),
             "false_person": number(float(mean_of(found.false_person))),
@@ -161,9 +161,9 @@ def _row(suite: Suite, scores: dict[str, Scores], name: str) -> dict[str, Any]:
         result["against"] = row.against
         result["difference"] = {
             MEAN: number(by_sensor.mean()),
-            "interval": _interval(drawn_by_sensor.mean(axis=1), level),
+            "interval": _interval(drawn_by_sensor.mean(axis=1), suite),
             "sensors": {
-                sensor: {"difference": number(by_sensor[i]), "interval": _interval(drawn_by_sensor[:, i], level)}
+                sensor: {"difference": number(by_sensor[i]), "interval": _interval(drawn_by_sensor[:, i], suite)}
                 for i, sensor in enumerate(found.parts)
             },
         }
@@ -225,10 +225,9 @@ def _highest(values: dict[str, float | None]) -> tuple[str, float | None]:
     return worst, known.get(worst)
 
 
-def _interval(values: Float64, level: float) -> list[float] | None:
-    known = values[np.isfinite(values)]
-    tail = 50 * (1 - level)
-    return np.percentile(known, [tail, 100 - tail]).tolist() if len(known) else None
+def _interval(values: Float64, suite: Suite) -> list[float] | None:
+    interval = suite.bootstrap.interval(values)
+    return None if interval is None else list(interval)
 
 
 def _named(names: list[str], values: Float64) -> dict[str, float | None]:

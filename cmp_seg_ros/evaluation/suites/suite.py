@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from cmp_seg_ros import configuration
 from cmp_seg_ros.datasets import boxes
 from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.evaluation.bootstrap import Bootstrap
 from cmp_seg_ros.evaluation.suites.responses import RESPONSES
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.simulation.generate import Transform, rotation
@@ -92,14 +93,6 @@ class Must(_Strict):
     ece: float | None = Field(default=None, ge=0, le=1)
     each_class: float | None = Field(default=None, alias="class", ge=0, le=1)
     drop: float | None = Field(default=None, ge=0, le=1)
-
-
-class Bootstrap(_Strict):
-    """Percentile intervals by drawing buildings with replacement (Efron 1979)."""
-
-    resamples: int = Field(default=2000, gt=0)
-    seed: int = 0
-    level: float = Field(default=0.95, gt=0, lt=1)
 
 
 class Suite(_Strict):
