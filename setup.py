@@ -55,7 +55,7 @@ setup(
             "ros-kilted-rmw-fastrtps-cpp",
             "ros-kilted-sensor-msgs",
             "ros-kilted-std-msgs",
-            "ros-kilted-visualization-msgs",
+            "ros-kilted-std-srvs",
         ],
         "openvino": ["onnx", "openvino>=2025"],
         "onnxruntime": ["onnx", "onnxruntime>=1.20"],

@@ -2,8 +2,12 @@
 
 ros2 launch cmp_seg_ros segmentation.launch.py points:=/ouster/points calibration_file:=robot.yaml rviz:=true
 ros2 launch cmp_seg_ros segmentation.launch.py bag:=drive points:=/lidar/points rviz:=true
+ros2 launch cmp_seg_ros segmentation.launch.py namespace:=front name:=seg log_level:=debug respawn:=true
 """
 
+from pathlib import Path
+
+from ament_index_python.packages import PackageNotFoundError, get_package_prefix
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, EmitEvent, OpaqueFunction, RegisterEventHandler
 from launch.event_handlers import OnProcessExit
@@ -14,68 +18,128 @@ from cmp_seg_ros import resources
 from cmp_seg_ros.ros import environment
 
 PACKAGE = "cmp_seg_ros"
+NODE = "segmentation_node"
+YES_OR_NO = ["true", "false", "True", "False"]
 ARGUMENTS = {
-    "points": ("/points", "Topic of the lidar's clouds"),
-    "image": ("/image", "Topic of the camera's images, for the overlay"),
-    "camera_info": ("/camera_info", "Topic of the camera's calibration, for the overlay"),
+    "points": ("points", "Topic of the lidar's clouds; without a leading / it lies in the namespace"),
+    "image": ("image", "Topic of the camera's images, for the overlay"),
+    "camera_info": ("camera_info", "Topic of the camera's calibration, for the overlay"),
+    "namespace": ("", "Namespace of the node"),
+    "name": (NODE, "Name of the node; its outputs are NAMESPACE/NAME/labelled_points and so on"),
     "params_file": ("", "Parameters of the node; empty: config/segmentation_node.yaml"),
     "model": ("", "Model bundle; empty: what params_file says"),
     "engine": ("", "Engine; empty: what params_file says"),
     "calibration_file": ("", "Calibration of the robot's sensors; empty: what params_file says"),
     "output_profile": ("", "Layout of the labelled cloud; empty: what params_file says"),
+    "log_level": ("info", "Of the node: debug, info, warn, error or fatal"),
+    "respawn": ("false", "Whether the node starts again when it ends, two seconds later"),
     "bag": ("", "A bag to play; everything ends with it"),
     "rate": ("1.0", "How many times as fast as recorded the bag is played"),
     "rviz": ("false", "Whether to show the labelled points"),
     "fixed_frame": ("lidar", "Frame that RViz shows them in"),
-    "use_sim_time": ("false", "Take the time from /clock"),
+    "use_sim_time": ("false", "Take the time from /clock; a bag is then played with its own stamps, and gives /clock"),
+}
+CHOICES = {
+    "log_level": ["debug", "info", "warn", "error", "fatal"],
+    "respawn": YES_OR_NO,
+    "rviz": YES_OR_NO,
+    "use_sim_time": YES_OR_NO,
 }
 
 
 def nodes(context: LaunchContext) -> list:
-    """What to start, by the arguments."""
+    """What to start, by the arguments. All of them are checked before anything starts."""
     given = {name: context.launch_configurations[name] for name in ARGUMENTS}
-    sim_time = {"use_sim_time": given["use_sim_time"].lower() == "true"}
-    parameters = [given["params_file"] or str(resources.resource("config/segmentation_node.yaml")), sim_time]
+    yes = {name: given[name].lower() == "true" for name in ("respawn", "rviz", "use_sim_time")}
+    sim_time = {"use_sim_time": yes["use_sim_time"]}
+    parameters = [existing("params_file", given["params_file"] or resources.resource(f"config/{NODE}.yaml")), sim_time]
     parameters += [
         {name: given[name]} for name in ("model", "engine", "calibration_file", "output_profile") if given[name]
     ]
-    started = [
-        Node(
-            package=PACKAGE,
-            executable="segmentation_node",
-            name="segmentation_node",
-            output="screen",
-            parameters=parameters,
-            remappings=[(name, given[name]) for name in ("points", "image", "camera_info")],
-        )
-    ]
+    node = Node(
+        package=PACKAGE,
+        executable=NODE,
+        namespace=given["namespace"],
+        name=given["name"],
+        output="screen",
+        parameters=parameters,
+        remappings=[(name, given[name]) for name in ("points", "image", "camera_info")],
+        ros_arguments=["--log-level", given["log_level"]],
+        respawn=yes["respawn"],
+        respawn_delay=2.0,
+    )
+    started = [node]
+    if not yes["respawn"]:
+        started.append(ending_with(node))
     if given["bag"]:
-        player = Node(
-            package=PACKAGE,
-            executable="bag_player",
-            name="bag_player",
-            output="screen",
-            arguments=[given["bag"]],
-            # The node subscribes once its model is loaded.
-            parameters=[
-                {"rate": float(given["rate"]), "wait_for_subscribers": 120.0, "wait_for_topics": given["points"]}
-            ],
-        )
-        started += [
-            player,
-            RegisterEventHandler(OnProcessExit(target_action=player, on_exit=[EmitEvent(event=Shutdown())])),
-        ]
-    if given["rviz"].lower() == "true":
-        arguments = ["-d", str(resources.resource("config/segmentation.rviz")), "-f", given["fixed_frame"]]
-        started.append(Node(package="rviz2", executable="rviz2", arguments=arguments, parameters=[sim_time]))
+        started += player(given, yes["use_sim_time"])
+    if yes["rviz"]:
+        started.append(rviz(given, sim_time))
     return started
+
+
+def player(given: dict[str, str], keep_stamps: bool) -> list:
+    """The bag player, at whose end everything ends."""
+    try:
+        rate = float(given["rate"])
+    except ValueError:
+        raise RuntimeError(f"rate is '{given['rate']}'; it must be a number, such as rate:=2.0") from None
+    topic = given["points"]
+    if not topic.startswith("/"):
+        topic = "/".join(["", *(part for part in (given["namespace"].strip("/"), topic) if part)])
+    played = {
+        "rate": rate,
+        "keep_stamps": keep_stamps,
+        "wait_for_subscribers": 120.0,  # the node subscribes once its model is loaded
+        "wait_for_topics": topic,
+    }
+    bag = str(existing("bag", given["bag"]))
+    action = Node(
+        package=PACKAGE,
+        executable="bag_player",
+        name="bag_player",
+        output="screen",
+        arguments=[bag],
+        parameters=[played],
+    )
+    return [action, ending_with(action)]
+
+
+def rviz(given: dict[str, str], sim_time: dict[str, bool]) -> Node:
+    """RViz, with the topics of the node under its name and namespace."""
+    try:
+        get_package_prefix("rviz2")
+    except PackageNotFoundError:
+        raise RuntimeError(
+            "rviz:=true needs the package rviz2, which is not installed; install it, or leave rviz out"
+        ) from None
+    full = "/".join(["", *(part for part in (given["namespace"].strip("/"), given["name"]) if part)])
+    return Node(
+        package="rviz2",
+        executable="rviz2",
+        arguments=["-d", str(resources.resource("config/segmentation.rviz")), "-f", given["fixed_frame"]],
+        parameters=[sim_time],
+        remappings=[(f"/{NODE}/{topic}", f"{full}/{topic}") for topic in ("labelled_points", "overlay")],
+    )
+
+
+def ending_with(action: Node) -> RegisterEventHandler:
+    """Everything ends when the action does."""
+    return RegisterEventHandler(OnProcessExit(target_action=action, on_exit=[EmitEvent(event=Shutdown())]))
+
+
+def existing(argument: str, path: str | Path) -> str:
+    """The path, if it is there."""
+    if not Path(path).exists():
+        raise RuntimeError(f"{argument} is '{path}', which does not exist")
+    return str(path)
 
 
 def generate_launch_description() -> LaunchDescription:
     """Arguments and nodes."""
     environment.prepare()  # inherited by every program started here: large clouds need it at their publisher
     declared = [
-        DeclareLaunchArgument(name, default_value=default, description=description)
+        DeclareLaunchArgument(name, default_value=default, description=description, choices=CHOICES.get(name))
         for name, (default, description) in ARGUMENTS.items()
     ]
     return LaunchDescription([*declared, OpaqueFunction(function=nodes)])
