@@ -11,11 +11,10 @@ import pytest
 from engines import PREPROCESS, MakeBundle, voxels_of
 
 from cmp_seg_ros.bundle import Bundle
-from cmp_seg_ros.engine import cache, cpu, reference
+from cmp_seg_ros.engine import cpu, reference
 from cmp_seg_ros.engine.base import load_engine
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.kernels import network as kernels
-from cmp_seg_ros.scan import Float32
 from cmp_seg_ros.segmenter import softmax
 from cmp_seg_ros.waffleiron.config import PreprocessConfig
 from cmp_seg_ros.waffleiron.preprocess import Voxels, prepare
@@ -146,27 +145,6 @@ heavy = sorted({{'torch', 'scipy.spatial', 'matplotlib'}} & set(sys.modules))
 assert not heavy, heavy
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
-
-
-def test_a_precision_that_answers_otherwise_is_not_taken(
-    make_bundle: MakeBundle, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    bundle = make_bundle()
-    monkeypatch.setattr(cache, "folder", lambda: tmp_path)
-    sound, asked = cpu.load(bundle).precision, []
-
-    class Wrong(cpu.CpuEngine):
-        def __call__(self, voxels: Voxels) -> Float32:
-            asked.append(self.precision)
-            return super().__call__(voxels) * (1 if self.precision == "fp32" else -1)
-
-    monkeypatch.setattr(cpu, "CpuEngine", Wrong)
-    assert cpu.load(bundle).precision == sound and "fp32" not in asked  # remembered
-    for memory in tmp_path.iterdir():
-        memory.write_text("damaged")
-    assert cpu.load(bundle).precision == "fp32"
-    assert len(cpu.precisions()) == 1 or "is not taken" in caplog.text
-    assert cpu.load(bundle).precision == "fp32"
 
 
 def test_precisions_by_name(make_bundle: MakeBundle) -> None:

@@ -9,9 +9,10 @@ import numpy.typing as npt
 import torch
 
 from cmp_seg_ros.bundle import Bundle
+from cmp_seg_ros.engine import openvino as openvino_engine
 from cmp_seg_ros.engine import reference
 from cmp_seg_ros.engine.fold import aligned
-from cmp_seg_ros.engine.openvino import core
+from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.kernels.launch import kernel, launch, take, threads
 from cmp_seg_ros.kernels.network import BLOCK
 from cmp_seg_ros.kernels.vector import COLUMNS, HAS_BFLOAT16, HAS_INT8, ROWS, tile
@@ -58,7 +59,10 @@ def products_of(config: NetworkConfig, neighbours: int, voxels: int) -> list[Pro
 def libraries(
     products: list[Product], width: int, precision: str, on_gpu: bool = False
 ) -> Iterator[tuple[str, Callable[[], Timed]]]:
-    """Names of libraries that have products in the precision, and what readies them; that may fail."""
+    """Names of libraries that have products in the precision, and what readies them.
+
+    That raises UserError where this processor has no such products, or the library is not installed.
+    """
     kind = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
     if on_gpu:
         if kind is not None and torch.cuda.is_available():
@@ -103,6 +107,8 @@ def _torch(products: list[Product], width: int, kind: torch.dtype | None, device
 
 def _onednn(products: list[Product], width: int, kind: torch.dtype | None) -> Timed:
     """oneDNN with weights packed beforehand, as TorchInductor calls it."""
+    if kind == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        raise UserError("oneDNN has bf16 products on processors with AVX-512 only")
     inputs, matrices = _random(products, width, kind)
     with torch.inference_mode():
         packed = [
@@ -130,6 +136,8 @@ def _torch_int8(products: list[Product], width: int) -> Timed:
 
 
 def _openvino(products: list[Product], width: int, precision: str) -> Timed:
+    if precision not in openvino_engine.precisions():  # it would compute in float32 and not say so
+        raise UserError(f"OpenVINO has no {precision} products on this processor")
     import openvino
     from openvino import opset13 as op
 
@@ -146,7 +154,7 @@ def _openvino(products: list[Product], width: int, precision: str) -> Timed:
         for _ in range(products.count(shape)):
             matrix = rng.normal(size=(width, shape[1])).astype(np.float32) / width**0.5
             last = op.matmul(last, op.constant(matrix), False, True)
-        compiled = core().compile_model(openvino.Model([last], [first]), "CPU", options)
+        compiled = openvino_engine.core().compile_model(openvino.Model([last], [first]), "CPU", options)
         requests.append((compiled.create_infer_request(), rng.normal(size=shape).astype(np.float32)))
 
     def run() -> None:
