@@ -305,13 +305,13 @@ def test_a_lidar_that_leans_is_warned_of_unless_it_is_calibrated(graph, tiny_bun
 
 SLOW = """
 import time
-from cmp_seg_ros.engine import reference
+from cmp_seg_ros.engine.runtimes import reference
 from cmp_seg_ros.nodes import segmentation_node
 evaluate = reference.ReferenceEngine.__call__
 
-def slowly(self, voxels):
-    time.sleep(len(voxels) * 0.25e-3)
-    return evaluate(self, voxels)
+def slowly(self, inputs):
+    time.sleep(len(inputs["features"]) * 0.25e-3)
+    return evaluate(self, inputs)
 
 reference.ReferenceEngine.__call__ = slowly
 segmentation_node.main()

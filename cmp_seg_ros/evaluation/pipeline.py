@@ -98,7 +98,7 @@ class Model:
         segmenter = self.segmenter
         if frame.sequence != self._sequence:  # another lidar
             self._sequence = frame.sequence
-            segmenter.intensity = IntensityScale(segmenter.bundle.description.intensity, *self._statistics)
+            segmenter.intensity = IntensityScale(segmenter.bundle.points.intensity, *self._statistics)
         T = frame.T_base_lidar
         segmenter.rotation = None if T is None else T[:3, :3].astype("float32")
         return segmenter(frame.scan)

@@ -9,16 +9,17 @@ import numpy.typing as npt
 import torch
 
 from cmp_seg_ros.bundle import Bundle
-from cmp_seg_ros.engine import openvino as openvino_engine
-from cmp_seg_ros.engine import reference
-from cmp_seg_ros.engine.fold import aligned
+from cmp_seg_ros.engine.registry import find
+from cmp_seg_ros.engine.runtimes.openvino import core
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.kernels.launch import kernel, launch, take, threads
 from cmp_seg_ros.kernels.network import BLOCK
 from cmp_seg_ros.kernels.vector import COLUMNS, HAS_BFLOAT16, HAS_INT8, ROWS, tile
 from cmp_seg_ros.scan import Float32
+from cmp_seg_ros.waffleiron import weights
 from cmp_seg_ros.waffleiron.batch import PlaneCells, collate
 from cmp_seg_ros.waffleiron.config import NetworkConfig
+from cmp_seg_ros.waffleiron.fold import aligned
 from cmp_seg_ros.waffleiron.preprocess import Voxels
 
 Timed = Callable[[], Any]
@@ -29,7 +30,7 @@ MOST_ROWS = 1 << 17  # of a product
 
 def plain_network(bundle: Bundle, voxels: Voxels) -> Timed:
     """The reference on the whole grid of each plane, as published, in float32."""
-    network, grids = reference.load(bundle).network, bundle.description.preprocess.grids
+    network, grids = weights.load(bundle.weights_path, bundle.points.network), bundle.points.preprocess.grids
     cropped = collate([voxels], grids)
     planes = [
         PlaneCells(torch.from_numpy(cells), plane.weight, (1, *grid))
@@ -136,7 +137,9 @@ def _torch_int8(products: list[Product], width: int) -> Timed:
 
 
 def _openvino(products: list[Product], width: int, precision: str) -> Timed:
-    if precision not in openvino_engine.precisions():  # it would compute in float32 and not say so
+    runtime, _ = find("openvino")
+    runtime.require()
+    if precision not in runtime.precisions():  # it would compute in float32 and not say so
         raise UserError(f"OpenVINO has no {precision} products on this processor")
     import openvino
     from openvino import opset13 as op
@@ -154,7 +157,7 @@ def _openvino(products: list[Product], width: int, precision: str) -> Timed:
         for _ in range(products.count(shape)):
             matrix = rng.normal(size=(width, shape[1])).astype(np.float32) / width**0.5
             last = op.matmul(last, op.constant(matrix), False, True)
-        compiled = openvino_engine.core().compile_model(openvino.Model([last], [first]), "CPU", options)
+        compiled = core().compile_model(openvino.Model([last], [first]), "CPU", options)
         requests.append((compiled.create_infer_request(), rng.normal(size=shape).astype(np.float32)))
 
     def run() -> None:
@@ -188,9 +191,9 @@ def _own(products: list[Product], width: int, precision: str) -> Timed:
     stacked = {shape: aligned(np.stack(found)) for shape, found in groups.items()}
 
     def run() -> None:
-        for shape, weights in stacked.items():
+        for shape, stack in stacked.items():
             blocks = len(inputs[shape]) // BLOCK
-            launch(_tiles, inputs[shape], ranges, weights, columns, blocks=blocks, phases=len(weights))
+            launch(_tiles, inputs[shape], ranges, stack, columns, blocks=blocks, phases=len(stack))
 
     return run
 

@@ -96,7 +96,7 @@ class Measure:
         """The model on another lidar: each scan has its own unit, whose intensities are not known beforehand."""
         segmenter = copy(self.segmenter)
         segmenter.rotation = None if T_base_lidar is None else T_base_lidar[:3, :3].astype(np.float32)
-        segmenter.intensity = IntensityScale(segmenter.bundle.description.intensity, *(statistics or ()))
+        segmenter.intensity = IntensityScale(segmenter.bundle.points.intensity, *(statistics or ()))
         return segmenter
 
     @cached_property
