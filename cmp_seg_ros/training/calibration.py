@@ -33,7 +33,7 @@ def calibrate(bundle: Bundle, scans: Iterable[TrainingScan], out: Path, engine: 
             voxels, target = voxels_and_targets(shown, config, None, rng)
             if not len(voxels):
                 continue
-            said = run(voxels.inputs._asdict())["logits"]
+            said: Float32 = run(voxels.inputs._asdict())["logits"]
             seen.append((scan.xyz, voxels.xyz, said))
             chosen = rng.permutation(np.flatnonzero(target != UNLABELLED))[:VOXELS]
             logits.append(said[chosen])
