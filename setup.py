@@ -31,6 +31,8 @@ setup(
         "numpy",
         "packaging",
         "pillow",
+        "platformdirs>=3",
+        "psutil>=5.9",
         "pydantic>=2",
         "pyyaml",
         "rich",
@@ -71,6 +73,7 @@ setup(
             "scikit-learn>=1.3",  # this and torchmetrics compute our metrics once more
             "torchmetrics>=1",
             "types-PyYAML",
+            "types-psutil",
         ],
     },
     data_files=[

@@ -15,7 +15,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from cmp_seg_ros.engine.layout import LEVELS
+from cmp_seg_ros.waffleiron.layout import LEVELS
 
 Precision = Literal["fp16", "fp32"]
 

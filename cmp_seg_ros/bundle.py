@@ -1,12 +1,13 @@
 """A model bundle: a folder with `bundle.yaml` (all that is known of a network) and `weights.safetensors`."""
 
 import hashlib
+import json
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveInt, ValidationError, model_validator
 
 from cmp_seg_ros import resources
 from cmp_seg_ros.errors import UserError, one_line
@@ -19,6 +20,8 @@ DEFAULT_BUNDLE = "waffleiron24-128"
 DESCRIPTION = "bundle.yaml"
 WEIGHTS = "weights.safetensors"
 REMEDY = "copy the bundle again, or make it anew with `cmp-seg train` or `cmp-seg import-checkpoint`"
+
+Kind = Literal["segmentation", "features", "occupancy"]
 
 
 class IntensityConfig(BaseModel):
@@ -36,32 +39,90 @@ class IntensityConfig(BaseModel):
     limit: float | None = Field(default=None, gt=0)
 
 
-class BundleDescription(BaseModel):
-    """The content of bundle.yaml."""
+class PointNetwork(BaseModel):
+    """Section of kinds `segmentation` and `features`: a network on the voxels of a scan, and how its input is made."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    format: Literal[1] = 1
-    name: str
     network: NetworkConfig
     preprocess: PreprocessConfig
     intensity: IntensityConfig = IntensityConfig()
-    label_space: LabelSpace
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "PointNetwork":
+        if self.network.inputs != self.preprocess.inputs:
+            raise ValueError(f"network.inputs is {self.network.inputs}, the features have {self.preprocess.inputs}")
+        if self.network.planes != len(self.preprocess.planes):
+            raise ValueError(f"network.planes is {self.network.planes}, preprocess has {len(self.preprocess.planes)}")
+        return self
+
+
+class ImageNetwork(BaseModel):
+    """Section of kind `occupancy`: a network from one image to a field of density and classes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    network: dict[str, Any]  # its architecture, in the words of the package that builds it
+    image: tuple[PositiveInt, PositiveInt]  # (height, width) in pixels
+    depth: tuple[FiniteFloat, FiniteFloat]  # nearest and farthest, in metres
+
+
+class BundleDescription(BaseModel):
+    """The content of bundle.yaml: a header, and one section that is named by the kind.
+
+    A file of format 1 is of kind `segmentation`, and has the fields of that section beside those of the header.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    format: Literal[2] = 2
+    name: str
+    kind: Kind = "segmentation"
+    classes: LabelSpace | None = Field(default=None, alias="label_space")
     weights_sha256: str
     temperature: float = Field(default=1.0, gt=0)  # divides the logits (Guo et al., ICML 2017): calibrates confidences
     familiarity: Familiarity | None = None  # how unlike those of the training a scan may be
     training: dict[str, Any] = {}  # how it was made
     measured: dict[str, Any] = {}  # what it scores, and on what
+    segmentation: PointNetwork | None = None
+    features: PointNetwork | None = None
+    occupancy: ImageNetwork | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_format_1(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or (data.get("format") != 1 and "network" not in data):
+            return data
+        fields = [name for name in PointNetwork.model_fields if name in data]
+        header = {name: value for name, value in data.items() if name not in fields}
+        return header | {"format": 2, "segmentation": {name: data[name] for name in fields}}
 
     @model_validator(mode="after")
     def _consistent(self) -> "BundleDescription":
-        if self.network.inputs != self.preprocess.inputs:
-            raise ValueError(f"network.inputs is {self.network.inputs}, the features have {self.preprocess.inputs}")
-        if self.network.planes != len(self.preprocess.planes):
-            raise ValueError(f"network.planes is {self.network.planes}, preprocess has {len(self.preprocess.planes)}")
-        if self.network.outputs != len(self.label_space.classes):
-            raise ValueError(f"network.outputs is {self.network.outputs}, classes are {len(self.label_space.classes)}")
+        sections = [name for name in ("segmentation", "features", "occupancy") if getattr(self, name) is not None]
+        if sections != [self.kind]:
+            raise ValueError(
+                f"kind {self.kind} needs one section, {self.kind}; there is {', '.join(sections) or 'none'}"
+            )
+        if (self.classes is None) != (self.kind == "features"):
+            raise ValueError(f"kind {self.kind} {'needs a' if self.classes is None else 'has no'} label_space")
+        if self.segmentation is not None and self.segmentation.network.outputs != len(self.label_space.classes):
+            outputs, count = self.segmentation.network.outputs, len(self.label_space.classes)
+            raise ValueError(f"network.outputs is {outputs}, classes are {count}")
         return self
+
+    @property
+    def section(self) -> PointNetwork | ImageNetwork:
+        """That of its kind."""
+        section: PointNetwork | ImageNetwork = getattr(self, self.kind)
+        return section
+
+    @property
+    def label_space(self) -> LabelSpace:
+        """Raises UserError for a bundle without classes."""
+        if self.classes is None:
+            raise UserError(f"bundle '{self.name}' is of kind {self.kind} and has no classes; take one that labels")
+        return self.classes
 
 
 class Bundle:
@@ -75,7 +136,7 @@ class Bundle:
                     f"bundle {self.path} has no {name}; a bundle is a folder with {DESCRIPTION} and {WEIGHTS}"
                 )
         try:
-            self.description = BundleDescription.model_validate(yaml.safe_load((self.path / DESCRIPTION).read_text()))
+            described = BundleDescription.model_validate(yaml.safe_load((self.path / DESCRIPTION).read_text()))
         except ValidationError as error:
             raise UserError(
                 f"bundle description {self.path / DESCRIPTION} is not valid: {one_line(error)}; {REMEDY}"
@@ -85,10 +146,13 @@ class Bundle:
             raise UserError(
                 f"bundle description {self.path / DESCRIPTION} cannot be read: {reason}; {REMEDY}"
             ) from error
-        if _sha256(self.path / WEIGHTS) != self.description.weights_sha256:
+        if _sha256(self.path / WEIGHTS) != described.weights_sha256:
             raise UserError(
                 f"{self.path / WEIGHTS} is damaged: its sha256 is not the one in {DESCRIPTION}; copy it again"
             )
+        if described.classes is not None:
+            described = described.model_copy(update={"classes": described.classes.recoloured()})
+        self.description = described
 
     @classmethod
     def find(cls, name_or_path: str | Path) -> "Bundle":
@@ -104,12 +168,14 @@ class Bundle:
 
     @classmethod
     def write(cls, path: str | Path, weights: bytes, **description: Any) -> "Bundle":
-        """Make a bundle from serialised safetensors and the fields of BundleDescription (without the hash)."""
+        """Make a bundle of serialised safetensors and the fields of BundleDescription, of either format (no hash)."""
         path = Path(path)
         described = BundleDescription(weights_sha256=hashlib.sha256(weights).hexdigest(), **description)
         path.mkdir(parents=True, exist_ok=True)
         (path / WEIGHTS).write_bytes(weights)
-        text = yaml.safe_dump(described.model_dump(mode="json"), sort_keys=False, default_flow_style=None, width=120)
+        fields = described.model_dump(mode="json", by_alias=True)
+        fields = {name: value for name, value in fields.items() if value is not None}
+        text = yaml.safe_dump(fields, sort_keys=False, default_flow_style=None, width=120)
         (path / DESCRIPTION).write_text(text)
         return cls(path)
 
@@ -117,11 +183,31 @@ class Bundle:
     def weights_path(self) -> Path:
         return self.path / WEIGHTS
 
+    @property
+    def points(self) -> PointNetwork:
+        """The section of a network on scans. Raises UserError for a bundle of another kind."""
+        section = self.description.section
+        if not isinstance(section, PointNetwork):
+            raise UserError(f"bundle {self.path} is of kind {self.description.kind}, which takes no scans")
+        return section
+
+    @property
+    def trained(self) -> bool:
+        """Whether its answers mean anything."""
+        return bool(self.description.training)
+
     @cached_property
     def hash(self) -> str:
-        """12 hex digits that change with either file."""
-        content = (self.path / DESCRIPTION).read_bytes() + self.description.weights_sha256.encode()
-        return hashlib.sha256(content).hexdigest()[:12]
+        """12 hex digits of what decides the numbers: weights, architecture, preprocessing, classes in their order.
+
+        Name, colours, training and scores may change.
+        """
+        known = self.description
+        classes = [(found.name, found.id) for found in known.classes.classes] if known.classes else []
+        section = known.section.model_dump(mode="json")
+        confidence = known.model_dump(mode="json", include={"temperature", "familiarity"})
+        content = [known.kind, section, classes, confidence, known.weights_sha256]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _sha256(path: Path) -> str:

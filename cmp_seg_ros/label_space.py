@@ -63,6 +63,14 @@ class LabelSpace(BaseModel):
         hues = [(int(37 * i) % 256, int(91 * i + 60) % 256, int(151 * i + 120) % 256) for i in range(count)]
         return cls(name=name, classes=[LabelClass(name=str(i), id=i, color=hues[i]) for i in range(count)])
 
+    def recoloured(self) -> "LabelSpace":
+        """The same classes in the colours that config/label_spaces/ has for them, where it has a space of this name."""
+        if self.name not in resources.names(FOLDER, ".yaml"):
+            return self
+        colours = {c.name: c.color for c in LabelSpace.load(self.name).classes}
+        classes = [LabelClass(name=c.name, id=c.id, color=colours.get(c.name, c.color)) for c in self.classes]
+        return self.model_validate(self.model_dump() | {"classes": classes})
+
     def to_yaml(self) -> str:
         """The space as the YAML that `load` reads and `~/label_space` publishes."""
         data: dict[str, Any] = self.model_dump(mode="json")

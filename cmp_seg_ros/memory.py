@@ -2,22 +2,21 @@
 
 from pathlib import Path
 
+import psutil
 
-def resident_mb(pid: int | str = "self") -> float:
-    """Resident memory of a process now; NaN where the system does not tell."""
-    return _status(pid, "VmRSS")
+
+def resident_mb(pid: int | None = None) -> float:
+    """Resident memory of a process now, of this one by default; NaN where it has ended."""
+    try:
+        return float(psutil.Process(pid).memory_info().rss) / 2**20
+    except psutil.NoSuchProcess:
+        return float("nan")
 
 
 def peak_mb(pid: int | str = "self") -> float:
     """The most that was resident since the process began; NaN where the system does not tell."""
-    return _status(pid, "VmHWM")
-
-
-def _status(pid: int | str, name: str) -> float:
     try:
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith(f"{name}:"):
-                return int(line.split()[1]) / 1024
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:
-        pass
-    return float("nan")
+        return float("nan")
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:")), float("nan"))

@@ -1,6 +1,8 @@
 """A lidar scan and its labels: the two ends of the one way of the data."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +12,7 @@ UNLABELLED = 255  # the id of "no label" in every label space
 Float32 = npt.NDArray[np.float32]
 UInt8 = npt.NDArray[np.uint8]
 Bool = npt.NDArray[np.bool_]
+Arrays = Mapping[str, npt.NDArray[Any]]  # by name
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ import numpy.typing as npt
 from pydantic import ValidationError
 
 from cmp_seg_ros.bundle import Bundle
-from cmp_seg_ros.engine.base import load_engine, softmax
+from cmp_seg_ros.engine.base import softmax
+from cmp_seg_ros.engine.loading import load_engine
 from cmp_seg_ros.errors import UserError, one_line
 from cmp_seg_ros.intensity import IntensityScale
 from cmp_seg_ros.label_space import LabelSpace
@@ -47,9 +48,9 @@ class Segmenter:
         probabilities: bool = False,
     ) -> None:
         self.bundle = bundle
-        self.preprocess = bundle.description.preprocess
+        self.preprocess = bundle.points.preprocess
         self.probabilities = probabilities
-        self.intensity = IntensityScale(bundle.description.intensity, intensity_mean, intensity_std)
+        self.intensity = IntensityScale(bundle.points.intensity, intensity_mean, intensity_std)
         self.rotation = None if T_base_lidar is None else np.asarray(T_base_lidar)[:3, :3].astype(np.float32)
         self.label_space = bundle.description.label_space
         self.merge: Float32 | None = None
@@ -99,7 +100,7 @@ class Segmenter:
         """Label a scan of N points; points without a return are UNLABELLED with confidence 0.
 
         Raises:
-            UserError: the engine cannot take the scan, or answers with what is no number.
+            UserError: the engine cannot take the scan, or returns NaN or infinity.
         """
         start = perf_counter()
         valid = np.flatnonzero(scan.valid())
@@ -146,12 +147,12 @@ class Segmenter:
         )
 
     def _logits(self, voxels: Voxels) -> Float32:
-        """(M, C), all finite: NaN would come out as some label. Raises UserError."""
-        logits = self._engine(voxels)
+        """(M, C), all finite, since NaN would come out as some label. Raises UserError."""
+        logits: Float32 = self._engine(voxels.inputs._asdict())["logits"]
         if not np.isfinite(logits).all():
             faulty = int(np.count_nonzero(~np.isfinite(logits).all(axis=1)))
             raise UserError(
-                f"engine '{self.engine}' answers with what is no number for {faulty:,} of {len(voxels):,} voxels; take "
-                "engine 'cpu-fp32', and where that does so, too, another model: its weights do not suit these scans"
+                f"engine '{self.engine}' returned NaN or infinity for {faulty:,} of {len(voxels):,} voxels; take "
+                "engine 'cpu-fp32', or another model if that does so too: its weights do not suit these scans"
             )
         return logits

@@ -1,10 +1,14 @@
-"""What the tests of engines share: bundles of every kind, and voxels of a room."""
+"""What the tests of engines share: bundles of every kind, voxels of a room, and engines that are not checked."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from cmp_seg_ros.bundle import Bundle
+from cmp_seg_ros.engine import registry
+from cmp_seg_ros.engine.base import Engine
+from cmp_seg_ros.engine.networks import network_of
 from cmp_seg_ros.scan import Float32
 from cmp_seg_ros.waffleiron.config import PreprocessConfig
 from cmp_seg_ros.waffleiron.preprocess import Voxels, prepare
@@ -29,3 +33,32 @@ def room(points: int, seed: int = 0) -> tuple[Float32, Float32]:
 
 def voxels_of(points: int, preprocess: PreprocessConfig = PREPROCESS, seed: int = 0) -> Voxels:
     return prepare(*room(points, seed), preprocess)[0]
+
+
+def opened(bundle: Bundle, name: str) -> Engine:
+    """The engine `name` with its precision: neither kept nor checked."""
+    runtime, precision = registry.find(name)
+    network = network_of(bundle)
+    return runtime.open(network, runtime.build(network, precision) if runtime.builds else b"", precision)
+
+
+def answer(engine: Engine, voxels: Voxels) -> Float32:
+    """(M, C) logits."""
+    logits: Float32 = engine(voxels.inputs._asdict())["logits"]
+    return logits
+
+
+def truth(bundle: Bundle, voxels: Voxels) -> Float32:
+    """(M, C) logits of the plain network."""
+    return answer(opened(bundle, "reference-fp32"), voxels)
+
+
+def changed(bundle: Bundle, trained: bool | None = None, **fields: Any) -> Bundle:
+    """The bundle with other fields of its section, and as if it had been trained or not."""
+    section = bundle.points.model_copy(update=fields)
+    update: dict[str, Any] = {bundle.description.kind: section}
+    if trained is not None:
+        update["training"] = {"steps": 1} if trained else {}
+    other = Bundle(bundle.path)
+    other.description = bundle.description.model_copy(update=update)
+    return other

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
-from cmp_seg_ros import resources
+from cmp_seg_ros import Segmenter, resources
 from cmp_seg_ros.bundle import Bundle
-from cmp_seg_ros.engine.base import load_engine
+from cmp_seg_ros.engine.loading import load_engine
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.label_space import LabelSpace
 
@@ -28,7 +28,7 @@ def edit(bundle: Path, **changes: Any) -> None:
         *parents, last = path.split("__")
         field = data
         for parent in parents:
-            field = field[parent]
+            field = field[int(parent) if parent.isdigit() else parent]
         if value is None:
             del field[last]
         else:
@@ -37,11 +37,38 @@ def edit(bundle: Path, **changes: Any) -> None:
 
 
 def test_what_is_written_is_read(bundle: Path) -> None:
-    description = Bundle(bundle).description
-    assert description.network.width == 16 and description.network.depth == 3
-    assert description.preprocess.grids == [(80, 80), (80, 16), (80, 16)]
-    assert description.label_space == LabelSpace.load("structural6")
-    assert description.intensity.mode == "per_sensor"
+    found = Bundle(bundle)
+    assert found.points.network.width == 16 and found.points.network.depth == 3
+    assert found.points.preprocess.grids == [(80, 80), (80, 16), (80, 16)]
+    assert found.points.intensity.mode == "per_sensor"
+    assert found.description.kind == "segmentation"
+    assert found.description.label_space == LabelSpace.load("structural6")
+
+
+def test_a_bundle_of_format_1_is_the_same(bundle: Path) -> None:
+    """Which has the section's fields beside the header's; so have the shipped bundles."""
+    data = yaml.safe_load((bundle / "bundle.yaml").read_text())
+    assert data["format"] == 2
+    flat = data | data.pop("segmentation") | {"format": 1}
+    del flat["kind"]
+    before = Bundle(bundle)
+    (bundle / "bundle.yaml").write_text(yaml.safe_dump(flat))
+    assert Bundle(bundle).description == before.description and Bundle(bundle).hash == before.hash
+
+
+def test_bundles_of_other_kinds(bundle: Path, tmp_path: Path) -> None:
+    """Each has its section, and is refused where another is wanted."""
+    points = Bundle(bundle).points
+    features = Bundle.write(tmp_path / "f", b"weights", name="f", kind="features", features=points)
+    assert features.points == points
+    with pytest.raises(UserError, match="bundle 'f' is of kind features and has no classes"):
+        Segmenter(features)
+    field = {"network": {"encoder": "small"}, "image": (192, 640), "depth": (0.3, 12.0)}
+    space = LabelSpace.load("structural6")
+    occupancy = Bundle.write(tmp_path / "o", b"weights", name="o", kind="occupancy", occupancy=field, label_space=space)
+    assert occupancy.description.occupancy is not None and occupancy.description.occupancy.image == (192, 640)
+    with pytest.raises(UserError, match="is of kind occupancy, which takes no scans"):
+        Segmenter(occupancy)
 
 
 def test_a_bundle_is_found_by_path_then_by_name(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,11 +81,35 @@ def test_a_bundle_is_found_by_path_then_by_name(bundle: Path, monkeypatch: pytes
         Bundle.find("other")
 
 
-def test_the_hash_tells_every_change(bundle: Path) -> None:
+@pytest.mark.parametrize(
+    ("changes", "same"),
+    [
+        ({"segmentation__preprocess__voxel_size": 0.15}, False),
+        ({"segmentation__intensity__mode": "raw"}, False),
+        ({"label_space__classes__0__name": "other"}, False),
+        ({"label_space__classes__0__color": [1, 2, 3]}, True),
+        ({"label_space__description": "other", "name": "other", "training": {"a": 9}, "measured": {"b": 1}}, True),
+    ],
+)
+def test_the_hash_is_of_what_decides_the_numbers(bundle: Path, changes: dict[str, Any], same: bool) -> None:
+    data = yaml.safe_load((bundle / "bundle.yaml").read_text())
+    data["label_space"]["mappings"] = {}  # which name classes
+    (bundle / "bundle.yaml").write_text(yaml.safe_dump(data))
     before = Bundle(bundle).hash
-    assert before == Bundle(bundle).hash and len(before) == 12
-    edit(bundle, preprocess__voxel_size=0.15)
-    assert Bundle(bundle).hash != before
+    edit(bundle, **changes)
+    assert (Bundle(bundle).hash == before) == same and len(before) == 12
+
+
+def test_colours_are_those_of_the_one_file(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where config/label_spaces/ knows the space; a bundle of another space brings its own."""
+    folder = tmp_path / "config" / "label_spaces"
+    folder.mkdir(parents=True)
+    space = resources.resource("config/label_spaces/structural6.yaml").read_text()
+    (folder / "structural6.yaml").write_text(space.replace("[120, 150, 200]", "[9, 8, 7]"))
+    monkeypatch.setattr(resources, "share_folders", lambda: [tmp_path])
+    assert Bundle(bundle).description.label_space.palette[0].tolist() == [9, 8, 7]
+    edit(bundle, label_space__name="mine")
+    assert Bundle(bundle).description.label_space.palette[0].tolist() == [120, 150, 200]
 
 
 @pytest.mark.parametrize("name", ["bundle.yaml", "weights.safetensors"])
@@ -79,16 +130,18 @@ def test_damaged_weights_are_noticed(bundle: Path, spoil: Any) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"network": None}, "network: Field required"),
-        ({"network__width": -1}, r"network\.width"),
-        ({"network__norm": "groupnorm"}, r"network\.norm"),
-        ({"network__outputs": 5}, "network.outputs is 5, classes are 6"),
-        ({"network__inputs": 4}, "network.inputs is 4, the features have 5"),
-        ({"network__planes": 2}, "network.planes is 2, preprocess has 3"),
-        ({"preprocess__grids": [[80, 80]]}, "3 planes but 1 grids"),
-        ({"intensity__mode": "loud"}, r"intensity\.mode"),
-        ({"intensity__std": 0}, r"intensity\.std"),
-        ({"format": 2}, "format: Input should be 1"),
+        ({"segmentation__network": None}, "network: Field required"),
+        ({"segmentation": None}, "kind segmentation needs one section, segmentation; there is none"),
+        ({"label_space": None}, "kind segmentation needs a label_space"),
+        ({"segmentation__network__width": -1}, r"network\.width"),
+        ({"segmentation__network__norm": "groupnorm"}, r"network\.norm"),
+        ({"segmentation__network__outputs": 5}, "network.outputs is 5, classes are 6"),
+        ({"segmentation__network__inputs": 4}, "network.inputs is 4, the features have 5"),
+        ({"segmentation__network__planes": 2}, "network.planes is 2, preprocess has 3"),
+        ({"segmentation__preprocess__grids": [[80, 80]]}, "3 planes but 1 grids"),
+        ({"segmentation__intensity__mode": "loud"}, r"intensity\.mode"),
+        ({"segmentation__intensity__std": 0}, r"intensity\.std"),
+        ({"format": 3}, "format: Input should be 2"),
         ({"colour": "red"}, "colour: Extra inputs are not permitted"),
     ],
 )
@@ -108,7 +161,7 @@ def test_a_description_that_is_none(bundle: Path, content: bytes) -> None:
 
 
 def test_weights_of_another_network_are_told_by_their_keys(bundle: Path) -> None:
-    edit(bundle, network__depth=4)
+    edit(bundle, segmentation__network__depth=4)
     with pytest.raises(UserError, match=r"do not fit the network: missing: waffleiron\.channel_mix\.3\.mlp\.0\.bias, "):
         load_engine(Bundle(bundle), "reference")
 
@@ -121,14 +174,9 @@ def test_weights_that_are_no_safetensors_are_told(bundle: Path) -> None:
 
 
 def test_nothing_is_written_for_a_description_that_makes_no_sense(bundle: Path) -> None:
-    description = Bundle(bundle).description.model_dump()
+    description = Bundle(bundle).description.model_dump(by_alias=True)
     del description["weights_sha256"]
-    description["network"]["outputs"] = 9
+    description["segmentation"]["network"]["outputs"] = 9
     with pytest.raises(ValueError, match="classes are 6"):
         Bundle.write(bundle.parent / "new", b"weights", **description)
     assert not (bundle.parent / "new").exists()
-
-
-def test_an_unknown_engine_is_told(bundle: Path) -> None:
-    with pytest.raises(UserError, match="no engine 'steam'; known: auto, reference"):
-        load_engine(Bundle(bundle), "steam")

@@ -16,13 +16,13 @@ import pytest
 import torch
 import typer
 import yaml
+from engines import truth
 from torch import Tensor
 from typer.testing import CliRunner
 
 from cmp_seg_ros import Scan, Segmenter
 from cmp_seg_ros.bundle import Bundle
 from cmp_seg_ros.cli.import_checkpoint import import_checkpoint
-from cmp_seg_ros.engine.base import load_engine
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.waffleiron import checkpoint
 from cmp_seg_ros.waffleiron.network import Segmenter as Network
@@ -138,17 +138,16 @@ def cloud(points: int = 600) -> Scan:
 
 def assert_answers_as_published(bundle: Bundle, state: published.State, mean: float = 0, std: float = 1) -> None:
     """The bundle's reference engine against the independent forward pass on full grids; every point gets a label."""
-    scan, description = cloud(), bundle.description
+    scan, points = cloud(), bundle.points
     assert scan.intensity is not None
-    voxels, _ = prepare(scan.xyz, ((scan.intensity - mean) / std).astype(np.float32), description.preprocess)
-    answer = load_engine(bundle, "reference")(voxels)
+    voxels, _ = prepare(scan.xyz, ((scan.intensity - mean) / std).astype(np.float32), points.preprocess)
     batch = published.padded([voxels])
-    expected = published.logits(state, batch, description.preprocess.grids, description.network.activation)
-    np.testing.assert_allclose(answer, expected[0].T, atol=1e-4)
+    expected = published.logits(state, batch, points.preprocess.grids, points.network.activation)
+    np.testing.assert_allclose(truth(bundle, voxels), expected[0].T, atol=1e-4)
     labels = Segmenter(bundle, "reference")(scan)
     ids = expected[0].argmax(0).numpy()
     assert (labels.label[voxels.points] == ids).mean() > 0.99  # equal but for ties
-    assert (labels.label < description.network.outputs).all()
+    assert (labels.label < points.network.outputs).all()
 
 
 # Every variant
@@ -159,14 +158,14 @@ def test_waffleiron(files: Files) -> None:
     out = files.folder / "kitti"
     printed = run(files.weights(state), "--json", config=files.yaml("c", waffleiron_yaml()), out=out)
     bundle = Bundle(out)
-    network, preprocess = bundle.description.network, bundle.description.preprocess
+    network, preprocess = bundle.points.network, bundle.points.preprocess
     assert (network.width, network.depth, network.outputs, network.planes) == (8, 4, 5, 3)
     assert (network.norm, network.activation, network.head, network.drop_path) == ("batchnorm", "relu", "linear", 0.2)
     assert preprocess.planes == ["xy", "xz", "yz"]
     assert preprocess.grids == [(20, 20), (20, 6), (20, 6)]
     assert preprocess.fov_min == (-10, -10, -3) and preprocess.fov_max == (10, 10, 3)
     assert (preprocess.neighbours, preprocess.voxel_size) == (6, 0.1)
-    assert bundle.description.intensity.mode == "raw"
+    assert bundle.points.intensity.mode == "raw"
     assert bundle.description.label_space.names == ["0", "1", "2", "3", "4"]
     assert bundle.description.training["imported_from"] == "ckpt_last.pth"
     report = json.loads(printed)
@@ -187,8 +186,8 @@ def test_waffleiron_before_version_0_2(files: Files) -> None:
     state = published.state(inputs=3)
     run(files.weights(state, prefix=""), config=files.yaml("c", config), out=files.folder / "old")
     bundle = Bundle(files.folder / "old")
-    assert bundle.description.preprocess.features == ["intensity", "height", "radius"]
-    assert bundle.description.preprocess.planes == ["xy"]
+    assert bundle.points.preprocess.features == ["intensity", "height", "radius"]
+    assert bundle.points.preprocess.planes == ["xy"]
     assert_answers_as_published(bundle, state)
 
 
@@ -197,7 +196,7 @@ def test_planes_follow_the_order_of_the_file(files: Files) -> None:
     state = published.state()
     run(files.weights(state), config=files.yaml("c", config), out=files.folder / "b")
     bundle = Bundle(files.folder / "b")
-    assert bundle.description.preprocess.planes == ["yz", "xy"]
+    assert bundle.points.preprocess.planes == ["yz", "xy"]
     assert_answers_as_published(bundle, state)
 
 
@@ -215,11 +214,11 @@ def test_scalr_downstream(files: Files, plus: bool) -> None:
         **STATISTICS,
     )
     bundle = Bundle(out)
-    network, intensity = bundle.description.network, bundle.description.intensity
+    network, intensity = bundle.points.network, bundle.points.intensity
     assert (network.norm, network.head, network.outputs, network.drop_path) == ("layernorm", "probe", 5, 0.1)
     assert network.activation == ("gelu" if plus else "relu")
-    assert bundle.description.preprocess.grids == [(40, 40), (40, 12), (40, 12)]
-    assert bundle.description.preprocess.fov_max == (20, 20, 6)
+    assert bundle.points.preprocess.grids == [(40, 40), (40, 12), (40, 12)]
+    assert bundle.points.preprocess.fov_max == (20, 20, 6)
     assert bundle.description.training["variant"] == ("ScaLR+" if plus else "ScaLR")
     assert (intensity.mode, intensity.mean, intensity.std) == ("fixed", 18.742355, 22.04632)
     assert_answers_as_published(bundle, state, intensity.mean, intensity.std)
@@ -232,21 +231,25 @@ def test_scalr_downstream_without_its_configuration(files: Files) -> None:
     run(files.weights(state), config=files.yaml("c", scalr_yaml()), out=out, **STATISTICS)
     bundle = Bundle(out)
     assert len(bundle.description.label_space.classes) == 7
-    assert bundle.description.preprocess.grids == [(20, 20), (20, 6), (20, 6)]
+    assert bundle.points.preprocess.grids == [(20, 20), (20, 6), (20, 6)]
 
 
 @pytest.mark.parametrize("key", ["model_point", "model_points"])
 @pytest.mark.parametrize("plus", [False, True], ids=["scalr", "scalr_plus"])
-def test_distilled_networks_can_be_read_but_label_nothing(files: Files, key: str, plus: bool) -> None:
+def test_distilled_networks_become_bundles_of_features(files: Files, key: str, plus: bool) -> None:
     state = published.state(norm="layernorm", head="mlp" if plus else "linear", outputs=16)
     path, config = files.weights(state, key), files.yaml("c", scalr_yaml(plus))
     read = checkpoint.read(path, config, files.yaml("d", downstream_yaml()))  # nothing downstream is in it yet
     assert read.distilled and read.standardised
     assert (read.network.config.head, read.network.config.outputs) == ("mlp" if plus else "linear", 16)
     assert read.network.config.activation == ("gelu" if plus else "relu")
-    with pytest.raises(UserError, match=r"16 features and no classes.*probed or fine-tuned"):
-        run(path, config=config, out=files.folder / "b", **STATISTICS)
-    assert not (files.folder / "b").exists()
+    run(path, config=config, out=files.folder / "b", **STATISTICS)
+    bundle = Bundle(files.folder / "b")
+    assert bundle.description.kind == "features" and bundle.points.network == read.network.config
+    with pytest.raises(UserError, match="is of kind features and has no classes"):
+        Segmenter(bundle)
+    with pytest.raises(UserError, match="leave --label-space out"):
+        run(path, config=config, out=files.folder / "other", label_space="structural6", **STATISTICS)
 
 
 def test_label_space_gives_the_names(files: Files) -> None:

@@ -8,35 +8,35 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from engines import PREPROCESS, MakeBundle, voxels_of
+from engines import PREPROCESS, MakeBundle, answer, opened, truth, voxels_of
 
 from cmp_seg_ros.bundle import Bundle
-from cmp_seg_ros.engine import cache, cpu, reference
-from cmp_seg_ros.engine.base import load_engine
+from cmp_seg_ros.engine import registry
+from cmp_seg_ros.engine.base import softmax
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.kernels import network as kernels
-from cmp_seg_ros.scan import Float32
-from cmp_seg_ros.segmenter import softmax
+from cmp_seg_ros.waffleiron import fold
 from cmp_seg_ros.waffleiron.config import PreprocessConfig
 from cmp_seg_ros.waffleiron.preprocess import Voxels, prepare
 
+*LOWER, _ = PRECISIONS = registry.find("cpu")[0].precisions()
 # Mean and greatest difference of probabilities that a precision may bring to these networks.
 TOLERANCE = {"bf16": (0.005, 0.1), "int8": (0.015, 0.25)}
 
 
 def check(bundle: Bundle, voxels: Voxels) -> None:
     """In float32 all but the same; in others the same labels but where two classes are all but equal."""
-    truth = reference.load(bundle)(voxels)
-    exact = cpu.CpuEngine(bundle, "fp32")(voxels)
-    np.testing.assert_allclose(exact, truth, atol=2e-5 * max(1.0, float(np.abs(truth).max())))
-    best = np.sort(softmax(truth), axis=1)
-    for precision in cpu.precisions()[:-1]:
-        rounded = cpu.CpuEngine(bundle, precision)(voxels)
-        difference = np.abs(softmax(rounded) - softmax(truth))
+    wanted = truth(bundle, voxels)
+    exact = answer(opened(bundle, "cpu-fp32"), voxels)
+    np.testing.assert_allclose(exact, wanted, atol=2e-5 * max(1.0, float(np.abs(wanted).max())))
+    best = np.sort(softmax(wanted), axis=1)
+    for precision in LOWER:
+        rounded = answer(opened(bundle, f"cpu-{precision}"), voxels)
+        difference = np.abs(softmax(rounded) - softmax(wanted))
         mean, greatest = TOLERANCE[precision]
         assert difference.mean() < mean and difference.max() < greatest, precision
         clear = best[:, -1] - best[:, -2:-1].max(axis=1, initial=0) > 2 * difference.max()
-        np.testing.assert_array_equal(rounded.argmax(axis=1)[clear], truth.argmax(axis=1)[clear])
+        np.testing.assert_array_equal(rounded.argmax(axis=1)[clear], wanted.argmax(axis=1)[clear])
 
 
 @pytest.mark.parametrize(
@@ -56,11 +56,6 @@ def test_every_width_and_depth(make_bundle: MakeBundle, width: int, depth: int, 
 @pytest.mark.parametrize("points", [1, 2, 3, 16, 17, 48, 49, 97])
 def test_every_size(make_bundle: MakeBundle, points: int) -> None:
     check(make_bundle(), voxels_of(points))
-
-
-def test_no_voxels(make_bundle: MakeBundle) -> None:
-    voxels = prepare(np.full((4, 3), 50, np.float32), np.zeros(4, np.float32), PREPROCESS)[0]
-    assert cpu.load(make_bundle())(voxels).shape == (0, 6)
 
 
 @pytest.mark.parametrize("neighbours", [1, 5, 48, 60])
@@ -97,17 +92,17 @@ def test_the_border_of_the_grid_stays_a_border(make_bundle: MakeBundle) -> None:
 def test_memory_of_the_last_scan_does_not_show(make_bundle: MakeBundle) -> None:
     """Large, small, large: each scan is answered as by a fresh engine, bit for bit."""
     bundle = make_bundle(norm="layernorm")
-    engine = cpu.load(bundle)
+    engine = opened(bundle, "cpu-fp32")
     for points, seed in ((1500, 0), (40, 1), (1200, 2), (1, 3), (1500, 0)):
         voxels = voxels_of(points, seed=seed)
-        np.testing.assert_array_equal(engine(voxels), cpu.load(bundle)(voxels))
+        np.testing.assert_array_equal(answer(engine, voxels), answer(opened(bundle, "cpu-fp32"), voxels))
 
 
 def test_threads_do_not_change_the_answer(make_bundle: MakeBundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    bundle, voxels, answers = make_bundle(), voxels_of(1500), []
+    engine, voxels, answers = opened(make_bundle(), f"cpu-{PRECISIONS[0]}"), voxels_of(1500), []
     for count in ("1", "2", "5"):
         monkeypatch.setenv("OMP_NUM_THREADS", count)
-        answers.append(cpu.load(bundle)(voxels))
+        answers.append(answer(engine, voxels))
     np.testing.assert_array_equal(answers[0], answers[1])
     np.testing.assert_array_equal(answers[0], answers[2])
 
@@ -128,11 +123,11 @@ def test_weights_that_do_not_fit_are_named(make_bundle: MakeBundle, tmp_path: Pa
     bundle = make_bundle()
     other = make_bundle(width=16, depth=5)
     with pytest.raises(UserError, match="do not fit the network") as caught:
-        cpu.fold.load(other.weights_path, bundle.description.network, "fp32")
+        fold.load(other.weights_path, bundle.points.network, "fp32")
     assert "unexpected: " in str(caught.value) and "embed.final.weight is (16, 32), not (24, 48)" in str(caught.value)
     (tmp_path / "weights.safetensors").write_bytes(b"no weights")
     with pytest.raises(UserError, match="cannot be read"):
-        cpu.fold.load(tmp_path / "weights.safetensors", bundle.description.network, "fp32")
+        fold.load(tmp_path / "weights.safetensors", bundle.points.network, "fp32")
 
 
 def test_pytorch_is_not_needed(tiny_bundle: Path) -> None:
@@ -148,53 +143,21 @@ assert not heavy, heavy
     subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
 
 
-def test_a_precision_that_answers_otherwise_is_not_taken(
-    make_bundle: MakeBundle, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    bundle = make_bundle()
-    monkeypatch.setattr(cache, "folder", lambda: tmp_path)
-    sound, asked = cpu.load(bundle).precision, []
-
-    class Wrong(cpu.CpuEngine):
-        def __call__(self, voxels: Voxels) -> Float32:
-            asked.append(self.precision)
-            return super().__call__(voxels) * (1 if self.precision == "fp32" else -1)
-
-    monkeypatch.setattr(cpu, "CpuEngine", Wrong)
-    assert cpu.load(bundle).precision == sound and "fp32" not in asked  # remembered
-    for memory in tmp_path.iterdir():
-        memory.write_text("damaged")
-    assert cpu.load(bundle).precision == "fp32"
-    assert len(cpu.precisions()) == 1 or "is not taken" in caplog.text
-    assert cpu.load(bundle).precision == "fp32"
-
-
-def test_precisions_by_name(make_bundle: MakeBundle) -> None:
-    bundle = make_bundle()
-    for precision in cpu.precisions():
-        assert load_engine(bundle, f"cpu-{precision}").precision == precision
-    with pytest.raises(UserError, match="this machine has no fp4"):
-        load_engine(bundle, "cpu-fp4")
-    with pytest.raises(UserError, match="is fp32, not bf16"):
-        load_engine(bundle, "reference-bf16")
-
-
 def test_a_processor_without_avx512(make_bundle: MakeBundle, tmp_path: Path) -> None:
     """The narrow tiles, compiled for an older processor (half a minute, once), answer as the reference does."""
     bundle, voxels = make_bundle(), voxels_of(500)
-    np.save(tmp_path / "truth.npy", reference.load(bundle)(voxels))
-    np.savez(tmp_path / "voxels.npz", **vars(voxels))
+    np.save(tmp_path / "truth.npy", truth(bundle, voxels))
+    np.savez(tmp_path / "voxels.npz", **voxels.inputs._asdict())
     code = f"""
 import numpy as np
 from cmp_seg_ros.bundle import Bundle
-from cmp_seg_ros.engine import cpu
+from cmp_seg_ros.engine.loading import load_engine
 from cmp_seg_ros.kernels import vector
-from cmp_seg_ros.waffleiron.preprocess import Voxels
-assert vector.COLUMNS == 16 and cpu.precisions() == ['fp32']
-voxels = Voxels(**np.load({str(tmp_path / "voxels.npz")!r}))
-engine = cpu.load(Bundle({str(bundle.path)!r}))
+assert vector.COLUMNS == 16
+engine = load_engine(Bundle({str(bundle.path)!r}))
 assert engine.precision == "fp32"
-np.testing.assert_allclose(engine(voxels), np.load({str(tmp_path / "truth.npy")!r}), atol=1e-3)
+logits = engine(np.load({str(tmp_path / "voxels.npz")!r}))["logits"]
+np.testing.assert_allclose(logits, np.load({str(tmp_path / "truth.npy")!r}), atol=1e-3)
 """
     older = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+sse4.2,+avx,+avx2,+fma,+f16c,+bmi,+bmi2,+popcnt"}
     subprocess.run([sys.executable, "-c", code], check=True, timeout=900, env=os.environ | older)

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,8 +10,11 @@ import onnx
 import pytest
 
 from cmp_seg_ros.bundle import Bundle
-from cmp_seg_ros.engine import cache, openvino, parity
-from cmp_seg_ros.engine.base import Engine, load_engine
+from cmp_seg_ros.engine import cache, loading, parity, registry
+from cmp_seg_ros.engine.base import Engine
+from cmp_seg_ros.engine.loading import load_engine
+from cmp_seg_ros.engine.runtimes.openvino import OpenVino
+from cmp_seg_ros.waffleiron import samples
 
 Run = Callable[..., SimpleNamespace]
 
@@ -39,7 +41,7 @@ def test_builds_checks_and_reports(export: Run, tiny_bundle: Path, tmp_path: Pat
     assert report["hash"] == Bundle(tiny_bundle).hash and report["hash"] in report["file"]
     assert Path(report["file"]).stat().st_size > report["bytes"] > 10_000
     agreement = report["agreement"]
-    assert agreement["exact"] == "reference-fp32" and not agreement["trained"]
+    assert agreement["exact"] == "reference-fp32"
     assert agreement["labels"] > 0.999 and agreement["probabilities"] < 1e-5
     assert {"room, 0.1 m", "corridor, 0.1 m", "hall, 0.2 m"} < set(agreement["scans"]) and len(agreement["scans"]) == 6
     graph = onnx.load(tmp_path / "out" / "tiny-fp32.onnx")
@@ -52,14 +54,14 @@ def test_builds_checks_and_reports(export: Run, tiny_bundle: Path, tmp_path: Pat
 def test_what_was_exported_is_what_starts(export: Run, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The node neither builds nor checks what was exported."""
     report = json.loads(export(tiny_bundle, "--engine", "openvino", "--json").out)
-    monkeypatch.setattr(openvino, "build", lambda *_: pytest.fail("built again"))
-    monkeypatch.setattr(parity, "agreement", lambda *_: pytest.fail("checked again"))
+    monkeypatch.setattr(OpenVino, "build", lambda *_: pytest.fail("built again"))
+    monkeypatch.setattr(loading, "agreement", lambda *_: pytest.fail("checked again"))
     assert load_engine(Bundle(tiny_bundle), "openvino").precision == report["precision"]
 
 
 @pytest.mark.parametrize("engine", ["openvino", "auto"])
 def test_build_only_runs_nothing(export: Run, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, engine: str) -> None:
-    monkeypatch.setattr(parity, "samples", lambda *_: pytest.fail("a scan was run"))
+    monkeypatch.setattr(samples, "scans", lambda *_: pytest.fail("a scan was run"))
     said = export(tiny_bundle, "--engine", engine, "--build-only", "--json")
     report = json.loads(said.out)
     assert said.code == 0 and report["agreement"] is None
@@ -73,24 +75,17 @@ def test_build_only_runs_nothing(export: Run, tiny_bundle: Path, monkeypatch: py
 def test_a_precision_that_answers_otherwise_falls_back_loudly(
     export: Run, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As if the first precision of our own engine were wrong; where there is but fp32, nothing is left."""
-    from cmp_seg_ros.engine import cpu
+    """As if this processor had bf16, and that were wrong."""
+    monkeypatch.setattr(OpenVino, "precisions", lambda _: ["bf16", "fp32"])
 
-    real, first = parity.agreement, cpu.precisions()[0]
+    def agreement(engine: Engine, exact: parity.Exact) -> parity.Agreement:
+        return parity.Agreement(1.0, 1.0 if engine.precision == "bf16" else 0.0, {"room": 1.0}, exact.name)
 
-    def agreement(bundle: Bundle, engine: Engine, exact: parity.Exact) -> parity.Agreement:
-        found = real(bundle, engine, exact)
-        return replace(found, labels=0.9, trained=True) if engine.precision == first else found
-
-    monkeypatch.setattr(parity, "agreement", agreement)
-    said = export(tiny_bundle, "--engine", "cpu")
-    if first == "fp32":
-        assert said.code == 1 and "in every precision" in said.err
-        return
-    assert said.code == 0
-    assert f"cpu-{first} is not taken: 90.00%" in said.err and "was not taken" in said.err
-    assert f"cpu-{cpu.precisions()[1]} of tiny" in said.err
-    assert load_engine(Bundle(tiny_bundle), "cpu").precision == cpu.precisions()[1]
+    monkeypatch.setattr(loading, "agreement", agreement)
+    done = export(tiny_bundle, "--engine", "openvino")
+    assert done.code == 0
+    assert "openvino-bf16 is not used: 100.00%" in done.err and "openvino-fp32 of tiny built" in done.err
+    assert load_engine(Bundle(tiny_bundle), "openvino").precision == "fp32"
 
 
 def test_a_cache_that_cannot_be_written_is_an_error_here(export: Run, tiny_bundle: Path, folder: Path) -> None:
@@ -102,31 +97,19 @@ def test_a_cache_that_cannot_be_written_is_an_error_here(export: Run, tiny_bundl
 def test_nothing_is_compiled_where_kernels_cannot_be_kept(
     export: Run, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from cmp_seg_ros.engine import cpu
-
     (tmp_path / "file").touch()
-    monkeypatch.setattr(cpu, "cache_folder", lambda: tmp_path / "file" / "kernels")
-    monkeypatch.setattr(cpu, "CpuEngine", lambda *_: pytest.fail("compiled"))
-    said = export(tiny_bundle, "--build-only")
-    assert said.code == 1 and f"nothing can be kept in {tmp_path}/file/kernels" in said.err
-    assert "set XDG_CACHE_HOME" in said.err and "built" not in said.err
-
-
-def test_what_another_process_built_meanwhile_was_found(
-    export: Run, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As if the other one was at it when this one looked first."""
-    assert export(tiny_bundle, "--engine", "openvino", "--precision", "fp32").code == 0
-    real, looks = cache._read, iter([True])
-    monkeypatch.setattr(cache, "_read", lambda *args, **how: None if next(looks, False) else real(*args, **how))
-    said = export(tiny_bundle, "--engine", "openvino", "--precision", "fp32")
-    assert said.code == 0 and "found in the cache" in said.err
+    cpu, _ = registry.find("cpu")
+    monkeypatch.setattr(cpu, "compiled", tmp_path / "file" / "kernels")
+    monkeypatch.setattr(cpu, "open", lambda *_: pytest.fail("compiled"))
+    done = export(tiny_bundle, "--build-only")
+    assert done.code == 1 and f"nothing can be kept in {tmp_path}/file/kernels" in done.err
+    assert "set XDG_CACHE_HOME" in done.err and "built" not in done.err
 
 
 def test_out_is_tried_before_the_work(
     export: Run, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(openvino, "build", lambda *_: pytest.fail("built"))
+    monkeypatch.setattr(OpenVino, "build", lambda *_: pytest.fail("built"))
     (tmp_path / "file").touch()
     said = export(tiny_bundle, "--engine", "openvino", "--out", tmp_path / "file")
     assert said.code == 1 and f"{tmp_path}/file cannot be written" in said.err and "another --out" in said.err
@@ -135,11 +118,10 @@ def test_out_is_tried_before_the_work(
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (["--engine", "openvino", "--precision", "fp16"], "no fp16 for engine 'openvino'; it has"),
+        (["--engine", "openvino", "--precision", "fp16"], "'openvino' has no precision 'fp16' on this machine; it has"),
         (["--engine", "openvino-fp32", "--precision", "int8"], "another precision than int8"),
-        (["--engine", "reference"], "nothing to export"),
         (["--engine", "magic"], "no engine 'magic'; known: auto"),
-        (["--engine", "onnxruntime-cpu-fp64"], "no engine 'onnxruntime-cpu-fp64'; precisions are"),
+        (["--engine", "onnxruntime-cpu-fp64"], "'onnxruntime-cpu' has no precision 'fp64'"),
         (["--engine", "onnxruntime", "--out", "/dev/null/out"], "/dev/null/out cannot be written"),
     ],
 )

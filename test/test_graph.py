@@ -8,17 +8,18 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from engines import PREPROCESS, MakeBundle, voxels_of
+from engines import PREPROCESS, MakeBundle, truth, voxels_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cmp_seg_ros.bundle import Bundle
-from cmp_seg_ros.engine import graph, layout, reference
-from cmp_seg_ros.engine.base import PRECISIONS
+from cmp_seg_ros.engine.base import softmax
+from cmp_seg_ros.engine.networks import network_of
+from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.scan import Float32
-from cmp_seg_ros.segmenter import softmax
+from cmp_seg_ros.waffleiron import buckets, graph, layout
 from cmp_seg_ros.waffleiron.config import PreprocessConfig
-from cmp_seg_ros.waffleiron.preprocess import Voxels, prepare
+from cmp_seg_ros.waffleiron.preprocess import VoxelInputs, Voxels, prepare
 
 Run = Callable[[layout.Feed], Float32]
 
@@ -30,13 +31,15 @@ def runtime(model: onnx.ModelProto) -> Run:
     return lambda feed: session.run(None, feed)[0]
 
 
-def close(answer: Float32, truth: Float32) -> None:
-    np.testing.assert_allclose(answer, truth, atol=3e-5 * max(1.0, float(np.abs(truth).max())))
+def model_of(bundle: Bundle, precision: graph.Precision = "fp32") -> onnx.ModelProto:
+    return onnx.load_from_string(network_of(bundle).graph(precision))
 
 
 def check(bundle: Bundle, voxels: Voxels) -> None:
-    answer = runtime(graph.build(bundle, "fp32"))(layout.arrange(voxels, bundle.description.preprocess))
-    close(answer, reference.load(bundle)(voxels))
+    answer = runtime(model_of(bundle))(layout.arrange(voxels.inputs, bundle.points.preprocess))
+    np.testing.assert_allclose(
+        answer, wanted := truth(bundle, voxels), atol=3e-5 * max(1.0, float(np.abs(wanted).max()))
+    )
 
 
 VARIANTS = list(product(("batchnorm", "layernorm"), ("relu", "gelu"), ("linear", "mlp", "probe")))
@@ -52,7 +55,7 @@ def test_every_variant_answers_as_the_reference(make_bundle: MakeBundle, norm: s
 def test_only_operators_that_tensorrt_takes(
     make_bundle: MakeBundle, norm: str, activation: str, head: str, precision: graph.Precision
 ) -> None:
-    model = graph.build(make_bundle(norm=norm, activation=activation, head=head, head_hidden=40), precision)
+    model = model_of(make_bundle(norm=norm, activation=activation, head=head, head_hidden=40), precision)
     onnx.checker.check_model(model, full_check=True)
     assert {node.op_type for node in model.graph.node} <= graph.OPERATORS
     assert all(node.domain == "" and node.op_type not in ("Loop", "If", "Scan") for node in model.graph.node)
@@ -69,7 +72,7 @@ def test_only_operators_that_tensorrt_takes(
 @pytest.mark.parametrize("precision", get_args(graph.Precision))
 def test_types_are_those_of_the_precision(make_bundle: MakeBundle, precision: graph.Precision) -> None:
     """Strongly typed: every linear layer is of the precision, but the points' own branch and the head."""
-    model = onnx.shape_inference.infer_shapes(graph.build(make_bundle(), precision), strict_mode=True, data_prop=True)
+    model = onnx.shape_inference.infer_shapes(model_of(make_bundle(), precision), strict_mode=True, data_prop=True)
     kinds = {value.name: value.type.tensor_type.elem_type for value in model.graph.value_info}
     kinds |= {value.name: value.type.tensor_type.elem_type for value in (*model.graph.input, *model.graph.output)}
     low = graph.ONNX_TYPE[precision]
@@ -86,9 +89,9 @@ def test_types_are_those_of_the_precision(make_bundle: MakeBundle, precision: gr
 def test_half_precision_answers_nearly_the_same(make_bundle: MakeBundle) -> None:
     for fields in ({}, {"norm": "layernorm", "activation": "gelu", "head": "mlp", "head_hidden": 40}):
         bundle, voxels = make_bundle(**fields), voxels_of(1500)
-        answer = runtime(graph.build(bundle, "fp16"))(layout.arrange(voxels, PREPROCESS))
-        truth = reference.load(bundle)(voxels)
-        assert 1e-7 < np.abs(softmax(answer) - softmax(truth)).mean() < 1e-3
+        answer = runtime(model_of(bundle, "fp16"))(layout.arrange(voxels.inputs, PREPROCESS))
+        wanted = truth(bundle, voxels)
+        assert 1e-7 < np.abs(softmax(answer) - softmax(wanted)).mean() < 1e-3
 
 
 @pytest.mark.parametrize("points", [1, 2, 3, 17, 300])
@@ -113,25 +116,65 @@ def test_crowded_cells_and_a_view_that_ends_in_the_room(make_bundle: MakeBundle)
     random = np.random.default_rng(0)
     xyz = random.uniform(-3, 3, (30000, 3)).astype(np.float32)
     voxels = prepare(xyz, random.random(30000).astype(np.float32), preprocess)[0]
-    feed = layout.arrange(voxels, preprocess)
+    feed = layout.arrange(voxels.inputs, preprocess)
     assert len(feed["members_1_3"]) > 1 and np.bincount(voxels.cells[1]).max() > 1024
     check(make_bundle(preprocess), voxels)
 
 
-def test_padded_inputs_change_nothing(make_bundle: MakeBundle) -> None:
-    bundle, voxels = make_bundle(), voxels_of(900)
-    run = runtime(graph.build(bundle, "fp32"))
-    exact = run(layout.arrange(voxels, PREPROCESS))
-    shapes = layout.bounds(1200, PREPROCESS)
-    for _ in range(2):
-        padded = layout.arrange(voxels, PREPROCESS, shapes)
-        assert {name: value.shape for name, value in padded.items()} == shapes
-        np.testing.assert_allclose(run(padded)[: len(voxels)], exact, atol=1e-5)
-        shapes = {name: (1, 30, min(30, shape[2])) if "grid" in name else shape for name, shape in shapes.items()}
-    with pytest.raises(layout.DoesNotFit, match=f"needs {len(voxels)} rows, the shape has 200"):
-        layout.arrange(voxels, PREPROCESS, layout.bounds(200, PREPROCESS))
-    with pytest.raises(layout.DoesNotFit, match="the shape is 5 x 5"):
-        layout.arrange(voxels, PREPROCESS, {"grid_0": (1, 5, 5)})
+def crowd(count: int, extent: float, seed: int, preprocess: PreprocessConfig = PREPROCESS) -> VoxelInputs:
+    random = np.random.default_rng(seed)
+    xyz = random.uniform(-extent, extent, (count, 3)).astype(np.float32)
+    return prepare(xyz, random.random(count).astype(np.float32), preprocess)[0].inputs
+
+
+@pytest.mark.parametrize("norm", ["batchnorm", "layernorm"])
+def test_padding_changes_no_answer(make_bundle: MakeBundle, norm: str) -> None:
+    """Also where the occupied cells touch the border of the full grid, beyond which there must be no cells."""
+    fields = {"fov_min": (-4, -4, -1), "fov_max": (4, 4, 1), "grids": [(40, 33), (40, 7), (33, 7)]}
+    small = PreprocessConfig.model_validate(PREPROCESS.model_dump() | fields)
+    for preprocess, extent in ((PREPROCESS, 5.0), (PREPROCESS, 0.5), (small, 6.0)):
+        bundle = make_bundle(preprocess, norm=norm)
+        network, run = network_of(bundle), runtime(model_of(bundle))
+        for seed, count in enumerate((5, 700, 3000)):
+            inputs = crowd(count, extent, seed, preprocess)._asdict()
+            exact, padded = run(network.feed(inputs)), {"logits": run(network.feed(inputs, rounded=True))}
+            atol = 2e-5 * max(1, np.abs(exact).max())
+            np.testing.assert_allclose(network.trim(padded, inputs)["logits"], exact, atol=atol)
+
+
+@settings(max_examples=40)
+@given(st.integers(1, 6000), st.floats(0.2, 12.0), st.integers(0, 99))
+def test_rounded_shapes_stay_in_the_profile(count: int, extent: float, seed: int) -> None:
+    voxels = crowd(count, extent, seed)
+    if len(voxels.features) == 0:
+        return
+    shapes, profile = buckets.shapes(voxels, PREPROCESS), buckets.profile(PREPROCESS)
+    feed = layout.arrange(voxels, PREPROCESS, shapes)  # raises if something does not fit
+    assert {name: values.shape for name, values in feed.items()} == shapes
+    assert profile.keys() == shapes.keys() == {value.name for value in graph.inputs(PREPROCESS)}
+    for name, shape in shapes.items():
+        least, typical, most = profile[name]
+        assert all(low <= size <= high for low, size, high in zip(least, shape, most, strict=True)), name
+        assert all(low <= size <= high for low, size, high in zip(least, typical, most, strict=True)), name
+    assert 0 <= shapes["features"][0] - len(voxels.features) < buckets.VOXELS
+
+
+def test_scans_of_one_room_share_shapes() -> None:
+    shapes = {tuple(buckets.shapes(voxels_of(1500, seed=seed).inputs, PREPROCESS).values()) for seed in range(12)}
+    assert len(shapes) <= 3
+
+
+def test_what_cannot_be_summed_is_an_error(make_bundle: MakeBundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    network, inputs = network_of(make_bundle()), voxels_of(1500).inputs._asdict()
+    most = max(int(np.bincount(cells).max()) for cells in inputs["cells"])
+    monkeypatch.setattr(layout, "MAX_VOXELS", most)
+    network.feed(inputs)  # of cells that fit there may be any number
+    monkeypatch.setattr(layout, "MAX_VOXELS", most - 1)
+    with pytest.raises(UserError, match=f"a cell of the scan holds {most} voxels.*take engine 'cpu'"):
+        network.feed(inputs)
+    monkeypatch.setattr(buckets, "MAX_VOXELS", len(inputs["features"]) - 1)
+    with pytest.raises(UserError, match="greater voxel_size, or engine 'cpu'"):
+        network.feed(inputs, rounded=True)
 
 
 @settings(max_examples=60)
@@ -144,14 +187,8 @@ def test_the_tree_of_sums_is_the_mean_of_each_cell(filled: list[tuple[int, int]]
         fov_min=(-1, -1, -1), fov_max=(1, 1, 1), grids=[(5, 5)], planes=["xy"], features=["intensity"]
     )
     count = len(index)
-    voxels = Voxels(
-        points=np.arange(count),
-        xyz=np.zeros((count, 3), np.float32),
-        features=np.arange(count, dtype=np.float32)[:, None],
-        neighbours=np.zeros((count, 16), np.int64),
-        cells=index[None],
-    )
-    feed = layout.arrange(voxels, preprocess)
+    features, neighbours = np.arange(count, dtype=np.float32)[:, None], np.zeros((count, 16), np.int64)
+    feed = layout.arrange(VoxelInputs(features, neighbours, index[None]), preprocess)
     for name, shape in layout.bounds(count, preprocess).items():
         assert all(size <= most for size, most in zip(feed[name].shape, shape, strict=True)), name
     rows = np.concatenate([[0.0], np.arange(count)])
@@ -164,7 +201,3 @@ def test_the_tree_of_sums_is_the_mean_of_each_cell(filled: list[tuple[int, int]]
     means = np.array([np.arange(count)[index == cell].mean() for cell in index])
     np.testing.assert_allclose(grid[feed["cell_0"]], means, rtol=1e-5)
     assert np.count_nonzero(feed["grid_0"]) == len(set(index.tolist()))
-
-
-def test_precisions_are_known() -> None:
-    assert set(get_args(graph.Precision)) == set(graph.ONNX_TYPE) < set(PRECISIONS)

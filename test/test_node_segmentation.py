@@ -305,13 +305,13 @@ def test_a_lidar_that_leans_is_warned_of_unless_it_is_calibrated(graph, tiny_bun
 
 SLOW = """
 import time
-from cmp_seg_ros.engine import reference
+from cmp_seg_ros.engine.runtimes import reference
 from cmp_seg_ros.nodes import segmentation_node
 evaluate = reference.ReferenceEngine.__call__
 
-def slowly(self, voxels):
-    time.sleep(len(voxels) * 0.25e-3)
-    return evaluate(self, voxels)
+def slowly(self, inputs):
+    time.sleep(len(inputs["features"]) * 0.25e-3)
+    return evaluate(self, inputs)
 
 reference.ReferenceEngine.__call__ = slowly
 segmentation_node.main()
@@ -380,7 +380,7 @@ def test_profiles_with_the_probability_of_every_class(tiny_bundle, tmp_path, pro
 FAILING = """
 import numpy as np
 from cmp_seg_ros import segmenter
-from cmp_seg_ros.engine import reference
+from cmp_seg_ros.engine.runtimes import reference
 from cmp_seg_ros.nodes import segmentation_node
 label, evaluate = segmenter.Segmenter.__call__, reference.ReferenceEngine.__call__
 factor = [1]
@@ -392,7 +392,7 @@ def fails(self, scan):
     return label(self, scan)
 
 segmenter.Segmenter.__call__ = fails
-reference.ReferenceEngine.__call__ = lambda self, voxels: evaluate(self, voxels) * factor[0]
+reference.ReferenceEngine.__call__ = lambda self, inputs: {"logits": evaluate(self, inputs)["logits"] * factor[0]}
 segmentation_node.main()
 """
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from engines import changed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
@@ -15,8 +16,7 @@ from cmp_seg_ros import Scan, Segmenter, UserError
 from cmp_seg_ros.bundle import Bundle, IntensityConfig
 from cmp_seg_ros.intensity import SCANS_TO_LEARN, IntensityScale
 from cmp_seg_ros.label_space import LabelSpace
-from cmp_seg_ros.scan import UNLABELLED, Float32, Labels
-from cmp_seg_ros.waffleiron.preprocess import Voxels
+from cmp_seg_ros.scan import UNLABELLED, Arrays, Float32, Labels
 
 
 def room(points: int = 3000, seed: int = 0) -> Scan:
@@ -141,9 +141,9 @@ def test_probabilities_of_every_class_on_demand(tiny_bundle: Path, label_space: 
 
 def test_coarser_voxels_are_those_of_a_coarser_bundle(tiny_bundle: Path) -> None:
     """Labels depend on the voxel size, and on no size that was set before."""
-    coarse = Bundle(tiny_bundle)
-    preprocess = coarse.description.preprocess.model_copy(update={"voxel_size": 0.178})
-    coarse.description = coarse.description.model_copy(update={"preprocess": preprocess})
+    fine_bundle = Bundle(tiny_bundle)
+    preprocess = fine_bundle.points.preprocess.model_copy(update={"voxel_size": 0.178})
+    coarse = changed(fine_bundle, preprocess=preprocess)
     expected = Segmenter(coarse, "reference", intensity_mean=100, intensity_std=50)(room())
     segmenter = Segmenter.from_bundle(tiny_bundle, "reference", intensity_mean=100, intensity_std=50)
     fine = segmenter(room())
@@ -214,19 +214,15 @@ def test_intensities_reach_the_network_as_the_bundle_says(tiny_bundle: Path) -> 
 
     def labels(mode: str, **numbers: float) -> Float32:
         intensity = IntensityConfig(mode=mode, **numbers)  # type: ignore[arg-type]
-        changed = Bundle(tiny_bundle)
-        changed.description = bundle.description.model_copy(update={"intensity": intensity})
         given = {"intensity_mean": 100.0, "intensity_std": 50.0} if mode == "per_sensor" else {}
-        return Segmenter(changed, "reference", **given)(room()).confidence
+        return Segmenter(changed(bundle, intensity=intensity), "reference", **given)(room()).confidence
 
     np.testing.assert_array_equal(labels("fixed", mean=100, std=50), labels("per_sensor"))
     assert np.abs(labels("raw") - labels("per_sensor")).max() > 0.01
 
 
 @pytest.mark.parametrize("value", [NAN, INF, -INF])
-def test_answers_that_are_no_numbers_are_no_labels(
-    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, value: float
-) -> None:
+def test_nan_and_infinity_are_no_labels(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, value: float) -> None:
     """One logit of one voxel: no label of the scan is believed. The next scan finds the segmenter as it was."""
     segmenter = Segmenter.from_bundle(tiny_bundle, "reference", intensity_mean=100, intensity_std=50)
     expected, sound = segmenter(room()), segmenter._engine
@@ -234,13 +230,13 @@ def test_answers_that_are_no_numbers_are_no_labels(
     class Faulty:
         name, precision = "faulty", "fp16"
 
-        def __call__(self, voxels: Voxels) -> Float32:
-            logits = sound(voxels).copy()
+        def __call__(self, inputs: Arrays) -> Arrays:
+            logits = sound(inputs)["logits"].copy()
             logits[7, 2] = value
-            return logits
+            return {"logits": logits}
 
     monkeypatch.setattr(segmenter, "_engine", Faulty())
-    said = rf"'faulty-fp16' answers with what is no number for 1 of {expected.voxels:,} voxels; take engine 'cpu-fp32'"
+    said = rf"'faulty-fp16' returned NaN or infinity for 1 of {expected.voxels:,} voxels; take engine 'cpu-fp32'"
     with pytest.raises(UserError, match=said):
         segmenter(room())
     monkeypatch.setattr(segmenter, "_engine", sound)

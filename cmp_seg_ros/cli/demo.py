@@ -35,7 +35,7 @@ def demo(
 
     from cmp_seg_ros.bundle import Bundle
     from cmp_seg_ros.datasets.labelled_bag import BAG as LABELLED
-    from cmp_seg_ros.engine.base import module_of
+    from cmp_seg_ros.engine import registry
     from cmp_seg_ros.evaluation import live
     from cmp_seg_ros.evaluation.metrics import PRIMARY, STRICT, Confusion, readings
     from cmp_seg_ros.label_space import LabelSpace
@@ -44,7 +44,7 @@ def demo(
     console = Console(stderr=True)
     description = Bundle.find(model).description  # complain before the simulator's work
     readings(Confusion(LabelSpace.load("structural6"), description.label_space), (PRIMARY, STRICT))
-    module_of(engine)
+    registry.find_all(engine)
     drive = out / "drive"
     require_writable(out, "demo", (REPORT, LABELLED))
     # In a process of its own: the simulator's memory is none of the node's or the demo's.

@@ -4,7 +4,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,17 +17,16 @@ if TYPE_CHECKING:
     from rich.status import Status
 
     from cmp_seg_ros.bundle import Bundle
-    from cmp_seg_ros.engine.exported import Runtime
+    from cmp_seg_ros.engine.loading import Loader
 
 
 def export(
     bundle: Annotated[str, typer.Argument(help="A folder, or a name in models/.")] = DEFAULT_BUNDLE,
     engine: Annotated[
-        str, typer.Option(help="cpu, openvino, onnxruntime, onnxruntime-cuda, tensorrt, or auto for the node's own.")
+        str, typer.Option(help="For instance openvino, or with a precision openvino-bf16; auto is the node's default.")
     ] = "auto",
     precision: Annotated[
-        str,
-        typer.Option(help="int8, bf16, fp16 or fp32, where the engine has it; by default the fastest that passes."),
+        str, typer.Option(help="int8, bf16, fp16 or fp32, where the engine has it; by default the fastest that passes.")
     ] = "",
     build_only: Annotated[
         bool, typer.Option("--build-only", help="Build, but do not run: for container images.")
@@ -37,7 +36,7 @@ def export(
 ) -> None:
     """Build an engine for this machine into the cache, and check it against the reference on sample scans.
 
-    An engine that answers otherwise is not taken; the next higher precision is built and checked instead.
+    Where a precision answers otherwise, the next higher one is built and checked instead.
     """
     from rich.console import Console
 
@@ -48,16 +47,17 @@ def export(
         from cmp_seg_ros.outputs import require_writable
 
         require_writable(out, "export")
-    with console.status("") as status, _told(console, status):
+    with console.status("") as status, _logged(console, status):
         model = Bundle.find(bundle)
-        report = _export(model, engine, precision, build_only, lambda what: status.update(what))
+        loader, named = _loader(model, engine, precision)
+        report = _export(loader, named, build_only, lambda what: status.update(what))
     if out is not None:
-        _write(out, model, report)
+        _write(out, loader, report)
     if as_json:
         typer.echo(json.dumps(report))
         return
     for refused in report["refused"]:
-        console.print(f"[bold yellow]{report['engine']}-{refused['precision']} was not taken[/]: its answers differ")
+        console.print(f"[bold yellow]{report['engine']}-{refused['precision']} is not used[/]: its answers differ")
     made = f"built in {report['seconds']:.1f} s" if report["built"] else "found in the cache"
     console.print(f"{report['engine']}-{report['precision']} of {model.description.name} {made}", markup=False)
     if report["file"]:
@@ -65,48 +65,45 @@ def export(
     console.print(report["told"], markup=False)
 
 
-def _export(
-    bundle: "Bundle", name: str, precision: str, build_only: bool, tell: Callable[[str], None]
-) -> dict[str, Any]:
+def _loader(bundle: "Bundle", engine: str, precision: str) -> "tuple[Loader, str]":
+    """What loads the engine, and the precision asked for, at the end of the name or by itself. Raises UserError."""
+    from cmp_seg_ros.engine import registry
+    from cmp_seg_ros.engine.loading import Loader
+    from cmp_seg_ros.errors import UserError
+
+    runtime, named = registry.find(engine)
+    if named and precision not in ("", named):
+        raise UserError(f"engine '{engine}' names another precision than {precision}; name one")
+    return Loader(bundle, runtime), named or precision
+
+
+def _export(loader: "Loader", named: str, build_only: bool, tell: Callable[[str], None]) -> dict[str, Any]:
     """What was built and how it answers. Raises UserError."""
     from time import monotonic
 
-    from cmp_seg_ros.engine import cache, parity
-    from cmp_seg_ros.engine.base import runtime_of
+    from cmp_seg_ros.engine import cache
+    from cmp_seg_ros.engine.loading import exact_engine
 
-    runtime, named = runtime_of(name, precision)
-    build, built = runtime.build, False
-
-    def noted(bundle: "Bundle", precision: str) -> bytes:
-        nonlocal built
-        built = True  # and not by another process that this one waited for
-        assert build is not None
-        return build(bundle, precision)
-
-    if build is not None:
-        runtime = replace(runtime, build=noted)
-    known = list(runtime.precisions)
-    if named and named not in known:
-        runtime.keep(bundle, named)  # says what there is
-    exact = parity.Exact.best(bundle)
+    bundle, runtime, known = loader.bundle, loader.runtime, loader.precisions
+    exact = exact_engine(bundle, pytorch=True)
     refused: list[dict[str, Any]] = []
-    for candidate in known[known.index(named) :] if named else known:
-        start, built, compiled = monotonic(), False, _compiled(runtime)
+    for candidate in known[known.index(named) :] if named in known else [named] if named else known:
+        start, compiled = monotonic(), _compiled(loader)
         tell(f"building {runtime.name}-{candidate}")
-        size = len(runtime.keep(bundle, candidate))
-        if not size:  # our own engine, whose kernels are compiled when it is first made
-            runtime.engine(bundle, candidate)
+        kept = loader.keep(candidate)  # says which precisions there are, where there is no such one
+        if not runtime.builds:  # but compiles kernels when it is first made
+            loader.engine(candidate)
         report: dict[str, Any] = {
             "command": "export",
             "bundle": bundle.description.name,
             "hash": bundle.hash,
             "engine": runtime.name,
             "precision": candidate,
-            "version": runtime.version,
-            "hardware": runtime.hardware,
-            "file": str(cache.path_of(runtime.key(bundle, candidate))) if size else None,
-            "bytes": size,
-            "built": built or _compiled(runtime) > compiled,
+            "version": runtime.version(),
+            "hardware": runtime.hardware(),
+            "file": str(cache.path_of(loader.key(candidate))) if runtime.builds else None,
+            "bytes": len(kept.content),
+            "built": kept.built or _compiled(loader) > compiled,
             "seconds": monotonic() - start,
             "refused": refused,
             "agreement": None,
@@ -115,42 +112,41 @@ def _export(
         if build_only:
             return report
         tell(f"checking {runtime.name}-{candidate} against {exact.name}")
-        found = runtime.check(bundle, runtime.engine(bundle, candidate), exact)
-        if runtime.takes(found, candidate):
-            return report | {"agreement": asdict(found), "told": str(found)}
+        found = loader.check(loader.engine(candidate), exact)
+        if loader.accepts(found, candidate):
+            return report | {"agreement": asdict(found), "told": loader.told(found)}
         refused.append({"precision": candidate, "agreement": asdict(found)})
-    raise runtime.no_precision_left()
+    raise loader.no_precision_left()
 
 
-def _compiled(runtime: "Runtime") -> set[str]:
-    """The compiled kernels that it keeps."""
-    return set() if runtime.compiled is None else {str(path) for path in runtime.compiled.rglob("*.nbc")}
+def _compiled(loader: "Loader") -> set[str]:
+    """The compiled kernels that are kept."""
+    folder = loader.runtime.compiled
+    return set() if folder is None else {str(path) for path in folder.rglob("*.nbc")}
 
 
-def _write(out: Path, bundle: "Bundle", report: dict[str, Any]) -> None:
-    from cmp_seg_ros.engine.exported import serialised_graph
+def _write(out: Path, loader: "Loader", report: dict[str, Any]) -> None:
     from cmp_seg_ros.outputs import write_report, writing
 
     with writing(out):
         write_report(out, report)
         if report["file"]:  # built of the graph
-            (out / f"{bundle.description.name}-{report['precision']}.onnx").write_bytes(
-                serialised_graph(bundle, report["precision"])
-            )
+            graph = loader.network.graph(report["precision"])
+            (out / f"{report['bundle']}-{report['precision']}.onnx").write_bytes(graph)
 
 
 @contextmanager
-def _told(console: "Console", status: "Status") -> Iterator[None]:
-    """What the engines log: progress into the status line, warnings above it."""
+def _logged(console: "Console", status: "Status") -> Iterator[None]:
+    """Shows what the engines log: progress in the status line, warnings above it."""
 
-    class Told(logging.Handler):
+    class Shown(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             if record.levelno >= logging.WARNING and not hasattr(record, "progress"):
                 console.print(f"warning: {record.getMessage()}", markup=False)
             else:
                 status.update(record.getMessage())
 
-    logger, handler = logging.getLogger("cmp_seg_ros"), Told(logging.INFO)
+    logger, handler = logging.getLogger("cmp_seg_ros"), Shown(logging.INFO)
     level = logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)

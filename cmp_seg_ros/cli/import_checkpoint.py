@@ -2,12 +2,15 @@
 
 from math import inf, isfinite
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cmp_seg_ros.bundle import IntensityConfig
 from cmp_seg_ros.errors import UserError
+
+if TYPE_CHECKING:
+    from cmp_seg_ros.label_space import LabelSpace
 
 # Mean and standard deviation of the intensities that ScaLR was trained with (its data loaders).
 SCALR_INTENSITY = {
@@ -34,8 +37,7 @@ def import_checkpoint(
 
     from rich.console import Console
 
-    from cmp_seg_ros.bundle import DESCRIPTION, WEIGHTS, Bundle
-    from cmp_seg_ros.label_space import LabelSpace
+    from cmp_seg_ros.bundle import DESCRIPTION, WEIGHTS, Bundle, Kind, PointNetwork
     from cmp_seg_ros.outputs import REPORT, claim, require_writable, write_report
     from cmp_seg_ros.scan import UNLABELLED
     from cmp_seg_ros.waffleiron import checkpoint as published
@@ -44,18 +46,10 @@ def import_checkpoint(
     require_writable(out, "import-checkpoint", (REPORT, DESCRIPTION, WEIGHTS))
     read = published.read(checkpoint, config, downstream)
     network = read.network.config
-    if read.distilled or network.outputs > UNLABELLED:
-        raise UserError(
-            f"checkpoint {checkpoint} answers with {network.outputs} features and no classes, so it labels nothing "
-            "yet; import one that was probed or fine-tuned (linear_probing-*, finetuning-*)"
-        )
+    if network.outputs > UNLABELLED and not read.distilled:
+        raise UserError(f"checkpoint {checkpoint} has {network.outputs} classes; at most {UNLABELLED} have a label")
     intensity = _intensity(read.standardised, intensity_mean, intensity_std)
-    space = LabelSpace.numbered(network.outputs) if label_space is None else LabelSpace.load(label_space)
-    if len(space.classes) != network.outputs:
-        raise UserError(
-            f"label space '{space.name}' has {len(space.classes)} classes, checkpoint {checkpoint} has "
-            f"{network.outputs}; give a label space with its classes in its order"
-        )
+    space = _space(label_space, network.outputs, read.distilled, checkpoint)
 
     console = Console(stderr=True, soft_wrap=True, markup=False)
     if network.head == "probe" and downstream is None:
@@ -77,24 +71,43 @@ def import_checkpoint(
     }
     claim(out, "import-checkpoint", (REPORT, DESCRIPTION, WEIGHTS))
     # float32: published running variances of raw intensities can exceed what float16 holds, and parity is to 1e-4.
+    kind: Kind = "features" if read.distilled else "segmentation"
     bundle = Bundle.write(
         out,
         weights.serialise(read.network, half=False),
         name=out.resolve().name,
-        network=network,
-        preprocess=read.preprocess,
-        intensity=intensity,
+        kind=kind,
         label_space=space,
         training=report,
+        **{kind: PointNetwork(network=network, preprocess=read.preprocess, intensity=intensity)},
     )
-    report = {"command": "import-checkpoint", **report, "bundle": str(bundle.path), "classes": space.names}
+    report = {"command": "import-checkpoint", **report, "bundle": str(bundle.path), "kind": kind}
+    report["classes"] = [] if space is None else space.names
     report |= network.model_dump(mode="json")
     write_report(out, report)
     if as_json:
         typer.echo(json.dumps(report))
     else:
         size = f"{network.width} x {network.depth}, {report['parameters'] / 1e6:.1f} M parameters"
-        console.print(f"bundle in {bundle.path}: {read.variant} {size}, {network.outputs} classes")
+        outputs = "features, and no labels until it is probed or fine-tuned" if read.distilled else "classes"
+        console.print(f"bundle in {bundle.path}: {read.variant} {size}, {network.outputs} {outputs}")
+
+
+def _space(name: str | None, outputs: int, distilled: bool, checkpoint: Path) -> "LabelSpace | None":
+    """That of the bundle; none of a distilled network, whose outputs are features. Raises UserError."""
+    from cmp_seg_ros.label_space import LabelSpace
+
+    if distilled:
+        if name is not None:
+            raise UserError(f"checkpoint {checkpoint} is a distilled one, without classes; leave --label-space out")
+        return None
+    space = LabelSpace.numbered(outputs) if name is None else LabelSpace.load(name)
+    if len(space.classes) != outputs:
+        raise UserError(
+            f"label space '{space.name}' has {len(space.classes)} classes, checkpoint {checkpoint} has {outputs}; give "
+            "a label space with its classes in its order"
+        )
+    return space
 
 
 def _intensity(standardised: bool, mean: float | None, std: float | None) -> IntensityConfig:

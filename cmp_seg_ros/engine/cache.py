@@ -1,9 +1,9 @@
 """Where engines built for this machine are kept, and what was found out about them.
 
-A file's name says what it was built from and for, so that what differs is built anew. Its first lines hold that name
-and a checksum: a damaged file, or one copied from elsewhere, is built anew too. Files appear whole or not at all, and
-of two processes that want the same engine one builds and the other waits. Where nothing can be kept, the engine is
-built in memory each time, and that is said.
+A file's name says what it was built from and for, so that what differs is built anew. A checksum of name and content
+comes first: a damaged file, or one copied from elsewhere, is built anew too. Files appear whole or not at all, and of
+two processes that want the same engine one builds and the other waits. Where nothing can be kept, the engine is built
+in memory each time, with a warning.
 """
 
 import hashlib
@@ -12,10 +12,9 @@ import logging
 import os
 import re
 import shutil
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,9 +24,9 @@ import llvmlite.binding as llvm
 
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.kernels.launch import cache_folder
-from cmp_seg_ros.outputs import try_writing
+from cmp_seg_ros.outputs import try_writing, write_whole
 
-FORMAT = "cmp_seg_ros engine 1"
+CHECKSUM = 32  # bytes of a SHA-256
 REMEDY = "free space there, or set XDG_CACHE_HOME to a folder that can be written"
 UNUSED = 60 * 86400.0  # seconds after which what was not used is deleted, when something else is built
 
@@ -59,6 +58,13 @@ class Key(NamedTuple):
         return "-".join(re.sub(r"[^\w.]+", "_", part) for part in self)
 
 
+class Kept(NamedTuple):
+    """A built engine, and whether this call built it."""
+
+    content: bytes
+    built: bool
+
+
 def folder() -> Path:
     """$XDG_CACHE_HOME/cmp_seg_ros/engines"""
     return cache_folder().parent / "engines"
@@ -68,7 +74,7 @@ def path_of(key: Key) -> Path:
     return folder() / f"{key}.engine"
 
 
-def obtain(key: Key, build: Callable[[], bytes], fresh: bool = False, must_keep: bool = False) -> bytes:
+def obtain(key: Key, build: Callable[[], bytes], fresh: bool = False, must_keep: bool = False) -> Kept:
     """The built engine, from the cache where it is there and whole.
 
     Args:
@@ -82,24 +88,22 @@ def obtain(key: Key, build: Callable[[], bytes], fresh: bool = False, must_keep:
     """
     path = path_of(key)
     if not fresh and (found := _read(path, key)) is not None:
-        return found
-    built = b""
+        return Kept(found, False)
     try:
-        with _alone(path):
-            # Another process may have built it meanwhile; what is wrong with a file has been said above.
-            if not fresh and (found := _read(path, key, warn=False)) is not None:
-                return found
-            built = _timed(key, build)
-            header = {"key": str(key), "sha256": hashlib.sha256(built).hexdigest()}
-            _write(path, f"{FORMAT}\n{json.dumps(header)}\n".encode(), built)
+        lock = _locked(path)
+    except OSError as error:
+        _cannot_keep(error, must_keep)
+        return Kept(_timed(key, build), True)
+    with lock:
+        if not fresh and (found := _read(path, key)) is not None:  # another process has built it meanwhile
+            return Kept(found, False)
+        built = _timed(key, build)
+        try:
+            write_whole(path, _checksum(key, built) + built)
             _prune()
-    except _CannotKeep as error:
-        told = f"the engine cannot be kept in {folder()}: {error}"
-        if must_keep:
-            raise UserError(f"{told}; {REMEDY}") from error
-        logger.warning("%s; it is built at every start. To mend this, %s", told, REMEDY)
-        built = built or _timed(key, build)
-    return built
+        except OSError as error:
+            _cannot_keep(error, must_keep)
+    return Kept(built, True)
 
 
 def require_writable(kept_in: Path) -> None:
@@ -112,10 +116,11 @@ def require_writable(kept_in: Path) -> None:
 
 
 def remember(key: Key, about: str, found: dict[str, Any]) -> None:
-    """Keep what was found out about an engine; not kept where that cannot be."""
+    """Keep what was found out about an engine, where that can be kept."""
     try:
-        _write(folder() / f"{key}.{about}.json", json.dumps({"key": str(key)} | found).encode())
-    except _CannotKeep as error:
+        folder().mkdir(parents=True, exist_ok=True)
+        write_whole(folder() / f"{key}.{about}.json", json.dumps({"key": str(key)} | found).encode())
+    except OSError as error:
         logger.info("what was found out about %s cannot be kept in %s: %s", key, folder(), error)
 
 
@@ -135,10 +140,6 @@ def processor() -> str:
     return f"{llvm.get_host_cpu_name()}.{hashlib.sha256(features.encode()).hexdigest()[:6]}"
 
 
-class _CannotKeep(Exception):
-    """The cache's folder cannot be written."""
-
-
 def _timed(key: Key, build: Callable[[], bytes]) -> bytes:
     start = time.monotonic()
     logger.warning("building engine %s %s for this machine, once", key.runtime, key.precision, extra=PROGRESS)
@@ -147,26 +148,23 @@ def _timed(key: Key, build: Callable[[], bytes]) -> bytes:
     return built
 
 
-def _read(path: Path, key: Key, warn: bool = True) -> bytes | None:
+def _checksum(key: Key, built: bytes) -> bytes:
+    return hashlib.sha256(str(key).encode() + built).digest()
+
+
+def _read(path: Path, key: Key) -> bytes | None:
     """What the file holds; None where it is not there or is not what it should be."""
-    level = logging.WARNING if warn else logging.DEBUG
     try:
         content = _use(path)
     except FileNotFoundError:
         return None
     except OSError as error:
-        logger.log(level, "%s cannot be read and is built anew: %s", path, error)
+        logger.warning("%s cannot be read and is built anew: %s", path, error)
         return None
-    first, _, rest = content.partition(b"\n")
-    line, _, built = rest.partition(b"\n")
-    try:
-        header = json.loads(line)
-        whole = first == FORMAT.encode() and header["sha256"] == hashlib.sha256(built).hexdigest()
-        if whole and header["key"] == str(key):
-            return built
-    except (ValueError, KeyError, TypeError):
-        whole = False
-    logger.log(level, "%s is %s and is built anew", path, "of another engine" if whole else "damaged")
+    built = content[CHECKSUM:]
+    if content[:CHECKSUM] == _checksum(key, built):
+        return built
+    logger.warning("%s is damaged, or of another engine, and is built anew", path)
     return None
 
 
@@ -181,50 +179,29 @@ def _use(path: Path) -> bytes:
 def _prune() -> None:
     """Delete what was not used for long: of bundles that are gone, of older versions."""
     oldest = time.time() - UNUSED
-    for path in cache_folder().parent.glob("kernels-*"):
-        with suppress(OSError):
-            if path != cache_folder() and path.stat().st_mtime < oldest:
-                shutil.rmtree(path)
-    for path in folder().iterdir():
+    kernels = set(cache_folder().parent.glob("kernels-*")) - {cache_folder()}
+    for path in [*kernels, *folder().iterdir()]:
         with suppress(OSError):  # another process may be as tidy
             if path.stat().st_mtime < oldest:
-                path.unlink()
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
                 logger.info("%s was not used for long and is deleted", path)
 
 
-def _write(path: Path, *parts: bytes) -> None:
-    """All or nothing. Raises _CannotKeep."""
-    temporary = ""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as file:
-            temporary = file.name
-            for part in parts:
-                file.write(part)
-            file.flush()
-            os.fsync(file.fileno())
-            os.fchmod(file.fileno(), 0o644)  # an image is built by another user than it is run by
-        Path(temporary).replace(path)
-    except OSError as error:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
-        raise _CannotKeep(error.strerror or str(error)) from error
+def _cannot_keep(error: OSError, must_keep: bool) -> None:
+    what = f"the engine cannot be kept in {folder()}: {error.strerror or error}"
+    if must_keep:
+        raise UserError(f"{what}; {REMEDY}") from error
+    logger.warning("%s; it is built at every start. To mend this, %s", what, REMEDY)
 
 
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """While no other process builds the same. Raises _CannotKeep where the folder cannot be written."""
+def _locked(path: Path) -> filelock.AcquireReturnProxy:
+    """Inside, no other process builds the same. Raises OSError where the folder cannot be written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(path.with_suffix(".lock"))
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
-            logger.warning("another process builds %s; waiting for it", path.name, extra=PROGRESS)
-            lock.acquire()
-    except (OSError, NotImplementedError) as error:
-        raise _CannotKeep(getattr(error, "strerror", None) or str(error)) from error
-    try:
-        yield
-    finally:
-        lock.release()
+        return lock.acquire(timeout=0)
+    except filelock.Timeout:
+        logger.warning("another process builds %s; waiting for it", path.name, extra=PROGRESS)
+        return lock.acquire()
+    except NotImplementedError as error:  # a file system without locks
+        raise OSError(str(error)) from error

@@ -75,9 +75,7 @@ class Model:
         segmenter = self.segmenter
         if frame.sequence != self._sequence:  # another lidar
             self._sequence = frame.sequence
-            segmenter.intensity = IntensityScale(
-                segmenter.bundle.description.intensity, *(frame.intensity_statistics or ())
-            )
+            segmenter.intensity = IntensityScale(segmenter.bundle.points.intensity, *(frame.intensity_statistics or ()))
         T = frame.T_base_lidar
         segmenter.rotation = None if T is None else T[:3, :3].astype("float32")
         return segmenter(frame.scan)

@@ -8,16 +8,16 @@ any library's own pool.
 import contextlib
 import hashlib
 import os
-import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from functools import cache, partial
 from pathlib import Path
-from queue import SimpleQueue
-from threading import Thread, current_thread, main_thread
+from threading import Thread
 from typing import Any
 
 import numba
 import numpy as np
+import platformdirs
 from llvmlite import ir
 from numba import types
 
@@ -32,7 +32,6 @@ MAX_THREADS = 16  # phases of a scan are too short for more
 SPINS = 1000  # looks at a barrier before the processor is offered to others
 COUNTERS = 16  # int64 of each phase: blocks taken, and on a cache line of its own the threads that are done
 ARRIVED = 8
-BEGINS = 0.1  # seconds, in which a thread begins whose start was interrupted
 
 Function = Callable[..., Any]
 
@@ -60,14 +59,8 @@ def launch(function: Function, *args: Any, blocks: int, phases: int = 1) -> None
     """
     count = max(1, min(threads(), blocks))
     share = partial(function, *args, np.zeros((phases, COUNTERS), dtype=np.int64), count)
-    if count > 1 and current_thread() is main_thread():  # else helpers that have begun could wait for it for ever
-        aside(lambda: _together(share, count))
-    else:
-        _together(share, count)
-
-
-def _together(share: Callable[[], None], count: int) -> None:
-    helpers = [Thread(target=share) for _ in range(count - 1)]
+    # Daemons: those that a Ctrl-C leaves waiting for others do not keep the process from its end.
+    helpers = [Thread(target=share, daemon=True) for _ in range(count - 1)]
     for helper in helpers:
         helper.start()
     share()
@@ -75,40 +68,19 @@ def _together(share: Callable[[], None], count: int) -> None:
         helper.join()
 
 
-def aside(work: Callable[[], object], finish: bool = True) -> None:
-    """Do the work in a thread of its own, where Ctrl-C, which strikes the main thread anywhere, cannot break it off.
-
-    finish: an interrupt waits for the work's end; else it leaves a thread behind, named as `COMPILING`.
-    """
-    begun: list[bool] = []
-    outcome: list[BaseException | None] = []
-    ended: SimpleQueue[None] = SimpleQueue()  # and no join: one that is broken off takes the thread for ended
+def compile_in_background(work: Callable[[], object]) -> None:
+    """Do the work in a thread named COMPILING and wait for it, so that Ctrl-C is heard, which LLVM would pass over."""
+    done: Future[None] = Future()
 
     def run() -> None:
-        begun.append(True)
         try:
             work()
-            outcome.append(None)
+            done.set_result(None)
         except BaseException as error:
-            outcome.append(error)
-        ended.put(None)
+            done.set_exception(error)
 
-    started, interrupt = True, None
-    try:
-        Thread(target=run, name=None if finish else COMPILING, daemon=not finish).start()
-    except KeyboardInterrupt as raised:
-        interrupt = raised
-        time.sleep(BEGINS)
-        started = bool(begun)
-    while started and not outcome and (finish or interrupt is None):
-        try:
-            ended.get()
-        except KeyboardInterrupt as raised:  # noqa: PERF203  one loop for all of them
-            interrupt = raised
-    if interrupt is not None:
-        raise interrupt
-    if outcome[0] is not None:
-        raise outcome[0]
+    Thread(target=run, name=COMPILING, daemon=True).start()
+    done.result()
 
 
 def is_cached(function: Function) -> bool:
@@ -120,10 +92,7 @@ def is_cached(function: Function) -> bool:
 def cache_folder() -> Path:
     """Where compiled kernels are kept, and what was found out about them; another one when a kernel changes."""
     sources = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
-    root = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    if not root.is_absolute():  # to be passed over, says its specification: else there is a cache wherever one stands
-        root = Path.home() / ".cache"
-    folder = root / "cmp_seg_ros" / f"kernels-{hashlib.sha256(sources).hexdigest()[:12]}"
+    folder = platformdirs.user_cache_path("cmp_seg_ros") / f"kernels-{hashlib.sha256(sources).hexdigest()[:12]}"
     with contextlib.suppress(OSError):
         os.utime(folder)  # it is in use: what was not for long is deleted (engine/cache.py)
     return folder

@@ -6,7 +6,6 @@ An engine's figures are those of scans that go all the way from message to messa
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from cmp_seg_ros.bundle import Bundle
-from cmp_seg_ros.engine.base import ENGINES, module_of
+from cmp_seg_ros.engine import registry
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.kernels.launch import threads
 from cmp_seg_ros.messages.point_cloud2 import decode, encode_labelled
@@ -26,7 +25,7 @@ from cmp_seg_ros.speed.cases import Case
 WIDTHS = (128, 256, 768)
 VOXELS = (2000, 5000, 8000, 16000, 32000, 64000)
 ALONE = 5000  # voxels of the scan that an engine in a process of its own labels
-TRUTH, PLAIN = "reference", "plain"
+TRUTH, PLAIN = "reference-fp32", "plain"
 
 Rivals = dict[str, Callable[[], Any]]
 
@@ -36,7 +35,7 @@ class Options:
     """What to measure.
 
     Args:
-        engines: names as for `engine:`, without a precision in all of theirs; empty takes all there are.
+        engines: names as for `engine:`, without a precision in all that they have; empty for all engines.
         widths: of the networks.
         voxels: of the scans.
         time_limit: seconds for one width and size of scan; what is not expected to fit in is left out.
@@ -79,8 +78,10 @@ class Bench:
         import torch
 
         torch.set_num_threads(threads())
-        machine = clock.machine(threads())
-        machine["busy_before"] = clock.idle_share_taken()
+        machine = clock.machine(
+            threads(), {package for name in self.names for package in registry.find(name)[0].packages}
+        )
+        machine["busy_before"] = clock.share_of_others()
         self._warn_if_busy(machine["busy_before"], "before the first measurement")
         rows: list[dict[str, Any]] = []
         with tempfile.TemporaryDirectory() as folder, clock.watch() as taken:
@@ -104,21 +105,18 @@ class Bench:
 
     def _names(self) -> Iterator[str]:
         """Engines with their precisions."""
-        for name in dict.fromkeys(self.options.engines or ENGINES):
-            engine = module_of(name)
-            try:
-                precisions: Callable[[], list[str]] = getattr(
-                    import_module(f"cmp_seg_ros.engine.{engine}"), "precisions", list
-                )
-                found = [f"{engine}-{precision}" for precision in precisions()]  # says what the engine lacks here
-            except (ImportError, UserError) as error:
-                self.skipped[name] = str(error)
-            else:
-                yield from [name] if "-" in name or not found else found
+        for asked in dict.fromkeys(self.options.engines or registry.files()):
+            known, precision = registry.find_all(asked)
+            for runtime in known:
+                if reason := runtime.reason():
+                    self.skipped[runtime.name] = reason
+                else:
+                    precisions = [precision] if precision else runtime.precisions()
+                    yield from (f"{runtime.name}-{found}" for found in precisions)
 
     def _width(self, bundle: Bundle) -> Iterator[dict[str, Any]]:
         """Rows of a bundle."""
-        width, preprocess = bundle.description.network.width, bundle.description.preprocess
+        width, preprocess = bundle.points.network.width, bundle.points.preprocess
         segmenters: dict[str, Segmenter] = {}
         for name in self.names:
             self.tell(f"width {width}: {name} loads")
@@ -154,8 +152,8 @@ class Bench:
 
     def _default(self, bundle: Bundle, segmenters: Mapping[str, Segmenter]) -> str:
         """The one that `auto` takes; the first of that engine where labels mean nothing, or the first of all."""
-        taken = Segmenter(bundle, "auto").engine if bundle.description.training else module_of("auto")
-        return next((name for name in segmenters if name.startswith(taken)), next(iter(segmenters)))
+        chosen = Segmenter(bundle, "auto").engine if bundle.trained else registry.DEFAULT
+        return next((name for name in segmenters if name.startswith(chosen)), next(iter(segmenters)))
 
     def _case(
         self,
@@ -166,7 +164,7 @@ class Bench:
         processes: Mapping[str, dict[str, Any]],
     ) -> Iterator[dict[str, Any]]:
         """Rows of a scan, an engine each. Engines, products and the plain network take turns."""
-        width, trained = bundle.description.network.width, bool(bundle.description.training)
+        width, trained = bundle.points.network.width, bundle.trained
         self.tell(f"width {width}: {case.voxels} voxels")
         ways = {name: Way(case, segmenter) for name, segmenter in segmenters.items()}
         true_way = ways.get(TRUTH) or Way(case, truth)
@@ -211,7 +209,7 @@ class Bench:
         """What readies each rival, by name; that of products is `Way.products` and the library."""
         from cmp_seg_ros.speed import rivals
 
-        network, preprocess = bundle.description.network, bundle.description.preprocess
+        network, preprocess = bundle.points.network, bundle.points.preprocess
         found: dict[str, Callable[[], Callable[[], Any]]] = {name: way.ready for name, way in ways.items()}
         products = rivals.products_of(network, preprocess.neighbours, case.voxels)
         for way in {way.products: way for way in ways.values()}.values():
@@ -267,8 +265,8 @@ class Bench:
         """Whether there is time for it beside the turns."""
         return milliseconds < 1e3 * self.options.time_limit / 4
 
-    def _warn_if_busy(self, share: float | None, when: str) -> None:
-        if share is not None and share > clock.BUSY:
+    def _warn_if_busy(self, share: float, when: str) -> None:
+        if share > clock.BUSY:
             self.warn(
                 f"{when}, other programs or other guests of the host took {share:.0%} of the processors: these figures "
                 "say little; measure on a quiet machine"
@@ -288,7 +286,7 @@ class Way:
 
     @property
     def on_gpu(self) -> bool:
-        return self.engine.endswith(("cuda", "tensorrt"))
+        return registry.find(self.engine)[0].on_gpu
 
     @property
     def products(self) -> str:

@@ -73,7 +73,7 @@ def untrained(width: int, path: Path, depth: int = DEPTH) -> Bundle:
         weights.serialise(net),
         name=path.name,
         network=config,
-        preprocess=Bundle.find("waffleiron24-128").description.preprocess,
+        preprocess=Bundle.find("waffleiron24-128").points.preprocess,
         label_space=LabelSpace.load("structural6"),
     )
 

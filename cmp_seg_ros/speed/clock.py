@@ -3,20 +3,21 @@
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+import psutil
+
 TURNS = 15  # at most
 LONG = 2000.0  # milliseconds; what takes longer is not run in vain
-QUICK = (
-    200.0  # milliseconds; what is quicker runs once unmeasured before each turn, so that caches are as in steady work
-)
+QUICK = 200.0  # milliseconds; what is quicker runs once unmeasured before each turn, as caches are in steady work
 PAUSE = 0.02  # seconds between runs: threads of a library that still look for work get none from the next one's cores
 BUSY = 0.05  # share of the processors taken by others that spoils figures
-PACKAGES = ("numpy", "numba", "torch", "openvino", "onnxruntime", "tensorrt")
 
 
 class Run(NamedTuple):
@@ -70,54 +71,53 @@ def _time(run: Callable[[], Any]) -> Run:
 
 
 @contextmanager
-def watch() -> Iterator[Callable[[], float | None]]:
-    """Gives the share of all processors that other programs and other guests of the host took since then, 0..1.
+def watch() -> Iterator[Callable[[], float]]:
+    """Gives the share of all processors that other programs and other guests of the host took since then, 0..1."""
+    before = _seconds()
 
-    None where the system does not tell.
-    """
-    before = _ticks()
-
-    def others() -> float | None:
-        after = _ticks()
-        if before is None or after is None or after[0] <= before[0]:
-            return None
-        total, idle, ours = (b - a for a, b in zip(before, after, strict=True))
-        return max(0.0, (total - idle - ours) / total)
+    def others() -> float:
+        total, idle, ours = _seconds() - before
+        return float(max(0.0, (total - idle - ours) / total)) if total > 0 else 0.0
 
     yield others
 
 
-def idle_share_taken(seconds: float = 1.0) -> float | None:
-    """Share of all processors that others take while this process does nothing, 0..1; None where it is not known."""
+def share_of_others(seconds: float = 1.0) -> float:
+    """Share of all processors that others take while this process does nothing, 0..1."""
     with watch() as taken:
         time.sleep(seconds)
         return taken()
 
 
-def _ticks() -> tuple[float, float, float] | None:
-    """Clock ticks of all processors, those idle, and those of this process and of its children that have ended."""
-    try:
-        fields = [int(field) for field in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
-    except (OSError, ValueError, IndexError):
-        return None
-    times = os.times()
-    ours = times.user + times.system + times.children_user + times.children_system
-    return float(sum(fields)), float(fields[3] + fields[4]), ours * os.sysconf("SC_CLK_TCK")
+def _seconds() -> npt.NDArray[np.float64]:
+    """Of all processors together, of those the idle ones, and of this process and its children that have ended."""
+    every = psutil.cpu_times()._asdict()
+    total = sum(value for name, value in every.items() if not name.startswith("guest"))  # which user has, too
+    return np.array([total, every["idle"] + every.get("iowait", 0.0), sum(os.times()[:4])])
 
 
-def machine(threads: int) -> dict[str, Any]:
-    """What a figure needs beside it."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+def machine(threads: int, packages: Iterable[str]) -> dict[str, Any]:
+    """What a figure needs beside it; `packages` are those whose versions matter, too."""
+    names = dict.fromkeys(("numpy", "numba", "torch", *sorted(packages)))
     return {
-        "processor": _processor(),
+        "processor": processor(),
         "cores": os.cpu_count(),
         "threads": threads,
-        "memory_gb": round(memory, 1),
+        "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        "packages": {name: found for name in PACKAGES if (found := _version(name))},
+        "packages": {name: found for name in names if (found := _version(name))},
         "load_average": round(os.getloadavg()[0], 2),
     }
+
+
+def processor() -> str:
+    """Its name, as the system gives it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def _version(name: str) -> str:
@@ -125,11 +125,3 @@ def _version(name: str) -> str:
         return version(name)
     except PackageNotFoundError:
         return ""
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())

@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+from cmp_seg_ros.engine import registry
 from cmp_seg_ros.evaluation.plots import new_figure, save
 from cmp_seg_ros.speed.bench import by_engine
 
-COLOURS = {"cpu": "C0", "openvino": "C2", "onnxruntime": "C1", "tensorrt": "C4", "reference": "C3"}
 LINES = {"int8": ":", "bf16": "--", "fp16": "-.", "fp32": "-"}
 MARKERS = {"int8": "v", "bf16": "s", "fp16": "^", "fp32": "o"}  # a single size of scan has no line
 
@@ -22,7 +22,7 @@ def plot(report: dict[str, Any], path: Path) -> None:
         own = [row for row in rows if row["width"] == width]
         for (_, engine, precision), series in by_engine(own).items():
             style = {
-                "color": COLOURS.get(engine.partition("-")[0], "C5"),
+                "color": registry.find_all(engine)[0][0].colour,
                 "linestyle": LINES.get(precision, "-"),
                 "marker": MARKERS.get(precision, "o"),
                 "markersize": 5,

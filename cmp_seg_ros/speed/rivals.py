@@ -9,15 +9,17 @@ import numpy.typing as npt
 import torch
 
 from cmp_seg_ros.bundle import Bundle
-from cmp_seg_ros.engine import reference
-from cmp_seg_ros.engine.fold import aligned
-from cmp_seg_ros.engine.openvino import core
+from cmp_seg_ros.engine.registry import find
+from cmp_seg_ros.engine.runtimes.openvino import core
+from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.kernels.launch import kernel, launch, take, threads
 from cmp_seg_ros.kernels.network import BLOCK
 from cmp_seg_ros.kernels.vector import COLUMNS, HAS_BFLOAT16, HAS_INT8, ROWS, tile
 from cmp_seg_ros.scan import Float32
+from cmp_seg_ros.waffleiron import weights
 from cmp_seg_ros.waffleiron.batch import PlaneCells, collate
 from cmp_seg_ros.waffleiron.config import NetworkConfig
+from cmp_seg_ros.waffleiron.fold import aligned
 from cmp_seg_ros.waffleiron.preprocess import Voxels
 
 Timed = Callable[[], Any]
@@ -28,7 +30,7 @@ MOST_ROWS = 1 << 17  # of a product
 
 def plain_network(bundle: Bundle, voxels: Voxels) -> Timed:
     """The reference on the whole grid of each plane, as published, in float32."""
-    network, grids = reference.load(bundle).network, bundle.description.preprocess.grids
+    network, grids = weights.load(bundle.weights_path, bundle.points.network), bundle.points.preprocess.grids
     cropped = collate([voxels], grids)
     planes = [
         PlaneCells(torch.from_numpy(cells), plane.weight, (1, *grid))
@@ -58,7 +60,10 @@ def products_of(config: NetworkConfig, neighbours: int, voxels: int) -> list[Pro
 def libraries(
     products: list[Product], width: int, precision: str, on_gpu: bool = False
 ) -> Iterator[tuple[str, Callable[[], Timed]]]:
-    """Names of libraries that have products in the precision, and what readies them; that may fail."""
+    """Names of libraries that have products in the precision, and what readies them.
+
+    That raises UserError where this processor has no such products, or the library is not installed.
+    """
     kind = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
     if on_gpu:
         if kind is not None and torch.cuda.is_available():
@@ -103,6 +108,8 @@ def _torch(products: list[Product], width: int, kind: torch.dtype | None, device
 
 def _onednn(products: list[Product], width: int, kind: torch.dtype | None) -> Timed:
     """oneDNN with weights packed beforehand, as TorchInductor calls it."""
+    if kind == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        raise UserError("oneDNN has bf16 products on processors with AVX-512 only")
     inputs, matrices = _random(products, width, kind)
     with torch.inference_mode():
         packed = [
@@ -130,6 +137,10 @@ def _torch_int8(products: list[Product], width: int) -> Timed:
 
 
 def _openvino(products: list[Product], width: int, precision: str) -> Timed:
+    runtime, _ = find("openvino")
+    runtime.require()
+    if precision not in runtime.precisions():  # it would compute in float32 and not say so
+        raise UserError(f"OpenVINO has no {precision} products on this processor")
     import openvino
     from openvino import opset13 as op
 
@@ -180,9 +191,9 @@ def _own(products: list[Product], width: int, precision: str) -> Timed:
     stacked = {shape: aligned(np.stack(found)) for shape, found in groups.items()}
 
     def run() -> None:
-        for shape, weights in stacked.items():
+        for shape, stack in stacked.items():
             blocks = len(inputs[shape]) // BLOCK
-            launch(_tiles, inputs[shape], ranges, weights, columns, blocks=blocks, phases=len(weights))
+            launch(_tiles, inputs[shape], ranges, stack, columns, blocks=blocks, phases=len(stack))
 
     return run
 

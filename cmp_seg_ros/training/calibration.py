@@ -8,7 +8,8 @@ import numpy.typing as npt
 
 from cmp_seg_ros import familiarity
 from cmp_seg_ros.bundle import Bundle
-from cmp_seg_ros.engine.base import load_engine, softmax
+from cmp_seg_ros.engine.base import softmax
+from cmp_seg_ros.engine.loading import load_engine
 from cmp_seg_ros.scan import UNLABELLED, Float32, UInt8
 from cmp_seg_ros.training.augment import random_response, standardised, voxels_and_targets
 from cmp_seg_ros.training.cache import TrainingScan
@@ -23,7 +24,7 @@ def calibrate(bundle: Bundle, scans: Iterable[TrainingScan], out: Path, engine: 
     Each scan is seen with its intensities, with others, and without, so that both hold for all of these.
     """
     rng, run = np.random.default_rng(seed), load_engine(bundle, engine)
-    config, limit = bundle.description.preprocess, bundle.description.intensity.limit
+    config, limit = bundle.points.preprocess, bundle.points.intensity.limit
     logits, targets, seen = [], [], []
     for scan in scans:
         strange = random_response(scan.xyz, scan.ring, scan.intensity, rng).astype(np.float32)
@@ -32,7 +33,7 @@ def calibrate(bundle: Bundle, scans: Iterable[TrainingScan], out: Path, engine: 
             voxels, target = voxels_and_targets(shown, config, None, rng)
             if not len(voxels):
                 continue
-            said = run(voxels)
+            said: Float32 = run(voxels.inputs._asdict())["logits"]
             seen.append((scan.xyz, voxels.xyz, said))
             chosen = rng.permutation(np.flatnonzero(target != UNLABELLED))[:VOXELS]
             logits.append(said[chosen])

@@ -5,7 +5,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from cmp_seg_ros import configuration
-from cmp_seg_ros.bundle import BundleDescription, IntensityConfig
+from cmp_seg_ros.bundle import BundleDescription, IntensityConfig, PointNetwork
 from cmp_seg_ros.errors import one_line
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.waffleiron.config import NetworkConfig, PreprocessConfig
@@ -94,14 +94,8 @@ class TrainConfig(_Strict):
                 "deviation 1, which the bundle calls per_sensor; leave `intensity` out"
             )
         try:
-            BundleDescription(
-                name=self.name,
-                network=self.network,
-                preprocess=self.preprocess,
-                intensity=self.intensity,
-                label_space=space,
-                weights_sha256="",
-            )
+            points = PointNetwork(network=self.network, preprocess=self.preprocess, intensity=self.intensity)
+            BundleDescription(name=self.name, segmentation=points, label_space=space, weights_sha256="")
         except ValidationError as error:
             raise ValueError(f"{one_line(error)} (label_space {space.name}); make the two equal") from error
         return self

@@ -18,13 +18,13 @@ def start_with(network: Segmenter, bundle: Bundle, space: LabelSpace) -> None:
         UserError: the bundle is of another label space or architecture, or of a width that does not go into this one.
     """
     description, width = bundle.description, network.config.width
-    theirs = description.network.width
+    theirs = bundle.points.network.width
     if description.label_space.names != space.names:
         raise UserError(
             f"bundle {bundle.path} has the classes of {description.label_space.name}, the run those of {space.name}; "
             "start with another bundle, or with none"
         )
-    different = _differences(description.network, network.config)
+    different = _differences(bundle.points.network, network.config)
     if different:
         raise UserError(
             f"bundle {bundle.path} has another network than the run: {'; '.join(different)}; give `network` the "
@@ -35,7 +35,7 @@ def start_with(network: Segmenter, bundle: Bundle, space: LabelSpace) -> None:
             f"bundle {bundle.path} is {theirs} wide, which does not go into {width}; "
             f"take network.width: {theirs * max(1, round(width / theirs))}, or start with another bundle"
         )
-    state = weights.load(bundle.weights_path, description.network).state_dict()
+    state = weights.load(bundle.weights_path, bundle.points.network).state_dict()
     shapes = {key: value.shape for key, value in network.state_dict().items()}
     weights.load_state(network, widened(state, theirs, shapes), str(bundle.weights_path))
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cmp_seg_ros.waffleiron.preprocess import Voxels, occupied_box
+from cmp_seg_ros.waffleiron.preprocess import VoxelInputs, Voxels, occupied_box
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,11 @@ class Batch:
     size: int
 
 
-def collate(scans: Sequence[Voxels], grids: Sequence[tuple[int, int]]) -> Batch:
+def collate(scans: Sequence[Voxels | VoxelInputs], grids: Sequence[tuple[int, int]]) -> Batch:
     """Put scans into one batch; each gives what it gives alone (but for batch statistics in training)."""
-    starts = np.cumsum([0, *(len(scan) for scan in scans)])
-    sample = np.repeat(np.arange(len(scans)), [len(scan) for scan in scans])
+    sizes = [len(scan.features) for scan in scans]
+    starts = np.cumsum([0, *sizes])
+    sample = np.repeat(np.arange(len(scans)), sizes)
     neighbours = [scan.neighbours + start for scan, start in zip(scans, starts[:-1], strict=True)]
     cells = np.concatenate([scan.cells for scan in scans], axis=1)
     return Batch(

@@ -5,6 +5,7 @@ each plane, nearest neighbours; labels go back to every point from its nearest v
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,14 @@ FAR = 1000.0  # metres along an axis; what is beyond is no measurement, and woul
 CELL = 2.5  # voxels along a cell of the search grid; measured
 MARGIN = 2  # cells: two 3x3 convolutions look two cells far, and an empty cell inside answers relu(bias)
 FOV_MARGIN = 1e-4  # metres; keeps points on the border out of a cell beyond the grid
+
+
+class VoxelInputs(NamedTuple):
+    """What the network takes of M voxels; see `Voxels`."""
+
+    features: Float32
+    neighbours: Int64
+    cells: Int64
 
 
 @dataclass(frozen=True)
@@ -42,6 +51,10 @@ class Voxels:
 
     def __len__(self) -> int:
         return len(self.points)
+
+    @property
+    def inputs(self) -> VoxelInputs:
+        return VoxelInputs(self.features, self.neighbours, self.cells)
 
 
 def voxelise(xyz: Float32, voxel_size: float) -> Int64:

@@ -16,11 +16,10 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from cmp_seg_ros.bundle import Bundle
-from cmp_seg_ros.engine import fold
-from cmp_seg_ros.engine.layout import LEVELS
 from cmp_seg_ros.kernels.network import EPSILON
+from cmp_seg_ros.waffleiron import fold
 from cmp_seg_ros.waffleiron.config import NetworkConfig, PreprocessConfig
+from cmp_seg_ros.waffleiron.layout import LEVELS
 
 Precision = Literal["fp32", "fp16", "bf16"]
 
@@ -56,43 +55,51 @@ OPERATORS = frozenset(
 ONNX_TYPE = {"fp32": TensorProto.FLOAT, "fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 
 
-def build(bundle: Bundle, precision: Precision, spatial: Precision | None = None) -> onnx.ModelProto:
-    """The graph of a bundle; its inputs are those of `layout.arrange`, its output is `logits` (M, outputs) float32.
+def build(
+    folding: fold.Folding,
+    preprocess: PreprocessConfig,
+    precision: Precision,
+    output: str = "logits",
+    name: str = "WaffleIron",
+    properties: dict[str, str] | None = None,
+) -> onnx.ModelProto:
+    """The graph of a network; its inputs are those of `layout.arrange`, its output is (M, outputs) float32.
 
     Args:
-        bundle: the model.
-        precision: of the linear layers.
-        spatial: of pooling and filters; None is `precision`, but float32 for bf16, which ONNX filters lack at OPSET.
+        folding: its weights.
+        preprocess: of its bundle.
+        precision: of linear layers, pooling and filters; at OPSET there are no filters in bf16, which are float32 then.
+        output: name of the output.
+        name, properties: to be found in the file.
 
     Raises:
-        UserError: the weights cannot be read or do not fit the bundle's network.
+        UserError: the weights do not fit the network.
     """
-    config, preprocess = bundle.description.network, bundle.description.preprocess
-    folding = fold.Folding(bundle.weights_path, config)
+    config = folding.config
     nodes = _Nodes()
-    spatial = spatial or ("fp32" if precision == "bf16" else precision)
+    spatial: Precision = "fp32" if precision == "bf16" else precision
 
     tokens = _embed(nodes, folding.embedding(), preprocess.neighbours, precision)
     for index in range(config.depth):
-        layer, name, plane = folding.layer(index), f"layer{index}", index % config.planes
-        tokens = _mix_space(nodes, f"{name}/spatial", layer, plane, tokens, config, spatial)
-        tokens = _mix_channels(nodes, f"{name}/channel", layer, tokens, config, precision)
-    _classify(nodes, folding.head(), tokens, precision)
+        layer, plane = folding.layer(index), index % config.planes
+        tokens = _mix_space(nodes, f"layer{index}/spatial", layer, plane, tokens, config, spatial)
+        tokens = _mix_channels(nodes, f"layer{index}/channel", layer, tokens, config, precision)
+    _classify(nodes, folding.head(), tokens, output, precision)
     folding.check()
 
     model = helper.make_model(
         helper.make_graph(
             nodes.nodes,
-            bundle.description.name,
+            name,
             inputs(preprocess),
-            [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["voxels", config.outputs])],
+            [helper.make_tensor_value_info(output, TensorProto.FLOAT, ["voxels", config.outputs])],
             list(nodes.constants.values()),
         ),
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
         producer_name="cmp_seg_ros",
     )
-    helper.set_model_props(model, {"bundle": bundle.hash, "precision": precision, "spatial": spatial})
+    helper.set_model_props(model, properties or {})
     return model
 
 
@@ -265,12 +272,12 @@ def _mix_channels(
     return nodes.add("Add", [tokens, nodes.cast(residual, "fp32", precision)], f"{name}/out")
 
 
-def _classify(nodes: _Nodes, head: fold.Head, tokens: str, precision: Precision) -> None:
-    """logits <- last(relu(hidden(norm(tokens))))"""
+def _classify(nodes: _Nodes, head: fold.Head, tokens: str, output: str, precision: Precision) -> None:
+    """output <- last(relu(hidden(norm(tokens))))"""
     last = head.last
     if head.norm is not None:
         last = fold.Linear(last.weight * head.norm.factor, last.bias + last.weight @ head.norm.shift)
     if head.hidden is not None:
         hidden = nodes.linear("head/hidden", nodes.cast(tokens, precision), head.hidden, precision)
         tokens = nodes.cast(nodes.add("Relu", [hidden], "head/relu"), "fp32", precision)
-    nodes.linear("logits", tokens, last, "fp32")
+    nodes.linear(output, tokens, last, "fp32")

@@ -7,20 +7,23 @@ padding, and half of the grids' cells.
 
 import numpy as np
 
-from cmp_seg_ros.engine.layout import LEVELS, MAX_VOXELS, bounds
 from cmp_seg_ros.waffleiron.config import PreprocessConfig
-from cmp_seg_ros.waffleiron.preprocess import Int64, Voxels, occupied_box
+from cmp_seg_ros.waffleiron.layout import LEVELS, MAX_VOXELS, DoesNotFit, Shape, bounds
+from cmp_seg_ros.waffleiron.preprocess import Int64, VoxelInputs, occupied_box
 
 VOXELS, ROWS, CELLS = 512, 256, 32  # what numbers of voxels, of rows, and sides of grids are multiples of
 TYPICAL_VOXELS, TYPICAL_ROWS, TYPICAL_SIDE = 6000, (1500, 250, 40, 1), 96  # of a room, by 16 to 32 beams
 
-Shape = tuple[int, ...]
 
-
-def shapes(voxels: Voxels, preprocess: PreprocessConfig) -> dict[str, Shape]:
-    """The shape of each input for 0 < M <= MAX_VOXELS voxels."""
+def shapes(voxels: VoxelInputs, preprocess: PreprocessConfig) -> dict[str, Shape]:
+    """The shape of each input for M > 0 voxels. Raises DoesNotFit for more than MAX_VOXELS."""
+    if (count := len(voxels.features)) > MAX_VOXELS:
+        raise DoesNotFit(
+            f"a scan of {count:,} voxels is more than the {MAX_VOXELS:,} that this engine is built for; take a greater "
+            "voxel_size, or engine 'cpu'"
+        )
     boxes = [occupied_box(index, grid)[2:] for index, grid in zip(voxels.cells, preprocess.grids, strict=True)]
-    return _rounded(len(voxels), [_rows(np.bincount(index)) for index in voxels.cells], boxes, preprocess)
+    return _rounded(count, [_rows(np.bincount(index)) for index in voxels.cells], boxes, preprocess)
 
 
 def profile(preprocess: PreprocessConfig) -> dict[str, tuple[Shape, Shape, Shape]]:

@@ -12,20 +12,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.waffleiron.config import PreprocessConfig
-from cmp_seg_ros.waffleiron.preprocess import Int64, Voxels, occupied_box
+from cmp_seg_ros.waffleiron.preprocess import Int64, VoxelInputs, occupied_box
 
 LEVELS = (8, 8, 16, 64)  # voxels, then groups, that are summed at once
 MAX_VOXELS = prod(LEVELS)  # that one cell may hold, so that as many in a scan are always right
 
+Shape = tuple[int, ...]
 Feed = dict[str, npt.NDArray[Any]]
 
 
-class DoesNotFit(ValueError):
+class DoesNotFit(UserError):
     """The scan has more of something than the inputs hold."""
 
 
-def arrange(voxels: Voxels, preprocess: PreprocessConfig, shapes: Mapping[str, tuple[int, ...]] | None = None) -> Feed:
+def arrange(voxels: VoxelInputs, preprocess: PreprocessConfig, shapes: Mapping[str, Shape] | None = None) -> Feed:
     """The inputs of `graph.build` by name, for M > 0 voxels. For plane p and level l:
 
     cell_p: (M,) int32, each voxel's cell in the cropped grid.
@@ -53,13 +55,16 @@ def arrange(voxels: Voxels, preprocess: PreprocessConfig, shapes: Mapping[str, t
     return feed
 
 
-def _plane(plane: int, index: Int64, grid: tuple[int, int], shapes: Mapping[str, tuple[int, ...]]) -> Feed:
+def _plane(plane: int, index: Int64, grid: tuple[int, int], shapes: Mapping[str, Shape]) -> Feed:
     top, left, height, width = _box(index, grid, shapes.get(f"grid_{plane}"))
     row, column = np.divmod(index, grid[1])
     cell = ((row - top) * width + column - left).astype(np.int32)  # (M,)
     count = np.bincount(cell, minlength=height * width)
     if count.max() > MAX_VOXELS:
-        raise DoesNotFit(f"a cell of the scan holds {count.max()} voxels; at most {MAX_VOXELS} can be summed")
+        raise DoesNotFit(
+            f"a cell of the scan holds {count.max()} voxels, of which this engine sums at most {MAX_VOXELS}; take "
+            "engine 'cpu'"
+        )
 
     feed = {f"cell_{plane}": _padded(cell, shapes.get(f"cell_{plane}"))}
     means = np.zeros(height * width, np.int32)
@@ -88,7 +93,7 @@ def _plane(plane: int, index: Int64, grid: tuple[int, int], shapes: Mapping[str,
     return feed
 
 
-def _box(index: Int64, grid: tuple[int, int], shape: tuple[int, ...] | None) -> tuple[int, int, int, int]:
+def _box(index: Int64, grid: tuple[int, int], shape: Shape | None) -> tuple[int, int, int, int]:
     """The box of occupied cells, or one of `shape` around it within the full grid, which is as exact."""
     top, left, height, width = occupied_box(index, grid)
     if shape is None:
@@ -98,7 +103,7 @@ def _box(index: Int64, grid: tuple[int, int], shape: tuple[int, ...] | None) -> 
     return min(top, grid[0] - shape[1]), min(left, grid[1] - shape[2]), shape[1], shape[2]
 
 
-def _padded(values: npt.NDArray[Any], shape: tuple[int, ...] | None) -> npt.NDArray[Any]:
+def _padded(values: npt.NDArray[Any], shape: Shape | None) -> npt.NDArray[Any]:
     """With rows of zeros up to the shape's."""
     if shape is None or len(values) == shape[0]:
         return np.ascontiguousarray(values)
@@ -109,9 +114,9 @@ def _padded(values: npt.NDArray[Any], shape: tuple[int, ...] | None) -> npt.NDAr
     return padded
 
 
-def bounds(voxels: int, preprocess: PreprocessConfig) -> dict[str, tuple[int, ...]]:
+def bounds(voxels: int, preprocess: PreprocessConfig) -> dict[str, Shape]:
     """The greatest shape of each input for scans of at most so many voxels; the least has 1 for every dynamic size."""
-    shapes: dict[str, tuple[int, ...]] = {
+    shapes: dict[str, Shape] = {
         "features": (voxels, preprocess.inputs),
         "neighbours": (voxels, preprocess.neighbours),
     }

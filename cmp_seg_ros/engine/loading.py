@@ -1,0 +1,137 @@
+"""From a bundle to an engine: built or taken from the cache, checked, in a precision that answers as float32 does."""
+
+import logging
+from importlib.util import find_spec
+
+from cmp_seg_ros.bundle import Bundle
+from cmp_seg_ros.digest import digest
+from cmp_seg_ros.engine import cache, registry
+from cmp_seg_ros.engine.base import Engine, Runtime, Stale
+from cmp_seg_ros.engine.networks import network_of
+from cmp_seg_ros.engine.parity import Agreement, Exact, agreement
+from cmp_seg_ros.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+
+def load_engine(bundle: Bundle, name: str = "auto") -> Engine:
+    """The engine `name`, in the precision that the name ends in or else in the fastest that answers as float32 does.
+
+    Raises UserError.
+    """
+    runtime, precision = registry.find(name)
+    return Loader(bundle, runtime).load(precision)
+
+
+def exact_engine(bundle: Bundle, pytorch: bool = False) -> Exact:
+    """What others are checked against: plain PyTorch where it is wanted and installed, else our own in float32."""
+    name = "reference" if pytorch and find_spec("torch") else "cpu"
+    network = network_of(bundle)
+    return Exact(f"{name}-fp32", network, lambda: registry.find(name)[0].open(network, b"", "fp32"))
+
+
+class Loader:
+    """Engines of one bundle by one runtime. Raises UserError where that runtime cannot run here."""
+
+    def __init__(self, bundle: Bundle, runtime: Runtime) -> None:
+        runtime.require()
+        self.bundle, self.runtime = bundle, runtime
+        self.network = network_of(bundle)
+        self.precisions = runtime.precisions()
+
+    def load(self, precision: str = "") -> Engine:
+        """The engine in the fastest precision that answers as float32 does, or in the named one, which may not.
+
+        Raises:
+            UserError: this machine lacks the precision; none is named, and not even float32 answers as it should.
+        """
+        exact = exact_engine(self.bundle)  # without PyTorch, which takes seconds to import
+        if precision:
+            return self._named(precision, exact)
+        for candidate in self.precisions:
+            known = self.known(candidate)
+            if known is not None and not self.accepts(known, candidate):
+                continue
+            engine = self.engine(candidate)
+            known = known or self._check_at_start(engine, exact)
+            if known is None or self.accepts(known, candidate):
+                return engine
+        raise self.no_precision_left()
+
+    def engine(self, precision: str) -> Engine:
+        """Ready to run, unchecked. Raises UserError."""
+        try:
+            return self.runtime.open(self.network, self.keep(precision, must_keep=False).content, precision)
+        except Stale as error:
+            logger.warning("%s", error)
+            built = self.keep(precision, fresh=True, must_keep=False)
+            return self.runtime.open(self.network, built.content, precision)
+
+    def keep(self, precision: str, fresh: bool = False, must_keep: bool = True) -> cache.Kept:
+        """What is kept of the bundle, built where it is not there.
+
+        Raises:
+            UserError: this machine lacks the precision; what was built cannot be kept and must be.
+        """
+        if precision not in self.precisions:
+            known = ", ".join(self.precisions)
+            raise UserError(
+                f"engine '{self.runtime.name}' has no precision '{precision}' on this machine; it has {known}"
+            )
+        if must_keep and self.runtime.compiled is not None:
+            cache.require_writable(self.runtime.compiled)
+        if not self.runtime.builds:
+            return cache.Kept(b"", False)
+        return cache.obtain(self.key(precision), lambda: self.runtime.build(self.network, precision), fresh, must_keep)
+
+    def key(self, precision: str) -> cache.Key:
+        sources = digest([*self.runtime.sources, *self.network.sources])
+        version, hardware = self.runtime.version(), self.runtime.hardware()
+        return cache.Key(self.bundle.hash, self.runtime.name, version, sources, precision, hardware)
+
+    def known(self, precision: str) -> Agreement | None:
+        """How the engine answered when it was checked last; None where it was not, or not with these samples."""
+        return Agreement.recall(self.key(precision), self.network)
+
+    def check(self, engine: Engine, exact: Exact) -> Agreement:
+        """How the engine answers to the samples; remembered."""
+        found = agreement(engine, exact)
+        found.remember(self.key(engine.precision), self.network)
+        logger.info("%s-%s: %s", engine.name, engine.precision, self.told(found))
+        return found
+
+    def accepts(self, found: Agreement, precision: str) -> bool:
+        """Whether an engine that answers so is used; a warning says so where not."""
+        accepted = self._sound(found, precision)
+        if not accepted:
+            logger.warning("%s-%s is not used: %s", self.runtime.name, precision, self.told(found))
+        return accepted
+
+    def told(self, found: Agreement) -> str:
+        """In words."""
+        return found.told(self.bundle.trained)
+
+    def no_precision_left(self) -> UserError:
+        other = "reference" if self.runtime.name == "cpu" else "cpu"
+        return UserError(
+            f"engine '{self.runtime.name}' differs from the reference in every precision; take engine '{other}', "
+            "and report this"
+        )
+
+    def _named(self, precision: str, exact: Exact) -> Engine:
+        """Checked like any other where the bundle is trained, but used in any case."""
+        engine = self.engine(precision)
+        known = self.known(precision)
+        if known is None and self.bundle.trained:
+            known = self._check_at_start(engine, exact)
+        if known is not None and not self._sound(known, precision):
+            logger.warning("%s-%s is used as asked, but %s", self.runtime.name, precision, self.told(known))
+        return engine
+
+    def _check_at_start(self, engine: Engine, exact: Exact) -> Agreement | None:
+        """None for what others are checked against."""
+        return None if self.runtime.exact and engine.precision == "fp32" else self.check(engine, exact)
+
+    def _sound(self, found: Agreement, precision: str) -> bool:
+        """Float32 is believed where the bundle sees no sample."""
+        return found.passes(self.bundle.trained) or (precision == "fp32" and not found.scans)

@@ -1,0 +1,19 @@
+"""From a bundle to the network in it, by kind."""
+
+from cmp_seg_ros.bundle import Bundle
+from cmp_seg_ros.engine.base import Network
+from cmp_seg_ros.waffleiron.model import WaffleIron
+
+
+def network_of(bundle: Bundle) -> Network:
+    """Raises UserError for a kind that no engine runs."""
+    points = bundle.points
+    return WaffleIron(
+        name=bundle.description.name,
+        hash=bundle.hash,
+        weights=bundle.weights_path,
+        config=points.network,
+        preprocess=points.preprocess,
+        raw_intensity=points.intensity.mode == "raw",
+        output="logits" if bundle.description.kind == "segmentation" else "point_features",
+    )

@@ -1,0 +1,74 @@
+"""The network on this machine's processor by OpenVINO.
+
+Lower precision is what the graph's casts say; OpenVINO's own hint would also round the tokens, which costs labels.
+"""
+
+import functools
+import io
+from typing import Any
+
+from cmp_seg_ros.engine import cache
+from cmp_seg_ros.engine.base import Engine, GraphEngine, Network, Runtime, Stale, load_package
+from cmp_seg_ros.kernels.launch import threads
+from cmp_seg_ros.scan import Arrays
+
+
+class OpenVino(Runtime):
+    name = "openvino"
+    packages = ("openvino", "onnx")
+    colour = "C2"
+
+    def precisions(self) -> list[str]:
+        has = core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        return [*(["bf16"] if "BF16" in has else []), "fp32"]
+
+    def version(self) -> str:
+        return str(_package().__version__).partition("-")[0]
+
+    def hardware(self) -> str:
+        return cache.processor()
+
+    def build(self, network: Network, precision: str) -> bytes:
+        """What OpenVINO makes of the graph, compiled for this processor."""
+        model = core().read_model(io.BytesIO(network.graph(precision)))
+        blob = io.BytesIO()
+        core().compile_model(model, "CPU", _options()).export_model(blob)
+        return blob.getvalue()
+
+    def open(self, network: Network, built: bytes, precision: str) -> Engine:
+        try:
+            request = core().import_model(io.BytesIO(built), "CPU", _options()).create_infer_request()
+        except RuntimeError as error:
+            raise Stale(f"OpenVINO cannot read what it built: {' '.join(str(error).split())}") from error
+
+        def run(feed: Arrays) -> Arrays:
+            outputs = request.infer(feed, share_inputs=True)  # copies, unless shared
+            return {port.any_name: values for port, values in outputs.items()}
+
+        return GraphEngine(self.name, precision, network, run)
+
+
+def _options() -> dict[str, Any]:
+    return {
+        "INFERENCE_PRECISION_HINT": "f32",  # nothing is rounded but what the graph casts
+        "INFERENCE_NUM_THREADS": threads(),
+        "NUM_STREAMS": 1,
+        "PERFORMANCE_HINT": "LATENCY",
+        "ENABLE_CPU_PINNING": False,  # other stages and programs use these cores, too
+    }
+
+
+def _package() -> Any:
+    return load_package("openvino", "openvino")
+
+
+@functools.cache
+def core() -> Any:
+    """The one of this process, never freed: with it would go the stack on which it has the thread handle signals.
+
+    The next signal, a Ctrl-C say, would then end the process with a segmentation fault.
+    """
+    return _package().Core()
+
+
+RUNTIMES = (OpenVino(),)

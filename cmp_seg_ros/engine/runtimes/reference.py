@@ -1,0 +1,43 @@
+"""Plain PyTorch in float32: the truth that every other engine is checked against."""
+
+from importlib.metadata import version
+
+from cmp_seg_ros.engine import cache
+from cmp_seg_ros.engine.base import Engine, Network, Runtime
+from cmp_seg_ros.scan import Arrays
+
+
+class ReferenceEngine:
+    """The network as it was trained."""
+
+    name = "reference"
+    precision = "fp32"
+
+    def __init__(self, network: Network) -> None:
+        self._run = network.plain()
+
+    def __call__(self, inputs: Arrays) -> Arrays:
+        return self._run(inputs)
+
+
+class Reference(Runtime):
+    name = "reference"
+    packages = ("torch",)
+    colour = "C3"
+    exact = True
+    builds = False
+
+    def precisions(self) -> list[str]:
+        return ["fp32"]
+
+    def version(self) -> str:
+        return version("torch")
+
+    def hardware(self) -> str:
+        return cache.processor()
+
+    def open(self, network: Network, built: bytes, precision: str) -> Engine:
+        return ReferenceEngine(network)
+
+
+RUNTIMES = (Reference(),)

@@ -1,0 +1,403 @@
+"""The network on an NVIDIA GPU by TensorRT 10 or 11.
+
+Strongly typed: precision is what the graph's casts say. Inputs are padded to few shapes (`Network.feed`); each has an
+execution context of its own, which is recorded as a CUDA graph when the shape comes again. All of them share one block
+of pinned memory, one on the GPU and one for activations.
+
+No GPU has run this yet; tests go as far as the calls of TensorRT and of the CUDA runtime.
+"""
+
+import logging
+import re
+import time
+from collections import OrderedDict
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from cmp_seg_ros.engine import cache, cuda
+from cmp_seg_ros.engine.base import Engine, Lack, Network, Runtime, Shape, Stale, load_package
+from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.outputs import write_whole
+from cmp_seg_ros.scan import Arrays
+
+if TYPE_CHECKING:
+    import tensorrt
+
+OLDEST = (10, 3)  # TensorRT, of JetPack 6.1; memory is managed by what came with 10.1
+LEAST_CAPABILITY = (7, 5)  # of a GPU, for TensorRT 10.5 on
+BFLOAT16_CAPABILITY = (8, 0)
+DRIVERS = {12: "525", 13: "580"}  # oldest for each CUDA
+KEPT = 32  # shapes that stay prepared
+ALIGNMENT = 256  # bytes
+REPORT_EVERY = 10.0  # seconds, while building
+
+logger = logging.getLogger(__name__)
+
+
+class Device(NamedTuple):
+    """A GPU."""
+
+    name: str
+    capability: tuple[int, int]
+
+    def __str__(self) -> str:
+        return f"{self.name}.{_dotted(self.capability)}"
+
+
+class TensorRt(Runtime):
+    name = "tensorrt"
+    colour = "C4"
+    on_gpu = True
+
+    def missing(self) -> list[Lack]:
+        lacks = [] if find_spec("onnx") else [Lack("no onnx", "pip install onnx")]
+        remedy = "pip install tensorrt; on a Jetson it comes with JetPack"
+        try:
+            release = getattr(load_package("tensorrt", self.name), "__version__", "")  # "": nothing but type stubs
+            if not release:
+                lacks.append(Lack("no tensorrt", remedy))
+            elif tuple(map(int, release.split(".")[:2])) < OLDEST:
+                lacks.append(Lack(f"TensorRT {release} is too old", f"install {_dotted(OLDEST)} or newer"))
+        except UserError as error:
+            lacks.append(Lack(str(error), remedy))
+        return [*lacks, *_gpu_missing()]
+
+    def precisions(self) -> list[str]:
+        return ["fp16", *(["bf16"] if device().capability >= BFLOAT16_CAPABILITY else []), "fp32"]
+
+    def version(self) -> str:
+        return str(load_package("tensorrt", self.name).__version__)
+
+    def hardware(self) -> str:
+        return str(device())
+
+    @property
+    def sources(self) -> list[Path]:
+        return [*super().sources, Path(cuda.__file__)]
+
+    def build(self, network: Network, precision: str) -> bytes:
+        timing = re.sub(r"[^\w.-]+", "_", f"tensorrt-{self.version()}-{self.hardware()}.timing")
+        return build(network.graph(precision), network.profile(), cache.folder() / timing)
+
+    def open(self, network: Network, built: bytes, precision: str) -> Engine:
+        return TensorRtEngine(network, built, precision)
+
+
+def _gpu_missing() -> list[Lack]:
+    """What the driver lacks."""
+    try:
+        runtime = cuda.runtime()
+    except ImportError as error:
+        return [Lack(f"no cuda-bindings: {error}", "pip install cuda-bindings")]
+    found = runtime.cudaDriverGetVersion()[1]
+    if not found:
+        return [Lack("no NVIDIA driver", "install it, or take engine 'cpu'; in a container: --gpus all")]
+    wanted = max(runtime.cudaRuntimeGetVersion()[1] // 1000, _cuda_of_tensorrt())
+    if found // 1000 < wanted:
+        what = f"the driver is for CUDA {found // 1000}.{found % 1000 // 10}, the packages are for {wanted}"
+        older = f"pip install tensorrt-cu{found // 1000} 'cuda-bindings<{found // 1000 + 1}'"
+        return [Lack(what, f"update the driver to {DRIVERS.get(wanted, 'its newest')} or newer, or {older}")]
+    status, count = runtime.cudaGetDeviceCount()
+    if int(status) != 0 or not count:
+        reason = cuda.describe(status) if int(status) != 0 else "the driver shows none"
+        return [Lack(f"no GPU: {reason}", "see `nvidia-smi` and CUDA_VISIBLE_DEVICES, or take engine 'cpu'")]
+    gpu = device()
+    if gpu.capability < LEAST_CAPABILITY:
+        what = f"{gpu.name} has compute capability {_dotted(gpu.capability)}; {_dotted(LEAST_CAPABILITY)} is the least"
+        return [Lack(what, "take engine 'cpu'")]
+    return []
+
+
+def device() -> Device:
+    """The first GPU that this process sees. Raises UserError."""
+    properties = cuda.call("cudaGetDeviceProperties", 0)
+    name = properties.name
+    text = name.decode() if isinstance(name, bytes) else str(name)
+    return Device(text.strip("\0 "), (int(properties.major), int(properties.minor)))
+
+
+def build(model: bytes, shapes: dict[str, tuple[Shape, Shape, Shape]], timing: Path) -> bytes:
+    """TensorRT's plan of an ONNX model, for this GPU. Takes minutes, and logs how far it is.
+
+    Args:
+        model: serialised.
+        shapes: least, typical and greatest of each input.
+        timing: file to keep in what was measured while building, for the next build.
+
+    Raises:
+        UserError: TensorRT refuses the model.
+    """
+    import tensorrt as trt
+
+    log = _log()
+    trt.init_libnvinfer_plugins(log, "")
+    builder = trt.Builder(log)
+    network = builder.create_network(_flags(trt))
+    parser = trt.OnnxParser(network, log)
+    if not parser.parse(model):
+        faults = "; ".join(str(parser.get_error(index)) for index in range(parser.num_errors))
+        raise UserError(f"TensorRT {trt.__version__} refuses the graph: {faults}; take engine 'cpu', and report this")
+    config = builder.create_builder_config()
+    config.clear_flag(trt.BuilderFlag.TF32)  # what the graph calls float32 is float32
+    resize = getattr(trt.PreviewFeature, "RUNTIME_ACTIVATION_RESIZE_10_10", None)
+    if resize is not None:  # a context then asks for the memory of its own shapes, and not of the greatest
+        config.set_preview_feature(resize, True)
+    monitor = _monitor()  # must outlive the configuration
+    config.progress_monitor = monitor
+    profile = builder.create_optimization_profile()
+    for name, sizes in shapes.items():
+        profile.set_shape(name, *(trt.Dims(list(shape)) for shape in sizes))
+    if config.add_optimization_profile(profile) < 0:
+        raise UserError(
+            f"TensorRT {trt.__version__} refuses the shapes: {log.last()}; take engine 'cpu', and report this"
+        )
+    _set_timing_cache(config, timing)
+    logger.warning("TensorRT %s takes minutes for this", trt.__version__, extra=cache.PROGRESS)
+    plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        remedy = "free memory of the GPU, or take engine 'cpu'"
+        raise UserError(f"TensorRT {trt.__version__} could not build the engine: {log.last()}; {remedy}")
+    try:
+        timing.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(timing, bytes(config.get_timing_cache().serialize()))
+    except OSError as error:
+        logger.info("what was measured while building cannot be kept in %s: %s", timing, error)
+    return bytes(plan)
+
+
+class TensorRtEngine:
+    """A plan, ready to run.
+
+    Args:
+        network: whose plan it is.
+        plan: that `build` made of it.
+        precision: of the graph that it was made of.
+
+    Raises:
+        Stale: the plan is damaged, or of another network, version or GPU.
+        UserError: the GPU has no memory left.
+    """
+
+    name = "tensorrt"
+
+    def __init__(self, network: Network, plan: bytes, precision: str) -> None:
+        import tensorrt as trt
+
+        self.precision = precision
+        self.network = network
+        self._log = _log()
+        trt.init_libnvinfer_plugins(self._log, "")
+        self._runtime = trt.Runtime(self._log)
+        self._engine = self._runtime.deserialize_cuda_engine(plan)
+        if self._engine is None:
+            raise Stale(f"TensorRT {trt.__version__} cannot read its plan: {self._log.last()}; it is built again")
+        names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
+        shapes = network.profile()
+        self._outputs = [name for name in names if name not in shapes]
+        profile = {
+            name: tuple(map(_shape, self._engine.get_tensor_profile_shape(name, 0))) for name in names if name in shapes
+        }
+        if profile != shapes:
+            raise Stale("the TensorRT plan is of another network or of other shapes; it is built again")
+        self._stream = cuda.Stream()
+        self._blocks: _Blocks | None = None
+        self._records = True
+        self._passes: OrderedDict[tuple[Shape, ...], _Pass] = OrderedDict()
+
+    def __call__(self, inputs: Arrays) -> Arrays:
+        """Raises UserError for too large a scan, or where the GPU fails."""
+        feed = self.network.feed(inputs, rounded=True)
+        key = tuple(values.shape for values in feed.values())
+        prepared = self._passes.get(key) or self._prepare(key, feed)
+        self._passes.move_to_end(key)
+        for name, values in feed.items():
+            prepared.inputs[name][...] = values
+        self._run(prepared)
+        outputs = self.network.trim(prepared.outputs, inputs)
+        return {name: values.copy() for name, values in outputs.items()}
+
+    def _run(self, prepared: "_Pass") -> None:
+        """A shape's first scan runs as it is, its second is recorded, all others are replayed."""
+        if prepared.graph is None and prepared.scans and self._records:
+            try:
+                prepared.graph = self._stream.record(lambda: self._enqueue(prepared))
+            except UserError as error:
+                logger.warning("TensorRT's work cannot be recorded as a CUDA graph, so launches cost more: %s", error)
+                self._records = False
+        if prepared.graph is None:
+            self._enqueue(prepared)
+        else:
+            prepared.graph.launch()
+        self._stream.wait()
+        prepared.scans += 1
+
+    def _enqueue(self, prepared: "_Pass") -> None:
+        blocks = prepared.blocks
+        self._stream.upload(blocks.device, blocks.host, prepared.start)
+        if not prepared.context.execute_async_v3(int(self._stream.handle)):
+            raise UserError(f"TensorRT failed: {self._log.last()}; {cuda.ADVICE}")
+        at, size = prepared.start, prepared.end - prepared.start
+        self._stream.download(blocks.host.address + at, blocks.device.address + at, size)
+
+    def _prepare(self, key: tuple[Shape, ...], feed: Arrays) -> "_Pass":
+        """A context for these shapes, which takes the place of the one longest unused."""
+        import tensorrt as trt
+
+        context = self._engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+        if context is None:
+            raise UserError(f"TensorRT has no context for another shape: {self._log.last()}; take engine 'cpu'")
+        prepared = _Pass(context, feed, self._outputs)
+        activations = context.update_device_memory_size_for_shapes()
+        if self._blocks is None or not self._blocks.hold(prepared.end, activations):
+            self._passes.clear()  # their graphs point into the memory that goes now
+            self._blocks = None
+            self._blocks = _Blocks(prepared.end * 5 // 4, activations * 5 // 4)
+        prepared.bind(self._blocks)
+        while len(self._passes) >= KEPT:
+            self._passes.popitem(last=False)
+        self._passes[key] = prepared
+        return prepared
+
+
+class _Blocks:
+    """Memory that all passes share: inputs and outputs on either side, and activations."""
+
+    def __init__(self, size: int, activations: int) -> None:
+        self.host, self.device = cuda.Memory(size, pinned=True), cuda.Memory(size)
+        self.activations = cuda.Memory(activations)
+
+    def hold(self, size: int, activations: int) -> bool:
+        """Whether they are large enough."""
+        return size <= self.host.size and activations <= self.activations.size
+
+
+class _Pass:
+    """One shape, ready to run once it is bound to memory.
+
+    Args:
+        context: takes these shapes from now on.
+        feed: inputs of that shape.
+        outputs: names of the outputs.
+    """
+
+    blocks: _Blocks
+    inputs: dict[str, npt.NDArray[Any]]
+    outputs: dict[str, npt.NDArray[Any]]
+
+    def __init__(self, context: "tensorrt.IExecutionContext", feed: Arrays, outputs: list[str]) -> None:
+        self.context = context
+        self.graph: cuda.Graph | None = None
+        self.scans = 0
+        taken = [context.set_input_shape(name, values.shape) for name, values in feed.items()]
+        if not all(taken) or context.infer_shapes():
+            sizes = ", ".join(f"{name} {values.shape}" for name, values in feed.items())
+            raise UserError(f"TensorRT refuses inputs of {sizes}; take engine 'cpu', and report this")
+        self._inputs = {name: (values.shape, values.dtype) for name, values in feed.items()}
+        self._outputs = {name: (_shape(context.get_tensor_shape(name)), np.dtype(np.float32)) for name in outputs}
+        self.start = sum(_size(*tensor) for tensor in self._inputs.values())  # of the outputs
+        self.end = self.start + sum(_size(*tensor) for tensor in self._outputs.values())
+
+    def bind(self, blocks: _Blocks) -> None:
+        """Inputs lie one after the other, then the outputs."""
+        self.blocks = blocks
+        arrays, offset = {}, 0
+        for name, (shape, kind) in (self._inputs | self._outputs).items():
+            self.context.set_tensor_address(name, blocks.device.address + offset)
+            arrays[name] = blocks.host.array(offset, shape, kind)
+            offset += _size(shape, kind)
+        self.context.set_device_memory(blocks.activations.address, blocks.activations.size)
+        self.inputs = {name: arrays[name] for name in self._inputs}
+        self.outputs = {name: arrays[name] for name in self._outputs}
+
+
+def _flags(trt: Any) -> int:
+    """Strongly typed; where a release knows no such flag, it is so always."""
+    flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
+    return 0 if flag is None else 1 << int(flag)
+
+
+def _cuda_of_tensorrt() -> int:
+    """The CUDA that the TensorRT wheel is made for; 0 where it is no wheel."""
+    for major in sorted(DRIVERS, reverse=True):
+        try:
+            version(f"tensorrt-cu{major}")
+        except PackageNotFoundError:
+            continue
+        return major
+    return 0
+
+
+def _set_timing_cache(config: "tensorrt.IBuilderConfig", path: Path) -> None:
+    """That of an earlier build; a new one where there is none, or it is of another GPU or version."""
+    kept = path.read_bytes() if path.is_file() else b""
+    if not config.set_timing_cache(config.create_timing_cache(kept), False):
+        config.set_timing_cache(config.create_timing_cache(b""), False)
+
+
+@lru_cache
+def _log() -> Any:
+    """TensorRT's messages as log records; one for the process, which must outlive all that TensorRT makes."""
+    import tensorrt as trt
+
+    class Log(trt.ILogger):
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self._last = "it does not say why"
+
+        def log(self, severity: trt.ILogger.Severity, msg: str) -> None:
+            if severity in (trt.ILogger.Severity.INTERNAL_ERROR, trt.ILogger.Severity.ERROR):
+                self._last = " ".join(msg.split())
+            logger.debug("%s", msg)
+
+        def last(self) -> str:
+            """The last error."""
+            return self._last
+
+    return Log()
+
+
+def _monitor() -> Any:
+    """Logs how far the build is."""
+    import tensorrt as trt
+
+    class Monitor(trt.IProgressMonitor):
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+            self._steps: dict[str, int] = {}
+            self._reported = time.monotonic()
+
+        def phase_start(self, phase_name: str, parent_phase: str, num_steps: int) -> None:
+            self._steps[phase_name] = num_steps
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            if time.monotonic() - self._reported > REPORT_EVERY:
+                self._reported = time.monotonic()
+                logger.info("TensorRT: %s, step %d of %d", phase_name, step + 1, self._steps.get(phase_name, 0))
+            return True
+
+        def phase_finish(self, phase_name: str) -> None:
+            self._steps.pop(phase_name, None)
+
+    return Monitor()
+
+
+def _shape(dims: "tensorrt.Dims") -> Shape:
+    return tuple(int(dims[axis]) for axis in range(len(dims)))
+
+
+def _size(shape: Shape, kind: np.dtype[Any]) -> int:
+    """Bytes, up to the next boundary that TensorRT takes."""
+    return -(-int(np.prod(shape)) * kind.itemsize // ALIGNMENT) * ALIGNMENT
+
+
+def _dotted(numbers: tuple[int, ...]) -> str:
+    return ".".join(map(str, numbers))
+
+
+RUNTIMES = (TensorRt(),)
