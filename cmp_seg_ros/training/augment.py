@@ -59,12 +59,12 @@ def random_response(
     value = rng.choice([0.0, 0.3, 1.0]) * _standard(np.maximum(intensity, 0) ** rng.uniform(0.4, 1.5))
     if rng.random() < 0.5:
         value = value + rng.normal(0, 1.5) * _standard(np.log(np.linalg.norm(xyz, axis=1) + 0.2))
-    if rng.random() < 0.3:  # waves
+    if rng.random() < 0.4:  # waves
         for _ in range(int(rng.integers(1, 4))):
             way = rng.normal(size=3)
             way *= 2 * np.pi / (np.linalg.norm(way) * 10 ** rng.uniform(-0.5, 1))
             value = value + rng.uniform(0.2, 1.5) * np.sin(xyz @ way + rng.uniform(0, 2 * np.pi))
-    if rng.random() < 0.35:  # cubes
+    if rng.random() < 0.45:  # cubes
         cell = np.floor(xyz @ _rotation(rng, 0.0).T / rng.uniform(0.3, 4)).astype(np.int64) % 32
         value = value + rng.uniform(0.3, 2) * rng.normal(size=(32, 32, 32))[cell[:, 0], cell[:, 1], cell[:, 2]]
     if rng.random() < 0.4:
@@ -79,8 +79,8 @@ def random_response(
         value = (-np.log1p(-(order + 0.5) / (count + 1))) ** rng.uniform(0.6, 2)
     if rng.random() < 0.15:
         value = np.minimum(value, np.percentile(value, rng.uniform(2, 90)))
-    if rng.random() < 0.25:
-        step = max(float(np.ptp(value)), 1e-6) / (2 ** rng.uniform(1, 8) - 0.99)
+    if rng.random() < 0.3:
+        step = max(float(np.ptp(value)), 1e-6) / (2 ** rng.uniform(1, 7) - 0.99)
         value = np.round(value / step) * step
     if rng.random() < 0.15:
         value = np.where(rng.random(count) < 10 ** rng.uniform(-3.5, -1.5), 10 ** rng.uniform(0.5, 3), value)
