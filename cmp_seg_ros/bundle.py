@@ -188,7 +188,7 @@ class Bundle:
         """The section of a network on scans. Raises UserError for a bundle of another kind."""
         section = self.description.section
         if not isinstance(section, PointNetwork):
-            raise UserError(f"bundle {self.path} is of kind {self.description.kind}, which takes no scans")
+            raise UserError(f"bundle {self.path} is of kind {self.description.kind}, which does not label scans")
         return section
 
     @property

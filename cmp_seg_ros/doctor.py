@@ -27,7 +27,7 @@ TIMEOUT = 10.0  # seconds that another program gets to answer
 GIB = 1 << 30  # bytes; what a cache of engines may want
 PARTICIPANTS = 3  # of DDS on one machine: driver, node, reader
 QUOTA = Path("/sys/fs/cgroup/cpu.max")
-EXTRAS = "simulation", "tensorboard"  # those of setup.py that are told with neither engines nor ROS
+EXTRAS = "simulation", "tensorboard"  # of setup.py; those of engines and of ROS have lines of their own
 ROS_PARTS = {
     **dict.fromkeys(("rclpy", "sensor_msgs", "std_msgs", "diagnostic_msgs", "geometry_msgs"), "nodes and demo"),
     "nav_msgs": "bag_player",
@@ -60,7 +60,7 @@ def check(name: str, found: str, remedy: str = "", status: str = "") -> Check:
 
 
 def examine(bundle: str, compile: bool = False) -> list[Check]:
-    """Look at everything, which takes a few seconds; with `compile` the trial compiles kernels where need be."""
+    """Look at everything, which takes a few seconds; `compile` compiles the kernels first where they are not."""
     areas: dict[str, Callable[[], Iterator[Check]]] = {
         "Python": _python,
         "Processor": _processor,
@@ -81,8 +81,8 @@ def works(checks: list[Check]) -> bool:
 def _safely(look: Callable[[], Iterator[Check]]) -> Iterator[Check]:
     try:
         yield from look()
-    except Exception as error:  # the other areas are looked at all the same
-        found = f"cannot be looked at: {type(error).__name__}: {error}"
+    except Exception as error:  # the other areas are checked all the same
+        found = f"the check failed: {type(error).__name__}: {error}"
         yield check("fault", found, "mend what is said above, or report it with the output of --json")
 
 
@@ -166,7 +166,7 @@ def _engines() -> Iterator[Check]:
             for lack in lacks:
                 yield check(runtime.name, lack.what, lack.remedy, "" if gpus and runtime.on_gpu else "absent")
             if not lacks:
-                auto = "; auto takes it" if file == registry.DEFAULT else ""
+                auto = "; the default" if file == registry.DEFAULT else ""
                 yield check(runtime.name, f"{runtime.version()}: {', '.join(runtime.precisions())}{auto}")
 
 

@@ -24,7 +24,7 @@ from cmp_seg_ros.kernels.vector import COLUMNS
 from cmp_seg_ros.messages.point_cloud2 import decode
 from cmp_seg_ros.segmenter import Segmenter
 from cmp_seg_ros.speed import alone, cases, clock, rivals
-from cmp_seg_ros.speed.bench import Bench, Options, Way
+from cmp_seg_ros.speed.bench import Bench, EndToEnd, Options
 from cmp_seg_ros.speed.plot import plot
 from cmp_seg_ros.waffleiron.config import NetworkConfig
 
@@ -46,9 +46,9 @@ def test_a_case_has_the_voxels_that_are_asked_for(tiny: Bundle, voxels: int) -> 
     assert case.points == (16 * 1024 if voxels <= cases.FEW else 128 * 1024)
     assert decode(case.message).valid().sum() > voxels
     segmenter = Segmenter(tiny, "reference", intensity_mean=0.0, intensity_std=1.0)
-    stages = Way(case, segmenter)()
+    stages = EndToEnd(case, segmenter)()
     assert list(stages) == ["decode", "preprocess", "network", "backfill", "encode"]
-    assert Way(case, segmenter).answer().voxels == voxels  # the segmenter sees what the products are made for
+    assert EndToEnd(case, segmenter).answer().voxels == voxels  # the segmenter sees what the products are made for
 
 
 def test_more_voxels_than_any_scan_has(tiny: Bundle) -> None:
@@ -276,8 +276,8 @@ def test_tables_are_made_of_any_report(report: dict[str, Any], tmp_path: Path) -
     ("arguments", "said"),
     [
         (["--engines", "nosuch"], "no engine 'nosuch'"),
-        (["--widths", "128,wide"], "--widths takes whole numbers above 0"),
-        (["--voxels", "0"], "--voxels takes whole numbers above 0"),
+        (["--widths", "128,wide"], "--widths needs whole numbers above 0"),
+        (["--voxels", "0"], "--voxels needs whole numbers above 0"),
         (["--out", "/dev/null/x"], "/dev/null/x cannot be written"),
     ],
 )

@@ -67,7 +67,7 @@ def test_bundles_of_other_kinds(bundle: Path, tmp_path: Path) -> None:
     space = LabelSpace.load("structural6")
     occupancy = Bundle.write(tmp_path / "o", b"weights", name="o", kind="occupancy", occupancy=field, label_space=space)
     assert occupancy.description.occupancy is not None and occupancy.description.occupancy.image == (192, 640)
-    with pytest.raises(UserError, match="is of kind occupancy, which takes no scans"):
+    with pytest.raises(UserError, match="is of kind occupancy, which does not label scans"):
         Segmenter(occupancy)
 
 

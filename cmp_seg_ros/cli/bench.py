@@ -28,7 +28,7 @@ def bench(
     time_limit: Annotated[
         float | None,
         typer.Option(
-            help="Seconds for one width and size of scan; what would not fit in is left out. By default 60.", min=1.0
+            help="Seconds for one width and size of scan; what would take longer is left out. By default 60.", min=1.0
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for report.json and bench.png.")] = None,
@@ -71,7 +71,7 @@ def bench(
         console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
         for part in (network_table(report), stage_table(report), process_table(report), *remarks(report)):
             console.print(part)
-    if report["machine"].get("broken_off"):
+    if report["machine"].get("interrupted"):
         raise typer.Exit(130)
 
 
@@ -82,7 +82,7 @@ def numbers(text: str, option: str) -> list[int]:
     except ValueError:
         found = [0]
     if any(number <= 0 for number in found):
-        raise UserError(f"{option} takes whole numbers above 0, separated by commas, and not '{text}'")
+        raise UserError(f"{option} needs whole numbers above 0, separated by commas, not '{text}'")
     return found
 
 
@@ -124,7 +124,7 @@ def network_table(report: dict[str, Any]) -> "Table":
 
 
 def stage_table(report: dict[str, Any]) -> "Table":
-    """A scan's way from message to message through the engine that `auto` takes, or the first."""
+    """Milliseconds by stage, from message to message, with the engine that `auto` stands for, or the first."""
     from rich import box
     from rich.table import Table
 
@@ -157,12 +157,12 @@ def process_table(report: dict[str, Any]) -> "Table":
     found = Table("width", "engine", title="In a process of its own, from the cache", box=box.SIMPLE_HEAD)
     for name in ("ready\nafter", "engine's\nload", "first\nscan", "resident", "peak", "imports\ntorch"):
         found.add_column(name, justify="right")
-    told = set()
+    shown = set()
     for row in report["rows"]:
         key, process = (row["width"], row["engine"], row["precision"]), row["process"]
-        if process is None or key in told:
+        if process is None or key in shown:
             continue
-        told.add(key)
+        shown.add(key)
         found.add_row(
             str(row["width"]),
             f"{row['engine']}-{row['precision']}",

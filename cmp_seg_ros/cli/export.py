@@ -36,7 +36,7 @@ def export(
 ) -> None:
     """Build an engine for this machine into the cache, and check it against the reference on sample scans.
 
-    Where a precision answers otherwise, the next higher one is built and checked instead.
+    Where a precision gives other labels, the next higher one is built and checked instead.
     """
     from rich.console import Console
 
@@ -57,12 +57,12 @@ def export(
         typer.echo(json.dumps(report))
         return
     for refused in report["refused"]:
-        console.print(f"[bold yellow]{report['engine']}-{refused['precision']} is not used[/]: its answers differ")
+        console.print(f"[bold yellow]{report['engine']}-{refused['precision']} is not used[/]: it gives other labels")
     made = f"built in {report['seconds']:.1f} s" if report["built"] else "found in the cache"
     console.print(f"{report['engine']}-{report['precision']} of {model.description.name} {made}", markup=False)
     if report["file"]:
         console.print(f"{report['file']}, {report['bytes'] / 1e6:.1f} MB", markup=False)
-    console.print(report["told"], markup=False)
+    console.print(report["text"], markup=False)
 
 
 def _loader(bundle: "Bundle", engine: str, precision: str) -> "tuple[Loader, str]":
@@ -77,7 +77,7 @@ def _loader(bundle: "Bundle", engine: str, precision: str) -> "tuple[Loader, str
     return Loader(bundle, runtime), named or precision
 
 
-def _export(loader: "Loader", named: str, build_only: bool, tell: Callable[[str], None]) -> dict[str, Any]:
+def _export(loader: "Loader", named: str, build_only: bool, progress: Callable[[str], None]) -> dict[str, Any]:
     """What was built and how it answers. Raises UserError."""
     from time import monotonic
 
@@ -89,7 +89,7 @@ def _export(loader: "Loader", named: str, build_only: bool, tell: Callable[[str]
     refused: list[dict[str, Any]] = []
     for candidate in known[known.index(named) :] if named in known else [named] if named else known:
         start, compiled = monotonic(), _compiled(loader)
-        tell(f"building {runtime.name}-{candidate}")
+        progress(f"building {runtime.name}-{candidate}")
         kept = loader.keep(candidate)  # says which precisions there are, where there is no such one
         if not runtime.builds:  # but compiles kernels when it is first made
             loader.engine(candidate)
@@ -107,14 +107,14 @@ def _export(loader: "Loader", named: str, build_only: bool, tell: Callable[[str]
             "seconds": monotonic() - start,
             "refused": refused,
             "agreement": None,
-            "told": "not checked, as asked",
+            "text": "not checked, as asked",
         }
         if build_only:
             return report
-        tell(f"checking {runtime.name}-{candidate} against {exact.name}")
+        progress(f"checking {runtime.name}-{candidate} against {exact.name}")
         found = loader.check(loader.engine(candidate), exact)
         if loader.accepts(found, candidate):
-            return report | {"agreement": asdict(found), "told": loader.told(found)}
+            return report | {"agreement": asdict(found), "text": loader.text(found)}
         refused.append({"precision": candidate, "agreement": asdict(found)})
     raise loader.no_precision_left()
 

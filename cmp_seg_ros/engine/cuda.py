@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from cmp_seg_ros.errors import UserError
 
-ADVICE = "`cmp-seg doctor` tells what this machine has"
+ADVICE = "`cmp-seg doctor` shows what this machine has"
 OUT_OF_MEMORY = 2  # cudaErrorMemoryAllocation
 RUNTIME = "cuda.bindings.runtime"
 DRIVER = "libcuda.so.1"
@@ -32,7 +32,7 @@ def call(name: str, *args: Any) -> Any:
 
 
 def gpu() -> str:
-    """Name and compute capability of the first GPU, as its driver tells without any package; else just "gpu"."""
+    """Name and compute capability of the first GPU, from its driver, without any package; else just "gpu"."""
     try:
         driver = CDLL(DRIVER)
     except OSError:
@@ -93,7 +93,7 @@ class Stream:
         call("cudaMemcpyAsync", target, source, size, kind, self.handle)
 
     def wait(self) -> None:
-        """Until all is done. What went wrong since the last time is told now."""
+        """Until all is done. Raises UserError for what went wrong since the last time."""
         call("cudaStreamSynchronize", self.handle)
 
     def record(self, work: Callable[[], None]) -> "Graph":

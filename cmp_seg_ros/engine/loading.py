@@ -1,4 +1,4 @@
-"""From a bundle to an engine: built or taken from the cache, checked, in a precision that answers as float32 does."""
+"""From a bundle to an engine: built or read from the cache, checked, in a precision that gives float32's labels."""
 
 import logging
 from importlib.util import find_spec
@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 
 def load_engine(bundle: Bundle, name: str = "auto") -> Engine:
-    """The engine `name`, in the precision that the name ends in or else in the fastest that answers as float32 does.
+    """The engine `name`, in the precision that the name ends in or else the fastest that gives float32's labels.
 
     Raises UserError.
     """
@@ -40,10 +40,10 @@ class Loader:
         self.precisions = runtime.precisions()
 
     def load(self, precision: str = "") -> Engine:
-        """The engine in the fastest precision that answers as float32 does, or in the named one, which may not.
+        """The engine in the fastest precision that gives float32's labels, or in the named one, which may not.
 
         Raises:
-            UserError: this machine lacks the precision; none is named, and not even float32 answers as it should.
+            UserError: this machine lacks the precision; none is named, and not even float32 passes the check.
         """
         exact = exact_engine(self.bundle)  # without PyTorch, which takes seconds to import
         if precision:
@@ -90,26 +90,26 @@ class Loader:
         return cache.Key(self.bundle.hash, self.runtime.name, version, sources, precision, hardware)
 
     def known(self, precision: str) -> Agreement | None:
-        """How the engine answered when it was checked last; None where it was not, or not with these samples."""
+        """The outcome of an earlier check with the same samples; None where there was none."""
         return Agreement.recall(self.key(precision), self.network)
 
     def check(self, engine: Engine, exact: Exact) -> Agreement:
-        """How the engine answers to the samples; remembered."""
+        """Compare the engine with the exact one, and remember the outcome."""
         found = agreement(engine, exact)
         found.remember(self.key(engine.precision), self.network)
-        logger.info("%s-%s: %s", engine.name, engine.precision, self.told(found))
+        logger.info("%s-%s: %s", engine.name, engine.precision, self.text(found))
         return found
 
     def accepts(self, found: Agreement, precision: str) -> bool:
-        """Whether an engine that answers so is used; a warning says so where not."""
+        """Whether an engine with this outcome is used; logs a warning if not."""
         accepted = self._sound(found, precision)
         if not accepted:
-            logger.warning("%s-%s is not used: %s", self.runtime.name, precision, self.told(found))
+            logger.warning("%s-%s is not used: %s", self.runtime.name, precision, self.text(found))
         return accepted
 
-    def told(self, found: Agreement) -> str:
-        """In words."""
-        return found.told(self.bundle.trained)
+    def text(self, found: Agreement) -> str:
+        """The outcome in words."""
+        return found.text(self.bundle.trained)
 
     def no_precision_left(self) -> UserError:
         other = "reference" if self.runtime.name == "cpu" else "cpu"
@@ -125,7 +125,7 @@ class Loader:
         if known is None and self.bundle.trained:
             known = self._check_at_start(engine, exact)
         if known is not None and not self._sound(known, precision):
-            logger.warning("%s-%s is used as asked, but %s", self.runtime.name, precision, self.told(known))
+            logger.warning("%s-%s is used as asked, but %s", self.runtime.name, precision, self.text(known))
         return engine
 
     def _check_at_start(self, engine: Engine, exact: Exact) -> Agreement | None:
@@ -133,5 +133,5 @@ class Loader:
         return None if self.runtime.exact and engine.precision == "fp32" else self.check(engine, exact)
 
     def _sound(self, found: Agreement, precision: str) -> bool:
-        """Float32 is believed where the bundle sees no sample."""
+        """Float32 is trusted where no sample is in the bundle's view."""
         return found.passes(self.bundle.trained) or (precision == "fp32" and not found.scans)

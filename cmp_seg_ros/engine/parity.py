@@ -1,7 +1,7 @@
-"""Does an engine answer as the exact one does? Asked on the network's samples, once for each engine that is built.
+"""Does an engine give the same answers as the exact one? Checked on sample scans, once for each engine that is built.
 
-Of a trained network labels must be alike; where nothing was learned, classes are all but equal and labels fall at
-random, so that it is the probabilities that count. Samples come in groups; the worst group counts.
+A trained network must give the same labels. In an untrained one all classes are about equally likely and labels are
+arbitrary, so probabilities are compared instead. Samples come in groups; the worst group counts.
 """
 
 from collections.abc import Callable
@@ -19,13 +19,13 @@ from cmp_seg_ros.engine.base import Engine, Network, softmax
 from cmp_seg_ros.scan import Arrays, Bool
 
 LABELS = 0.99  # of a trained bundle's voxels must be labelled alike
-PROBABILITIES = 0.02  # that an untrained bundle's may differ by in the mean
+PROBABILITIES = 0.02  # by which an untrained bundle's may differ on average
 COSINE = 0.99  # from which on two features are alike
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How an engine answers.
+    """How close an engine's answers are to those of the exact one.
 
     Args:
         labels: fraction of the voxels of a group that are labelled as by the exact engine, in the worst group.
@@ -42,14 +42,14 @@ class Agreement:
     def passes(self, trained: bool) -> bool:
         return self.probabilities <= PROBABILITIES and (self.labels >= LABELS or not trained)
 
-    def told(self, trained: bool) -> str:
+    def text(self, trained: bool) -> str:
         """In words, with what is wanted of a trained bundle or of an untrained one."""
         if not self.scans:
-            return "the bundle sees nothing of the sample scans, so nothing was checked"
+            return "the sample scans lie outside the bundle's field of view, so nothing was checked"
         wanted = f"{LABELS:.0%} wanted" if trained else "it is untrained"
         return (
-            f"{self.labels:.2%} of the labels of sample scans are those of {self.exact} ({wanted}); probabilities "
-            f"differ by {self.probabilities:.2g} in the mean (at most {PROBABILITIES:g} wanted)"
+            f"{self.labels:.2%} of the labels of sample scans equal those of {self.exact} ({wanted}); probabilities "
+            f"differ by {self.probabilities:.2g} on average (at most {PROBABILITIES:g} wanted)"
         )
 
     def remember(self, key: cache.Key, network: Network) -> None:
@@ -87,7 +87,7 @@ class Exact:
 
 
 def agreement(engine: Engine, exact: Exact) -> Agreement:
-    """How the engine answers to the samples."""
+    """Compare the engine with the exact one on all samples."""
     labels, probabilities = [], []
     scans: dict[str, float] = {}
     for answers in exact.answers:

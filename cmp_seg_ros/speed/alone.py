@@ -1,4 +1,4 @@
-"""An engine in a process of its own: when it is ready, and what memory it takes.
+"""An engine in a process of its own: when it is ready, and how much memory it needs.
 
 python -m cmp_seg_ros.speed.alone BUNDLE ENGINE VOXEL_SIZE SCAN.npy STARTED
 """
@@ -25,7 +25,7 @@ PATIENCE = 900.0  # seconds
 
 
 def measure(bundle: Path, engine: str, case: Case) -> dict[str, Any]:
-    """Figures of an engine in a fresh process; that it finds everything in the caches is up to the caller.
+    """Figures of an engine in a fresh process, which finds in the caches what the caller has put there.
 
     Returns:
         startup_s: from the start of the process until it is ready for the first scan, imports included; load_s: of
@@ -45,7 +45,9 @@ def measure(bundle: Path, engine: str, case: Case) -> dict[str, Any]:
             raise UserError(f"engine {engine} in a process of its own: not ready after {PATIENCE:.0f} s") from error
         if done.returncode:
             words = done.stderr.strip().splitlines()
-            raise UserError(f"engine {engine} in a process of its own: {words[-1] if words else 'no word'}")
+            raise UserError(
+                f"engine {engine} in a process of its own: {words[-1] if words else 'it ended without a message'}"
+            )
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
 

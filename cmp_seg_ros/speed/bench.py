@@ -1,6 +1,6 @@
-"""The run of `cmp-seg bench`: every engine, width and size of scan, held against the plain network and bare products.
+"""The run of `cmp-seg bench`: every engine, width and size of scan, beside the plain network and bare matrix products.
 
-An engine's figures are those of scans that go all the way from message to message through a `Segmenter`.
+An engine's figures are of whole scans, from message to message through a `Segmenter`.
 """
 
 import tempfile
@@ -24,7 +24,7 @@ from cmp_seg_ros.speed.cases import Case
 
 WIDTHS = (128, 256, 768)
 VOXELS = (2000, 5000, 8000, 16000, 32000, 64000)
-ALONE = 5000  # voxels of the scan that an engine in a process of its own labels
+ALONE = 5000  # voxels of the scan that an engine labels in a process of its own
 TRUTH, PLAIN = "reference-fp32", "plain"
 
 Rivals = dict[str, Callable[[], Any]]
@@ -56,17 +56,17 @@ class Bench:
 
     Args:
         options: what to measure.
-        tell: is told what is measured.
-        warn: is told what spoils figures.
+        progress: called with what is being measured.
+        warn: called with what makes figures unreliable.
 
     Raises:
         UserError: an engine that does not exist.
     """
 
     def __init__(
-        self, options: Options, tell: Callable[[str], None] = print, warn: Callable[[str], None] = print
+        self, options: Options, progress: Callable[[str], None] = print, warn: Callable[[str], None] = print
     ) -> None:
-        self.options, self.tell, self.warn = options, tell, warn
+        self.options, self.progress, self.warn = options, progress, warn
         self.skipped: dict[str, str] = {}  # why, by engine
         self.names = list(self._names())
         self._measured: dict[tuple[int, str], tuple[int, float]] = {}  # (width, rival) -> last (voxels, milliseconds)
@@ -92,8 +92,8 @@ class Bench:
             except KeyboardInterrupt:
                 if not rows:
                     raise
-                self.warn("broken off; what was measured until then is reported")
-                machine["broken_off"] = True
+                self.warn("interrupted; what was measured until then is reported")
+                machine["interrupted"] = True
             machine["busy_during"] = taken()
         self._warn_if_busy(machine["busy_during"], "during the measurements")
         if not rows:
@@ -115,11 +115,11 @@ class Bench:
                     yield from (f"{runtime.name}-{found}" for found in precisions)
 
     def _width(self, bundle: Bundle) -> Iterator[dict[str, Any]]:
-        """Rows of a bundle."""
+        """Rows of one bundle."""
         width, preprocess = bundle.points.network.width, bundle.points.preprocess
         segmenters: dict[str, Segmenter] = {}
         for name in self.names:
-            self.tell(f"width {width}: {name} loads")
+            self.progress(f"width {width}: {name} loads")
             try:
                 segmenters[name] = Segmenter(bundle, name, intensity_mean=0.0, intensity_std=1.0)
             except (ImportError, UserError) as error:
@@ -131,9 +131,9 @@ class Bench:
         if self.options.processes is None or width in self.options.processes:
             example = cases.case(ALONE, preprocess)
             for name, segmenter in segmenters.items():
-                self.tell(f"width {width}: {name} in a process of its own")
+                self.progress(f"width {width}: {name} in a process of its own")
                 try:
-                    Way(example, segmenter)()  # so that all is in the caches
+                    EndToEnd(example, segmenter)()  # so that all is in the caches
                     processes[name] = alone.measure(bundle.path, name, example)
                 except Exception as error:
                     self._skip(f"start and memory of {name}", width, example.voxels, error)
@@ -151,7 +151,7 @@ class Bench:
                 yield from self._case(bundle, scan, {default: segmenters[default]}, truth, processes)
 
     def _default(self, bundle: Bundle, segmenters: Mapping[str, Segmenter]) -> str:
-        """The one that `auto` takes; the first of that engine where labels mean nothing, or the first of all."""
+        """What `auto` stands for; of an untrained bundle the first of that engine, or the first of all."""
         chosen = Segmenter(bundle, "auto").engine if bundle.trained else registry.DEFAULT
         return next((name for name in segmenters if name.startswith(chosen)), next(iter(segmenters)))
 
@@ -163,26 +163,26 @@ class Bench:
         truth: Segmenter,
         processes: Mapping[str, dict[str, Any]],
     ) -> Iterator[dict[str, Any]]:
-        """Rows of a scan, an engine each. Engines, products and the plain network take turns."""
+        """Rows of one scan, one for each engine. Engines, products and the plain network take turns."""
         width, trained = bundle.points.network.width, bundle.trained
-        self.tell(f"width {width}: {case.voxels} voxels")
-        ways = {name: Way(case, segmenter) for name, segmenter in segmenters.items()}
-        true_way = ways.get(TRUTH) or Way(case, truth)
-        rivals = self._fitting(self._rivals(bundle, case, ways), width, case)
+        self.progress(f"width {width}: {case.voxels} voxels")
+        engines = {name: EndToEnd(case, segmenter) for name, segmenter in segmenters.items()}
+        exact = engines.get(TRUTH) or EndToEnd(case, truth)
+        rivals = self._fitting(self._rivals(bundle, case, engines), width, case)
         runs = clock.race(
             rivals, self.options.time_limit, lambda name, error: self._skip(name, width, case.voxels, error)
         )
         typical = {name: float(np.median([run.ms for run in found])) for name, found in runs.items()}
         self._measured |= {(width, name): (case.voxels, milliseconds) for name, milliseconds in typical.items()}
-        answer = self._answer(true_way, width) if self._has_time(typical, width, case) else None
-        for name in (name for name in ways if name in runs):
-            way, stages = ways[name], [run.result for run in runs[name]]
-            matmuls = {key.split()[1]: took for key, took in typical.items() if key.startswith(f"{way.products} ")}
+        answer = self._answer(exact, width) if self._has_time(typical, width, case) else None
+        for name in (name for name in engines if name in runs):
+            engine, stages = engines[name], [run.result for run in runs[name]]
+            matmuls = {key.split()[1]: took for key, took in typical.items() if key.startswith(f"{engine.products} ")}
             network = [took["network"] for took in stages]
-            said = self._answer(way, width) if answer and self._is_short(typical[name]) else None
+            said = self._answer(engine, width) if answer and self._is_short(typical[name]) else None
             yield {
-                "engine": way.engine,
-                "precision": way.precision,
+                "engine": engine.name,
+                "precision": engine.precision,
                 "width": width,
                 "voxels": case.voxels,
                 "network_ms": float(np.median(network)),
@@ -204,22 +204,22 @@ class Bench:
             }
 
     def _rivals(
-        self, bundle: Bundle, case: Case, ways: "Mapping[str, Way]"
+        self, bundle: Bundle, case: Case, engines: "Mapping[str, EndToEnd]"
     ) -> dict[str, Callable[[], Callable[[], Any]]]:
-        """What readies each rival, by name; that of products is `Way.products` and the library."""
+        """What prepares each rival, by name; bare products are named by `EndToEnd.products` and the library."""
         from cmp_seg_ros.speed import rivals
 
         network, preprocess = bundle.points.network, bundle.points.preprocess
-        found: dict[str, Callable[[], Callable[[], Any]]] = {name: way.ready for name, way in ways.items()}
+        found: dict[str, Callable[[], Callable[[], Any]]] = {name: engine.ready for name, engine in engines.items()}
         products = rivals.products_of(network, preprocess.neighbours, case.voxels)
-        for way in {way.products: way for way in ways.values()}.values():
-            for library, ready in rivals.libraries(products, network.width, way.precision, way.on_gpu):
-                found[f"{way.products} {library}"] = ready
+        for engine in {engine.products: engine for engine in engines.values()}.values():
+            for library, ready in rivals.libraries(products, network.width, engine.precision, engine.on_gpu):
+                found[f"{engine.products} {library}"] = ready
         found[PLAIN] = lambda: rivals.plain_network(bundle, cases.voxels_of(case, preprocess))
         return found
 
     def _fitting(self, ready: Mapping[str, Callable[[], Callable[[], Any]]], width: int, case: Case) -> Rivals:
-        """The rivals, ready, that one turn has time for; the shortest first. Time goes with the voxels at most."""
+        """The prepared rivals that one turn has time for, the fastest first. Time is taken to grow with the voxels."""
         expected = dict.fromkeys(ready, 0.0)
         for name in ready:
             if (width, name) in self._measured:
@@ -244,32 +244,32 @@ class Bench:
         return rivals
 
     def _skip(self, name: str, width: int, voxels: int, error: Exception) -> None:
-        """Something that cannot run does not end the others' race."""
-        if not isinstance(error, ImportError):  # a library of products that is not installed is no news
+        """Note why something is left out; the others go on."""
+        if not isinstance(error, ImportError):  # a library of products that is not installed is not worth a line
             kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
             self.skipped[f"{name}, {_called(width, voxels)}"] = f"{kind}{error}".splitlines()[0]
 
     def _has_time(self, typical: Mapping[str, float], width: int, case: Case) -> bool:
-        """Whether what the reference says of the scan does not take too long."""
+        """Whether there is time to ask the reference for its labels of the scan."""
         voxels, plain = self._measured.get((width, PLAIN), (case.voxels, 0.0))
         return self._is_short(typical.get(TRUTH, plain * case.voxels / voxels))
 
-    def _answer(self, way: "Way", width: int) -> Labels | None:
+    def _answer(self, engine: "EndToEnd", width: int) -> Labels | None:
         try:
-            return way.answer()
+            return engine.answer()
         except Exception as error:
-            self._skip(f"the labels of {way.segmenter.engine}", width, way.case.voxels, error)
+            self._skip(f"the labels of {engine.segmenter.engine}", width, engine.case.voxels, error)
             return None
 
     def _is_short(self, milliseconds: float) -> bool:
-        """Whether there is time for it beside the turns."""
+        """Whether there is time for one more such run."""
         return milliseconds < 1e3 * self.options.time_limit / 4
 
     def _warn_if_busy(self, share: float, when: str) -> None:
         if share > clock.BUSY:
             self.warn(
-                f"{when}, other programs or other guests of the host took {share:.0%} of the processors: these figures "
-                "say little; measure on a quiet machine"
+                f"{when}, other programs or other guests of the host used {share:.0%} of the processors: figures are "
+                "unreliable; measure on a quiet machine"
             )
 
 
@@ -277,23 +277,23 @@ def _called(width: int, voxels: int) -> str:
     return f"width {width}, {voxels:,} voxels"
 
 
-class Way:
-    """The way of a scan from message to message through one engine; a call gives milliseconds by stage."""
+class EndToEnd:
+    """A scan from message to message through one engine; a call gives milliseconds by stage."""
 
     def __init__(self, case: Case, segmenter: Segmenter) -> None:
         self.case, self.segmenter = case, segmenter
-        self.engine, _, self.precision = segmenter.engine.rpartition("-")
+        self.name, _, self.precision = segmenter.engine.rpartition("-")
 
     @property
     def on_gpu(self) -> bool:
-        return registry.find(self.engine)[0].on_gpu
+        return registry.find(self.name)[0].on_gpu
 
     @property
     def products(self) -> str:
-        """The kind of products that its own are held against."""
+        """The kind of bare products that it is compared with."""
         return f"gpu-{self.precision}" if self.on_gpu else self.precision
 
-    def ready(self) -> "Way":
+    def ready(self) -> "EndToEnd":
         return self
 
     def __call__(self) -> dict[str, float]:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import psutil
 
 TURNS = 15  # at most
-LONG = 2000.0  # milliseconds; what takes longer is not run in vain
+LONG = 2000.0  # milliseconds; what takes longer is not run unmeasured first
 QUICK = 200.0  # milliseconds; what is quicker runs once unmeasured before each turn, as caches are in steady work
 PAUSE = 0.02  # seconds between runs: threads of a library that still look for work get none from the next one's cores
 BUSY = 0.05  # share of the processors taken by others that spoils figures
@@ -33,7 +33,7 @@ def race(
     """The runs of each rival, which take turns for about so many seconds, one turn at least.
 
     What disturbs one disturbs all. A rival's first run counts only where it is a long one; one that fails is out of the
-    race, with all its runs, and `failed` is told.
+    race, with all its runs, and `failed` is called.
     """
     end = time.perf_counter() + seconds
     runs: dict[str, list[Run]] = {}

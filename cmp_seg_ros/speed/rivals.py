@@ -1,4 +1,4 @@
-"""What an engine is held against: the bare matrix products of the network, and the plain network on full grids."""
+"""What an engine is compared with: the bare matrix products of the network, and the plain network on full grids."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -62,7 +62,7 @@ def libraries(
 ) -> Iterator[tuple[str, Callable[[], Timed]]]:
     """Names of libraries that have products in the precision, and what readies them.
 
-    That raises UserError where this processor has no such products, or the library is not installed.
+    That raises UserError where this processor has no such products, ImportError where the library is not installed.
     """
     kind = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
     if on_gpu:
@@ -138,7 +138,8 @@ def _torch_int8(products: list[Product], width: int) -> Timed:
 
 def _openvino(products: list[Product], width: int, precision: str) -> Timed:
     runtime, _ = find("openvino")
-    runtime.require()
+    if reason := runtime.reason():
+        raise ImportError(reason)
     if precision not in runtime.precisions():  # it would compute in float32 and not say so
         raise UserError(f"OpenVINO has no {precision} products on this processor")
     import openvino

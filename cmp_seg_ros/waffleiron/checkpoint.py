@@ -206,7 +206,7 @@ class _PointBackbone(BaseModel):
 
 
 class _PretrainingFile(BaseModel):
-    """configs/pretrain/*.yaml of valeoai/ScaLR; `gelu` tells ScaLR+, whose backbone always has layer norms."""
+    """configs/pretrain/*.yaml of valeoai/ScaLR; only ScaLR+ has `gelu`; its backbone always has layer norms."""
 
     point_backbone: _PointBackbone
 

@@ -157,7 +157,7 @@ class _State:
         self.misshapen: list[str] = []
 
     def __call__(self, key: str, *shape: int) -> Float64:
-        """The tensor; zeros of its shape where it is not as it should be, for `check` to tell."""
+        """The tensor; zeros where it is missing or misshapen, which `check` reports."""
         self.asked.add(key)
         found = self.tensors.get(key, np.zeros(shape))
         if [size for size in found.shape if size != 1] != [size for size in shape if size != 1]:
@@ -172,8 +172,8 @@ class _State:
             "of another shape": self.misshapen,
         }
         if any(faults.values()):
-            told = "; ".join(f"{what}: {', '.join(keys)}" for what, keys in faults.items() if keys)
-            raise UserError(f"weights in {source} do not fit the network: {told}")
+            text = "; ".join(f"{what}: {', '.join(keys)}" for what, keys in faults.items() if keys)
+            raise UserError(f"weights in {source} do not fit the network: {text}")
 
     def batch_norm(self, key: str, width: int) -> Affine:
         deviation = np.sqrt(np.maximum(self(f"{key}.running_var", width), 0) + np.float64(EPSILON))
