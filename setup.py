@@ -64,6 +64,7 @@ setup(
         # engine tensorrt; on a Jetson JetPack brings tensorrt, and the others are installed by name
         "tensorrt": ["cuda-bindings>=12.6", "onnx", "tensorrt>=10.3"],
         "tensorboard": ["tensorboard"],  # curves and pictures of a training run, beside its log.csv
+        "test": ["hypothesis", "pytest"],  # by this colcon test knows that it is to run pytest
         "dev": [
             "cuda-bindings",
             "hypothesis",

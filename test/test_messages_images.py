@@ -1,7 +1,11 @@
 """Images in every encoding we know, with padded rows and either byte order; and the contract shared with cv_bridge."""
 
+import importlib
+import importlib.util
 import io
-from types import SimpleNamespace
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,12 +16,15 @@ from PIL import Image as Picture
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.messages import images
 
-try:
+BRIDGES = [images.CvBridge]
+if importlib.util.find_spec("cv_bridge") is not None:
+    if importlib.util.find_spec("cv_bridge.boost") is None:  # only its Python sources are there
+        sys.path.append(str(Path(__file__).parent / "stand_ins"))
+        sys.modules["cv_bridge.boost"] = ModuleType("cv_bridge.boost")
+        sys.modules["cv_bridge.boost.cv_bridge_boost"] = importlib.import_module("cv_bridge_boost")
     from cv_bridge import CvBridge as RealBridge
 
-    BRIDGES = [images.CvBridge, RealBridge]
-except ImportError:
-    BRIDGES = [images.CvBridge]
+    BRIDGES.append(RealBridge)
 
 RGB = np.array([[[255, 0, 0], [0, 255, 0], [10, 20, 30]], [[0, 0, 255], [9, 9, 9], [200, 100, 50]]], np.uint8)
 
@@ -90,6 +97,38 @@ def test_contract_compressed(bridge):
 def test_grey_images_become_grey_colours():
     deep = np.array([[0, 0x1234, 0xFFFF]], np.uint16)
     np.testing.assert_array_equal(images.to_rgb(message(deep, "mono16", big=True))[0], [[0] * 3, [0x12] * 3, [255] * 3])
+
+
+@pytest.mark.parametrize("bridge", BRIDGES)
+@settings(max_examples=30)
+@given(st.sampled_from([*images.RGB, "mono8"]), st.integers(1, 5), st.integers(1, 6), st.integers(0, 9))
+def test_contract_rows_with_padding(bridge, encoding, height, width, padding):
+    """Whichever bridge is there, colours are those of the message."""
+    channels = images.LAYOUTS[encoding][1]
+    pixels = np.random.default_rng(width).integers(0, 256, (height, width, channels)).astype(np.uint8)
+    msg = message(pixels, encoding, padding)
+    expected = pixels[:, :, images.RGB.get(encoding, (0, 0, 0))]
+    monkeypatch = pytest.MonkeyPatch()
+    with monkeypatch.context() as patch:
+        patch.setattr(images, "_full_bridge", lambda: None if bridge is images.CvBridge else bridge())
+        np.testing.assert_array_equal(images.to_rgb(msg), expected)
+
+
+@pytest.mark.skipif(len(BRIDGES) == 1, reason="cv_bridge is not installed")
+def test_cv_bridge_reads_encodings_that_we_do_not_know():
+    mosaic = np.zeros((8, 8, 1), np.uint8)
+    mosaic[::2, ::2] = 255  # red only
+    rgb = images.to_rgb(message(mosaic, "bayer_rggb8"))
+    assert (rgb[2:6, 2:6] == (255, 0, 0)).all()
+
+
+def test_where_cv_bridge_fails_ours_is_taken(monkeypatch):
+    class Unfit:
+        def imgmsg_to_cv2(self, img_msg, desired_encoding):
+            raise AttributeError("`newbyteorder` was removed from the ndarray class in NumPy 2.0")
+
+    monkeypatch.setattr(images, "_full_bridge", Unfit)
+    np.testing.assert_array_equal(images.to_rgb(message(RGB, "rgb8")), RGB)
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,10 @@ WRONG = {
     "wrong type": (["-p", "sync_deadline:=soon"], r"parameter sync_deadline is 'soon'; it must be a float from 0.0"),
     "out of range": (["-p", "threads:=-3"], r"parameter threads is -3; it must be a int from 0 to 256"),
     "unknown choice": (["-p", "output_profile:=x"], r"output_profile is 'x'; it must be one of: default, hydra"),
+    "unknown class": (
+        ["-p", "model:={bundle}", "-p", "filter.classes:=rug"],
+        r"filter.classes has 'rug', .*: wall, fl",
+    ),
     "unknown engine": (["-p", "model:={bundle}", "-p", "engine:=steam"], r"steam"),
     "no such calibration": (["-p", "calibration_file:=/no/such.yaml"], r"/no/such.yaml cannot be read"),
     "skewed calibration": (["-p", "calibration_file:={broken}/skewed.yaml"], r"T_base_lidar.*not orthonormal"),
@@ -111,4 +115,5 @@ def test_help_lists_every_parameter(monkeypatch, capsys):
 def test_parameter_file_holds_the_defaults():
     text = resources.resource("config/segmentation_node.yaml").read_text()
     given = yaml.safe_load(text)["/**"]["ros__parameters"]
-    assert given == {p.name: p.default for p in segmentation_node.PARAMETERS}
+    flat = {f"{group}.{name}": value for group in ("filter",) for name, value in given.pop(group).items()}
+    assert given | flat == {p.name: p.default for p in segmentation_node.PARAMETERS}

@@ -1,5 +1,6 @@
 """Installed as colcon installs an ament_python package: scripts where `ros2 run` looks, data in the share folder."""
 
+import importlib.util
 import os
 import re
 import shutil
@@ -74,6 +75,28 @@ def test_package_xml_agrees_with_setup(prefix: Path) -> None:
     assert f"Version: {package.findtext('version')}\n" in metadata
     assert re.search(rf"^License(-Expression)?: {package.findtext('license')}$", metadata, re.MULTILINE)
     assert package.findtext("export/build_type") == "ament_python"
+
+
+def test_colcon_test_runs_pytest(prefix: Path) -> None:
+    """Which it does where the extra named test asks for it; else it runs no test, and says that all is well."""
+    requirements = next(prefix.rglob("cmp_seg_ros-*.egg-info/requires.txt")).read_text()
+    assert re.search(r"^\[test\]\n([^\[]+\n)?pytest$", requirements, re.MULTILINE)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("colcon_core") is None, reason="colcon is not installed")
+def test_colcon_builds_and_tests(tmp_path: Path) -> None:
+    """One test of ours, in a workspace of its own."""
+    source = tmp_path / "src" / "cmp_seg_ros"
+    for name in (*CONTENT, "test", "pyproject.toml"):
+        path = CHECKOUT / name
+        if path.is_dir():
+            shutil.copytree(path, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+        elif path.exists():
+            shutil.copy(path, source)
+    for verb in (["build"], ["test", "--pytest-args", " -k", "test_throttle_lets"]):
+        subprocess.run([sys.executable, "-m", "colcon", *verb], cwd=tmp_path, capture_output=True, check=True)
+    result = ElementTree.parse(tmp_path / "build" / "cmp_seg_ros" / "pytest.xml").getroot().find("testsuite")
+    assert result is not None and (result.get("tests"), result.get("failures")) == ("1", "0")
 
 
 def test_a_checkout_comes_before_an_installation(prefix: Path, monkeypatch: pytest.MonkeyPatch) -> None:

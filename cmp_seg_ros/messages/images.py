@@ -4,9 +4,11 @@
 cv_bridge is not installed, and where its build does not fit the NumPy at hand.
 """
 
+import contextlib
 import io
 import sys
 from array import array
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -36,21 +38,39 @@ RGB |= {"8UC3": RGB["bgr8"]}  # as OpenCV has it
 def to_rgb(msg: Any) -> UInt8:
     """(H, W, 3) red, green, blue of an Image or a CompressedImage.
 
-    Encodings that we do not know are left to cv_bridge where it is installed. Raises UserError.
+    cv_bridge converts it where that is installed, and does not fail at it; else `CvBridge`. Raises UserError.
     """
-    if not hasattr(msg, "encoding"):
-        return CvBridge().compressed_imgmsg_to_cv2(msg, "rgb8")
-    if msg.encoding in LAYOUTS:
-        return CvBridge().imgmsg_to_cv2(msg, "rgb8")
+    full = _full_bridge()
+    if full is not None and not _skewed(msg):
+        with contextlib.suppress(Exception):  # an encoding that it does not convert, or a build that fits another NumPy
+            return _rgb(msg, full)
+    return _rgb(msg, CvBridge())
+
+
+def _rgb(msg: Any, bridge: Any) -> UInt8:
+    rgb: UInt8
+    if hasattr(msg, "encoding"):
+        rgb = bridge.imgmsg_to_cv2(msg, "rgb8")
+    else:
+        rgb = bridge.compressed_imgmsg_to_cv2(msg, "rgb8")
+    return rgb
+
+
+@cache
+def _full_bridge() -> Any | None:
+    """That of cv_bridge, where it is installed and fits the NumPy at hand."""
     try:
         from cv_bridge import CvBridge as FullBridge
-    except ImportError:
-        raise UserError(
-            f"the image has the encoding '{msg.encoding}'; without cv_bridge only {', '.join(LAYOUTS)} are known. "
-            "Install cv_bridge, or give a topic with one of these"
-        ) from None
-    converted: UInt8 = FullBridge().imgmsg_to_cv2(msg, "rgb8")
-    return converted
+
+        return FullBridge()
+    except (ImportError, AttributeError):
+        return None
+
+
+def _skewed(msg: Any) -> bool:
+    """Whether rows end within a pixel, which cv_bridge does not heed."""
+    kind, channels = LAYOUTS.get(getattr(msg, "encoding", ""), ("u1", 1))
+    return bool(getattr(msg, "step", 0) % (channels * np.dtype(kind).itemsize))
 
 
 def encode(pixels: Array, encoding: str, header: Any, image: type) -> Any:
@@ -82,7 +102,10 @@ class CvBridge:
         """The image in the encoding asked for (its own by default), in this machine's byte order. Raises UserError."""
         encoding = str(img_msg.encoding)
         if encoding not in LAYOUTS:
-            raise UserError(f"the image has the encoding '{encoding}'; known: {', '.join(LAYOUTS)}")
+            raise UserError(
+                f"the image has the encoding '{encoding}'; without cv_bridge only {', '.join(LAYOUTS)} are known. "
+                "Install cv_bridge, or give a topic with one of these"
+            )
         kind, channels = LAYOUTS[encoding]
         dtype = np.dtype((">" if img_msg.is_bigendian else "<") + kind)
         height, width, step = int(img_msg.height), int(img_msg.width), int(img_msg.step)

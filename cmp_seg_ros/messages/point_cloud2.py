@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.label_space import LabelSpace
-from cmp_seg_ros.scan import UNLABELLED, Float32, Labels, Scan, UInt8
+from cmp_seg_ros.scan import UNLABELLED, Bool, Float32, Labels, Scan, UInt8
 
 Profile = Literal["default", "hydra", "autoware", "elevation_mapping"]
 PROFILES: tuple[str, ...] = get_args(Profile)
@@ -181,6 +181,7 @@ def encode_labelled(
     labels: Labels,
     label_space: LabelSpace,
     profile: Profile = "default",
+    entropy: bool = False,
 ) -> Cloud:
     """The labelled cloud of the scan in `msg`, in its order and shape.
 
@@ -188,14 +189,15 @@ def encode_labelled(
         default: the fields and bytes of `msg` unchanged, less fields named confidence, rgb or label; then, aligned to
             four, `confidence` FLOAT32, `rgb` FLOAT32 holding 0x00RRGGBB, `label` UINT8; in the byte order of `msg`.
         hydra: x, y, z, rgb, and `label` as UINT32, last (Hydra takes the last integer field named label or ring).
-        autoware: x, y, z, `class_id` UINT8, `probability`, `entropy` at 12, 16 and 20 of 24 bytes. The entropy is
-            Shannon's over the logarithm of the number of classes; NaN without probabilities and without a label.
+        autoware: x, y, z, `class_id` UINT8, `probability`, `entropy` at 12, 16 and 20 of 24 bytes.
         elevation_mapping: x, y, z, rgb and, for every class, its probability in a field of its name.
 
     Args:
         msg: the PointCloud2 that was labelled.
         labels: of its N points; their probabilities are needed for `elevation_mapping` and for the entropy.
         label_space: of the labels.
+        entropy: whether profiles without one get a FLOAT32 field `entropy` too; before the label where that is last.
+            It is Shannon's over the logarithm of the number of classes; NaN without probabilities and without a label.
 
     Raises:
         UserError: `msg` is malformed, the profile is unknown or needs probabilities.
@@ -206,12 +208,14 @@ def encode_labelled(
     if len(labels.label) != count:
         raise ValueError(f"{len(labels.label)} labels for a cloud of {count} points")
     rgb = _packed_colours(labels.label, label_space.palette)
+    uncertain = {"entropy": _entropy(count, labels.probabilities)} if entropy else {}
     if profile == "default":
-        return _append(layout, {"confidence": labels.confidence, "rgb": rgb, "label": labels.label}, msg.is_dense)
+        added = {"confidence": labels.confidence, "rgb": rgb} | uncertain | {"label": labels.label}
+        return _append(layout, added, msg.is_dense)
     xyz = layout.xyz()
     points: dict[str, Array] = {axis: xyz[:, i] for i, axis in enumerate("xyz")}
     if profile == "hydra":
-        return encode(points | {"rgb": rgb, "label": labels.label.astype(np.uint32)}, layout.shape)
+        return encode(points | {"rgb": rgb} | uncertain | {"label": labels.label.astype(np.uint32)}, layout.shape)
     if profile == "autoware":
         points |= {
             "class_id": labels.label,
@@ -224,8 +228,18 @@ def encode_labelled(
         if (probabilities := labels.probabilities) is None:
             raise UserError(f"output profile '{profile}' needs the probability of every class, and there are none")
         channels = {c.name: probabilities[:, i] for i, c in enumerate(label_space.classes)}
-        return encode(points | {"rgb": rgb} | channels, layout.shape)
+        return encode(points | {"rgb": rgb} | channels | uncertain, layout.shape)
     raise UserError(f"unknown output profile '{profile}'; known: {', '.join(PROFILES)}")
+
+
+def encode_chosen(msg: Any, chosen: Bool) -> Cloud:
+    """The chosen points (N,) of the cloud `msg`, in its layout and order but for its shape, which is (1, n)."""
+    layout = _Layout(msg)
+    points = layout.points().reshape(-1, layout.point_step)[chosen]
+    data = array("B")
+    data.frombytes(points.data if len(points) else b"")
+    size, big = points.size, layout.order == ">"
+    return Cloud(1, len(points), tuple(layout.fields), layout.point_step, size, big, bool(msg.is_dense), data)
 
 
 class _Layout:

@@ -16,23 +16,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus
 from sensor_msgs.msg import Image, PointCloud2
-from std_msgs.msg import String
+from std_msgs.msg import Header, String
 
 from cmp_seg_ros.bundle import DEFAULT_BUNDLE
+from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.label_space import LabelSpace
-from cmp_seg_ros.messages import cdr, point_cloud2
+from cmp_seg_ros.messages import cdr, images, label_info, point_cloud2
 from cmp_seg_ros.nodes.segmentation.rate import Rate
 from cmp_seg_ros.nodes.segmentation.rehearsal import empty_room_message
 from cmp_seg_ros.nodes.segmentation.remarks import HARMLESS, LevelCheck, count_returns, remarks
 from cmp_seg_ros.ros import camera, diagnostics, node, qos, sensors
+from cmp_seg_ros.ros.camera import Stamped
 from cmp_seg_ros.ros.inputs import Arrival
-from cmp_seg_ros.ros.node import Rejected, WorkerNode
+from cmp_seg_ros.ros.node import NotYet, Rejected, WorkerNode
 from cmp_seg_ros.ros.parameters import Parameter
 from cmp_seg_ros.ros.report import Problem
 from cmp_seg_ros.ros.sensors import Sensors
 from cmp_seg_ros.ros.stopwatch import Stopwatch
 from cmp_seg_ros.ros.synchroniser import Match
-from cmp_seg_ros.scan import UNLABELLED, Labels, Scan
+from cmp_seg_ros.scan import UNLABELLED, Bool, Labels, Scan, UInt8
 
 if TYPE_CHECKING:
     from cmp_seg_ros.segmenter import Segmenter
@@ -57,9 +59,27 @@ PARAMETERS = [
         point_cloud2.PROFILES,
     ),
     Parameter(
+        "entropy",
+        False,
+        "Whether the labelled cloud has a field entropy (0: certain, 1: all classes equally probable) in every profile",
+    ),
+    Parameter(
         "min_confidence",
         0.0,
         "Points whose label is less probable become unlabelled (255)",
+        (0.0, 1.0),
+        read_only=False,
+    ),
+    Parameter(
+        "filter.classes",
+        "",
+        "Classes of the filter, separated by commas, such as floor,ceiling,person; ~/filtered_points is without them",
+    ),
+    Parameter("filter.keep", False, "Whether the filter leaves these classes instead of removing them"),
+    Parameter(
+        "filter.min_confidence",
+        0.0,
+        "The filter takes a point as of such a class only where its label is at least as probable",
         (0.0, 1.0),
         read_only=False,
     ),
@@ -80,7 +100,7 @@ class Labelled:
     labels: Labels
     stamp: int = 0
     backwards: bool = False
-    match: Match[bytes] | None = None
+    match: Match[Stamped] | None = None
 
 
 class SegmentationNode(WorkerNode[Labelled]):
@@ -98,6 +118,10 @@ class SegmentationNode(WorkerNode[Labelled]):
         self.sensors = Sensors(self, self.parameters)
         self.camera = self.sensors.camera_input(self.inputs)
         self.add_output(PointCloud2, "~/labelled_points", self._encode)
+        if self.parameters["filter.classes"]:
+            self.add_output(PointCloud2, "~/filtered_points", self._filter)
+        self.add_output(Image, "~/label_image", self._label_image)
+        self.add_output(Image, "~/confidence_image", self._confidence_image)
         self.overlay = self.add_output(Image, "~/overlay", self._draw, late=True)
         self.add_output(DiagnosticStatus, "~/scan_info", self._describe, late=True)
         self._space_publisher = self.create_publisher(String, "~/label_space", qos.LATCHED)
@@ -112,16 +136,17 @@ class SegmentationNode(WorkerNode[Labelled]):
             p["model"],
             p["engine"],
             label_space=p["label_space"] or None,
-            probabilities=p["output_profile"] in point_cloud2.WITH_PROBABILITIES,
+            probabilities=p["entropy"] or p["output_profile"] in point_cloud2.WITH_PROBABILITIES,
             **self.sensors.for_segmenter(),
         )
         if p["threads"] and "torch" in sys.modules:
             sys.modules["torch"].set_num_threads(p["threads"])
         self.space: LabelSpace = segmenter.label_space
+        self._filtered = filtered_ids(self.space, p["filter.classes"])
         self._announce()
         message = empty_room_message()
         scan = point_cloud2.decode(message)
-        point_cloud2.encode_labelled(message, segmenter(scan), self.space, p["output_profile"])
+        point_cloud2.encode_labelled(message, segmenter(scan), self.space, p["output_profile"], p["entropy"])
         if self.sensors.unknown:
             self.get_logger().info("no extrinsics of the lidar are given: it is taken as upright (z up)")
         self.rate = Rate(segmenter.voxel_size, p, self.report)
@@ -138,9 +163,9 @@ class SegmentationNode(WorkerNode[Labelled]):
             from vision_msgs.msg import LabelInfo, VisionClass
         except ImportError:
             return
-        classes = [VisionClass(class_id=c.id, class_name=c.name) for c in self.space.classes]
+        header, least = Header(stamp=self.get_clock().now().to_msg()), self.parameters["min_confidence"]
         self._label_info = self.create_publisher(LabelInfo, "~/label_info", qos.LATCHED)
-        self._label_info.publish(LabelInfo(class_map=classes, threshold=self.parameters["min_confidence"]))
+        self._label_info.publish(label_info.encode(self.space, least, header, LabelInfo, VisionClass))
 
     # From a scan to its labels, in the worker's thread.
 
@@ -167,17 +192,19 @@ class SegmentationNode(WorkerNode[Labelled]):
             raise Rejected("empty" if empty else "malformed") from error
 
     def _level(self, scan: Scan) -> None:
-        """With extrinsics from TF: have the segmenter turn scans upright, once the transform is there."""
+        """With extrinsics from TF: have the segmenter turn scans upright. Raises NotYet."""
         assert self.segmenter is not None
-        if not self.sensors.from_tf or self.segmenter.rotation is not None:
+        if not self.sensors.from_tf:
             return
         T_base_lidar = self.sensors.T_base_lidar(scan.frame_id)
         if T_base_lidar is not None:
             self.segmenter.rotation = T_base_lidar[:3, :3].astype(np.float32)
             return
-        base = self.parameters["base_frame"]
-        message = f"TF has no transform from {scan.frame_id} to {base}; taking the lidar as upright"
-        self.report.note("no_transform", message)
+        missing = f"TF has no transform from {scan.frame_id} to {self.parameters['base_frame']}"
+        if self.parameters["wait_for_tf"]:
+            self.report.note("no_transform", f"{missing}; holding scans until it has")
+            raise NotYet
+        self.report.note("no_transform", f"{missing}; taking the lidar as upright")
 
     def _drop_unsure(self, labels: Labels) -> Labels:
         least = self.parameters["min_confidence"]
@@ -206,9 +233,30 @@ class SegmentationNode(WorkerNode[Labelled]):
     # What is published of it.
 
     def _encode(self, labelled: Labelled) -> bytes:
-        message, profile = labelled.message, self.parameters["output_profile"]
-        cloud = point_cloud2.encode_labelled(message, labelled.labels, self.space, profile)
+        message, p = labelled.message, self.parameters
+        cloud = point_cloud2.encode_labelled(message, labelled.labels, self.space, p["output_profile"], p["entropy"])
         return cdr.serialize_cloud(cloud, message.header)
+
+    def _filter(self, labelled: Labelled) -> bytes:
+        """The points that return, without those of some classes, or those alone."""
+        labels, p = labelled.labels, self.parameters
+        named = self._filtered[labels.label] & (labels.confidence >= p["filter.min_confidence"])
+        chosen = named if p["filter.keep"] else labelled.scan.valid() & ~named
+        return cdr.serialize_cloud(point_cloud2.encode_chosen(labelled.message, chosen), labelled.message.header)
+
+    def _label_image(self, labelled: Labelled) -> bytes:
+        return self._image(labelled, labelled.labels.label)
+
+    def _confidence_image(self, labelled: Labelled) -> bytes:
+        return self._image(labelled, np.rint(labelled.labels.confidence * 255).astype(np.uint8))
+
+    def _image(self, labelled: Labelled, values: UInt8) -> bytes:
+        """(N,) values as an image of the cloud's shape. Raises UserError."""
+        height, width = labelled.scan.shape
+        if height == 1:
+            raise UserError("the clouds are not organised (height 1); have the driver publish rows and columns")
+        header, image = labelled.message.header, cdr.message_class(cdr.IMAGE)
+        return cdr.serialize(images.encode(values.reshape(height, width), "mono8", header, image), cdr.IMAGE)
 
     def _draw(self, labelled: Labelled) -> bytes | None:
         if labelled.match is None:
@@ -255,6 +303,17 @@ class SegmentationNode(WorkerNode[Labelled]):
         """End, the level check too."""
         super().clean_up()
         self.level_check.close()
+
+
+def filtered_ids(space: LabelSpace, names: str) -> Bool:
+    """(256,) whether an id is that of one of the classes, which are separated by commas. Raises UserError."""
+    chosen = np.zeros(256, np.bool_)
+    for name in filter(None, map(str.strip, names.split(","))):
+        if name not in space.names:
+            known = ", ".join(space.names)
+            raise UserError(f"filter.classes has '{name}', which is no class of label space {space.name}: {known}")
+        chosen[space.ids[space.names.index(name)]] = True
+    return chosen
 
 
 def main() -> None:

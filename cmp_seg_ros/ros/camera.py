@@ -1,9 +1,11 @@
 """A camera: where it sits, its intrinsics, its images joined with scans, and labels drawn over them."""
 
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from rclpy.time import Time
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from cmp_seg_ros.errors import UserError
@@ -17,6 +19,12 @@ from cmp_seg_ros.ros.synchroniser import Match, Synchroniser
 from cmp_seg_ros.ros.transforms import TfExtrinsics
 from cmp_seg_ros.scan import Scan, UInt8
 
+try:
+    from message_filters import ApproximateTimeSynchronizer, SimpleFilter
+except ImportError:
+    from cmp_seg_ros.ros.stand_ins.message_filters import ApproximateTimeSynchronizer, SimpleFilter
+
+PAIRS, SLOP = 16, 0.01  # images and camera infos that are remembered for each other; seconds between their stamps
 UNKNOWN = "where the camera sits is not known; give a calibration_file with cameras, or extrinsics from tf"
 PARAMETERS = [
     Parameter("image_transport", "raw", "compressed subscribes to image/compressed", ("raw", "compressed")),
@@ -32,11 +40,20 @@ PARAMETERS = [
 ]
 
 
+class Stamped:
+    """A serialised message, of which message_filters sees the stamp; `info` is the camera info of an image."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.header = SimpleNamespace(stamp=Time(nanoseconds=max(0, cdr.stamp_ns(data))))
+        self.info: bytes | None = None
+
+
 class CameraInput:
     """The topics image and camera_info, and where the camera sits.
 
     The pose is that of TF, else that of the calibration; intrinsics are those of the calibration where it has the
-    image's size, else those of the camera info.
+    image's size, else those of the camera info: of the image's own where message_filters pairs them, or of the last.
 
     Args:
         inputs: where the topics are added; its lock guards the images.
@@ -50,7 +67,10 @@ class CameraInput:
         self._inputs, self._parameters = inputs, parameters
         self._calibrated, self._tf = calibrated, tf
         self._info: bytes | None = None  # the last camera info, serialised
-        self._synchroniser: Synchroniser[bytes] = Synchroniser(parameters["sync_deadline"])
+        self._filters = SimpleFilter(), SimpleFilter()
+        self._pairs = ApproximateTimeSynchronizer(list(self._filters), PAIRS, SLOP)
+        self._pairs.registerCallback(self._pair)
+        self._synchroniser: Synchroniser[Stamped] = Synchroniser(parameters["sync_deadline"])
         compressed = parameters["image_transport"] == "compressed"
         self._type = cdr.COMPRESSED_IMAGE if compressed else cdr.IMAGE
         self._images = inputs.add(
@@ -59,10 +79,16 @@ class CameraInput:
         inputs.add(CameraInfo, "camera_info", self._store_info, 2)
 
     def _store(self, data: bytes) -> None:
-        self._synchroniser.add_image(cdr.stamp_ns(data), data, time.monotonic())
+        image = Stamped(data)
+        self._synchroniser.add_image(cdr.stamp_ns(data), image, time.monotonic())
+        self._filters[0].signalMessage(image)
 
     def _store_info(self, data: bytes) -> None:
         self._info = data
+        self._filters[1].signalMessage(Stamped(data))
+
+    def _pair(self, image: Stamped, info: Stamped) -> None:
+        image.info = info.data
 
     def add_scan(self, stamp: int) -> bool:
         """Note the stamp of a scan by the cameras' clock; true where time ran backwards."""
@@ -74,8 +100,8 @@ class CameraInput:
         """Whether the image of a scan that came then (monotonic seconds) is there, or will not come in time."""
         return self._synchroniser.decided(stamp, waiting_since, time.monotonic())
 
-    def match(self, stamp: int) -> Match[bytes] | None:
-        """The image of a scan, serialised."""
+    def match(self, stamp: int) -> Match[Stamped] | None:
+        """The image of a scan."""
         with self._inputs.changed:
             return self._synchroniser.match(stamp)
 
@@ -93,16 +119,17 @@ class CameraInput:
             )
         return found
 
-    def intrinsics(self, width: int, height: int) -> Camera:
-        """The camera for images of that size. Raises UserError where it is not known."""
+    def intrinsics(self, width: int, height: int, info: bytes | None = None) -> Camera:
+        """The camera for images of that size; `info`: that of the image. Raises UserError where it is not known."""
         if self._calibrated is not None and (self._calibrated.width, self._calibrated.height) == (width, height):
             return self._calibrated
-        if self._info is None:
+        info = info or self._info
+        if info is None:
             raise UserError(
                 f"there is no calibration for images of {width} x {height}; "
                 "publish camera_info, or give the camera in the calibration file"
             )
-        camera = camera_info.decode(cdr.deserialize(self._info, cdr.CAMERA_INFO))
+        camera = camera_info.decode(cdr.deserialize(info, cdr.CAMERA_INFO))
         if (camera.width, camera.height) != (width, height):
             raise UserError(
                 f"the camera info is for {camera.width} x {camera.height} pixels, the image has {width} x {height}; "
@@ -110,12 +137,12 @@ class CameraInput:
             )
         return camera
 
-    def draw(self, image: bytes, scan: Scan, label: UInt8, palette: UInt8) -> bytes:
-        """The serialised image with the labels (N,) of the scan's points in it, as an Image. Raises UserError."""
-        msg = cdr.deserialize(image, self._type)
+    def draw(self, image: Stamped, scan: Scan, label: UInt8, palette: UInt8) -> bytes:
+        """The image with the labels (N,) of the scan's points in it, as a serialised Image. Raises UserError."""
+        msg = cdr.deserialize(image.data, self._type)
         T_camera_lidar = self.T_camera_lidar(msg.header.frame_id, scan.frame_id)
         pixels = images.to_rgb(msg)
-        camera = self.intrinsics(pixels.shape[1], pixels.shape[0])
+        camera = self.intrinsics(pixels.shape[1], pixels.shape[0], image.info)
         size, opacity = self._parameters["overlay_point_size"], self._parameters["overlay_opacity"]
         drawn = overlay.draw(pixels, scan.xyz, label, palette, camera, T_camera_lidar, size, opacity)
         return cdr.serialize(images.encode(drawn, "rgb8", msg.header, cdr.message_class(cdr.IMAGE)), cdr.IMAGE)

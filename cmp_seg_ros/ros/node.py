@@ -27,6 +27,7 @@ from typing import Any, Generic, TypeVar
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.publisher import Publisher
+from std_srvs.srv import SetBool
 
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.messages import cdr
@@ -41,6 +42,7 @@ Result = TypeVar("Result")
 
 WORKER = "worker of the node"
 ENDING = 2.0  # seconds that the end of the node waits for its worker; building an engine may take minutes
+HOLD = 0.1  # seconds until a message that waits for something is tried again
 PLAUSIBLE_AGE_MS = 60e3  # older stamps are of another clock, as when a bag is played as it was recorded
 PARAMETERS = [
     Parameter(
@@ -78,6 +80,10 @@ class Rejected(Exception):
         self.reason = reason
 
 
+class NotYet(Exception):
+    """Something is missing that a message needs: it waits, unless a newer one comes."""
+
+
 @dataclass(frozen=True)
 class Output(Generic[Result]):
     """A topic, and what makes its message of a result: serialised or not, or None where there is none.
@@ -108,6 +114,7 @@ class WorkerNode(Node, Generic[Result]):
         done: the exit status once the node has given up.
         inputs: the main topic; `set_up` may add others.
         loaded: whether `load` is over.
+        enabled: what the service ~/enable was last told.
     """
 
     work, things = "working on", "messages"  # what it does, with what; for /diagnostics
@@ -115,7 +122,7 @@ class WorkerNode(Node, Generic[Result]):
     def __init__(self, name: str, table: list[Parameter], message: type, topic: str) -> None:
         super().__init__(name)
         self.done: int | None = None
-        self.loaded = False
+        self.loaded, self.enabled = False, True
         self.parameters = Parameters(self, table)
         if threads := self.parameters["threads"]:  # before an engine's runtime is imported
             for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -139,7 +146,12 @@ class WorkerNode(Node, Generic[Result]):
         """Make ready what takes long, in the worker's thread. Raises UserError."""
 
     def process(self, arrival: Arrival, clock: Stopwatch) -> Result:
-        """What is computed of a message. Raises Rejected where it is of no use; whatever else it raises is a failure.
+        """What is computed of a message.
+
+        Raises:
+            Rejected: it is of no use.
+            NotYet: it should wait.
+            Exception: whatever else is raised counts as a failure.
 
         Args:
             clock: its stages stand in /diagnostics.
@@ -183,16 +195,28 @@ class WorkerNode(Node, Generic[Result]):
     def configure(self) -> None:
         """Set up, and load; when that is done the node becomes active. Raises UserError."""
         self.set_up()
+        self.create_service(SetBool, "~/enable", self._on_enable)
         self.publish_diagnostics()
         self._worker.start()
 
     def activate(self) -> None:
-        """Listen."""
-        self.inputs.subscribe()
+        """Listen, unless the node is disabled."""
+        if self.enabled:
+            self.inputs.subscribe()
 
-    def deactivate(self) -> None:
-        """Listen no more."""
-        self.inputs.unsubscribe("shutdown")
+    def deactivate(self, reason: str = "shutdown") -> None:
+        """Listen no more; a message that waits is dropped for that reason."""
+        self.inputs.unsubscribe(reason)
+
+    def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        if request.data != self.enabled:
+            self.enabled = request.data
+            if not self.enabled:
+                self.deactivate("disabled")
+            elif self.loaded:
+                self.activate()
+        response.success, response.message = True, "enabled" if self.enabled else "disabled"
+        return response
 
     def clean_up(self) -> None:
         """Finish the message under way, and let the worker end."""
@@ -234,7 +258,12 @@ class WorkerNode(Node, Generic[Result]):
                 continue
             self._since = arrival.time
             clock = Stopwatch(arrival.time)
-            result = self._process(arrival, clock)
+            try:
+                result = self._process(arrival, clock)
+            except NotYet:
+                self._since = None
+                self.inputs.hold(arrival, HOLD)
+                continue
             self._since = None
             if result is not None:
                 self.inputs.wait(lambda result=result: self.settled(result))  # type: ignore[misc]
@@ -255,6 +284,8 @@ class WorkerNode(Node, Generic[Result]):
                 clock.lap("encode")
                 main.publisher.publish(message)
                 clock.lap("publish")
+        except NotYet:
+            raise
         except Exception as error:
             tally.drop(error.reason if isinstance(error, Rejected) else "failed")
             self.report.warn(f"message {arrival.number} on {self.inputs.main.topic} is dropped: {_words(error)}")
@@ -291,6 +322,8 @@ class WorkerNode(Node, Generic[Result]):
         asleep, problems = "", []
         if not self.loaded:
             problems.append(Problem(WARN, "loading the model", quiet=True))
+        elif not self.enabled:
+            asleep = "disabled by ~/enable"
         else:
             asleep = "idle, since nobody subscribes (only_when_subscribed)" if self._unwanted() else ""
             problems += self._late() + self.problems()

@@ -23,6 +23,12 @@ PARAMETERS = [
         ("file", "tf", "none"),
     ),
     Parameter("base_frame", "base_link", "Frame with z up, for extrinsics from tf"),
+    Parameter(
+        "wait_for_tf",
+        False,
+        "With extrinsics from tf: hold scans until the lidar's transform is there; else it is taken as upright",
+        read_only=False,
+    ),
 ]
 
 

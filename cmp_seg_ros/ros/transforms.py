@@ -23,7 +23,7 @@ def matrix(transform: Any) -> Transform:
 
 
 class TfExtrinsics:
-    """Static transforms between sensors, looked up once each. Raises UserError where tf2_ros is not installed."""
+    """Transforms between sensors, as TF has them at present. Raises UserError where tf2_ros is not installed."""
 
     def __init__(self, node: Any) -> None:
         try:
@@ -36,16 +36,12 @@ class TfExtrinsics:
         self._buffer = tf2_ros.Buffer()
         self._listener = tf2_ros.TransformListener(self._buffer, node)
         self._error: type[Exception] = tf2_ros.TransformException
-        self._known: dict[tuple[str, str], Transform] = {}
 
     def lookup(self, target: str, source: str) -> Transform | None:
-        """T_target_source, or None while it is not known."""
+        """The latest T_target_source, or None while it is not known."""
         import rclpy.time
 
-        if (target, source) not in self._known:
-            try:
-                found = self._buffer.lookup_transform(target, source, rclpy.time.Time())
-            except self._error:
-                return None
-            self._known[target, source] = matrix(found.transform)
-        return self._known[target, source]
+        try:
+            return matrix(self._buffer.lookup_transform(target, source, rclpy.time.Time()).transform)
+        except self._error:
+            return None
