@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cmp_seg_ros.geometry.plausibility import doubts
 from cmp_seg_ros.intensity import PLAUSIBLE
 from cmp_seg_ros.scan import UNLABELLED, Float32, Labels, Scan
 from cmp_seg_ros.waffleiron.config import PreprocessConfig
@@ -60,6 +61,16 @@ def outside_view(scan: Scan, labels: Labels, upright: Float32, name: str, config
     if outside > OUTSIDE:
         text = f"{name} has {outside:.0%} of its returns {_beyond(config)}; they got the label of the nearest voxel"
         yield Remark("partly_outside_view", text)
+
+
+def implausible(scan: Scan, labels: Labels, mount_known: bool, name: str) -> Iterator[Remark]:
+    """Whether the points look like another unit than metres, or like other axes than z up.
+
+    Args:
+        mount_known: whether a calibration or TF says how the lidar is mounted.
+    """
+    for doubt in doubts(scan.xyz, scan.frame_id, labels.voxels, labels.voxel_size, mount_known):
+        yield Remark(doubt.kind, f"{name}: {doubt.text}")
 
 
 def _beyond(config: PreprocessConfig) -> str:

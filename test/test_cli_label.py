@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import golden
 import numpy as np
 import pytest
 from PIL import Image
@@ -270,6 +271,18 @@ def test_what_costs_no_scan_is_a_warning(label: Run, tmp_path: Path) -> None:
     assert ran.code == 0, ran.err
     assert "warning: scan 000000 on /points" in ran.err and "row_step of the cloud is 0" in ran.err
     assert len(json.loads((tmp_path / "out/report.json").read_text())["warnings"]) == 1
+
+
+def test_points_that_look_like_another_unit_or_other_axes_are_a_warning(label: Run, tmp_path: Path) -> None:
+    xyz = next(golden.scans()).scan.xyz
+    np.save(tmp_path / "km.npy", xyz / 1000)
+    np.save(tmp_path / "optical.npy", np.column_stack([-xyz[:, 1], -xyz[:, 2], xyz[:, 0]]))
+    ran = label(tmp_path / "km.npy")
+    assert ran.code == 0 and "km.npy: its" in ran.err and "they look like kilometres" in ran.err
+    ran = label(tmp_path / "optical.npy")
+    assert ran.code == 0 and "beams turn about y, not z" in ran.err
+    path = calibration(tmp_path / "mount.yaml", T_base_lidar=[[0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
+    assert "turn about" not in label(tmp_path / "optical.npy", "--calibration", path).err
 
 
 def test_no_intensity_is_a_warning(label: Run, tmp_path: Path) -> None:

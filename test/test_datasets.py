@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cmp_seg_ros.datasets import open_input
+from cmp_seg_ros.datasets import bare, open_input
 from cmp_seg_ros.datasets.frame import Frame
 from cmp_seg_ros.datasets.pcd import lzf_decompress
 from cmp_seg_ros.datasets.ply import write_labelled
@@ -267,6 +267,88 @@ def test_kitti_bin(tmp_path: Path) -> None:
     np.testing.assert_array_equal(scan.intensity, INTENSITY)
 
 
+def wall_scan(points: int = 2000) -> np.ndarray:
+    """x, y, z, intensity and ring of a small scan in the order of its firings."""
+    firing = np.arange(points)
+    azimuth, ring = 2 * np.pi * firing / points, firing % 16
+    flat = 4 + np.sin(3 * azimuth)
+    z = flat * np.tan(np.radians(2 * ring - 15))
+    return np.column_stack([flat * np.cos(azimuth), flat * np.sin(azimuth), z, 40 + 20 * np.cos(azimuth), ring])
+
+
+BARE = {
+    "x,y,z,i,r": "nuScenes",
+    "x,y,z": "x, y and z alone",
+    "x:f8,y:f8,z:f8,i:f8": "intensity as float64",
+    "x:f8,y:f8,z:f8": "x, y and z as float64",
+    "x,y,z,i,r:u2": "a ring as uint16",
+}
+
+
+@pytest.mark.parametrize("shuffled", [False, True])
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("layout", BARE)
+def test_bare_numbers_of_another_layout_are_refused_and_can_be_told(
+    tmp_path: Path, layout: str, whole: bool, shuffled: bool
+) -> None:
+    scan = np.random.default_rng(2).permutation(wall_scan(20_000)) if shuffled else wall_scan()
+    scan = np.rint(scan) if whole else scan
+    table = np.zeros(len(scan), bare.parse(layout))
+    for i, name in enumerate(table.dtype.names or ()):
+        table[name] = scan[:, i]
+    table.tofile(tmp_path / "a.bin")
+    with pytest.raises(UserError, match=f"looks like .*{BARE[layout]}.*say so with --columns {layout}, or"):
+        list(open_input(tmp_path / "a.bin"))
+    (frame,) = open_input(tmp_path / "a.bin", columns=layout)
+    np.testing.assert_array_equal(frame.scan.xyz, scan[:, :3].astype(np.float32))
+    assert (frame.scan.intensity is not None) == ("i" in layout.split(":")[0].split(",") or ",i" in layout)
+
+
+@pytest.mark.parametrize("points", [2000, 2005, 300, 20, 3])
+@pytest.mark.parametrize("change", ["none", "shuffled", "flat", "black", "all at one place", "no returns", "noise"])
+def test_kittis_bare_numbers_are_taken(tmp_path: Path, points: int, change: str) -> None:
+    scan = wall_scan(points)[:, :4].astype("<f4")
+    random = np.random.default_rng(3)
+    if change == "shuffled":
+        scan = random.permutation(scan)
+    elif change == "flat":
+        scan[:, 2] = 0
+    elif change == "black":
+        scan[:, 3] = 0
+    elif change == "all at one place":
+        scan[:] = 1
+    elif change == "no returns":
+        scan[:, :3][random.random(points) < 0.6] = np.nan
+    elif change == "noise":
+        scan = random.normal(size=scan.shape).astype("<f4")
+    scan.tofile(tmp_path / "a.bin")
+    np.testing.assert_array_equal(read(tmp_path / "a.bin").scan.xyz, scan[:, :3])
+    (tmp_path / "a.bin").write_bytes(scan.tobytes()[:-4])
+    with pytest.raises(UserError, match="no multiple of the 16 that"):
+        list(open_input(tmp_path / "a.bin"))
+
+
+def test_columns(tmp_path: Path) -> None:
+    np.save(tmp_path / "five.npy", wall_scan())
+    (frame,) = open_input(tmp_path / "five.npy", columns="y, x, z, _, i")
+    np.testing.assert_allclose(frame.scan.xyz[:, 0], wall_scan()[:, 1], rtol=1e-6)
+    np.testing.assert_array_equal(frame.scan.intensity, wall_scan()[:, 4])
+    np.save(tmp_path / "named.npy", np.zeros(3, [(axis, "f4") for axis in "xyz"]))
+    (tmp_path / "a.ply").write_bytes(ply("ascii", VERTEX))
+    for name, columns, says in (
+        ("five.npy", "x,y", "lacks z"),
+        ("five.npy", "x,y,z,i", r"shape \(2000, 5\)"),
+        ("five.npy", "x,x,y,z,i", "names a column twice"),
+        ("five.npy", "x:f2,y,z,i,r", "'x:f2' must be a name, or name:type"),
+        ("five.npy", ",y,z", "'' must be a name"),
+        ("a.ply", "x,y,z", "leave out --columns"),
+    ):
+        with pytest.raises(UserError, match=says):
+            list(open_input(tmp_path / name, columns=columns))
+    folder = open_input(tmp_path, columns="x,y,z,i,r")
+    assert [frame.key for frame in folder] == ["a", "five", "named"] and not folder.problems
+
+
 def test_files_are_known_by_their_content(tmp_path: Path) -> None:
     np.save(tmp_path / "points.npy", XYZ)
     (tmp_path / "points.npy").rename(tmp_path / "points.dat")
@@ -309,7 +391,7 @@ def test_a_folder_names_all_that_cannot_be_read(tmp_path: Path) -> None:
         ("a.txt", b"hello", "not an input that is known"),
         ("a.npy", b"\x93NUMPY\x01\x00", "not a whole .npy"),
         ("a.bin", b"", "is empty"),
-        ("a.bin", bytes(30), "30 bytes"),
+        ("a.bin", bytes(30), "30 bytes, which is no multiple of the 16"),
         ("a.pcd", b"# .PCD v0.7\nFIELDS x y z\n", "no line DATA"),
         ("a.pcd", b"# .PCD v0.7\nFIELDS x y z\nDATA ascii\n", "header"),
         ("a.pcd", pcd("binary", {"x": XYZ[:, 0]}, ["x"]), "no field y, z"),

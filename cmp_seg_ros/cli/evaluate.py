@@ -35,6 +35,9 @@ def evaluate(
     model: Annotated[str, typer.Option(help="A bundle: a folder, or a name in models/.")] = DEFAULT_BUNDLE,
     engine: Annotated[str, typer.Option(help="auto, or an engine by name; reference is the plain network.")] = "auto",
     topic: Annotated[str, typer.Option(help="PointCloud2 topic, where the bag has several.")] = "",
+    columns: Annotated[
+        str, typer.Option(help="Columns of a .bin or .npy that are not x,y,z,i: e.g. x,y,z,i,r or x:f8,y:f8,z:f8.")
+    ] = "",
     calibration: Annotated[
         Path | None, typer.Option(help="Calibration file; by default calibration.yaml beside the bag, if there is one.")
     ] = None,
@@ -74,7 +77,14 @@ def evaluate(
     """
     others: dict[str, Any]
     if suite:
-        others = {"INPUT": input, "--planes": planes, "--topic": topic, "--calibration": calibration, "--lidar": lidar}
+        others = {
+            "INPUT": input,
+            "--planes": planes,
+            "--topic": topic,
+            "--columns": columns,
+            "--calibration": calibration,
+            "--lidar": lidar,
+        }
         if given := [name for name, value in others.items() if value]:
             raise UserError(f"a benchmark suite brings its own scans; leave out {', '.join(given)}, or --suite")
         rows = [name for name in only.split(",") if name]
@@ -85,7 +95,7 @@ def evaluate(
         raise UserError(f"{', '.join(given)}: only with --suite NAME")
     if input is None:
         raise UserError("nothing to evaluate; give a simulated bag, any scans and --planes, or --suite NAME")
-    _input(input, planes, out, model, engine, topic, calibration, lidar, voxel_size, as_json)
+    _input(input, planes, out, model, engine, topic, columns, calibration, lidar, voxel_size, as_json)
 
 
 def _input(
@@ -95,6 +105,7 @@ def _input(
     model: str,
     engine: str,
     topic: str,
+    columns: str,
     calibration: Path | None,
     lidar: str,
     voxel_size: float | None,
@@ -115,7 +126,7 @@ def _input(
     if out is not None:
         require_writable(out, "evaluate")
     sensors = SensorSet.around(input, calibration, lidar)
-    data = open_input(input, topic, sensors)
+    data = open_input(input, topic, sensors, columns)
     truth = None if planes else space_of(data)
     labeller = Model(model, engine, voxel_size=voxel_size)
     space = labeller.label_space

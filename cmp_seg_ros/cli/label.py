@@ -19,6 +19,9 @@ def label(
     model: Annotated[str, typer.Option(help="A bundle: a folder, or a name in models/.")] = DEFAULT_BUNDLE,
     engine: Annotated[str, typer.Option(help="auto, or an engine by name; reference is the plain network.")] = "auto",
     topic: Annotated[str, typer.Option(help="PointCloud2 topic, where a bag has several.")] = "",
+    columns: Annotated[
+        str, typer.Option(help="Columns of a .bin or .npy that are not x,y,z,i: e.g. x,y,z,i,r or x:f8,y:f8,z:f8.")
+    ] = "",
     calibration: Annotated[
         Path | None,
         typer.Option(help="Calibration file; by default calibration.yaml in or beside INPUT, if there is one."),
@@ -43,7 +46,7 @@ def label(
     from cmp_seg_ros.outputs import require_writable
 
     sensors = SensorSet.around(input, calibration, lidar)
-    data = open_input(input, topic, sensors)
+    data = open_input(input, topic, sensors, columns)
     require_writable(out, "label")
     labeller = Model(model, engine, label_space)
     total = data.count if max_scans is None else min(max_scans, data.count or max_scans)

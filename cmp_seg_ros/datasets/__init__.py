@@ -29,15 +29,17 @@ def kinds() -> list[type[DataSet]]:
     return [module.DataSet for module in modules if hasattr(module, "DataSet")]
 
 
-def open_input(path: str | Path, topic: str = "", sensors: SensorSet | None = None) -> DataSet:
+def open_input(path: str | Path, topic: str = "", sensors: SensorSet | None = None, columns: str = "") -> DataSet:
     """The data set at `path`, found by looking at it; of a folder of `cmp-seg simulate` its bag.
 
     Args:
         topic: PointCloud2 topic of a bag; needed only where there are several.
         sensors: what is known of lidar and cameras; None takes nothing as known.
+        columns: of a .bin or .npy, as `bare.parse` takes them; needed only where they are not x, y, z, intensity.
 
     Raises:
-        UserError: there is no such path, or it is no input that is known; or it has no topics and one was given.
+        UserError: there is no such path, or it is no input that is known; or it has no topics, or names of its own for
+            its columns, and such were given.
     """
     path = Path(path)
     if not path.exists():
@@ -46,10 +48,15 @@ def open_input(path: str | Path, topic: str = "", sensors: SensorSet | None = No
         if kind.recognises(path):
             if topic and not kind.has_topics:
                 raise UserError(f"{path} is no bag, so it has no topic '{topic}'; leave out --topic")
-            return kind(path, topic, sensors)
+            if columns and not kind.has_columns:
+                raise UserError(f"{path} is neither .bin nor .npy, and says itself what it holds; leave out --columns")
+            data = kind(path, topic, sensors)
+            data.columns_given = columns
+            return data
     if path.is_dir():
         folder = Folder(path, topic, sensors)
-        return folder if set(folder.files) != {bag_of(path)} else open_input(bag_of(path), topic, sensors)
+        folder.columns_given = columns
+        return folder if set(folder.files) != {bag_of(path)} else open_input(bag_of(path), topic, sensors, columns)
     raise _unknown(path)
 
 
@@ -129,7 +136,9 @@ class Folder(DataSet):
         kind = self.files[file]
         if kind is None:
             raise _unknown(file)
-        return kind(file, self.topic if kind.has_topics else "", self.sensors)
+        data = kind(file, self.topic if kind.has_topics else "", self.sensors)
+        data.columns_given = self.columns_given if kind.has_columns else ""
+        return data
 
 
 def _is_named_like_one(path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""NumPy arrays (.npy) and KITTI's bare floats (.bin): x, y, z and, where there is a fourth column, intensity."""
+"""NumPy arrays (.npy) and bare numbers (.bin): x, y, z and, where there is a fourth column, intensity."""
 
 import io
 from collections.abc import Mapping
@@ -6,16 +6,21 @@ from pathlib import Path
 
 import numpy as np
 
+from cmp_seg_ros.datasets import bare
 from cmp_seg_ros.datasets.base import Array, ScanFile, head, read_bytes
 from cmp_seg_ros.errors import UserError
 
 MAGIC = b"\x93NUMPY"
 NAMES = ("x", "y", "z", "intensity")
-KITTI_POINT = 16  # bytes: four little-endian float32
 
 
 class DataSet(ScanFile):
-    """(N, 3), (N, 4), (height, width, 3 or 4), or a structured array whose fields have names."""
+    """(N, 3), (N, 4), (height, width, 3 or 4), or a structured array whose fields have names; a .bin as KITTI has it.
+
+    With `columns` (see `bare.parse`) any number of columns. A .bin that looks otherwise than it is said to is refused.
+    """
+
+    has_columns = True
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
@@ -23,19 +28,24 @@ class DataSet(ScanFile):
 
     def columns(self) -> tuple[Mapping[str, Array], tuple[int, int]]:
         content = read_bytes(self.path)
-        table = self._npy(content) if content.startswith(MAGIC) else self._kitti(content)
+        table = self._npy(content) if content.startswith(MAGIC) else self._bare(content)
         if names := table.dtype.names:
             table = np.atleast_1d(table)
             shape = table.shape if table.ndim == 2 else (1, table.size)
-            return {name: table[name].reshape(-1) for name in names}, shape
-        if table.ndim not in (2, 3) or table.shape[-1] not in (3, 4) or table.dtype.kind not in "fiu":
+            return {name: table[name].reshape(-1) for name in names if not name.startswith("_")}, shape
+        names, widths = (given, (len(given),)) if (given := self._given_names()) else (NAMES, (3, 4))
+        if table.ndim not in (2, 3) or table.shape[-1] not in widths or table.dtype.kind not in "fiu":
             raise UserError(
-                f"{self.path} is an array of {table.dtype} of shape {table.shape}; "
-                "it must be numbers of shape (N, 3), or (N, 4) with intensity"
+                f"{self.path} is an array of {table.dtype} of shape {table.shape}; it must be numbers of shape (N, 3), "
+                "(N, 4) with intensity, or (N, columns) with --columns, e.g. x,y,z,i,r"
             )
         shape = table.shape[:2] if table.ndim == 3 else (1, len(table))
         table = table.reshape(-1, table.shape[-1])
-        return {name: table[:, i] for i, name in enumerate(NAMES[: table.shape[1]])}, shape
+        kept = {name: table[:, i] for i, name in enumerate(names[: table.shape[1]]) if not name.startswith("_")}
+        return kept, shape
+
+    def _given_names(self) -> tuple[str, ...]:
+        return (bare.parse(self.columns_given).names or ()) if self.columns_given else ()
 
     def _npy(self, content: bytes) -> Array:
         try:
@@ -46,10 +56,18 @@ class DataSet(ScanFile):
             ) from error
         return table
 
-    def _kitti(self, content: bytes) -> Array:
-        if len(content) % KITTI_POINT:
+    def _bare(self, content: bytes) -> Array:
+        layout = self.columns_given or bare.likeliest(content)
+        record = bare.parse(layout)
+        if len(content) % record.itemsize:
+            said = f"--columns {layout} takes" if self.columns_given else "KITTI's x, y, z and intensity take"
             raise UserError(
-                f"{self.path} has {len(content)} bytes, which is no multiple of {KITTI_POINT}; a .bin holds x, y, z "
-                "and intensity as float32 for every point: it is cut short or of another kind"
+                f"{self.path} has {len(content)} bytes, which is no multiple of the {record.itemsize} that {said} a "
+                "point: it is cut short, or of another layout; say which with --columns, e.g. x,y,z,i,r"
             )
-        return np.frombuffer(content, "<f4").reshape(-1, 4)
+        if layout != bare.KITTI and not self.columns_given:
+            raise UserError(
+                f"{self.path} looks like {bare.LAYOUTS[layout]}, not like KITTI's x, y, z and intensity; say so with "
+                f"--columns {layout}, or --columns {bare.KITTI} if it is KITTI's all the same"
+            )
+        return np.frombuffer(content, record)

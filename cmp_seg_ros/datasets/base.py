@@ -51,16 +51,19 @@ class DataSet(ABC):
         count: number of frames, where it is known without reading them; None where it is not.
         one_file_each: whether each frame is a file of its own.
         has_topics: whether `topic` chooses between several sources.
+        has_columns: whether `columns` says what the numbers of a file are.
         label_spaces: of the label sources that frames may have, by name.
     """
 
     count: int | None = None
     one_file_each = False
     has_topics = False
+    has_columns = False
 
     def __init__(self, path: Path, topic: str = "", sensors: SensorSet | None = None) -> None:
         self.path = path
         self.topic = topic  # of a bag
+        self.columns_given = ""  # of a file without names
         self.sensors = sensors or SensorSet()
         self.problems = Problems()
         self.notes = Problems()

@@ -25,6 +25,7 @@ from cmp_seg_ros.messages import cdr, images, label_info, point_cloud2
 from cmp_seg_ros.nodes.segmentation.rate import Rate
 from cmp_seg_ros.nodes.segmentation.rehearsal import empty_room_message
 from cmp_seg_ros.nodes.segmentation.remarks import HARMLESS, LevelCheck, count_returns, remarks
+from cmp_seg_ros.remarks import implausible
 from cmp_seg_ros.ros import camera, diagnostics, node, qos, sensors
 from cmp_seg_ros.ros.camera import Stamped
 from cmp_seg_ros.ros.inputs import Arrival
@@ -224,6 +225,8 @@ class SegmentationNode(WorkerNode[Labelled]):
         neighbours = self.segmenter.preprocess.neighbours
         for what, message in remarks(scan, labels, returns, labelled.backwards, self.inputs.main.topic, neighbours):
             self.report.note(what, message, harmless=what in HARMLESS)
+        for remark in implausible(scan, labels, not self.sensors.unknown, f"clouds on {self.inputs.main.topic}"):
+            self.report.note(remark.kind, remark.text)
         if self.sensors.unknown:
             self.level_check(scan, returns)
         labelled.match = self.camera.match(labelled.stamp)
