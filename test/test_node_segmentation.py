@@ -131,11 +131,11 @@ UNUSABLE = {
     "field too far": (lambda: cloud(room(), fields=fields_with(offset=47)), r"'x' of the cloud ends at byte 51"),
 }
 ODD = {
-    "all NaN": (lambda: cloud(nothing()), "no_returns", r"has no valid point"),
-    "one point": (lambda: cloud(Scan(np.ones((1, 3)), np.ones(1))), "few_points", r"has \d valid points, fewer than"),
-    "few points": (lambda: cloud(Scan(np.eye(3, 3) + 1, np.ones(3))), "few_points", r"has \d valid points, fewer than"),
-    "far away": (lambda: cloud(Scan(room().xyz * 1000, room().intensity)), "outside_view", r"inside the model's field"),
-    "no intensity": (lambda: cloud(Scan(room().xyz)), "no_intensity", r"have no intensity"),
+    "all NaN": (lambda: cloud(nothing()), "no_returns", r"has no return"),
+    "one point": (lambda: cloud(Scan(np.ones((1, 3)), np.ones(1))), "few_points", r"has only \d returns"),
+    "few points": (lambda: cloud(Scan(np.eye(3, 3) + 1, np.ones(3))), "few_points", r"has only \d returns"),
+    "far away": (lambda: cloud(Scan(room().xyz * 1000, room().intensity)), "outside_view", r"beyond the model's field"),
+    "no intensity": (lambda: cloud(Scan(room().xyz)), "no_intensity", r"has no usable intensity"),
     "zero stamp": (lambda: cloud(room(), 0), "zero_stamp", r"have no stamp"),
     "backwards": (lambda: cloud(room(), START - 100 * SECOND), "time_backwards", r"went back in time"),
 }

@@ -11,6 +11,7 @@ import sys
 import time
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,10 +23,10 @@ from cmp_seg_ros.bundle import DEFAULT_BUNDLE
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.messages import cdr, images, label_info, point_cloud2
+from cmp_seg_ros.nodes.segmentation.level_check import LevelCheck, count_returns
 from cmp_seg_ros.nodes.segmentation.rate import Rate
 from cmp_seg_ros.nodes.segmentation.rehearsal import empty_room_message
-from cmp_seg_ros.nodes.segmentation.remarks import HARMLESS, LevelCheck, count_returns, remarks
-from cmp_seg_ros.remarks import implausible
+from cmp_seg_ros.remarks import implausible, remarks
 from cmp_seg_ros.ros import camera, diagnostics, node, qos, sensors
 from cmp_seg_ros.ros.camera import Stamped
 from cmp_seg_ros.ros.inputs import Arrival
@@ -222,11 +223,18 @@ class SegmentationNode(WorkerNode[Labelled]):
         assert self.segmenter is not None
         scan, labels = labelled.scan, labelled.labels
         returns = count_returns(scan, labels)
-        neighbours = self.segmenter.preprocess.neighbours
-        for what, message in remarks(scan, labels, returns, labelled.backwards, self.inputs.main.topic, neighbours):
-            self.report.note(what, message, harmless=what in HARMLESS)
-        for remark in implausible(scan, labels, not self.sensors.unknown, f"clouds on {self.inputs.main.topic}"):
-            self.report.note(remark.kind, remark.text)
+        topic = self.inputs.main.topic
+        if labelled.backwards:
+            text = f"stamps on {topic} went back in time (a bag that starts again?); going on"
+            self.report.note("time_backwards", text, harmless=True)
+        if scan.stamp == 0:
+            text = f"clouds on {topic} have no stamp, so no image can be joined; set the driver's clock"
+            self.report.note("zero_stamp", text)
+        for remark in chain(
+            remarks(scan, labels, returns, f"a cloud on {topic}", self.segmenter.preprocess),
+            implausible(scan, labels, not self.sensors.unknown, f"clouds on {topic}"),
+        ):
+            self.report.note(remark.kind, remark.text, harmless=remark.kind == "no_intensity")
         if self.sensors.unknown:
             self.level_check(scan, returns)
         labelled.match = self.camera.match(labelled.stamp)

@@ -1,8 +1,8 @@
-"""What is odd about a scan that is labelled all the same."""
+"""Does a lidar of unknown mount lean, by the floor and the walls that it sees?"""
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 
@@ -10,7 +10,6 @@ from cmp_seg_ros.scan import Labels, Scan
 
 FEW_RETURNS = 1000  # too few to tell whether the lidar is upright
 MANY_POINTS = 1 << 15  # that tell it well; of more, every second, third, ... is looked at
-HARMLESS = ("no_intensity", "time_backwards")  # what says nothing against the health of the node
 RETRY = 5.0  # seconds from one look to the next
 DUTY = 0.02  # of the time, at most, is spent on looking
 
@@ -18,29 +17,6 @@ DUTY = 0.02  # of the time, at most, is spent on looking
 def count_returns(scan: Scan, labels: Labels) -> int:
     """Number of returns. Where one has a label all have one, and these are counted sooner."""
     return int(np.count_nonzero(labels.confidence) or np.count_nonzero(scan.valid()))
-
-
-def remarks(
-    scan: Scan, labels: Labels, returns: int, backwards: bool, topic: str, neighbours: int
-) -> Iterator[tuple[str, str]]:
-    """What to count and what to say, with the remedy.
-
-    Args:
-        backwards: whether stamps went back in time.
-        neighbours: that the network looks at.
-    """
-    if backwards:
-        yield "time_backwards", f"stamps on {topic} went back in time (a bag that starts again?); going on"
-    if scan.stamp == 0:
-        yield "zero_stamp", f"clouds on {topic} have no stamp, so no image can be joined; set the driver's clock"
-    if returns == 0:
-        yield "no_returns", f"a cloud on {topic} has no valid point (all NaN or zero); check the sensor"
-    elif returns < neighbours:
-        yield "few_points", f"a cloud on {topic} has {returns} valid points, fewer than {neighbours} neighbours"
-    elif not labels.confidence.any():
-        yield "outside_view", f"no point of a cloud on {topic} is inside the model's field of view; units?"
-    if scan.intensity is None:
-        yield "no_intensity", f"clouds on {topic} have no intensity; labelling without it"
 
 
 class LevelCheck:
