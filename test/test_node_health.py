@@ -1,6 +1,8 @@
 """What the segmentation node says of its health in /diagnostics, and how it fits in with other nodes' files."""
 
+import re
 import signal
+from pathlib import Path
 
 import pytest
 import yaml
@@ -11,6 +13,7 @@ from sensor_msgs.msg import Image, PointCloud2
 from std_msgs.msg import String
 
 from cmp_seg_ros import resources
+from cmp_seg_ros.nodes import segmentation_node
 from cmp_seg_ros.ros import diagnostics, environment, qos
 from cmp_seg_ros.ros.diagnostics import ERROR, OK
 from cmp_seg_ros.scan import Scan
@@ -108,6 +111,17 @@ def test_clouds_that_the_middleware_loses_are_named_with_the_remedy(tiny_bundle,
         assert int(graph.counts()["lost"]) > 0
     finally:
         graph.close()
+
+
+def test_the_docs_name_every_parameter_and_key(graph):
+    named = set(re.findall(r"`([\w.]+)`", (Path(__file__).parents[1] / "docs" / "node.md").read_text()))
+    assert {p.name for p in segmentation_node.PARAMETERS} <= named
+    graph.label(cloud(room()))
+    graph.until(lambda: "ms.total.p50" in graph.counts(), "a report with all keys")
+    stages = re.compile(r"ms\.\w+\.p\d\d")
+    for key in graph.counts():
+        group, _, name = key.partition(".")
+        assert key in named or stages.fullmatch(key) or (group in ("dropped", "note") and name in named), key
 
 
 def test_a_warning_outlives_a_report(graph):

@@ -87,10 +87,12 @@ def test_bag_and_rviz_on_demand(launch_file, tmp_path):
     assert set(played) <= {p.name for p in bag_player.PARAMETERS}
 
 
-def test_every_argument_is_declared(launch_file):
+def test_every_argument_is_declared_and_documented(launch_file):
     description = launch_file["generate_launch_description"]()
     declared = [action.args[0] for action in description.args[0] if hasattr(action, "default_value")]
     assert declared == list(launch_file["ARGUMENTS"])
+    documentation = (Path(__file__).parents[1] / "docs" / "node.md").read_text()
+    assert all(f"`{name}`" in documentation for name in declared)
 
 
 def test_rviz_shows_what_the_node_publishes():

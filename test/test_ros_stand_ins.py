@@ -1,6 +1,10 @@
 """The uses of message_filters and sensor_msgs_py, with our stand-ins and with the packages where they are installed."""
 
 import importlib.util
+import os
+import re
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rclpy.time import Time
-from ros_harness import cloud, header, room
+from ros_harness import Robot, cloud, header, room
 from sensor_msgs.msg import CameraInfo, PointCloud2, PointField
 from test_ros_transforms import Topics, info
 
@@ -29,6 +33,7 @@ if importlib.util.find_spec("sensor_msgs_py") is not None:
 
     READERS.append(real_reader)
 MS = 1_000_000
+STAND_INS = Path(__file__).parent / "stand_ins"
 
 
 def pairs(filters, events, queue=4, slop=0.05):
@@ -107,3 +112,26 @@ def test_contract_of_the_reader_leaves_out_points_that_are_no_number(reader):
     scan.xyz[::3] = np.nan
     points = reader.read_points(cloud(scan), field_names=["x", "y"], skip_nans=True)
     assert len(points) == np.isfinite(scan.xyz[:, 0]).sum()
+
+
+def test_the_example_of_the_docs_counts_people(tmp_path, monkeypatch):
+    """A program that reads our labelled cloud with sensor_msgs_py."""
+    code = re.findall(r"```python\n(.*?)```", (Path(__file__).parents[1] / "docs" / "node.md").read_text(), re.DOTALL)
+    (program,) = (block for block in code if "sensor_msgs_py" in block)
+    (tmp_path / "people.py").write_text(program)
+    if len(READERS) == 1:
+        monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(STAND_INS), *filter(None, sys.path)]))
+    message = cloud(room())
+    label = np.zeros(message.width * message.height, np.uint8)
+    label[:17] = LabelSpace.load("structural6").names.index("person")
+    confidence = np.where(np.arange(len(label)) < 7, 0.1, 0.9).astype(np.float32)
+    labelled = point_cloud2.encode_labelled(message, Labels(label, confidence), LabelSpace.load("structural6"))
+    (tmp_path / "logs").mkdir()
+    robot = Robot(tmp_path / "logs")
+    try:
+        reader = robot.start(str(tmp_path / "people.py"))
+        publisher = robot.publisher(PointCloud2, "/segmentation_node/labelled_points")
+        publisher.publish(labelled.message(message.header, PointCloud2, PointField))
+        robot.until(lambda: f"10 of {len(label)} points are people" in reader.err, "what it counts")
+    finally:
+        robot.close()
