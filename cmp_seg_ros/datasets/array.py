@@ -50,7 +50,7 @@ class DataSet(ScanFile):
     def _npy(self, content: bytes) -> Array:
         try:
             table: Array = np.load(io.BytesIO(content), allow_pickle=False)
-        except (ValueError, OSError, EOFError) as error:
+        except Exception as error:  # whatever numpy makes of damaged bytes
             raise UserError(
                 f"{self.path} is not a whole .npy of numbers ({error}); save it again with numpy.save"
             ) from error

@@ -80,12 +80,12 @@ def _axes(returns: Float32, frame_id: str) -> Iterator[Doubt]:
     yield Doubt("axes", f"{how}, but z is taken for up; give T_base_lidar in a calibration file{mount}")
 
 
-def _some(returns: Float32) -> Float32:
-    return returns[:: -(-len(returns) // LOOKED_AT)]
+def _some(returns: Float32) -> npt.NDArray[np.float64]:
+    return returns[:: -(-len(returns) // LOOKED_AT)].astype(np.float64)
 
 
 def _spread(returns: Float32) -> npt.NDArray[np.float64]:
     """(3,) angle between the points and the plane across each axis, in degrees, that SPREAD % of them are within."""
-    some = _some(returns).astype(np.float64)
+    some = _some(returns)
     directions = np.abs(some) / np.linalg.norm(some, axis=1, keepdims=True)
     return np.degrees(np.arcsin(np.minimum(np.percentile(directions, SPREAD, axis=0), 1)))
