@@ -5,8 +5,9 @@
 
 The exported graph (cmp_seg_ros/waffleiron/graph.py) is taken kernel by kernel. Each kernel reads its inputs and writes
 its output once, and takes as long as the slower of arithmetic at the published peak and memory at the published
-bandwidth, plus a launch. That is wrong in both directions: no kernel reaches either peak; but TensorRT may fuse more than the
-element-wise operations that are taken together here, and what stays in a large cache need not come from memory.
+bandwidth, plus a launch. That is wrong in both directions: no kernel reaches either peak; but TensorRT may fuse more
+than the element-wise operations that are taken together here, and what stays in a large cache need not come from
+memory.
 """
 
 import argparse
