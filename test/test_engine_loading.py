@@ -239,7 +239,9 @@ def test_our_own_float32_is_held_to_what_pytorch_said_of_it(bundle: Bundle, monk
     runtime = registry.find("cpu")[0]
     monkeypatch.setattr(runtime, "precisions", lambda: ["fp32"])
     loader = Loader(bundle, runtime)
-    found = loader.check(loader.load(), exact_engine(bundle, pytorch=True))
+    engine = loader.load()
+    assert loader.known("fp32") is None
+    found = loader.check(engine, exact_engine(bundle, pytorch=True))
     assert found.passes(trained=True) and found.exact == "reference-fp32" and loader.load().precision == "fp32"
     replace(found, labels=0.5).remember(loader.key("fp32"), loader.network)
     with pytest.raises(UserError, match=r"'cpu' differs .* take engine 'reference'"):
