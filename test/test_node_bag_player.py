@@ -7,10 +7,10 @@ import time
 
 import numpy as np
 import pytest
+from bags import STORAGES, bag_path, scans, write_bag
 from ros_harness import Robot
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import PointCloud2
-from test_datasets_bag import STORAGES, bag_path, scans, write_bag
 
 from cmp_seg_ros.messages import point_cloud2
 from cmp_seg_ros.nodes.bag_player import ahead, shifted
@@ -72,7 +72,7 @@ def test_stamps_may_stay_and_the_clock_goes_with_them(robot, tmp_path):
     clouds = robot.subscribe(PointCloud2, "/points")
     others = robot.subscribe(PointCloud2, "/others")
     ticks = robot.subscribe(Clock, "/clock", qos.OUTPUT)
-    player = play(robot, path, "rate:=4.0", "keep_stamps:=true", "topics:=/points")
+    player = play(robot, path, "rate:=4.0", "keep_stamps:=true", "topics:=points")
     report = finish(robot, player, clouds, 4)
     assert report["messages"] == {"/points": 4}
     assert stamps(clouds) == [(1000 + i) * SECOND for i in range(4)]

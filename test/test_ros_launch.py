@@ -14,11 +14,11 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 import yaml
+from bags import bag_path, scans, write_bag
 from diagnostic_msgs.msg import DiagnosticArray
 from ros_harness import Robot, cloud, room
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import PointCloud2
-from test_datasets_bag import bag_path, scans, write_bag
 
 from cmp_seg_ros import resources
 from cmp_seg_ros.messages import point_cloud2

@@ -87,14 +87,14 @@ class BagPlayer(Node):
         self._thread.start()
 
     def _known(self, topics: str) -> list[str]:
-        """Topics separated by commas, all of the bag. Raises UserError."""
-        wanted = [topic.strip() for topic in topics.split(",") if topic.strip()]
-        unknown = [topic for topic in wanted if topic not in self.bag.topics]
+        """Topics separated by commas, all of the bag, in its own spelling. Raises UserError."""
+        wanted = {topic: self.bag.named(topic) for part in topics.split(",") if (topic := part.strip())}
+        unknown = [topic for topic, name in wanted.items() if name is None]
         if unknown:
             raise UserError(
                 f"topic {', '.join(unknown)} is not in bag {self.bag.path}; it has: {', '.join(self.bag.topics)}"
             )
-        return wanted
+        return [name for name in wanted.values() if name is not None]
 
     def _advertise(self, wanted: list[str]) -> "dict[str, Sender]":
         """A sender for each topic. Types that are not installed are left out, unless they were asked for."""
@@ -117,6 +117,8 @@ class BagPlayer(Node):
             self._wait_for_subscribers()
             self._play()
             acknowledged = self._acknowledged()
+            for note in self.bag.notes:
+                self.get_logger().warning(note)
             for problem in self.bag.problems:
                 self.get_logger().error(problem)
             self._report(acknowledged)
