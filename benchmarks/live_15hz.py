@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cmp_seg_ros.bundle import DEFAULT_BUNDLE, Bundle, BundleDescription
-from cmp_seg_ros.cli.demo import STAGES, run_ours
+from cmp_seg_ros.cli.demo import STAGES, run_subcommand
 from cmp_seg_ros.datasets.bag import DataSet
 from cmp_seg_ros.datasets.frame import TRUTH
 from cmp_seg_ros.errors import UserError
@@ -95,7 +95,7 @@ def simulate(drive: Path, seconds: float) -> None:
     except (OSError, ValueError, KeyError):
         pass
     options = ["--seconds", seconds, "--rate", RATE, "--seed", SEED, "--sensor", SENSOR, "--no-camera"]
-    if run_ours(["simulate", "--out", drive, *options]):
+    if run_subcommand(["simulate", "--out", drive, *options]):
         raise typer.Exit(1)  # it has said why
 
 

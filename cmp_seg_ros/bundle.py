@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveInt, ValidationError, model_validator
 
 from cmp_seg_ros import resources
-from cmp_seg_ros.errors import UserError, one_line
+from cmp_seg_ros.errors import UserError, describe_invalid
 from cmp_seg_ros.familiarity import Familiarity
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.waffleiron.config import NetworkConfig, PreprocessConfig
@@ -139,7 +139,7 @@ class Bundle:
             described = BundleDescription.model_validate(yaml.safe_load((self.path / DESCRIPTION).read_text()))
         except ValidationError as error:
             raise UserError(
-                f"bundle description {self.path / DESCRIPTION} is not valid: {one_line(error)}; {REMEDY}"
+                f"bundle description {self.path / DESCRIPTION} is not valid: {describe_invalid(error)}; {REMEDY}"
             ) from error
         except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
             reason = " ".join(str(error).split())

@@ -1,4 +1,4 @@
-"""YAML files read as pydantic models: by path, or by name in a folder of config/."""
+"""YAML files read into pydantic models, by path or by name in a folder of config/."""
 
 from pathlib import Path
 from typing import TypeVar
@@ -7,13 +7,13 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from cmp_seg_ros import resources
-from cmp_seg_ros.errors import UserError, one_line
+from cmp_seg_ros.errors import UserError, describe_invalid
 
 Model = TypeVar("Model", bound=BaseModel)
 
 
 def load(model: type[Model], folder: str, what: str, name_or_path: str | Path) -> Model:
-    """What `folder` has by that name, or else what a file has. Raises UserError, which calls it `what`."""
+    """Read the configuration of that name in `folder`, or else the file. Raises UserError, which calls it `what`."""
     known = resources.names(folder, ".yaml")
     path = Path(name_or_path)
     if str(name_or_path) in known:
@@ -24,11 +24,11 @@ def load(model: type[Model], folder: str, what: str, name_or_path: str | Path) -
 
 
 def read(model: type[Model], what: str, path: str | Path, remedy: str = "") -> Model:
-    """What a YAML file has. Raises UserError, which calls it `what`; with a remedy where it cannot be read."""
+    """Read a YAML file. Raises UserError, which calls the file `what` and gives the remedy if it cannot be read."""
     try:
         return model.model_validate(yaml.safe_load(Path(path).read_text()))
     except ValidationError as error:
-        raise UserError(f"{what} {path} is not valid: {one_line(error)}") from error
+        raise UserError(f"{what} {path} is not valid: {describe_invalid(error)}") from error
     except OSError as error:
         raise UserError(f"{what} {path} cannot be read: {error.strerror}{remedy and '; '}{remedy}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

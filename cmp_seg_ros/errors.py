@@ -1,23 +1,23 @@
-"""The one error that users see."""
+"""The error class for users, and texts for errors of other libraries."""
 
 from pydantic import ValidationError
 
 
 class UserError(Exception):
-    """Something the user can mend. The message names the thing (file, field, topic) and the remedy.
+    """An error that the user can fix. The message names the file, field or topic, and the remedy.
 
-    The command line prints it without a traceback and exits with status 1; a node logs it, counts it and goes on.
+    The command line prints it without a traceback and exits with status 1; a node logs it, counts it and continues.
     """
 
 
-def of_system(error: OSError) -> str:
-    """What the system refused, for a user: the file where one is known, and why."""
+def describe_os_error(error: OSError) -> str:
+    """The file, if known, and the reason of an OSError, as a message for users."""
     reason = error.strerror or str(error) or type(error).__name__
     return f"{error.filename}: {reason}" if error.filename is not None else reason
 
 
-def one_line(error: ValidationError) -> str:
-    """What pydantic found wrong, as `field: reason; field: reason`."""
+def describe_invalid(error: ValidationError) -> str:
+    """The errors that pydantic found, in one line: `field: reason; field: reason`."""
     faults = (
         ".".join(map(str, fault["loc"])) + ": " + fault["msg"].removeprefix("Value error, ") for fault in error.errors()
     )

@@ -1,4 +1,4 @@
-"""Intensities in the scale that a bundle was trained with."""
+"""Normalisation of intensities to the scale that a bundle was trained with."""
 
 import logging
 
@@ -10,13 +10,13 @@ from cmp_seg_ros.scan import Float32
 logger = logging.getLogger(__name__)
 
 SCANS_TO_LEARN = 10
-PLAUSIBLE = 1e7  # no sensor's scale goes beyond
+PLAUSIBLE = 1e7  # larger than any sensor's scale
 
 
 class IntensityScale:
-    """(i - mean) / std as the bundle's `intensity` says; absent intensities are 0.
+    """(i - mean) / std, according to the bundle's `intensity`; missing intensities become 0.
 
-    `per_sensor` takes the statistics of the calibration, else those of the first ten scans, which it then holds.
+    In mode `per_sensor` the statistics are those of the calibration, or else of the first ten scans, then fixed.
     """
 
     def __init__(self, config: IntensityConfig, mean: float | None = None, std: float | None = None) -> None:
@@ -30,16 +30,16 @@ class IntensityScale:
         self._scans, self._count, self._sum, self._squares = 0, 0, 0.0, 0.0
 
     def __call__(self, intensity: Float32 | None, count: int) -> Float32:
-        """(N,) raw intensities, or None -> (N,) float32 as the network expects them.
+        """(N,) raw intensities, or None -> (N,) float32 normalised intensities.
 
-        NaN, infinity and numbers that are no sensor's count as absent.
+        NaN, infinity and implausible values count as missing.
         """
         if intensity is None:
             return np.zeros(count, dtype=np.float32)
         known = np.abs(intensity) < PLAUSIBLE
         if self.learning and known.any():
             self._learn(intensity[known].astype(np.float64))
-        with np.errstate(all="ignore"):  # of those that are not known
+        with np.errstate(all="ignore"):  # missing values
             scaled: Float32 = ((intensity - self.mean) / self.std).astype(np.float32)
             if self.config.limit is not None:
                 scaled = scaled.clip(-self.config.limit, self.config.limit)
@@ -55,4 +55,4 @@ class IntensityScale:
         self.std = float(np.sqrt(max(self._squares / self._count - self.mean**2, 0.0))) or 1.0
         if self._scans == SCANS_TO_LEARN:
             self.learning = False
-            logger.info("intensity statistics held: mean %.4g, std %.4g", self.mean, self.std)
+            logger.info("intensity statistics learnt: mean %.4g, std %.4g", self.mean, self.std)

@@ -1,4 +1,4 @@
-"""Label spaces: ordered classes with colours, and how classes of other spaces map into them."""
+"""Label spaces: ordered classes with ids and colours, and mappings from other label spaces."""
 
 from functools import cached_property
 from pathlib import Path
@@ -29,8 +29,8 @@ class LabelClass(BaseModel):
 class LabelSpace(BaseModel):
     """Ordered classes. `mappings[source][class of source]` is a class of this space, or "ignore".
 
-    A mapping named `source:variant` is another way to read the same source; `structural4` reads `structural6` strictly
-    (flush is non-structural) and as the `primary` variant (flush is ignored).
+    A mapping named `source:variant` is an alternative for the same source: `structural4` maps `structural6` strictly
+    (flush is non-structural) or in the variant `primary` (flush is ignored).
     """
 
     model_config = ConfigDict(extra="forbid", ignored_types=(cached_property,))
@@ -59,12 +59,12 @@ class LabelSpace(BaseModel):
 
     @classmethod
     def numbered(cls, count: int, name: str = "numbered") -> "LabelSpace":
-        """Classes named by their number, for a checkpoint that comes without names."""
+        """Classes named by their number, for a checkpoint without class names."""
         hues = [(int(37 * i) % 256, int(91 * i + 60) % 256, int(151 * i + 120) % 256) for i in range(count)]
         return cls(name=name, classes=[LabelClass(name=str(i), id=i, color=hues[i]) for i in range(count)])
 
     def recoloured(self) -> "LabelSpace":
-        """The same classes in the colours that config/label_spaces/ has for them, where it has a space of this name."""
+        """The same classes with the colours of the space of this name in config/label_spaces/, if there is one."""
         if self.name not in resources.names(FOLDER, ".yaml"):
             return self
         colours = {c.name: c.color for c in LabelSpace.load(self.name).classes}
@@ -72,7 +72,7 @@ class LabelSpace(BaseModel):
         return self.model_validate(self.model_dump() | {"classes": classes})
 
     def to_yaml(self) -> str:
-        """The space as the YAML that `load` reads and `~/label_space` publishes."""
+        """The space as YAML: what `load` reads and the topic `~/label_space` publishes."""
         data: dict[str, Any] = self.model_dump(mode="json")
         return yaml.safe_dump(data, sort_keys=False, default_flow_style=None)
 
@@ -112,11 +112,11 @@ class LabelSpace(BaseModel):
             raise UserError(f"label space '{self.name}' has no mapping from '{key}' (it has: {known})")
         missing = [name for name in source.names if name not in mapping]
         if missing:
-            raise UserError(f"mapping '{key}' of '{self.name}' leaves out {', '.join(missing)}; map or ignore them")
+            raise UserError(f"mapping '{key}' of '{self.name}' lacks {', '.join(missing)}; map or ignore them")
         return mapping
 
     def _two_steps(self, source: "LabelSpace", variant: str) -> dict[str, str] | None:
-        """A mapping by way of one of the spaces in config/ that this one maps from."""
+        """A mapping through an intermediate space of config/ that this space maps from; None without one."""
         for between in resources.names(FOLDER, ".yaml"):
             second = self.mappings.get(f"{between}:{variant}" if variant else between)
             first = second and LabelSpace.load(between).mappings.get(source.name)
@@ -126,7 +126,7 @@ class LabelSpace(BaseModel):
         return None
 
     def id_map(self, source: "LabelSpace", variant: str = "") -> UInt8:
-        """(256,) table from ids of `source` to ids of this space; UNLABELLED where ignored or unknown."""
+        """(256,) table from ids of `source` to ids of this space; UNLABELLED for ignored classes and unknown ids."""
         mapping = self._mapping(source, variant)
         table = np.full(256, UNLABELLED, dtype=np.uint8)
         for c in source.classes:
@@ -135,7 +135,7 @@ class LabelSpace(BaseModel):
         return table
 
     def merge_matrix(self, source: "LabelSpace", variant: str = "") -> Float32:
-        """(C_source, C) zeros and ones: `probabilities @ matrix` adds the probabilities of merged classes."""
+        """(C_source, C) matrix of 0 and 1: `probabilities @ matrix` sums the probabilities of merged classes."""
         mapping = self._mapping(source, variant)
         matrix = np.zeros((len(source.classes), len(self.classes)), dtype=np.float32)
         for row, c in enumerate(source.classes):

@@ -1,4 +1,4 @@
-"""Folders that results go to: tried before the work begins, and never emptied of what somebody else has put there."""
+"""Output folders: checked before the work begins; files of other programs in them are never removed."""
 
 import errno
 import json
@@ -12,29 +12,35 @@ from typing import Any
 from cmp_seg_ros.errors import UserError
 
 REPORT = "report.json"
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)  # what writing says without a name of a file
+WRITE_ERRORS = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EROFS,
+    errno.EIO,
+)  # raised without a file name
 
 
 def try_writing(folder: Path) -> None:
-    """Write a file in a folder, which is gone at once, for permissions do not tell (root has them all).
+    """Check that a folder is writable by creating a temporary file in it; permission bits are not enough (root).
 
-    Raises OSError where that cannot be done.
+    Raises OSError if it is not.
     """
     with tempfile.TemporaryFile(dir=folder):
         pass
 
 
 def require_writable(out: Path, command: str, replaced: Iterable[str] = (REPORT,), source: Path | None = None) -> None:
-    """Before the work whose outcome goes to `out`: whether that can be written, and may. Leaves nothing there.
+    """Check, before the work begins, that the command may write to `out`. Changes nothing.
 
     Args:
-        out: folder.
-        command: of `cmp-seg`; a report names the command that made it.
-        replaced: what the command would replace in `out`.
-        source: what the command reads.
+        out: output folder.
+        command: subcommand of `cmp-seg`; its report in `out` shows that it made the files there.
+        replaced: names of the files and folders in `out` that the command replaces.
+        source: the command's input.
 
     Raises:
-        UserError: `out` cannot be written; one of these is not that command's; `source` is in one of them.
+        UserError: `out` is not writable; a file to be replaced was made by another command; `source` is inside one.
     """
     there = [name for name in replaced if (out / name).exists()]
     for name in there:
@@ -42,8 +48,7 @@ def require_writable(out: Path, command: str, replaced: Iterable[str] = (REPORT,
             raise UserError(f"{source} is in {out / name}, which cmp-seg {command} would replace; give another --out")
     if there and made_by(out) != command:
         raise UserError(
-            f"{out} holds {', '.join(there)} that cmp-seg {command} would replace but has not made; give another "
-            "--out, or remove that"
+            f"{out} already holds {', '.join(there)}, not made by cmp-seg {command}; give another --out, or remove them"
         )
     try:
         try_writing(next(folder for folder in (out, *out.absolute().parents) if os.path.lexists(folder)))
@@ -53,30 +58,30 @@ def require_writable(out: Path, command: str, replaced: Iterable[str] = (REPORT,
 
 @contextmanager
 def writing(out: Path) -> Iterator[None]:
-    """Makes `out`; inside, what cannot be written (a full disk, a folder of somebody else) is a UserError."""
+    """Create `out`; an OSError about it inside the block (disk full, no permission) becomes a UserError."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         yield
     except OSError as error:
-        if not concerns(out, error):
+        if not is_about(out, error):
             raise
         raise _unwritable(out, error) from error
 
 
 def claim(out: Path, command: str, replaced: Iterable[str] = (REPORT,), source: Path | None = None) -> None:
-    """As `require_writable`; then makes `out` and notes there whose it is, so that a run cut short can be repeated."""
+    """Check as `require_writable`, then create `out` with a first report, so that a cut-off run may be repeated."""
     require_writable(out, command, replaced, source)
     with writing(out):
         write_report(out, {"command": command, "finished": False})
 
 
 def write_report(out: Path, report: dict[str, Any]) -> None:
-    """Write report.json, which names its command as `command`."""
+    """Write report.json; its key `command` holds the name of the command."""
     write_whole(out / REPORT, (json.dumps(report, indent=2) + "\n").encode())
 
 
 def write_whole(path: Path, content: bytes | memoryview) -> None:
-    """Write a file, all or nothing: what stood there stays until it is done. Raises OSError."""
+    """Write a file atomically: the old content stays until the new one is complete. Raises OSError."""
     temporary = path.with_name(f"{path.name}.tmp")
     try:
         temporary.write_bytes(content)
@@ -87,29 +92,29 @@ def write_whole(path: Path, content: bytes | memoryview) -> None:
 
 
 def remove_bag(bag: Path) -> None:
-    """Remove a bag of ours, where there is one. Raises UserError where its folder has something else, which stays."""
+    """Remove a bag that we wrote, if it exists. Raises UserError if its folder has other files, and removes nothing."""
     if not bag.exists():
         return
     ours = [bag / "metadata.yaml", *bag.glob("*.mcap")]
     if others := sorted(path.name for path in bag.iterdir() if path not in ours):
-        raise UserError(f"{bag} is to be replaced, but also holds {', '.join(others[:5])}; move that elsewhere")
+        raise UserError(f"{bag} cannot be replaced: it also holds {', '.join(others[:5])}; move them elsewhere")
     for path in ours:
         path.unlink(missing_ok=True)
     bag.rmdir()
 
 
 def made_by(out: Path) -> str | None:
-    """The command of `cmp-seg` whose report is in a folder; None where there is none."""
+    """The command of `cmp-seg` that wrote the report in a folder; None without a report."""
     try:
         return str(json.loads((out / REPORT).read_text())["command"])
     except (OSError, ValueError, LookupError, TypeError):
         return None
 
 
-def concerns(folder: Path, error: OSError) -> bool:
-    """Whether it is the folder that could not be written, and not something else that failed meanwhile."""
+def is_about(folder: Path, error: OSError) -> bool:
+    """Whether the error is about writing to the folder, and not about some other file."""
     if not isinstance(error.filename, str | bytes):
-        return error.errno in FULL
+        return error.errno in WRITE_ERRORS
     folder, path = folder.absolute(), Path(os.fsdecode(error.filename)).absolute()
     return path.is_relative_to(folder) or folder.is_relative_to(path)
 

@@ -1,9 +1,9 @@
-"""Voxels just as coarse as this machine needs to label every scan in time.
+"""Adapts the voxel size so that this machine labels every scan in time.
 
-The time of a scan is taken as `rest + per_voxel x voxels`: what the network took, shared out among its voxels, and
-all else. How the number of voxels goes with their size is learnt from every change. What a scan takes beyond its budget
-is a debt, what it leaves pays it back. Too much debt, and voxels become as coarse as the model says; once things have
-been calm for a while, as fine as it allows. A refinement that has to be taken back makes the next one wait longer.
+The time of a scan is modelled as `rest + per_voxel x voxels`: network time per voxel, and everything else. How the
+number of voxels depends on their size is learnt from every change of size. Time beyond a scan's budget adds to a debt,
+time below it pays the debt back. When the debt is too high, the model chooses coarser voxels; after a calm period, the
+finest that fit. If a refinement has to be reverted, the next one waits longer.
 
     keeper = RateKeeper(segmenter.voxel_size, target_rate_hz=15)
     segmenter.voxel_size = keeper.voxel_size    # before every scan
@@ -17,30 +17,30 @@ import numpy as np
 
 COARSEST = 0.2  # metres; the networks were trained with voxels of 0.1 to 0.2 m
 STEP = 1.125  # at most, from one size to the next; six steps from 0.1 to 0.2 m
-FULL = 0.9  # of the budget; what a scan takes beyond is debt. With scans unlike each other more would drop one in fifty
-PATIENCE = 3.0  # budgets of debt that are borne; a single scan adds one at most, however slow it was
-AIM = 0.82  # of the budget, by the model, after a change
-WINDOW = 30  # scans that a refinement rests on
-RECENT = 4  # scans that a coarsening rests on
-COOL_DOWN = 10.0  # seconds from a change to the next refinement; doubles with every refinement that is taken back
+MAX_LOAD = 0.9  # of the budget; time beyond it is debt. With scans of varying size, a higher value drops one in fifty
+MAX_DEBT = 3.0  # budgets; more debt makes voxels coarser. A single scan adds one at most, however slow it was
+AIMED_LOAD = 0.82  # of the budget, predicted by the model, after a change
+WINDOW = 30  # scans used to decide on a refinement
+RECENT = 4  # scans used to decide on a coarsening
+COOL_DOWN = 10.0  # seconds from a change to the next refinement; doubles with every reverted refinement
 LONGEST_COOL_DOWN = 120.0
-TRIAL = 30.0  # seconds that a refinement must hold
-EXPONENT = 1.0  # the number of voxels goes with 1 / size^EXPONENT, to begin with; 2 where points cover surfaces
-EXPONENTS = (0.3, 2.2)  # what is believed
-OUTLIER = 2.0  # times the median; slower scans count as no slower
-PAUSE = 3.0  # times the usual period; such a gap between scans says nothing of it
+TRIAL = 30.0  # seconds; a refinement that is reverted sooner has failed
+EXPONENT = 1.0  # initial guess: the number of voxels is proportional to 1 / size^EXPONENT; 2 for densely seen surfaces
+EXPONENTS = (0.3, 2.2)  # measured exponents are clipped to this range
+OUTLIER = 2.0  # times the median; slower scans are clipped to it
+LONGEST_PERIOD = 3.0  # times the usual period; longer gaps between scans are ignored when it is estimated
 
 
 @dataclass(frozen=True)
 class Timing:
-    """What became of a labelled scan.
+    """Timing of a labelled scan.
 
     Args:
-        number: of the scan among all that came, labelled or not.
-        arrival: when it came, seconds by any steady clock.
-        busy: seconds from when it was taken up until the next could be; waiting does not count.
-        network: seconds of these that go with the number of voxels.
-        voxels: how many there were.
+        number: index of the scan among all received ones, labelled or not.
+        arrival: time of reception, seconds of any monotonic clock.
+        busy: seconds from the start of its processing until the next scan could be processed, without waiting.
+        network: the part of `busy` that grows with the number of voxels, seconds.
+        voxels: number of voxels.
         voxel_size: metres.
     """
 
@@ -62,21 +62,21 @@ class Cost:
 
     @classmethod
     def of(cls, timings: list[Timing]) -> "Cost":
-        """The mean of what was measured."""
+        """Mean of the timings, outliers clipped."""
         measured = np.array([(t.busy - t.network, t.network / t.voxels, t.voxels) for t in timings])
         return cls(*np.minimum(measured, OUTLIER * np.median(measured, axis=0)).mean(axis=0).tolist())
 
 
 class RateKeeper:
-    """Chooses the voxel size of the next scan by the timings of the last ones.
+    """Chooses the voxel size of the next scan from the timings of the last ones.
 
     Args:
         finest: the bundle's voxel size, metres.
-        target_rate_hz: scans a second to be labelled; 0 leaves the voxels as they are.
+        target_rate_hz: scans per second to be labelled; 0 keeps the bundle's voxel size.
 
     Attributes:
         target_rate_hz: may be changed.
-        changes: how often the size was changed.
+        changes: number of changes of the size so far.
     """
 
     def __init__(self, finest: float, target_rate_hz: float) -> None:
@@ -84,7 +84,7 @@ class RateKeeper:
         self.target_rate_hz = target_rate_hz
         self.changes = 0
         self._index = 0
-        self._log_voxels = -EXPONENT * np.log(self.sizes)  # by size; only differences mean something
+        self._log_voxels = -EXPONENT * np.log(self.sizes)  # by size; only differences matter
         self._arrivals: deque[tuple[int, float]] = deque(maxlen=WINDOW + 1)
         self._timings: deque[Timing] = deque(maxlen=WINDOW)  # since the last change
         self._before: Timing | None = None
@@ -99,20 +99,20 @@ class RateKeeper:
 
     @property
     def budget(self) -> float:
-        """Seconds a scan may take: the period of the target rate, or that of the scans where they come slower."""
+        """Seconds a scan may take: the period of the target rate, or of the incoming scans if that is longer."""
         if self.target_rate_hz <= 0:
             return np.inf
         return max(1 / self.target_rate_hz, self._period())
 
     @property
     def load(self) -> float:
-        """What a scan takes of its budget at present; NaN where nothing is known yet."""
+        """Median share of the budget that recent scans took; NaN before the first one."""
         return float(np.median([t.busy for t in self._timings])) / self.budget if self._timings else np.nan
 
     @property
     def too_slow(self) -> bool:
-        """Whether even the coarsest voxels take too long."""
-        return self._index == len(self.sizes) - 1 and self._debt > PATIENCE and self.load > 1
+        """Whether even the coarsest voxels are too slow."""
+        return self._index == len(self.sizes) - 1 and self._debt > MAX_DEBT and self.load > 1
 
     @property
     def state(self) -> str:
@@ -122,33 +122,33 @@ class RateKeeper:
         return "too slow" if self.too_slow else "coarse" if self._index else "fine"
 
     def add(self, timing: Timing) -> None:
-        """Take account of a labelled scan, and choose the size for the next."""
+        """Add the timing of a labelled scan, and choose the size for the next one."""
         if self.target_rate_hz <= 0:
             self._change(0, timing.arrival)
             return
         self._arrivals.append((timing.number, timing.arrival))
         if not timing.voxels or timing.voxel_size != self.voxel_size:
-            return  # it says nothing of what scans take at this size
+            return  # not informative about the current size
         self._learn(timing)
         self._timings.append(timing)
-        self._debt += min(timing.busy / self.budget - FULL, 1.0)
-        self._debt = min(max(self._debt, 0.0), PATIENCE + 1)  # paid back soon, once the load ends
-        if self._debt > PATIENCE:
+        self._debt += min(timing.busy / self.budget - MAX_LOAD, 1.0)
+        self._debt = min(max(self._debt, 0.0), MAX_DEBT + 1)  # paid back soon, once the load ends
+        if self._debt > MAX_DEBT:
             self._coarsen(timing.arrival)
         elif self._index and len(self._timings) == WINDOW and timing.arrival - self._changed > self._cool_down:
             self._refine(timing.arrival)
 
     def _period(self) -> float:
-        """Seconds between the scans that come, labelled or not; 0 where nothing is known yet."""
+        """Seconds between incoming scans, labelled or not; 0 if not yet known."""
         if len(self._arrivals) < 2:
             return 0.0
         numbers, times = np.diff(np.array(self._arrivals), axis=0).T
         each = times / numbers
-        steady = each <= PAUSE * np.partition(each, -1 - len(each) // 4)[-1 - len(each) // 4]
+        steady = each <= LONGEST_PERIOD * np.partition(each, -1 - len(each) // 4)[-1 - len(each) // 4]
         return float(times[steady].sum() / numbers[steady].sum())
 
     def _learn(self, timing: Timing) -> None:
-        """Learn from the first scan after a change how many more or fewer voxels that gave."""
+        """Update the number of voxels by size, from the first scan after a change of size."""
         before, self._before = self._before, timing
         if before is None or before.voxel_size == timing.voxel_size:
             return
@@ -160,9 +160,9 @@ class RateKeeper:
         self._log_voxels -= np.interp(np.arange(len(self.sizes)), ends, [0.0, believed - expected])
 
     def _fitting(self, cost: Cost) -> int:
-        """The finest size that fits the budget; the coarsest where none does."""
+        """Index of the finest size that fits the budget; of the coarsest if none does."""
         voxels = cost.voxels * np.exp(self._log_voxels - self._log_voxels[self._index])
-        fits = cost.rest + cost.per_voxel * voxels <= AIM * self.budget
+        fits = cost.rest + cost.per_voxel * voxels <= AIMED_LOAD * self.budget
         return int(np.argmax(fits)) if fits.any() else len(self.sizes) - 1
 
     def _coarsen(self, time: float) -> None:
@@ -188,7 +188,7 @@ class RateKeeper:
 
 
 def sizes(finest: float) -> list[float]:
-    """Voxel sizes from `finest` to COARSEST in like steps, whole millimetres but for the finest."""
+    """Voxel sizes from `finest` to COARSEST in equal ratios, rounded to millimetres except the finest."""
     if finest >= COARSEST:
         return [finest]
     steps = int(np.ceil(np.log(COARSEST / finest) / np.log(STEP)))

@@ -1,4 +1,4 @@
-"""What is odd about a scan that is labelled all the same, with the remedy: for reports and for a node's diagnostics."""
+"""Warnings about unusual scans, with remedies, for reports and for a node's diagnostics."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -11,13 +11,13 @@ from cmp_seg_ros.scan import UNLABELLED, Float32, Labels, Scan
 from cmp_seg_ros.waffleiron.config import PreprocessConfig
 from cmp_seg_ros.waffleiron.preprocess import inside_fov
 
-OUTSIDE = 0.2  # share of the returns beyond the model's field of view that is worth a word
+OUTSIDE = 0.2  # share of the returns beyond the model's field of view that gives a warning
 
 
 class Remark(NamedTuple):
-    """Something about a scan that its user should know.
+    """A warning about a scan.
 
-    kind: for counting; alike remarks have one kind. serious: labels are missing, or mean little.
+    kind: remarks are counted by kind. serious: labels are missing or unreliable.
     """
 
     kind: str
@@ -26,40 +26,40 @@ class Remark(NamedTuple):
 
 
 def remarks(scan: Scan, labels: Labels, returns: int, name: str, config: PreprocessConfig) -> Iterator[Remark]:
-    """Remarks that cost next to nothing.
+    """Remarks that are cheap to compute.
 
     Args:
         returns: number of returns of the scan.
-        name: of the scan, for a reader.
-        config: what the network sees.
+        name: of the scan, for messages.
+        config: the bundle's preprocessing.
     """
     if returns == 0:
         why = f"all its {len(scan)} points are NaN, infinite or at the origin; check the sensor and its driver"
         yield Remark("no_returns", f"{name} has no return: {why}", True)
         return
     if returns <= config.neighbours:
-        why = f"the network looks at {config.neighbours} neighbours of a point, so these labels mean little"
+        why = f"the network uses {config.neighbours} neighbours of each point, so these labels are unreliable"
         yield Remark("few_points", f"{name} has only {returns} returns: {why}; give whole scans", True)
     labelled = int(np.count_nonzero(labels.confidence))
     if labelled < returns:
         text = f"{name} has {returns - labelled} of {returns} returns without a label, {_beyond(config)}"
         yield Remark("outside_view", text, True)
     if scan.intensity is None or not (np.abs(scan.intensity) < PLAUSIBLE).any():
-        yield Remark("no_intensity", f"{name} has no usable intensity: the labels rest on shape alone")
+        yield Remark("no_intensity", f"{name} has no usable intensity: labels are predicted from shape alone")
 
 
 def outside_view(scan: Scan, labels: Labels, upright: Float32, name: str, config: PreprocessConfig) -> Iterator[Remark]:
-    """Whether much of a scan is beyond the network's view, though it got labels.
+    """A remark if a large share of a scan is beyond the network's field of view, although it got labels.
 
     Args:
-        upright: (N, 3) the scan's points as the network sees them, z up.
+        upright: (N, 3) the scan's points rotated to z up, as the network sees them.
     """
     known = scan.valid() & (labels.label != UNLABELLED)
     if not known.any():
         return
     outside = 1 - float(inside_fov(upright[known], config).mean())
     if outside > OUTSIDE:
-        text = f"{name} has {outside:.0%} of its returns {_beyond(config)}; they got the label of the nearest voxel"
+        text = f"{name} has {outside:.0%} of its returns {_beyond(config)}; they get the label of the nearest voxel"
         yield Remark("partly_outside_view", text)
 
 

@@ -1,4 +1,4 @@
-"""Where the package's data lie: models/ and config/, in a checkout or in the installed share folder."""
+"""Locations of the package's data, models/ and config/: a checkout, or the installed share folder."""
 
 import os
 from pathlib import Path
@@ -9,9 +9,9 @@ PACKAGE = "cmp_seg_ros"
 
 
 def share_folders() -> list[Path]:
-    """Folders that may hold models/ and config/, best first.
+    """Existing folders that may hold models/ and config/, in order of preference.
 
-    A checkout comes before anything installed, so that an editable install never serves a stale copy.
+    A checkout comes before an installation, so that an editable install never uses a stale copy.
     """
     checkout = Path(__file__).resolve().parent.parent
     folders = [checkout] if (checkout / "package.xml").exists() else []
@@ -31,7 +31,7 @@ def resource(relative: str) -> Path:
 
 
 def names(relative: str, suffix: str = "") -> list[str]:
-    """Names in the folder `relative` over all share folders, without `suffix`; only those that end in it."""
+    """Sorted names of the files in the folder `relative` that end in `suffix`, which is cut off; all share folders."""
     found = {
         path.name.removesuffix(suffix)
         for folder in share_folders()

@@ -1,4 +1,4 @@
-"""A lidar scan and its labels: the two ends of the one way of the data."""
+"""A lidar scan and its labels: input and output of the segmentation."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ class Scan:
 
     Args:
         xyz: (N, 3) float32, metres, in the lidar's frame; NaN, infinity or (0, 0, 0) mean "no return".
-        intensity: (N,) float32 in the sensor's own scale, or None where the sensor gives none.
+        intensity: (N,) float32 in the sensor's own scale, or None if the sensor has none.
         time: (N,) float32, seconds from `stamp`, or None.
         stamp: nanoseconds.
         frame_id: name of the frame of `xyz`.
@@ -68,17 +68,17 @@ class Scan:
 
 @dataclass(frozen=True)
 class Labels:
-    """What the network says of each point of a scan, in the scan's own order.
+    """Predicted label of each of the N points of a scan, in the scan's order.
 
     Args:
-        label: (N,) uint8 ids of the label space; UNLABELLED where the point is no return.
+        label: (N,) uint8 ids of the label space; UNLABELLED for points without a return.
         confidence: (N,) float32 probability of that label, 0..1; 0 where unlabelled.
-        voxels: number of voxels that the network saw.
+        voxels: number of voxels given to the network.
         voxel_size: metres.
         stages_ms: milliseconds by stage.
-        unlikeness: how unlike the scans of its training the bundle finds this one, about 1 for those; None where the
-            bundle cannot tell. Strange beyond its `familiarity.threshold`.
-        probabilities: (N, C) float32 of every class in the order of the label space, 0 where unlabelled; or None.
+        unlikeness: distance of the scan from the training scans, about 1 for those; None if the bundle does not
+            estimate it. Above the bundle's `familiarity.threshold` the scan is out of distribution.
+        probabilities: (N, C) float32 probability of every class of the label space, 0 where unlabelled; or None.
     """
 
     label: UInt8

@@ -1,4 +1,4 @@
-"""The one way from a scan to its labels."""
+"""Segmentation of a scan: preprocessing, network, and labels for every point."""
 
 from pathlib import Path
 from time import perf_counter
@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from cmp_seg_ros.bundle import Bundle
 from cmp_seg_ros.engine.base import softmax
 from cmp_seg_ros.engine.loading import load_engine
-from cmp_seg_ros.errors import UserError, one_line
+from cmp_seg_ros.errors import UserError, describe_invalid
 from cmp_seg_ros.intensity import IntensityScale
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.scan import UNLABELLED, Float32, Labels, Scan
@@ -19,22 +19,22 @@ from cmp_seg_ros.waffleiron.preprocess import Voxels, nearest_voxel, prepare
 
 
 class Segmenter:
-    """Labels every point of a scan. Not for several threads at once.
+    """Labels every point of a scan. Not thread-safe.
 
     Args:
         bundle: the model.
         engine: name of an engine, or "auto".
-        T_base_lidar: (4, 4); its rotation makes scans upright (z up). None takes the lidar as upright.
-        label_space: name or file of the space to answer in, which must map from the bundle's; None is the bundle's.
-        intensity_mean, intensity_std: statistics of the lidar, for bundles that ask for them; None learns them from the
-            first ten scans.
-        probabilities: whether labels shall come with the probability of every class.
+        T_base_lidar: (4, 4); its rotation turns scans upright (z up). None: the lidar is upright.
+        label_space: name or file of the output label space, which must map from the bundle's; None: the bundle's.
+        intensity_mean, intensity_std: the lidar's intensity statistics, for bundles that need them; None: they are
+            learnt from the first ten scans.
+        probabilities: whether to return the probability of every class.
 
     Attributes:
         probabilities: may be changed.
 
     Raises:
-        UserError: a broken bundle, an unknown engine, a label space that does not map.
+        UserError: the bundle is damaged, the engine unknown, or the label space has no mapping from the bundle's.
     """
 
     def __init__(
@@ -80,10 +80,10 @@ class Segmenter:
 
     @property
     def voxel_size(self) -> float:
-        """Metres; the bundle's unless it is set, which may be done before any scan. All else stays as the bundle says.
+        """Voxel size in metres. The bundle's by default; may be set before any scan.
 
         Raises:
-            UserError: it is set to what is no voxel size.
+            UserError: on setting an invalid voxel size.
         """
         return self.preprocess.voxel_size
 
@@ -94,13 +94,13 @@ class Segmenter:
         try:
             self.preprocess = PreprocessConfig.model_validate(self.preprocess.model_dump() | {"voxel_size": size})
         except ValidationError as error:
-            raise UserError(f"{size} cannot be a voxel size: {one_line(error)}") from error
+            raise UserError(f"invalid voxel size {size}: {describe_invalid(error)}") from error
 
     def __call__(self, scan: Scan) -> Labels:
         """Label a scan of N points; points without a return are UNLABELLED with confidence 0.
 
         Raises:
-            UserError: the engine cannot take the scan, or returns NaN or infinity.
+            UserError: the scan is too large for the engine, or the engine fails or returns NaN or infinity.
         """
         start = perf_counter()
         valid = np.flatnonzero(scan.valid())
@@ -147,12 +147,12 @@ class Segmenter:
         )
 
     def _logits(self, voxels: Voxels) -> Float32:
-        """(M, C), all finite, since NaN would come out as some label. Raises UserError."""
+        """(M, C) finite logits; NaN or infinity would silently become a label, so they raise UserError."""
         logits: Float32 = self._engine(voxels.inputs._asdict())["logits"]
         if not np.isfinite(logits).all():
             faulty = int(np.count_nonzero(~np.isfinite(logits).all(axis=1)))
             raise UserError(
-                f"engine '{self.engine}' returned NaN or infinity for {faulty:,} of {len(voxels):,} voxels; take "
-                "engine 'cpu-fp32', or another model if that does so too: its weights do not suit these scans"
+                f"engine '{self.engine}' returned NaN or infinity for {faulty:,} of {len(voxels):,} voxels; use engine "
+                "'cpu-fp32', or another model if that fails too: its weights do not suit these scans"
             )
         return logits

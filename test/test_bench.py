@@ -16,7 +16,7 @@ from PIL import Image
 
 from cmp_seg_ros.bundle import Bundle
 from cmp_seg_ros.cli.bench import network_table, numbers, process_table, remarks, stage_table
-from cmp_seg_ros.engine.base import Lack
+from cmp_seg_ros.engine.base import Missing
 from cmp_seg_ros.engine.runtimes.tensorrt import TensorRt
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.kernels.network import BLOCK
@@ -251,7 +251,7 @@ def test_no_engine_that_can_run() -> None:
 
 @pytest.mark.parametrize("name", ["tensorrt", "tensorrt-fp16"])
 def test_where_no_engine_can_run_nothing_is_measured(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(TensorRt, "missing", lambda _: [Lack("no GPU", "buy one")])
+    monkeypatch.setattr(TensorRt, "missing", lambda _: [Missing("no GPU", "buy one")])
     monkeypatch.setattr(clock, "share_of_others", lambda: pytest.fail("measured"))
     with pytest.raises(UserError, match=r"no engine can run here\. tensorrt: no GPU: buy one"):
         Bench(Options(engines=[name]), print, print).run()

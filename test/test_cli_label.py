@@ -315,7 +315,7 @@ def test_wrong_options(label: Run, tmp_path: Path, args: tuple[str, ...], says: 
         ("intensity_mean: 7.0, intensity_std: 0.0", "lidars.lidar.intensity_std"),
         ("intensity_mean: .nan, intensity_std: 1.0", "lidars.lidar.intensity_mean"),
         ("time_offset: .nan", "lidars.lidar.time_offset"),
-        ("stamp: end", "lidars.lidar.stamp: only 'start' is understood; add minus half a sweep"),
+        ("stamp: end", "lidars.lidar.stamp: only 'start' is supported; subtract half a sweep"),
         ("stamp: noon", "lidars.lidar.stamp"),
         ("stampp: start", "lidars.lidar.stampp"),
     ],
@@ -387,7 +387,7 @@ def test_what_label_has_not_made_is_left_alone(label: Run, tmp_path: Path) -> No
     for report in ({}, {"command": "simulate"}):
         (out / "report.json").write_text(json.dumps(report))
         ran = label(tmp_path / "scan.npy")
-        assert ran.code == 1 and "would replace but has not made; give another --out" in ran.err.replace("\n", " ")
+        assert ran.code == 1 and ", not made by cmp-seg label; give another --out" in ran.err.replace("\n", " ")
     assert all(path.exists() for path in kept)
 
 

@@ -78,7 +78,7 @@ def test_the_engine_of_another_bundle_is_not_taken(caplog: pytest.LogCaptureFixt
     cache.obtain(other, Build(b"of another bundle"))
     cache.path_of(other).rename(cache.path_of(KEY))
     assert cache.obtain(KEY, Build()).built
-    assert "of another engine, and is built anew" in caplog.text
+    assert "belongs to another engine, and is rebuilt" in caplog.text
 
 
 def test_a_folder_that_cannot_be_made(folder: Path, caplog: pytest.LogCaptureFixture) -> None:

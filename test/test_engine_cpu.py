@@ -109,7 +109,7 @@ def test_threads_do_not_change_the_answer(make_bundle: MakeBundle, monkeypatch: 
 
 def test_cells_of_a_plane() -> None:
     """By hand: two tokens in a corner cell, one beside it, one in the corner far away."""
-    plane = kernels.Plane(*kernels.lay_out(np.array([0, 1, 19, 0]), 4, 5))
+    plane = kernels.Plane(*kernels.locate_cells(np.array([0, 1, 19, 0]), 4, 5))
     assert plane.cell.tolist() == [0, 1, 2, 0]
     assert plane.order.tolist() == [0, 3, 1, 2]
     assert plane.start.tolist() == [0, 2, 3, 4]

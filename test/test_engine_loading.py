@@ -114,7 +114,7 @@ def test_what_the_runtime_cannot_read_is_built_anew(make_bundle: MakeBundle, nam
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=120
     )
-    assert "cannot read what" in done.stderr, done.stderr
+    assert "cannot read the built model" in done.stderr, done.stderr
     assert done.returncode == 0 and done.stdout == "handled\n"
     np.testing.assert_allclose(np.load(tmp_path / "logits.npy"), truth(bundle, voxels_of(300)), atol=1e-3)
 
@@ -244,7 +244,7 @@ def test_our_own_float32_is_held_to_what_pytorch_said_of_it(bundle: Bundle, monk
     found = loader.check(engine, exact_engine(bundle, pytorch=True))
     assert found.passes(trained=True) and found.exact == "reference-fp32" and loader.load().precision == "fp32"
     replace(found, labels=0.5).remember(loader.key("fp32"), loader.network)
-    with pytest.raises(UserError, match=r"'cpu' differs .* take engine 'reference'"):
+    with pytest.raises(UserError, match=r"'cpu' differs .* use engine 'reference'"):
         loader.load()
 
 

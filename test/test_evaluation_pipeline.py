@@ -11,7 +11,7 @@ from cmp_seg_ros import outputs
 from cmp_seg_ros.datasets.base import DataSet
 from cmp_seg_ros.datasets.frame import TRUTH, Frame, PointLabels
 from cmp_seg_ros.errors import UserError
-from cmp_seg_ros.evaluation.pipeline import Ending, Given, Result, results_of_parts, run
+from cmp_seg_ros.evaluation.pipeline import Consumer, Result, StoredLabels, results_of_parts, run
 from cmp_seg_ros.evaluation.report import Report, schema
 from cmp_seg_ros.evaluation.scoring import Scores
 from cmp_seg_ros.label_space import LabelSpace
@@ -45,7 +45,7 @@ class Frames(DataSet):
         return [Frames((number,)) for number in self.numbers]
 
 
-class Written(Ending):
+class Written(Consumer):
     replaces = ("written.txt",)
 
     def __init__(self, out: Path) -> None:
@@ -61,9 +61,9 @@ class Written(Ending):
 
 def test_frames_are_accounted_for_by_outcome(tmp_path: Path) -> None:
     written, told = Written(tmp_path / "out"), []
-    endings = [Scores(SPACE, SPACE), written]
+    consumers = [Scores(SPACE, SPACE), written]
     report = run(
-        Frames(), Given(SPACE), endings, Report(command="test"), written.out, needs=TRUTH, progress=told.append
+        Frames(), StoredLabels(SPACE), consumers, Report(command="test"), written.out, needs=TRUTH, progress=told.append
     )
     frames = report.frames
     assert (frames.read, frames.labelled, sum(frames.skipped.values())) == (6, 4, 2)
@@ -83,18 +83,18 @@ def test_a_run_that_fails_is_marked_and_closed(tmp_path: Path) -> None:
 
     failing = Failing(tmp_path / "out")
     with pytest.raises(UserError, match="no more"):
-        run(Frames(), Given(SPACE), [failing], Report(command="test"), failing.out)
+        run(Frames(), StoredLabels(SPACE), [failing], Report(command="test"), failing.out)
     assert failing.closed and json.loads((failing.out / "report.json").read_text())["finished"] is False
     with pytest.raises(UserError, match="has not made"):
-        run(Frames(), Given(SPACE), [], Report(command="another"), failing.out)
+        run(Frames(), StoredLabels(SPACE), [], Report(command="another"), failing.out)
     assert outputs.made_by(failing.out) == "test"
 
 
 def test_nothing_that_can_be_labelled_is_an_error() -> None:
     with pytest.raises(UserError, match="scan 2 of six: 2 has no labels from predictions"):
-        run(Frames((2,)), Given(SPACE), [], Report(command="test"))
+        run(Frames((2,)), StoredLabels(SPACE), [], Report(command="test"))
     with pytest.raises(UserError, match="six holds no scans"):
-        run(Frames(()), Given(SPACE), [], Report(command="test"))
+        run(Frames(()), StoredLabels(SPACE), [], Report(command="test"))
 
 
 def keys(part: DataSet, results: Iterator[Result]) -> list[tuple[str, bool]]:
@@ -103,7 +103,7 @@ def keys(part: DataSet, results: Iterator[Result]) -> list[tuple[str, bool]]:
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_parts_come_in_order(processes: int) -> None:
-    found = [pair for part in results_of_parts(Frames().parts(), Given(SPACE), keys, processes) for pair in part]
+    found = [pair for part in results_of_parts(Frames().parts(), StoredLabels(SPACE), keys, processes) for pair in part]
     assert found == [(str(number), number == 2) for number in range(6)]
 
 

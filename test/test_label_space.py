@@ -85,7 +85,7 @@ def test_unknown_names_and_mappings_say_what_there_is() -> None:
 
 def test_a_mapping_must_speak_of_every_class() -> None:
     space = LabelSpace.model_validate({**SPACE, "mappings": {"structural4": {"wall": "cold"}}})
-    with pytest.raises(UserError, match="leaves out floor, ceiling, non-structural; map or ignore them"):
+    with pytest.raises(UserError, match="lacks floor, ceiling, non-structural; map or ignore them"):
         space.id_map(LabelSpace.load("structural4"))
 
 

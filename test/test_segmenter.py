@@ -156,7 +156,7 @@ def test_coarser_voxels_are_those_of_a_coarser_bundle(tiny_bundle: Path) -> None
     segmenter.voxel_size = fine.voxel_size
     np.testing.assert_array_equal(segmenter(room()).confidence, fine.confidence)
     for size in (0.0, -0.1, NAN, INF, 1e-9):
-        with pytest.raises(UserError, match="cannot be a voxel size"):
+        with pytest.raises(UserError, match="invalid voxel size"):
             segmenter.voxel_size = size
     assert segmenter.voxel_size == fine.voxel_size
 
@@ -236,7 +236,7 @@ def test_nan_and_infinity_are_no_labels(tiny_bundle: Path, monkeypatch: pytest.M
             return {"logits": logits}
 
     monkeypatch.setattr(segmenter, "_engine", Faulty())
-    said = rf"'faulty-fp16' returned NaN or infinity for 1 of {expected.voxels:,} voxels; take engine 'cpu-fp32'"
+    said = rf"'faulty-fp16' returned NaN or infinity for 1 of {expected.voxels:,} voxels; use engine 'cpu-fp32'"
     with pytest.raises(UserError, match=said):
         segmenter(room())
     monkeypatch.setattr(segmenter, "_engine", sound)

@@ -182,7 +182,7 @@ def test_a_recording_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
     for report in (None, "", "[]", json.dumps({"command": "label"})):
         if report is not None:
             (tmp_path / "report.json").write_text(report)
-        with pytest.raises(UserError, match=r"holds bag.* that cmp-seg simulate would replace but has not made"):
+        with pytest.raises(UserError, match=r"already holds bag.*, not made by cmp-seg simulate; give another --out"):
             next(record(CONFIG, tmp_path))
     assert (tmp_path / "bag" / "drive.mcap").read_bytes() == b"of the real robot"
     shutil.rmtree(tmp_path / "bag")

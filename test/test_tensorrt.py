@@ -178,7 +178,7 @@ def test_arguments_are_such_as_the_real_bindings_take() -> None:
         ("cudaStreamSynchronize", stream),
         ("cudaGetDeviceProperties", 0),
     ):
-        with pytest.raises(UserError, match=rf"refuses {name}: CUDA driver version is insufficient"):
+        with pytest.raises(UserError, match=rf"{name} failed on the GPU: CUDA driver version is insufficient"):
             cuda.call(name, *args)
 
 

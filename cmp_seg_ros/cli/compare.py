@@ -75,7 +75,7 @@ def section_table(section: "Section") -> "Table":
     """Figures of both reports, their difference, its interval, and what that means."""
     from rich.table import Table
 
-    from cmp_seg_ros.evaluation.compare import WORDS, change, shown, span
+    from cmp_seg_ros.evaluation.compare import WORDS, format_difference, format_interval, format_value
 
     table = Table("", title=section.title, title_justify="left", caption=f"intervals: {section.intervals}")
     table.caption_justify = "left"
@@ -83,6 +83,11 @@ def section_table(section: "Section") -> "Table":
         table.add_column(name, justify="right")
     table.add_column("")
     for figure in section.figures:
-        cells = (shown(figure.a, figure), shown(figure.b, figure), change(figure), span(figure))
+        cells = (
+            format_value(figure.a, figure),
+            format_value(figure.b, figure),
+            format_difference(figure),
+            format_interval(figure),
+        )
         table.add_row(figure.name, *cells, WORDS[figure.verdict], style=COLOURS.get(figure.verdict))
     return table

@@ -49,7 +49,7 @@ def demo(
     require_writable(out, "demo", (REPORT, LABELLED))
     # In a process of its own: the simulator's memory is none of the node's or the demo's.
     command = ["simulate", "--out", drive, "--seconds", seconds, "--seed", seed, "--sensor", sensor]
-    if run_ours(command):
+    if run_subcommand(command):
         raise typer.Exit(1)  # it has said why
 
     from cmp_seg_ros.datasets.bag import DataSet
@@ -81,7 +81,7 @@ def demo(
         console.print(f"report.json, overview.png, labelled/ and drive/ are in {escape(str(out))}")
 
 
-def run_ours(command: list[Any]) -> int:
+def run_subcommand(command: list[Any]) -> int:
     """Run a subcommand in a process of its own, without its report; an interrupted one has time to end its workers."""
     everything = [sys.executable, "-m", "cmp_seg_ros.cli.main", *map(str, command)]
     with subprocess.Popen(everything, stdout=subprocess.DEVNULL) as process:

@@ -13,7 +13,7 @@ from cmp_seg_ros.errors import UserError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from cmp_seg_ros.evaluation.pipeline import Ending
+    from cmp_seg_ros.evaluation.pipeline import Consumer
     from cmp_seg_ros.evaluation.suites.tables import Sheet
 
 SUITE = "With --suite"
@@ -130,10 +130,10 @@ def _input(
     truth = None if planes else space_of(data)
     labeller = Model(model, engine, voxel_size=voxel_size)
     space = labeller.label_space
-    ending: Ending = Scores(truth, space, out) if truth else PlaneCheck(space, data.path, sensors.file, out)
+    consumer: Consumer = Scores(truth, space, out) if truth else PlaneCheck(space, data.path, sensors.file, out)
     report = Report.of("evaluate", data)
     with counting("scans", data.count) as progress:
-        run(data, labeller, [ending], report, out, needs="" if planes else TRUTH, progress=progress)
+        run(data, labeller, [consumer], report, out, needs="" if planes else TRUTH, progress=progress)
     if report.unlabelled == 1:
         raise UserError(f"nothing could be labelled: {'; '.join(report.problems)}")
     scans = counted(report.frames.labelled, "scan")

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from cmp_seg_ros import interrupts
-from cmp_seg_ros.errors import UserError, of_system
+from cmp_seg_ros.errors import UserError, describe_os_error
 from cmp_seg_ros.kernels import COMPILING
 
 # Command -> module of cmp_seg_ros.cli; the function has the command's name.
@@ -65,7 +65,7 @@ def _run() -> int:
                 return interrupts.INTERRUPTED
             if not isinstance(error, OSError):
                 raise
-            _say(of_system(error))
+            _say(describe_os_error(error))
             return 1
     return 0
 

@@ -1,1 +1,1 @@
-"""Runtimes that evaluate a bundle's network on the voxels of one scan."""
+"""Engines that run a bundle's network on the voxels of one scan."""

@@ -1,7 +1,7 @@
-"""What engines, runtimes and networks are to each other.
+"""Interfaces of engines, runtimes and networks.
 
-A Runtime (ONNX Runtime, say) makes an Engine of a Network (that of a bundle), which turns named arrays into named
-arrays. A runtime is one file in `runtimes/`; a network is one class, such as `waffleiron.model.WaffleIron`.
+A Runtime (such as ONNX Runtime) turns the Network of a bundle into an Engine, which maps named input arrays to named
+output arrays. A runtime is one file in `runtimes/`; a network is one class, such as `waffleiron.model.WaffleIron`.
 """
 
 import inspect
@@ -22,13 +22,13 @@ Shape = tuple[int, ...]
 
 
 class Engine(Protocol):
-    """Evaluates the network of one bundle. Its inputs and outputs are those of the network."""
+    """Runs the network of one bundle, with the network's inputs and outputs."""
 
     name: str
     precision: str
 
     def __call__(self, inputs: Arrays) -> Arrays:
-        """Raises UserError where the inputs are more than it can take, or where a device fails."""
+        """Run the network. Raises UserError if the inputs are too large or the device fails."""
         ...
 
 
@@ -37,61 +37,61 @@ class Network(Protocol):
 
     @property
     def sources(self) -> Sequence[Path]:
-        """Files of ours that what is built depends on."""
+        """Source files of ours that a built engine depends on."""
         ...
 
     @property
     def samples_version(self) -> str:
-        """Another one when `samples` change."""
+        """Version string; changes when `samples` change."""
         ...
 
     def samples(self) -> list[dict[str, Arrays]]:
-        """Inputs to check engines with, by name, in groups that are judged one by one."""
+        """Sample inputs, by name, to check engines with; in groups that must each pass the check."""
         ...
 
     def plain(self) -> Callable[[Arrays], Arrays]:
-        """The network in PyTorch and float32, as it was trained."""
+        """The network in PyTorch, float32."""
         ...
 
     def graph(self, precision: str) -> bytes:
-        """An ONNX model, serialised; its casts are those of "fp32", "fp16" or "bf16"."""
+        """The serialised ONNX model, with casts for precision "fp32", "fp16" or "bf16"."""
         ...
 
     def feed(self, inputs: Arrays, rounded: bool = False) -> dict[str, npt.NDArray[Any]]:
-        """The inputs of the graph; `rounded` pads them to shapes that repeat. Raises UserError for too large a scan."""
+        """The inputs of the graph; `rounded` pads them to few shapes. Raises UserError if the scan is too large."""
         ...
 
     def profile(self) -> dict[str, tuple[Shape, Shape, Shape]]:
-        """Least, typical and greatest shape of each input of the graph, where it is rounded."""
+        """Minimum, typical and maximum shape of each input of the graph when `rounded`."""
         ...
 
     def trim(self, outputs: Arrays, inputs: Arrays) -> Arrays:
-        """The outputs without what belongs to padding."""
+        """The outputs without the rows of padding."""
         ...
 
 
-class Lack(NamedTuple):
-    """Something that this machine does not have."""
+class Missing(NamedTuple):
+    """A requirement that this machine does not meet, and how to fix that."""
 
     what: str
     remedy: str
 
 
 class Stale(UserError):
-    """What was built cannot be used any more and must be built again."""
+    """A built engine can no longer be used and must be rebuilt."""
 
 
 class Runtime(ABC):
-    """A library or device that evaluates networks.
+    """A library or device that runs networks.
 
     Attributes:
-        name: of its engines; begins with the name of its file.
-        packages: Python modules that it needs, by the names that pip knows.
-        colour: of its lines in the picture of `cmp-seg bench`.
+        name: name of its engines; begins with the name of its file.
+        packages: required Python modules, by their pip names.
+        colour: of its lines in the plot of `cmp-seg bench`.
         on_gpu: whether it runs on an NVIDIA GPU.
-        exact: whether its float32 is what others are checked against.
-        builds: whether it has something to build, which is kept in the cache.
-        compiled: folder of the code that opening an engine compiles, where it does.
+        exact: whether other engines are checked against its float32.
+        builds: whether engines are built and cached.
+        compiled: folder of the code compiled when an engine is opened, if any.
     """
 
     name: str
@@ -104,41 +104,41 @@ class Runtime(ABC):
 
     @abstractmethod
     def precisions(self) -> list[str]:
-        """Those that it has here, fastest first and fp32 last. Call this and what follows where nothing is missing."""
+        """Precisions on this machine, fastest first, fp32 last. This and the methods below need an empty `missing`."""
 
     @abstractmethod
     def version(self) -> str:
-        """Of the library."""
+        """Version of the library."""
 
     @abstractmethod
     def hardware(self) -> str:
-        """That it runs on, in a word."""
+        """Short name of the hardware that it runs on."""
 
     @abstractmethod
     def open(self, network: Network, built: bytes, precision: str) -> Engine:
-        """An engine, ready to run. Raises Stale where what was built must be built again; UserError."""
+        """An engine, ready to run. Raises Stale if `built` must be rebuilt, and UserError."""
 
     def build(self, network: Network, precision: str) -> bytes:
-        """What `open` takes; may take minutes. By default the graph itself. Raises UserError."""
+        """Build the input of `open`, by default the graph; may take minutes. Raises UserError."""
         return network.graph(precision)
 
-    def missing(self) -> list[Lack]:
-        """What it needs and this machine does not have."""
+    def missing(self) -> list[Missing]:
+        """Requirements that this machine does not meet."""
         absent = [name for name in self.packages if find_spec(name) is None]
-        return [Lack(f"no {' and no '.join(absent)}", f"pip install {' '.join(self.packages)}")] if absent else []
+        return [Missing(f"no {' and no '.join(absent)}", f"pip install {' '.join(self.packages)}")] if absent else []
 
     def reason(self) -> str:
-        """Why it cannot run here, and what to do; empty where it can."""
+        """Why it cannot run here, and what to do; empty if it can."""
         return "; ".join(f"{lack.what}: {lack.remedy}" for lack in self.missing())
 
     def require(self) -> None:
-        """Raises UserError where it cannot run here."""
+        """Raise UserError if it cannot run here."""
         if reason := self.reason():
             raise UserError(f"engine '{self.name}' cannot run here: {reason}")
 
     @property
     def sources(self) -> list[Path]:
-        """Files of ours that what is built depends on, beside those of the network."""
+        """Source files of ours that a built engine depends on, besides those of the network."""
         return [Path(inspect.getfile(type(self)))]
 
 
@@ -146,9 +146,9 @@ class GraphEngine:
     """Runs the exported graph of a network.
 
     Args:
-        name, precision: as one asks for it.
-        network: whose graph it is.
-        run: takes the graph's inputs, gives its outputs, which are not written to again.
+        name, precision: of the engine, as the user selects it.
+        network: the network of the graph.
+        run: maps the graph's inputs to its outputs, which must be new arrays at each call.
     """
 
     def __init__(self, name: str, precision: str, network: Network, run: Callable[[Arrays], Arrays]) -> None:
@@ -160,7 +160,7 @@ class GraphEngine:
 
 
 def load_package(name: str, engine: str) -> Any:
-    """A package that an engine needs. Raises UserError where it is there and yet cannot be imported."""
+    """Import a package that an engine needs. Raises UserError if it is installed but cannot be imported."""
     try:
         return import_module(name)
     except ImportError as error:
@@ -168,7 +168,7 @@ def load_package(name: str, engine: str) -> Any:
 
 
 def softmax(logits: Float32) -> Float32:
-    """(M, C) probabilities."""
+    """(M, C) logits -> (M, C) probabilities."""
     columns = np.ascontiguousarray(logits.T)  # (C, M): numpy is slow along short rows
     columns = np.exp(columns - columns.max(axis=0))
     columns /= columns.sum(axis=0)

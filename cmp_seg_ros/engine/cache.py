@@ -1,9 +1,9 @@
-"""Where engines built for this machine are kept, and what was found out about them.
+"""Cache of the engines built for this machine, and of the results of their checks.
 
-A file's name says what it was built from and for, so that what differs is built anew. A checksum of name and content
-comes first: a damaged file, or one copied from elsewhere, is built anew too. Files appear whole or not at all, and of
-two processes that want the same engine one builds and the other waits. Where nothing can be kept, the engine is built
-in memory each time, with a warning.
+A file's name states what it was built from and for; if any of that changes, another file is built. Files begin with a
+checksum of name and content: a damaged file, or a renamed one, is rebuilt. Files are written atomically, and if two
+processes need the same engine, one builds it while the other waits. If the cache is not writable, the engine is built
+in memory at every start, with a warning.
 """
 
 import hashlib
@@ -27,24 +27,24 @@ from cmp_seg_ros.kernels.launch import cache_folder
 from cmp_seg_ros.outputs import try_writing, write_whole
 
 CHECKSUM = 32  # bytes of a SHA-256
-REMEDY = "free space there, or set XDG_CACHE_HOME to a folder that can be written"
-UNUSED = 60 * 86400.0  # seconds after which what was not used is deleted, when something else is built
+REMEDY = "free some space, or set XDG_CACHE_HOME to a writable folder"
+UNUSED = 60 * 86400.0  # seconds; files unused for longer are deleted when another engine is built
 
-PROGRESS = {"progress": True}  # `extra` of what is logged as a warning only so that nobody wonders about the wait
+PROGRESS = {"progress": True}  # `extra` of log records that are warnings only to explain a long wait
 
 logger = logging.getLogger(__name__)
 
 
 class Key(NamedTuple):
-    """What makes one built engine another than the next.
+    """Everything that a built engine depends on.
 
     Args:
-        bundle: its hash.
+        bundle: hash of the bundle.
         runtime: name of the engine.
         version: of the runtime.
         sources: digest of our code that builds it.
-        precision: of the products.
-        hardware: that it was built on.
+        precision: of the matrix products.
+        hardware: that it was built for.
     """
 
     bundle: str
@@ -59,7 +59,7 @@ class Key(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """A built engine, and whether this call built it."""
+    """Content of a built engine, and whether this call built it."""
 
     content: bytes
     built: bool
@@ -75,16 +75,16 @@ def path_of(key: Key) -> Path:
 
 
 def obtain(key: Key, build: Callable[[], bytes], fresh: bool = False, must_keep: bool = False) -> Kept:
-    """The built engine, from the cache where it is there and whole.
+    """The built engine, from the cache if it is there and undamaged.
 
     Args:
-        key: what is wanted.
-        build: makes it; may take minutes.
-        fresh: build it even where the cache has it.
-        must_keep: whether an engine that cannot be kept is an error instead of a warning.
+        key: of the engine.
+        build: builds it; may take minutes.
+        fresh: build it even if the cache has it.
+        must_keep: whether failing to write the cache is an error instead of a warning.
 
     Raises:
-        UserError: it cannot be kept, though it must be; whatever `build` raises.
+        UserError: the engine must be kept and cannot be; also what `build` raises.
     """
     path = path_of(key)
     if not fresh and (found := _read(path, key)) is not None:
@@ -95,7 +95,7 @@ def obtain(key: Key, build: Callable[[], bytes], fresh: bool = False, must_keep:
         _cannot_keep(error, must_keep)
         return Kept(_timed(key, build), True)
     with lock:
-        if not fresh and (found := _read(path, key)) is not None:  # another process has built it meanwhile
+        if not fresh and (found := _read(path, key)) is not None:  # built by another process meanwhile
             return Kept(found, False)
         built = _timed(key, build)
         try:
@@ -107,25 +107,25 @@ def obtain(key: Key, build: Callable[[], bytes], fresh: bool = False, must_keep:
 
 
 def require_writable(kept_in: Path) -> None:
-    """Before work whose outcome is to be kept in a folder. Raises UserError where nothing can be written there."""
+    """Check, before long work, that results can be kept in a folder. Raises UserError if it is not writable."""
     try:
         kept_in.mkdir(parents=True, exist_ok=True)
         try_writing(kept_in)
     except OSError as error:
-        raise UserError(f"nothing can be kept in {kept_in}: {error.strerror or error}; {REMEDY}") from error
+        raise UserError(f"cache folder {kept_in} is not writable: {error.strerror or error}; {REMEDY}") from error
 
 
 def remember(key: Key, about: str, found: dict[str, Any]) -> None:
-    """Keep what was found out about an engine, where that can be kept."""
+    """Store a result about an engine, if the cache is writable."""
     try:
         folder().mkdir(parents=True, exist_ok=True)
         write_whole(folder() / f"{key}.{about}.json", json.dumps({"key": str(key)} | found).encode())
     except OSError as error:
-        logger.info("what was found out about %s cannot be kept in %s: %s", key, folder(), error)
+        logger.info("the check of %s cannot be stored in %s: %s", key, folder(), error)
 
 
 def recall(key: Key, about: str) -> dict[str, Any] | None:
-    """What was remembered; None where nothing was, or it is damaged."""
+    """What `remember` stored; None if it is missing or damaged."""
     try:
         found = json.loads(_use(folder() / f"{key}.{about}.json"))
     except (OSError, ValueError):
@@ -135,7 +135,7 @@ def recall(key: Key, about: str) -> dict[str, Any] | None:
 
 @cache
 def processor() -> str:
-    """This machine's processor: its name and a digest of what it can do."""
+    """This machine's processor: its name and a digest of its features."""
     features = ",".join(name for name, there in sorted(llvm.get_host_cpu_features().items()) if there)
     return f"{llvm.get_host_cpu_name()}.{hashlib.sha256(features.encode()).hexdigest()[:6]}"
 
@@ -153,25 +153,25 @@ def _checksum(key: Key, built: bytes) -> bytes:
 
 
 def _read(path: Path, key: Key) -> bytes | None:
-    """What the file holds; None where it is not there or is not what it should be."""
+    """Content of the file; None if it is missing, damaged or of another key."""
     try:
         content = _use(path)
     except FileNotFoundError:
         return None
     except OSError as error:
-        logger.warning("%s cannot be read and is built anew: %s", path, error)
+        logger.warning("%s cannot be read and is rebuilt: %s", path, error)
         return None
     built = content[CHECKSUM:]
     if content[:CHECKSUM] == _checksum(key, built):
         return built
-    logger.warning("%s is damaged, or of another engine, and is built anew", path)
+    logger.warning("%s is damaged, or belongs to another engine, and is rebuilt", path)
     return None
 
 
 def _use(path: Path) -> bytes:
-    """The content of a file, whose time says from now on that it is in use. Raises OSError."""
+    """Content of a file; updates its time, since `_prune` deletes unused files. Raises OSError."""
     content = path.read_bytes()
-    with suppress(OSError):  # one may read what another user has built
+    with suppress(OSError):  # the file may belong to another user
         os.utime(path)
     return content
 

@@ -1,4 +1,4 @@
-"""What an engine needs of the CUDA runtime, by way of NVIDIA's `cuda-bindings`."""
+"""The parts of the CUDA runtime that engines need, through NVIDIA's `cuda-bindings`."""
 
 from collections.abc import Callable
 from ctypes import CDLL, byref, c_int, c_ubyte, create_string_buffer
@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from cmp_seg_ros.errors import UserError
 
-ADVICE = "`cmp-seg doctor` shows what this machine has"
+ADVICE = "run `cmp-seg doctor` to check this machine"
 OUT_OF_MEMORY = 2  # cudaErrorMemoryAllocation
 RUNTIME = "cuda.bindings.runtime"
 DRIVER = "libcuda.so.1"
@@ -18,21 +18,21 @@ CAPABILITY = (75, 76)  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, _MINOR
 
 
 def runtime() -> Any:
-    """The module. Raises ImportError."""
+    """The CUDA runtime module. Raises ImportError."""
     return import_module(RUNTIME)
 
 
 def call(name: str, *args: Any) -> Any:
-    """What the function `name` of the runtime gives: nothing, a value, or several. Raises UserError."""
+    """Call a function of the runtime; returns its result: None, a value, or a tuple. Raises UserError."""
     error, *values = getattr(runtime(), name)(*args)
     if int(error) != 0:
-        remedy = "give it fewer voxels, or take engine 'cpu'" if int(error) == OUT_OF_MEMORY else ADVICE
-        raise UserError(f"the GPU refuses {name}: {describe(error)}; {remedy}")
+        remedy = "use larger voxels, or engine 'cpu'" if int(error) == OUT_OF_MEMORY else ADVICE
+        raise UserError(f"{name} failed on the GPU: {describe(error)}; {remedy}")
     return values[0] if len(values) == 1 else tuple(values) or None
 
 
 def gpu() -> str:
-    """Name and compute capability of the first GPU, from its driver, without any package; else just "gpu"."""
+    """Name and compute capability of the first GPU, from the driver library alone; "gpu" if it gives none."""
     try:
         driver = CDLL(DRIVER)
     except OSError:
@@ -45,13 +45,13 @@ def gpu() -> str:
 
 
 def describe(error: Any) -> str:
-    """An error of the runtime in words."""
+    """Message of an error code of the runtime."""
     text = runtime().cudaGetErrorString(error)[1]
     return text.decode() if isinstance(text, bytes) else str(text)
 
 
 class Memory:
-    """Memory of the GPU, or of the processor where the GPU reads it directly. Freed with the object."""
+    """Memory of the GPU, or pinned memory of the processor. Freed with the object."""
 
     def __init__(self, size: int, pinned: bool = False) -> None:
         self.size = max(size, 1)
@@ -63,16 +63,16 @@ class Memory:
             self._free(self.address)
 
     def array(self, offset: int, shape: tuple[int, ...], kind: npt.DTypeLike) -> npt.NDArray[Any]:
-        """Pinned memory from a byte on, as an array. Keep this object as long as the array."""
+        """Array view of pinned memory, from byte `offset` on. Keep this object as long as the array."""
         count = int(np.prod(shape)) * np.dtype(kind).itemsize
         if offset + count > self.size:
-            raise ValueError(f"{count} bytes from {offset} on are beyond the {self.size} that there are")
+            raise ValueError(f"{count} bytes at offset {offset} exceed the {self.size} bytes of this memory")
         place: Any = (c_ubyte * count).from_address(self.address + offset)
         return np.frombuffer(place, kind).reshape(shape)
 
 
 class Stream:
-    """Work for the GPU, one thing after the other. Destroyed with the object."""
+    """A CUDA stream. Destroyed with the object."""
 
     def __init__(self) -> None:
         self.handle = call("cudaStreamCreateWithFlags", runtime().cudaStreamNonBlocking)
@@ -83,25 +83,25 @@ class Stream:
             self._destroy(self.handle)
 
     def upload(self, target: Memory, source: Memory, size: int) -> None:
-        """The first `size` bytes to the GPU."""
+        """Copy the first `size` bytes to the GPU."""
         kind = runtime().cudaMemcpyKind.cudaMemcpyHostToDevice
         call("cudaMemcpyAsync", target.address, source.address, size, kind, self.handle)
 
     def download(self, target: int, source: int, size: int) -> None:
-        """`size` bytes from an address of the GPU to a pinned one."""
+        """Copy `size` bytes from an address on the GPU to a pinned one."""
         kind = runtime().cudaMemcpyKind.cudaMemcpyDeviceToHost
         call("cudaMemcpyAsync", target, source, size, kind, self.handle)
 
     def wait(self) -> None:
-        """Until all is done. Raises UserError for what went wrong since the last time."""
+        """Wait for all work of the stream. Raises UserError for any error since the last call."""
         call("cudaStreamSynchronize", self.handle)
 
     def record(self, work: Callable[[], None]) -> "Graph":
-        """What `work` gives the stream to do, not done but kept. Raises UserError where that cannot be."""
+        """Capture the calls of `work` as a graph, without running them. Raises UserError if that fails."""
         call("cudaStreamBeginCapture", self.handle, runtime().cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal)
         try:
             work()
-        except Exception:  # capturing must end, or the stream is of no more use
+        except Exception:  # end the capture, or the stream becomes unusable
             error, graph = runtime().cudaStreamEndCapture(self.handle)
             if int(error) == 0 and graph is not None:
                 runtime().cudaGraphDestroy(graph)
@@ -115,7 +115,7 @@ class Stream:
 
 
 class Graph:
-    """Recorded work, to be launched at once. Destroyed with the object."""
+    """A captured CUDA graph. Destroyed with the object."""
 
     def __init__(self, graph: Any, stream: Stream) -> None:
         self._handle = call("cudaGraphInstantiate", graph, 0)

@@ -1,4 +1,4 @@
-"""From a bundle to an engine: built or read from the cache, checked, in a precision that gives float32's labels."""
+"""Loads engines: built or cached, checked, in the fastest precision whose labels agree with float32."""
 
 import logging
 from importlib.util import find_spec
@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 
 def load_engine(bundle: Bundle, name: str = "auto") -> Engine:
-    """The engine `name`, in the precision that the name ends in or else the fastest that gives float32's labels.
+    """The engine `name`, in the precision at the end of the name, or else the fastest that agrees with float32.
 
     Raises UserError.
     """
@@ -24,14 +24,14 @@ def load_engine(bundle: Bundle, name: str = "auto") -> Engine:
 
 
 def exact_engine(bundle: Bundle, pytorch: bool = False) -> Exact:
-    """What others are checked against: plain PyTorch where it is wanted and installed, else our own in float32."""
+    """The engine that others are checked against: PyTorch if requested and installed, else our own in float32."""
     name = "reference" if pytorch and find_spec("torch") else "cpu"
     network = network_of(bundle)
     return Exact(f"{name}-fp32", network, lambda: registry.find(name)[0].open(network, b"", "fp32"))
 
 
 class Loader:
-    """Engines of one bundle by one runtime. Raises UserError where that runtime cannot run here."""
+    """Loads engines of one bundle with one runtime. Raises UserError if that runtime cannot run here."""
 
     def __init__(self, bundle: Bundle, runtime: Runtime) -> None:
         runtime.require()
@@ -40,10 +40,10 @@ class Loader:
         self.precisions = runtime.precisions()
 
     def load(self, precision: str = "") -> Engine:
-        """The engine in the fastest precision that gives float32's labels, or in the named one, which may not.
+        """The engine in the given precision, agreeing with float32 or not, or else in the fastest that agrees.
 
         Raises:
-            UserError: this machine lacks the precision; none is named, and not even float32 passes the check.
+            UserError: this machine lacks the precision; none is given, and not even float32 agrees.
         """
         exact = exact_engine(self.bundle)  # without PyTorch, which takes seconds to import
         if precision:
@@ -68,10 +68,10 @@ class Loader:
             return self.runtime.open(self.network, built.content, precision)
 
     def keep(self, precision: str, fresh: bool = False, must_keep: bool = True) -> cache.Kept:
-        """What is kept of the bundle, built where it is not there.
+        """The cached engine of the bundle, built if it is not in the cache.
 
         Raises:
-            UserError: this machine lacks the precision; what was built cannot be kept and must be.
+            UserError: this machine lacks the precision; the engine must be kept and cannot be.
         """
         if precision not in self.precisions:
             known = ", ".join(self.precisions)
@@ -90,48 +90,48 @@ class Loader:
         return cache.Key(self.bundle.hash, self.runtime.name, version, sources, precision, hardware)
 
     def known(self, precision: str) -> Agreement | None:
-        """The outcome of an earlier check with the same samples; None where there was none."""
+        """Result of the last check of the engine; None if it was not checked with these samples."""
         return Agreement.recall(self.key(precision), self.network)
 
     def check(self, engine: Engine, exact: Exact) -> Agreement:
-        """Compare the engine with the exact one, and remember the outcome."""
+        """Check the engine on the samples, and store the result."""
         found = agreement(engine, exact)
         found.remember(self.key(engine.precision), self.network)
         logger.info("%s-%s: %s", engine.name, engine.precision, self.text(found))
         return found
 
     def accepts(self, found: Agreement, precision: str) -> bool:
-        """Whether an engine with this outcome is used; logs a warning if not."""
-        accepted = self._sound(found, precision)
+        """Whether an engine with this result is used; logs a warning if not."""
+        accepted = self._passes(found, precision)
         if not accepted:
             logger.warning("%s-%s is not used: %s", self.runtime.name, precision, self.text(found))
         return accepted
 
     def text(self, found: Agreement) -> str:
-        """The outcome in words."""
+        """The result as a sentence."""
         return found.text(self.bundle.trained)
 
     def no_precision_left(self) -> UserError:
         other = "reference" if self.runtime.name == "cpu" else "cpu"
         return UserError(
-            f"engine '{self.runtime.name}' differs from the reference in every precision; take engine '{other}', "
-            "and report this"
+            f"engine '{self.runtime.name}' differs from the reference in every precision; use engine '{other}', and "
+            "report this"
         )
 
     def _named(self, precision: str, exact: Exact) -> Engine:
-        """Checked like any other where the bundle is trained, but used in any case."""
+        """The engine in a precision chosen by the user; checked if the bundle is trained, but used in any case."""
         engine = self.engine(precision)
         known = self.known(precision)
         if known is None and self.bundle.trained:
             known = self._check_at_start(engine, exact)
-        if known is not None and not self._sound(known, precision):
+        if known is not None and not self._passes(known, precision):
             logger.warning("%s-%s is used as asked, but %s", self.runtime.name, precision, self.text(known))
         return engine
 
     def _check_at_start(self, engine: Engine, exact: Exact) -> Agreement | None:
-        """None for what others are checked against."""
+        """Check the engine, unless it is the one that others are checked against."""
         return None if self.runtime.exact and engine.precision == "fp32" else self.check(engine, exact)
 
-    def _sound(self, found: Agreement, precision: str) -> bool:
-        """Float32 is trusted where no sample is in the bundle's view."""
+    def _passes(self, found: Agreement, precision: str) -> bool:
+        """Whether the check was passed; float32 also passes if the bundle sees none of the samples."""
         return found.passes(self.bundle.trained) or (precision == "fp32" and not found.scans)

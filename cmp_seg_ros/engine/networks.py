@@ -1,4 +1,4 @@
-"""From a bundle to the network in it, by kind."""
+"""The network class of each kind of bundle."""
 
 from cmp_seg_ros.bundle import Bundle
 from cmp_seg_ros.engine.base import Network
@@ -6,7 +6,7 @@ from cmp_seg_ros.waffleiron.model import WaffleIron
 
 
 def network_of(bundle: Bundle) -> Network:
-    """Raises UserError for a kind that no engine runs."""
+    """The network of a bundle. Raises UserError for a kind that no engine runs."""
     points = bundle.points
     return WaffleIron(
         name=bundle.description.name,

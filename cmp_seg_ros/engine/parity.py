@@ -1,7 +1,7 @@
-"""Does an engine give the same answers as the exact one? Checked on sample scans, once for each engine that is built.
+"""Checks that an engine agrees with the exact one on the network's samples, once for each built engine.
 
-A trained network must give the same labels. In an untrained one all classes are about equally likely and labels are
-arbitrary, so probabilities are compared instead. Samples come in groups; the worst group counts.
+Trained networks must give the same labels. In untrained ones all classes are almost equally likely, so labels are
+random and only probabilities are compared. Samples come in groups; the worst group counts.
 """
 
 from collections.abc import Callable
@@ -18,19 +18,19 @@ from cmp_seg_ros.engine import cache
 from cmp_seg_ros.engine.base import Engine, Network, softmax
 from cmp_seg_ros.scan import Arrays, Bool
 
-LABELS = 0.99  # of a trained bundle's voxels must be labelled alike
-PROBABILITIES = 0.02  # by which an untrained bundle's may differ on average
-COSINE = 0.99  # from which on two features are alike
+LABELS = 0.99  # share of voxels with the same label, at least, for trained bundles
+PROBABILITIES = 0.02  # mean difference of probabilities, at most
+COSINE = 0.99  # cosine similarity from which two features count as equal
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How close an engine's answers are to those of the exact one.
+    """Agreement of an engine with the exact one.
 
     Args:
-        labels: fraction of the voxels of a group that are labelled as by the exact engine, in the worst group.
+        labels: fraction of the voxels with the same label, in the worst group.
         probabilities: mean absolute difference of the probabilities of all classes, in the worst group.
-        scans: labels, sample by sample.
+        scans: the fraction `labels` of each sample.
         exact: name of the exact engine.
     """
 
@@ -43,13 +43,13 @@ class Agreement:
         return self.probabilities <= PROBABILITIES and (self.labels >= LABELS or not trained)
 
     def text(self, trained: bool) -> str:
-        """In words, with what is wanted of a trained bundle or of an untrained one."""
+        """The result as a sentence, with the limits for a trained or an untrained bundle."""
         if not self.scans:
-            return "the sample scans lie outside the bundle's field of view, so nothing was checked"
-        wanted = f"{LABELS:.0%} wanted" if trained else "it is untrained"
+            return "not checked: no sample scan has points in the bundle's field of view"
+        wanted = f"at least {LABELS:.0%} required" if trained else "not required, the bundle is untrained"
         return (
-            f"{self.labels:.2%} of the labels of sample scans equal those of {self.exact} ({wanted}); probabilities "
-            f"differ by {self.probabilities:.2g} on average (at most {PROBABILITIES:g} wanted)"
+            f"{self.labels:.2%} of the labels of sample scans agree with {self.exact} ({wanted}); probabilities differ "
+            f"by {self.probabilities:.2g} on average (at most {PROBABILITIES:g} allowed)"
         )
 
     def remember(self, key: cache.Key, network: Network) -> None:
@@ -57,7 +57,7 @@ class Agreement:
 
     @classmethod
     def recall(cls, key: cache.Key, network: Network) -> "Agreement | None":
-        """What was found before; None where nothing was, or it is damaged."""
+        """The result of an earlier check; None if it is missing or damaged."""
         found = cache.recall(key, _about(network))
         try:
             return None if found is None else _AGREEMENT.validate_python(found)
@@ -70,9 +70,9 @@ class Exact:
     """The engine that others are checked against.
 
     Args:
-        name: with its precision.
+        name: of the engine, with its precision.
         network: of the bundle.
-        make: makes it, when it is needed.
+        make: creates the engine when it is first needed.
     """
 
     name: str
@@ -81,13 +81,13 @@ class Exact:
 
     @cached_property
     def answers(self) -> list[dict[str, tuple[Arrays, Arrays]]]:
-        """Inputs and outputs of the samples, by name and by group."""
+        """Inputs and outputs of the samples, by name, in groups."""
         engine = self.make()
         return [{name: (inputs, engine(inputs)) for name, inputs in group.items()} for group in self.network.samples()]
 
 
 def agreement(engine: Engine, exact: Exact) -> Agreement:
-    """Compare the engine with the exact one on all samples."""
+    """Compare the engine with the exact one on the samples."""
     labels, probabilities = [], []
     scans: dict[str, float] = {}
     for answers in exact.answers:
@@ -100,9 +100,9 @@ def agreement(engine: Engine, exact: Exact) -> Agreement:
 
 
 def compare(answer: Arrays, truth: Arrays) -> tuple[Bool, npt.NDArray[np.floating]]:
-    """(M,) whether each voxel is answered alike, (M, C) differences; 1 where they are NaN.
+    """(M,) whether both agree at each voxel, and (M, C) absolute differences; 1 where NaN.
 
-    Of logits: the same label, and probabilities. Of features: nearly the same direction, and unit vectors.
+    Logits: same label, and differences of probabilities. Features: cosine similarity, and differences of unit vectors.
     """
     if "logits" in truth:
         alike = answer["logits"].argmax(axis=1) == truth["logits"].argmax(axis=1)

@@ -1,4 +1,4 @@
-"""The runtimes that there are: each file in `runtimes/` lists its own as RUNTIMES, best first."""
+"""Finds runtimes: each file in `runtimes/` lists its own as RUNTIMES, best first."""
 
 from importlib import import_module
 from pkgutil import iter_modules
@@ -7,19 +7,19 @@ from cmp_seg_ros.engine import runtimes
 from cmp_seg_ros.engine.base import Runtime
 from cmp_seg_ros.errors import UserError
 
-DEFAULT = "cpu"  # what `auto` stands for: the fastest on every machine that was measured
+DEFAULT = "cpu"  # for engine `auto`: the fastest on every machine that was measured
 
 
 def files() -> list[str]:
-    """Names of the files, which engines' names begin with."""
+    """Names of the files; the names of engines begin with them."""
     return [info.name for info in iter_modules(runtimes.__path__)]
 
 
 def find_all(engine: str) -> tuple[list[Runtime], str]:
-    """The runtimes that share an engine's name, best first, and the precision at its end, where it has one.
+    """The runtimes that match an engine's name, best first, and the precision at the end of the name, or "".
 
-    `onnxruntime-fp32` is a name of several, `onnxruntime-cpu-fp32` of one. Raises UserError for an unknown name,
-    ImportError where the file needs what is not installed.
+    `onnxruntime-fp32` matches several runtimes, `onnxruntime-cpu-fp32` one. Raises UserError for an unknown name,
+    ImportError if the file needs a package that is not installed.
     """
     file, _, rest = engine.partition("-")
     file = DEFAULT if file == "auto" else file
@@ -33,6 +33,6 @@ def find_all(engine: str) -> tuple[list[Runtime], str]:
 
 
 def find(engine: str) -> tuple[Runtime, str]:
-    """As `find_all`, the first that can run here."""
+    """As `find_all`, but only the first runtime that can run here."""
     known, precision = find_all(engine)
     return next((runtime for runtime in known if not runtime.missing()), known[0]), precision

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ValidationError
 
-from cmp_seg_ros.errors import UserError, one_line
+from cmp_seg_ros.errors import UserError, describe_invalid
 from cmp_seg_ros.evaluation.accuracy import Accuracy, RangeScore, Reading
 from cmp_seg_ros.evaluation.bootstrap import Bootstrap, Interval, unpack
 from cmp_seg_ros.evaluation.consistency import TemporalConsistency, agreement_of, stays, temporal_iou_of
@@ -26,7 +26,7 @@ Float64 = npt.NDArray[np.float64]
 Groups = dict[str, str]
 
 FEW = 10  # groups, below which percentile intervals are known to be too narrow
-ABOUT = ("suite", "input", "model", "bundle", "engine", "label_space", "voxel_size")  # what was measured
+RUN_FIELDS = ("suite", "input", "model", "bundle", "engine", "label_space", "voxel_size")  # what was measured
 Verdict = Literal["better", "worse", "noise", "equal", "unknown"]
 
 
@@ -55,7 +55,7 @@ class Section(BaseModel):
 
 
 class Source(BaseModel):
-    """A report, and what it says of the run: see `ABOUT`."""
+    """A report, and what it says of the run: see `RUN_FIELDS`."""
 
     path: str
     about: dict[str, str]
@@ -102,7 +102,7 @@ class Loaded:
     def __init__(self, path: Path) -> None:
         self.path = path / REPORT if path.is_dir() else path
         report = self._read()
-        self.about = {key: str(report[key]) for key in ABOUT if report.get(key) is not None}
+        self.about = {key: str(report[key]) for key in RUN_FIELDS if report.get(key) is not None}
         if isinstance(machine := report.get("machine"), dict) and "processor" in machine:
             self.about["processor"] = str(machine["processor"])
         latency = report.get("latency_ms") or {}
@@ -116,7 +116,7 @@ class Loaded:
                 self.rows = {name: SuiteRow.model_validate(row) for name, row in report["rows"].items()}
         except ValidationError as error:
             raise UserError(
-                f"{self.path} is of another version of cmp-seg ({one_line(error)}); evaluate again"
+                f"{self.path} is of another version of cmp-seg ({describe_invalid(error)}); evaluate again"
             ) from error
         if self.accuracy is None and not self.rows:
             raise UserError(
@@ -182,7 +182,7 @@ class Comparer:
             b=Source(path=str(b.path), about=b.about),
             bootstrap=self.bootstrap,
             sections=sections,
-            summary=[text for section in sections if not section.detail and (text := in_words(section))],
+            summary=[text for section in sections if not section.detail and (text := describe_section(section))],
             notes=list(dict.fromkeys(self.notes)),
         )
 
@@ -367,32 +367,32 @@ WORDS: dict[Verdict, str] = {
 }
 
 
-def in_words(section: Section) -> str:
+def describe_section(section: Section) -> str:
     """Which figures of a section differ by more than noise, in one line; empty where none has an interval."""
     found: dict[Verdict, list[str]] = {verdict: [] for verdict in WORDS if verdict != "unknown"}
     for figure in section.figures:
         if figure.verdict in found:
             differs = figure.verdict in ("better", "worse")
-            found[figure.verdict].append(f"{figure.name} ({change(figure)})" if differs else figure.name)
+            found[figure.verdict].append(f"{figure.name} ({format_difference(figure)})" if differs else figure.name)
     said = [f"{WORDS[verdict]}: {', '.join(names)}" for verdict, names in found.items() if names]
     return f"{section.title}: {'; '.join(said)}" if said else ""
 
 
-def shown(value: float | None, figure: Figure) -> str:
+def format_value(value: float | None, figure: Figure) -> str:
     """A value of a figure for people: per cent, or milliseconds; a dash where there is none."""
     if value is None:
         return "-"
     return f"{value:.1f} ms" if figure.unit == "ms" else f"{100 * value:.2f} %"
 
 
-def change(figure: Figure) -> str:
+def format_difference(figure: Figure) -> str:
     """The difference, with its sign: points of per cent, or milliseconds."""
     if figure.difference is None:
         return "-"
     return f"{figure.difference:+.1f} ms" if figure.unit == "ms" else f"{100 * figure.difference:+.2f}"
 
 
-def span(figure: Figure) -> str:
+def format_interval(figure: Figure) -> str:
     """The interval of the difference, likewise."""
     return "-" if figure.interval is None else " to ".join(f"{100 * end:+.2f}" for end in figure.interval)
 
@@ -404,7 +404,12 @@ def markdown(comparison: Comparison) -> str:
     for section in comparison.sections:
         lines = ["| | A | B | B - A | interval | |", "|---|---:|---:|---:|---:|---|"]
         for figure in section.figures:
-            cells = (shown(figure.a, figure), shown(figure.b, figure), change(figure), span(figure))
+            cells = (
+                format_value(figure.a, figure),
+                format_value(figure.b, figure),
+                format_difference(figure),
+                format_interval(figure),
+            )
             lines.append(f"| {' | '.join([figure.name, *cells, WORDS[figure.verdict]])} |")
         text += [f"## {section.title}", f"Intervals: {section.intervals}.", "\n".join(lines)]
     level = f"{comparison.bootstrap.level:.0%}"

@@ -1,4 +1,4 @@
-"""The ending of `cmp-seg label`: files of labels, labelled clouds and pictures."""
+"""The consumer of `cmp-seg label`: files of labels, labelled clouds and pictures."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from cmp_seg_ros.datasets.frame import Frame
 from cmp_seg_ros.datasets.labelled_bag import BAG, LabelledBagWriter
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.evaluation import plots
-from cmp_seg_ros.evaluation.pipeline import Ending, Result
+from cmp_seg_ros.evaluation.pipeline import Consumer, Result
 from cmp_seg_ros.evaluation.report import Report
 from cmp_seg_ros.evaluation.tally import name_of
 from cmp_seg_ros.geometry.calibration import CalibratedCamera
@@ -23,7 +23,7 @@ OVERVIEW = "overview.png"
 NUMBERED = {"scans": ".npz", "clouds": ".ply", "pictures": ".png"}  # folders of files of a scan, NNNNNN.*
 
 
-class LabelFiles(Ending):
+class LabelFiles(Consumer):
     """Writes what is labelled into the folder `out`.
 
     It receives scans/NNNNNN.npz, labelled/ (a bag), clouds/NNNNNN.ply where the input is files, overview.png and

@@ -13,7 +13,7 @@ from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.evaluation import pipeline, plots
 from cmp_seg_ros.evaluation.labelling import OVERVIEW, image_to_draw
 from cmp_seg_ros.evaluation.metrics import percentiles
-from cmp_seg_ros.evaluation.pipeline import Ending, Result
+from cmp_seg_ros.evaluation.pipeline import Consumer, Result
 from cmp_seg_ros.evaluation.report import LiveScans, Report
 from cmp_seg_ros.evaluation.scoring import Scores, space_of
 from cmp_seg_ros.label_space import LabelSpace
@@ -51,7 +51,7 @@ class Received:
         return point_cloud2.decode_labels(cloud)
 
 
-class LivePictures(Ending):
+class LivePictures(Consumer):
     """The labelled clouds as a bag, and the overview of one of them.
 
     Args:
@@ -102,7 +102,7 @@ class LivePictures(Ending):
         self.bag.close()
 
 
-class LiveFigures(Ending):
+class LiveFigures(Consumer):
     """Rates, latencies and counts of the run, as the node and the receiver saw them."""
 
     def __init__(self, run: "LiveRun", model: str) -> None:
@@ -155,7 +155,7 @@ def evaluate(
     if not run.clouds:
         raise UserError("no labelled cloud came from the node; see its log, or try again on a less busy machine")
     clouds = run.messages((frame.scan.stamp for frame in data), report.played_at or 1.0)
-    endings: list[Ending] = [Scores(space_of(data), space), LiveFigures(run, model)]
+    consumers: list[Consumer] = [Scores(space_of(data), space), LiveFigures(run, model)]
     if out is not None:
-        endings.append(LivePictures(data, space, out, len(clouds)))
-    return pipeline.run(data, Received(clouds, space), endings, report, out, needs=TRUTH)
+        consumers.append(LivePictures(data, space, out, len(clouds)))
+    return pipeline.run(data, Received(clouds, space), consumers, report, out, needs=TRUTH)

@@ -1,4 +1,4 @@
-"""Frames in, labels out, one report: every command that labels is this and endings of its own.
+"""Frames in, labels out, one report: every command that labels is this and consumers of its own.
 
 report = run(open_input("drive"), Model("waffleiron24-128"), [Scores(...), Pictures(out)])
 """
@@ -85,7 +85,7 @@ class Model:
         return {name: value for name, value in self.__dict__.items() if name != "segmenter"}
 
 
-class Given:
+class StoredLabels:
     """The labels that a source of the frames has already, such as another program's predictions."""
 
     segmenter = None
@@ -110,7 +110,7 @@ class Result:
     skipped: str = ""
 
 
-class Ending:
+class Consumer:
     """What a command makes of the results.
 
     replaces: names of files and folders in its folder that it replaces.
@@ -161,7 +161,7 @@ def results_of_parts(
 def run(
     data: DataSet,
     labeller: Labeller,
-    endings: Sequence[Ending],
+    consumers: Sequence[Consumer],
     report: Report,
     out: Path | None = None,
     *,
@@ -172,7 +172,7 @@ def run(
     """Label all frames and complete the report, which is left in `out`, where that is given.
 
     Args:
-        endings: what becomes of the results.
+        consumers: what becomes of the results.
         report: what is known beforehand; its command claims `out`.
         max_frames: stop after so many.
         needs: label source without which a frame is skipped.
@@ -187,24 +187,24 @@ def run(
     if first is None:
         raise UserError("; ".join(data.problems) or f"{data.path} holds no scans; record it again")
     if out is not None:
-        replaced = [outputs.REPORT, *(name for ending in endings for name in ending.replaces)]
+        replaced = [outputs.REPORT, *(name for consumer in consumers for name in consumer.replaces)]
         outputs.claim(out, report.command, replaced, data.path)
     with outputs.writing(out) if out is not None else nullcontext():
         try:
-            for ending in endings:
-                ending.begin()
+            for consumer in consumers:
+                consumer.begin()
             tally = Tally(report, labeller, data.path)
             for done, result in enumerate(islice(chain([first], every), max_frames), 1):
                 tally.add(result.frame, result.labels, result.skipped)
-                for ending in endings:
-                    ending.add(result, report)
+                for consumer in consumers:
+                    consumer.add(result, report)
                 progress(done)
             tally.finish(data.problems, data.notes)
-            for ending in endings:
-                ending.finish(report)
+            for consumer in consumers:
+                consumer.finish(report)
         finally:
-            for ending in endings:
-                ending.close()
+            for consumer in consumers:
+                consumer.close()
         report.finished = True
         if out is not None:
             report.files.append(outputs.REPORT)

@@ -1,4 +1,4 @@
-"""The ending of `cmp-seg evaluate --planes`: labels against the floor, the ceiling and the walls of each scan."""
+"""The consumer of `cmp-seg evaluate --planes`: labels against the floor, the ceiling and the walls of each scan."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ import numpy as np
 from cmp_seg_ros.datasets.base import Problems
 from cmp_seg_ros.datasets.frame import TRUTH, Frame
 from cmp_seg_ros.evaluation import planes, plots
-from cmp_seg_ros.evaluation.pipeline import Ending, Result
+from cmp_seg_ros.evaluation.pipeline import Consumer, Result
 from cmp_seg_ros.evaluation.report import PlaneReport, PlaneScores, Report, ScanPlanes
 from cmp_seg_ros.evaluation.tally import name_of
 from cmp_seg_ros.geometry.planes import MAX_TILT, NEAR, Planes, find_planes
@@ -20,7 +20,7 @@ BULK = 99  # per cent of the points, the nearest, that a picture shows
 SURFACES = ("wall", "floor", "ceiling")
 
 
-class PlaneCheck(Ending):
+class PlaneCheck(Consumer):
     """Holds labels against the planes of each scan.
 
     Where a scan has its truth, a perfect labeller is scored beside the model: what it misses, the check itself gets

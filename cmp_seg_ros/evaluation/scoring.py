@@ -1,4 +1,4 @@
-"""The ending of `cmp-seg evaluate`: labels against the truth, with pictures of the best and the worst scan."""
+"""The consumer of `cmp-seg evaluate`: labels against the truth, with pictures of the best and the worst scan."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.evaluation import plots
 from cmp_seg_ros.evaluation.accuracy import Scorer
 from cmp_seg_ros.evaluation.metrics import PRIMARY
-from cmp_seg_ros.evaluation.pipeline import Ending, Result
+from cmp_seg_ros.evaluation.pipeline import Consumer, Result
 from cmp_seg_ros.evaluation.report import Extreme, Report
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.scan import UNLABELLED
@@ -18,7 +18,7 @@ from cmp_seg_ros.scan import UNLABELLED
 BEST, WORST = "best", "worst"
 
 
-class Scores(Ending):
+class Scores(Consumer):
     """Scores labels against a label source that all frames have.
 
     Args:

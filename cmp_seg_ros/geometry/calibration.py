@@ -15,11 +15,11 @@ from cmp_seg_ros.geometry.cameras import Camera
 Transform = npt.NDArray[np.float64]
 T = TypeVar("T")
 
-LEAST_STD = 1e-4  # of intensities; those of sensors that give 0 to 1 have some 0.1
+LEAST_STD = 1e-4  # of intensities; about 0.1 for sensors with a range of 0 to 1
 
 
 def _rigid(rows: list[list[float]]) -> list[list[float]]:
-    """Check a (4, 4) rigid transform, given as rows. A mirrored or scaled "rotation" is an error, never mended."""
+    """Check a (4, 4) rigid transform, given as rows. A mirrored or scaled rotation is an error, not corrected."""
     matrix = np.asarray(rows, dtype=np.float64)
     if matrix.shape != (4, 4):
         raise ValueError(f"must be 4 rows of 4 numbers, not {matrix.shape}")
@@ -29,7 +29,7 @@ def _rigid(rows: list[list[float]]) -> list[list[float]]:
     if not np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-3):
         raise ValueError("its rotation is not orthonormal (to 1e-3): scaled or mistyped")
     if np.linalg.det(rotation) < 0:
-        raise ValueError("its rotation has determinant -1: it mirrors; exchange or negate one axis")
+        raise ValueError("its rotation has determinant -1 (a reflection); swap two axes or negate one")
     return rows
 
 
@@ -37,7 +37,7 @@ RigidTransform = Annotated[list[list[float]], AfterValidator(_rigid)]
 
 
 class CalibratedCamera(Camera):
-    """A camera and where it sits. Camera frames are optical: z forward, x right, y down."""
+    """A camera and its extrinsics. Camera frames are optical: z forward, x right, y down."""
 
     T_camera_lidar: RigidTransform
     T_base_camera: RigidTransform | None = None
@@ -45,18 +45,20 @@ class CalibratedCamera(Camera):
 
 def _start(stamp: object) -> object:
     if stamp in ("middle", "end"):
-        raise ValueError("only 'start' is understood; add minus half a sweep (middle) or a whole one to time_offset")
+        raise ValueError(
+            "only 'start' is supported; subtract half a sweep (middle) or a whole one (end) in time_offset"
+        )
     return stamp
 
 
 class CalibratedLidar(BaseModel):
-    """A lidar and where it sits on the robot (base: x forward, z up)."""
+    """A lidar and its mounting on the robot (base: x forward, z up)."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     T_base_lidar: RigidTransform
-    stamp: Annotated[Literal["start"], BeforeValidator(_start)] = "start"  # what of the sweep a scan's stamp is
-    time_offset: float = Field(default=0.0, ge=-1e6, le=1e6)  # seconds to add to a stamp to have the cameras' time
+    stamp: Annotated[Literal["start"], BeforeValidator(_start)] = "start"  # which moment of the sweep the stamp is
+    time_offset: float = Field(default=0.0, ge=-1e6, le=1e6)  # seconds, added to a stamp to get the cameras' time
     intensity_mean: float | None = None
     intensity_std: float | None = Field(default=None, ge=LEAST_STD)
 
@@ -67,12 +69,12 @@ class CalibratedLidar(BaseModel):
         return self
 
     def camera_stamp(self, stamp: int) -> int:
-        """The stamp of a scan in nanoseconds by the cameras' clock; 0 where it has none."""
+        """The stamp of a scan in the cameras' clock, nanoseconds; 0 if it has none."""
         return stamp + round(self.time_offset * 1e9) if stamp else 0
 
 
 class Calibration(BaseModel):
-    """All sensors of a robot."""
+    """Calibration of all sensors of a robot."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -82,7 +84,7 @@ class Calibration(BaseModel):
     @classmethod
     def load(cls, path: str | Path) -> "Calibration":
         """Read a calibration file. Raises UserError naming the file, the field and what is wrong with it."""
-        remedy = "give one that says how sensors sit, such as `cmp-seg simulate` writes"
+        remedy = "give a calibration file like the one that `cmp-seg simulate` writes"
         return configuration.read(cls, "calibration file", path, remedy)
 
     def save(self, path: str | Path) -> None:

@@ -2,8 +2,8 @@
 
 Camera frames are optical (z forward, x right, y down). The centre of the top left pixel is (0, 0), as in OpenCV.
 
-Each model sends a direction to a point of the plane and distorts that by a radial polynomial, which fits the lens only
-as far as it grows: beyond its first turning point two directions share a pixel. Directions beyond it count as outside.
+Each model maps a direction to a point of a plane and distorts that point by a radial polynomial, which is valid only
+while it increases: beyond its first turning point two directions share a pixel. Such directions count as outside.
 """
 
 from functools import cached_property
@@ -18,7 +18,7 @@ from cmp_seg_ros.scan import Bool, Float32
 
 Float64 = npt.NDArray[np.float64]
 
-COEFFICIENTS = {"pinhole": (0, 4, 5), "equidistant": (0, 4), "mei": (0, 4)}  # numbers of them that a model takes
+COEFFICIENTS = {"pinhole": (0, 4, 5), "equidistant": (0, 4), "mei": (0, 4)}  # valid numbers of distortion coefficients
 NEWTON_STEPS = 8
 TABLE_SIZE = 1024
 
@@ -44,7 +44,7 @@ class Camera(BaseModel):
             raise ValueError(f"focal lengths must be positive pixels, not {self.intrinsics[:2]}")
         if len(self.distortion) not in COEFFICIENTS[self.model]:
             allowed = " or ".join(map(str, COEFFICIENTS[self.model]))
-            raise ValueError(f"model {self.model} takes {allowed} distortion coefficients, not {len(self.distortion)}")
+            raise ValueError(f"model {self.model} has {allowed} distortion coefficients, not {len(self.distortion)}")
         if self.xi < 0:
             raise ValueError(f"xi must not be negative, it is {self.xi}")
         return self
@@ -61,7 +61,7 @@ class Camera(BaseModel):
             rounding gives a pixel and all four neighbours of a fraction exist.
         """
         points = np.asarray(xyz, dtype=np.float64)
-        with np.errstate(all="ignore"):  # points that the model does not hold for may divide by nothing
+        with np.errstate(all="ignore"):  # division by zero where the model does not hold
             plane, holds = self._to_plane(points)
             holds &= self._one_to_one(plane)
             distorted = self._distort(plane)
@@ -80,7 +80,7 @@ class Camera(BaseModel):
                 rays = np.column_stack([plane, np.ones_like(radius)])
             elif self.model == "equidistant":  # the radius in the plane is the angle from the axis
                 rays = np.column_stack([plane * np.sinc(radius / np.pi)[:, None], np.cos(radius)])
-            else:  # Mei and Rives (ICRA 2007): from the plane back on to the unit sphere
+            else:  # Mei and Rives (ICRA 2007): from the plane back to the unit sphere
                 square = radius**2
                 eta = (self.xi + np.sqrt(1 + (1 - self.xi**2) * square)) / (1 + square)
                 rays = np.column_stack([plane * eta[:, None], eta - self.xi])
@@ -115,9 +115,9 @@ class Camera(BaseModel):
 
     @cached_property
     def _radius_limit(self) -> float:
-        """Radius in the undistorted plane up to which the radial polynomial grows; at most pi where it is an angle."""
+        """Radius in the undistorted plane up to which the radial polynomial increases; at most pi if it is an angle."""
         slope = self._radial * (2 * np.arange(len(self._radial)) + 1)  # in powers of r^2
-        slope[np.abs(slope) < 1e-12] = 0  # no lens is known to that; it would only upset the roots
+        slope[np.abs(slope) < 1e-12] = 0  # below any calibration's accuracy; would only disturb the roots
         roots = polyroots(slope)
         turning = [root.real for root in roots if root.real > 0 and abs(root.imag) < 1e-9 * abs(root)]
         limit = float(np.sqrt(min(turning, default=np.inf)))
@@ -137,20 +137,20 @@ class Camera(BaseModel):
         )
 
     def _undistort(self, distorted: Float64) -> Float64:
-        """The inverse of `_distort`: the radial part from a table, then Newton steps for both parts; NaN where none."""
+        """Inverse of `_distort`: radial part from a table, then Newton steps for both parts; NaN without a solution."""
         if not self.distortion:
             return distorted
         target = np.hypot(distorted[:, 0], distorted[:, 1])
         radius = self._invert_radial(target)
         plane = distorted * np.divide(radius, target, out=np.ones_like(target), where=target > 0)[:, None]
-        with np.errstate(all="ignore"):  # the pixels that no direction reaches run away
+        with np.errstate(all="ignore"):  # pixels that no direction reaches diverge
             for _ in range(NEWTON_STEPS):
                 plane = plane - self._newton_step(plane, distorted)
             found = np.abs(self._distort(plane) - distorted).max(axis=1) < 1e-6 * (1 + target)
         return np.where(found[:, None], plane, np.nan)
 
     def _invert_radial(self, target: Float64) -> Float64:
-        """(M,) distorted -> (M,) undistorted radius, roughly, never beyond the limit."""
+        """(M,) distorted -> (M,) undistorted radius, approximate, at most the limit."""
         reach, end = float(np.max(target, initial=0.0)), 1.0
         while end < self._radius_limit and end * polyval(end**2, self._radial) < reach:
             end *= 2
@@ -175,7 +175,7 @@ class Camera(BaseModel):
         return a, b, c
 
     def _one_to_one(self, plane: Float64) -> Bool:
-        """(N,) whether (N, 2) undistorted coordinates lie where no two of them share a pixel.
+        """(N,) whether the distortion is one-to-one at (N, 2) undistorted coordinates.
 
         The Jacobian is symmetric; where it is positive definite the distortion is the gradient of a convex function.
         """

@@ -1,4 +1,4 @@
-"""Normals of the surfaces around a lidar, and which way is up by them."""
+"""Surface normals of a scan, and the vertical direction estimated from them."""
 
 import numpy as np
 import numpy.typing as npt
@@ -8,10 +8,10 @@ Int64 = npt.NDArray[np.int64]
 
 RADII = (0.25, 0.4, 0.64, 1.0, 1.6)  # of neighbourhoods; the largest spans two rings of 16 beams on a distant floor
 NEIGHBOURS = 32  # at most; a disc of radius r holds some 28 voxels of r / 3
-FEW = 6  # neighbours that tell no normal
-WIDE = 0.5  # across / along a neighbourhood: less is a line, such as a single ring
-FLAT = 0.3  # thickness / width of a neighbourhood: more is no surface
-UPRIGHT = 0.01  # weight of z as the vertical, against the normals; it decides where these say nothing
+MIN_NEIGHBOURS = 6  # fewer neighbours give no normal
+MIN_WIDTH_RATIO = 0.5  # width / length of a neighbourhood: less is a line, such as a single ring
+MAX_THICKNESS_RATIO = 0.3  # thickness / width of a neighbourhood: more is not a surface
+Z_WEIGHT = 0.01  # weight of z as the vertical, against the normals; decides if these are ambiguous
 
 
 def thin(xyz: Float64, size: float) -> tuple[Float64, Int64]:
@@ -29,12 +29,12 @@ def thin(xyz: Float64, size: float) -> tuple[Float64, Int64]:
 
 
 def surface_normals(points: Float64) -> Float64:
-    """(M, 3) unit normals of either sign at (M, 3) thinned points; NaN where none can be told.
+    """(M, 3) unit normals of either sign at (M, 3) thinned points; NaN where undetermined.
 
-    Principal axes of a neighbourhood. A lidar's rings are dense along and sparse across, so that the nearest
-    neighbours of a point lie on a line; neighbourhoods are thinned to a third of their radius, and the radius grows
-    until they are wide as well as long, and flat (the scale of each point, as in Demantke et al., Dimensionality based
-    scale selection in 3D lidar point clouds, 2011).
+    Principal component analysis of each neighbourhood. A lidar's rings are dense along and sparse across, so that the
+    nearest neighbours of a point lie on a line; neighbourhoods are thinned to a third of their radius, and the radius
+    grows until they are wide as well as long, and flat (scale selection per point, as in Demantke et al.,
+    Dimensionality based scale selection in 3D lidar point clouds, 2011).
     """
     from scipy.spatial import cKDTree
 
@@ -52,22 +52,22 @@ def surface_normals(points: Float64) -> Float64:
         covariance = np.einsum("kni,knj->kij", offset, offset) / np.maximum(count, 1)[:, None, None]
         spread, axes = np.linalg.eigh(covariance - mean[:, :, None] * mean[:, None, :])  # ascending
         thick, across, along = np.sqrt(np.maximum(spread, 0)).T
-        wide = (count >= FEW) & (across >= WIDE * along)
-        flat = wide & (thick <= FLAT * across)
+        wide = (count >= MIN_NEIGHBOURS) & (across >= MIN_WIDTH_RATIO * along)
+        flat = wide & (thick <= MAX_THICKNESS_RATIO * across)
         normals[open_[flat]] = axes[flat, :, 0]
         open_ = open_[~flat]
     return normals
 
 
 def vertical(normals: Float64) -> Float64:
-    """(3,) unit vector next to z to which (M, 3) normals are either parallel or perpendicular."""
+    """(3,) unit vector near z to which the (M, 3) normals are mostly parallel or perpendicular."""
     z = np.array([0.0, 0.0, 1.0])
     up = z
     for within in (35, 25, 15, 10, 10):
         cosine = np.abs(normals @ up)
         level = normals[cosine >= np.cos(np.radians(within))]
         upright = normals[cosine <= np.sin(np.radians(within))]
-        prior = UPRIGHT * max(FEW, len(level) + len(upright)) * np.outer(z, z)
+        prior = Z_WEIGHT * max(MIN_NEIGHBOURS, len(level) + len(upright)) * np.outer(z, z)
         _, axes = np.linalg.eigh(upright.T @ upright - level.T @ level - prior)
         up = axes[:, 0] * np.sign(axes[2, 0])
     return up

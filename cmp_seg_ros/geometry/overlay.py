@@ -18,7 +18,7 @@ def draw(
     size: int = 3,
     opacity: float = 0.8,
 ) -> UInt8:
-    """A copy of the image with the labelled points that the camera sees, as squares, near ones over far ones.
+    """A copy of the image with the visible labelled points drawn as squares, near points over far ones.
 
     Args:
         image: (H, W, 3).

@@ -1,4 +1,4 @@
-"""The lidar and the cameras of one robot, as a calibration file says."""
+"""The lidar and the cameras of one robot, from a calibration file."""
 
 from pathlib import Path
 
@@ -10,14 +10,14 @@ CALIBRATION = "calibration.yaml"
 
 
 class SensorSet:
-    """The calibration of a robot's sensors, and which of its lidars is meant.
+    """The calibration of a robot's sensors, with one lidar selected.
 
     Args:
-        file: the calibration file; None is a robot of which nothing is known.
-        lidar: name of the lidar; needed only where the calibration has several.
+        file: the calibration file; None: no calibration.
+        lidar: name of the lidar; needed only if the calibration has several.
 
     Attributes:
-        lidar: what is known of it, or None.
+        lidar: its calibration, or None.
 
     Raises:
         UserError: the file is not valid, or has no such lidar.
@@ -30,18 +30,18 @@ class SensorSet:
 
     @classmethod
     def around(cls, path: Path, file: Path | None = None, lidar: str = "") -> "SensorSet":
-        """The sensors of an input: a calibration.yaml in it or beside it is taken where no file is given."""
+        """The sensors of an input; without a file, a calibration.yaml in the input or beside it is used."""
         found = (folder / CALIBRATION for folder in (path, path.resolve().parent))
         return cls(file or next((candidate for candidate in found if candidate.is_file()), None), lidar)
 
     @property
     def T_base_lidar(self) -> Transform | None:
-        """(4, 4), or None where it is not known."""
+        """(4, 4), or None without a calibration."""
         return None if self.lidar is None else np.array(self.lidar.T_base_lidar)
 
     @property
     def intensity_statistics(self) -> tuple[float, float] | None:
-        """Mean and deviation of the lidar's intensities, or None where they are to be learnt."""
+        """Mean and standard deviation of the lidar's intensities, or None if they are to be learnt."""
         if self.lidar is None or self.lidar.intensity_mean is None or self.lidar.intensity_std is None:
             return None
         return self.lidar.intensity_mean, self.lidar.intensity_std

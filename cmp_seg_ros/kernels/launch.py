@@ -55,7 +55,7 @@ def threads() -> int:
 def launch(function: Function, *args: Any, blocks: int, phases: int = 1) -> None:
     """Run `function(*args, sync, threads)` on as many threads as there are processors, at most `blocks`.
 
-    sync: (phases, COUNTERS) int64, for `take` and `wait`.
+    sync: (phases, COUNTERS) int64, for `next_block` and `barrier`.
     """
     count = max(1, min(threads(), blocks))
     share = partial(function, *args, np.zeros((phases, COUNTERS), dtype=np.int64), count)
@@ -147,13 +147,13 @@ def _yield(typing: Any) -> Any:
 
 
 @kernel
-def take(sync: Any, phase: int) -> int:
+def next_block(sync: Any, phase: int) -> int:
     """The next block of a phase: 0, 1, 2, ..., each given out once."""
     return _fetch_add(sync[phase].ctypes.data)
 
 
 @kernel
-def wait(sync: Any, phase: int, threads: int) -> None:
+def barrier(sync: Any, phase: int, threads: int) -> None:
     """Until all threads have come here."""
     arrived = sync[phase, ARRIVED:].ctypes.data
     _fetch_add(arrived)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cmp_seg_ros.kernels.launch import inlined, kernel, take, wait
+from cmp_seg_ros.kernels.launch import barrier, inlined, kernel, next_block
 from cmp_seg_ros.kernels.vector import COLUMNS, LANES, ROWS, filter3x3, lower, sum_rows, tile
 
 BLOCK = 8 * ROWS  # tokens a thread takes at a time
@@ -90,8 +90,8 @@ class Plane(NamedTuple):
     around: Int32
 
 
-class Room(NamedTuple):
-    """What a thread works in."""
+class Workspace(NamedTuple):
+    """Buffers of one thread."""
 
     low: npt.NDArray[Any]  # (rows, columns) inputs of a product, in its type
     ranges: Float32  # (rows, 2) theirs
@@ -107,7 +107,7 @@ def phases(depth: int) -> int:
 
 
 @kernel
-def lay_out(index: Any, height: int, width: int) -> Any:
+def locate_cells(index: Any, height: int, width: int) -> Any:
     """The fields of a Plane for (M,) flat cells of a grid of height x width; M > 0."""
     top, bottom, left, right = height, 0, width, 0
     for token in range(len(index)):
@@ -175,33 +175,33 @@ def evaluate(
     tokens, scratch: (M, F) float32; scratch holds the first layer of the neighbour branch, then a plane's cells.
     statistics: (M, 2) float32, for layer norms: 1 / deviation and -mean / deviation of each token.
     """
-    room = _room(weights, neighbours.shape[1], planes)
+    workspace = _make_workspace(weights, neighbours.shape[1], planes)
     phase = 0
     _project(weights, features, scratch, sync, phase)
-    wait(sync, phase, threads)
+    barrier(sync, phase, threads)
     phase += 1
-    _embed(weights, features, neighbours, scratch, tokens, statistics, room, sync, phase)
+    _embed(weights, features, neighbours, scratch, tokens, statistics, workspace, sync, phase)
     for layer in range(weights.mix.shape[0]):
-        wait(sync, phase, threads)
+        barrier(sync, phase, threads)
         phase += 1
         plane = planes[layer % len(planes)]
         _average(weights, layer, plane, tokens, statistics, scratch, sync, phase)
-        wait(sync, phase, threads)
+        barrier(sync, phase, threads)
         phase += 1
-        _filter(weights, layer, plane, scratch, room, sync, phase)
-        wait(sync, phase, threads)
+        _filter(weights, layer, plane, scratch, workspace, sync, phase)
+        barrier(sync, phase, threads)
         phase += 1
-        _mix_channels(weights, layer, plane, scratch, tokens, statistics, room, sync, phase)
-    wait(sync, phase, threads)
+        _mix_channels(weights, layer, plane, scratch, tokens, statistics, workspace, sync, phase)
+    barrier(sync, phase, threads)
     phase += 1
-    _classify(weights, tokens, logits, room, sync, phase)
+    _classify(weights, tokens, logits, workspace, sync, phase)
 
 
 @kernel
 def _project(weights: Weights, features: Any, projected: Any, sync: Any, phase: int) -> None:
     """projected <- first linear layer of the neighbour branch; it is linear, so of x_j - x_i it is their difference."""
     while True:
-        first = take(sync, phase) * BLOCK
+        first = next_block(sync, phase) * BLOCK
         if first >= len(features):
             return
         for i in range(first, min(first + BLOCK, len(features))):
@@ -217,7 +217,7 @@ def _embed(
     projected: Any,
     tokens: Any,
     statistics: Any,
-    room: Room,
+    workspace: Workspace,
     sync: Any,
     phase: int,
 ) -> None:
@@ -227,7 +227,7 @@ def _embed(
     width = tokens.shape[1]
     shift = weights.neighbour_shift
     while True:
-        first = take(sync, phase) * BLOCK
+        first = next_block(sync, phase) * BLOCK
         if first >= len(tokens):
             return
         end = min(first + BLOCK, len(tokens))
@@ -237,24 +237,24 @@ def _embed(
             for i in range(i0, i1):
                 here = projected[i]
                 for k in range(count):
-                    there, rectified = projected[neighbours[i, k]], room.high[row]
+                    there, rectified = projected[neighbours[i, k]], workspace.high[row]
                     for c in range(width):
                         rectified[c] = max(there[c] - here[c] + shift[c], np.float32(0))
                     row += 1
-            _multiply(room, room.high, row, width, weights.neighbour_out)
+            _multiply(workspace, workspace.high, row, width, weights.neighbour_out)
             row = 0
             for i in range(i0, i1):
-                best = room.pooled[i - first]
+                best = workspace.pooled[i - first]
                 for c in range(width):
-                    best[c] = room.high[row, c]
+                    best[c] = workspace.high[row, c]
                 for k in range(1, count):
-                    other = room.high[row + k]
+                    other = workspace.high[row + k]
                     for c in range(width):
                         best[c] = max(best[c], other[c])
                 row += count
-        _multiply(room, room.pooled, end - first, width, weights.merge)
+        _multiply(workspace, workspace.pooled, end - first, width, weights.merge)
         for i in range(first, end):
-            token, merged = tokens[i], room.high[i - first]
+            token, merged = tokens[i], workspace.high[i - first]
             for c in range(width):
                 token[c] = merged[c]
             _add_linear(token, features[i], weights.point)
@@ -270,7 +270,7 @@ def _average(
     occupied, width = len(plane.around), tokens.shape[1]
     factor, shift = weights.norms[layer, 0, 0], weights.norms[layer, 0, 1]
     while True:
-        block = take(sync, phase) * CELLS
+        block = next_block(sync, phase) * CELLS
         if block >= occupied:
             return
         for cell in range(block, min(block + CELLS, occupied)):
@@ -287,12 +287,14 @@ def _average(
 
 
 @kernel
-def _filter(weights: Weights, layer: int, plane: Plane, cells: Any, room: Room, sync: Any, phase: int) -> None:
+def _filter(
+    weights: Weights, layer: int, plane: Plane, cells: Any, workspace: Workspace, sync: Any, phase: int
+) -> None:
     """cells <- filter(activation(filter(cells))), LANES channels at a time"""
     occupied, active = len(plane.around), len(plane.near)
-    mean, hidden = room.mean, room.hidden
+    mean, hidden = workspace.mean, workspace.hidden
     while True:
-        block = take(sync, phase)
+        block = next_block(sync, phase)
         column = block * LANES
         if column >= cells.shape[1]:
             return
@@ -316,7 +318,7 @@ def _mix_channels(
     cells: Any,
     tokens: Any,
     statistics: Any,
-    room: Room,
+    workspace: Workspace,
     sync: Any,
     phase: int,
 ) -> None:
@@ -327,23 +329,23 @@ def _mix_channels(
     second_layer = Product(weights.mix[layer, 1], weights.mix_columns[layer, 1])
     norm = np.array([1, 0], np.float32)
     while True:
-        first = take(sync, phase) * BLOCK
+        first = next_block(sync, phase) * BLOCK
         if first >= len(tokens):
             return
         end = min(first + BLOCK, len(tokens))
         for i in range(first, end):
-            token, cell, normed = tokens[i], cells[plane.cell[i]], room.high[i - first]
+            token, cell, normed = tokens[i], cells[plane.cell[i]], workspace.high[i - first]
             for c in range(width):
                 token[c] += cell[c]
             if weights.layer_norm:
                 _normalise(token, weights.width, norm)
             for c in range(width):
                 normed[c] = (token[c] * norm[0] + norm[1]) * factor[c] + shift[c]
-        _multiply(room, room.high, end - first, width, first_layer)
-        _activate(room.high, end - first, width, weights.gelu)
-        _multiply(room, room.high, end - first, width, second_layer)
+        _multiply(workspace, workspace.high, end - first, width, first_layer)
+        _activate(workspace.high, end - first, width, weights.gelu)
+        _multiply(workspace, workspace.high, end - first, width, second_layer)
         for i in range(first, end):
-            token, residual = tokens[i], room.high[i - first]
+            token, residual = tokens[i], workspace.high[i - first]
             for c in range(width):
                 token[c] += residual[c]
             if weights.layer_norm:
@@ -351,39 +353,39 @@ def _mix_channels(
 
 
 @kernel
-def _classify(weights: Weights, tokens: Any, logits: Any, room: Room, sync: Any, phase: int) -> None:
+def _classify(weights: Weights, tokens: Any, logits: Any, workspace: Workspace, sync: Any, phase: int) -> None:
     """logits <- head(tokens)"""
     width, outputs = tokens.shape[1], logits.shape[1]
     factor, shift = weights.head_norm[0], weights.head_norm[1]
     while True:
-        first = take(sync, phase) * BLOCK
+        first = next_block(sync, phase) * BLOCK
         if first >= len(tokens):
             return
         count = min(BLOCK, len(tokens) - first)
         for i in range(count):
-            token, normed = tokens[first + i], room.high[i]
+            token, normed = tokens[first + i], workspace.high[i]
             for c in range(width):
                 normed[c] = token[c] * factor[c] + shift[c]
         if len(weights.hidden.weight):
             hidden = weights.hidden.columns.shape[1]
-            _multiply(room, room.high, count, width, weights.hidden)
-            _activate(room.high, count, hidden, False)
-            _multiply(room, room.high, count, hidden, weights.head)
+            _multiply(workspace, workspace.high, count, width, weights.hidden)
+            _activate(workspace.high, count, hidden, False)
+            _multiply(workspace, workspace.high, count, hidden, weights.head)
         else:
-            _multiply(room, room.high, count, width, weights.head)
+            _multiply(workspace, workspace.high, count, width, weights.head)
         for i in range(count):
             for c in range(outputs):
-                logits[first + i, c] = room.high[i, c]
+                logits[first + i, c] = workspace.high[i, c]
 
 
 @kernel
-def _room(weights: Weights, neighbours: int, planes: Any) -> Room:
+def _make_workspace(weights: Weights, neighbours: int, planes: Any) -> Workspace:
     rows = max(BLOCK, -(-neighbours // ROWS) * ROWS)
     columns = max(weights.norms.shape[3], weights.hidden.columns.shape[1], weights.head.columns.shape[1])
     occupied, active = 0, 0
     for plane in planes:
         occupied, active = max(occupied, len(plane.around)), max(active, len(plane.near))
-    return Room(
+    return Workspace(
         _aligned(rows, columns, weights.low),
         _aligned(rows, 2, weights.norms),
         _aligned(rows, columns, weights.norms),
@@ -396,19 +398,27 @@ def _room(weights: Weights, neighbours: int, planes: Any) -> Room:
 @kernel
 def _aligned(rows: int, columns: int, like: Any) -> Any:
     """(rows, columns) of zeros that begin with a cache line."""
-    room = np.zeros(rows * columns + 64, like.dtype)
-    first = -room.ctypes.data % 64 // like.itemsize
-    return room[first : first + rows * columns].reshape(rows, columns)
+    memory = np.zeros(rows * columns + 64, like.dtype)
+    first = -memory.ctypes.data % 64 // like.itemsize
+    return memory[first : first + rows * columns].reshape(rows, columns)
 
 
 @kernel
-def _multiply(room: Room, values: Any, count: int, width: int, product: Product) -> None:
-    """room.high <- product of the first `count` rows of values (rows, width), which may be room.high itself"""
+def _multiply(workspace: Workspace, values: Any, count: int, width: int, product: Product) -> None:
+    """workspace.high <- the first `count` rows of values (rows, width) @ product; values may be workspace.high"""
     for row in range(count):
-        lower(values, row, width, room.low, room.ranges)
+        lower(values, row, width, workspace.low, workspace.ranges)
     for panel in range(len(product.weight)):
         for row in range(0, count, ROWS):
-            tile(room.low, room.ranges, row, product.weight[panel], product.columns, panel * COLUMNS, room.high)
+            tile(
+                workspace.low,
+                workspace.ranges,
+                row,
+                product.weight[panel],
+                product.columns,
+                panel * COLUMNS,
+                workspace.high,
+            )
 
 
 @inlined

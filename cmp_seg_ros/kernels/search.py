@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cmp_seg_ros.kernels.launch import inlined, kernel, launch, take
+from cmp_seg_ros.kernels.launch import inlined, kernel, launch, next_block
 
 BLOCK = 128  # queries a thread takes at a time
 MAX_CELLS = 1 << 19
@@ -88,7 +88,7 @@ def _sort(points: Any, origin: Any, shape: Any, size: float, order: Any, start: 
     start[len(start) - 1] = len(points)
 
 
-class _Around(NamedTuple):
+class _Candidates(NamedTuple):
     """The points of the cells around a cell, by coordinate, for loops over many at once.
 
     Args:
@@ -105,11 +105,11 @@ class _Around(NamedTuple):
 @kernel
 def _nearest_others(grid: Grid, found: Any, sync: Any, threads: int) -> None:
     points, count = found.shape
-    around = _Around(np.empty((3, points)), np.empty(points, np.int32), np.empty(points))
+    candidates = _Candidates(np.empty((3, points)), np.empty(points, np.int32), np.empty(points))
     best, index = np.empty(count), np.empty(count, np.int32)
     cell, shell, last, reach = np.zeros(3, np.int64), 1, 0, np.inf
     while True:
-        i = take(sync, 0) * BLOCK
+        i = next_block(sync, 0) * BLOCK
         if i >= points:
             return
         end = min(i + BLOCK, points)
@@ -120,26 +120,26 @@ def _nearest_others(grid: Grid, found: Any, sync: Any, threads: int) -> None:
                     cell[axis] = int((grid.xyz[i, axis] - grid.origin[axis]) / grid.size)
                 cell_end = min(end, grid.start[(cell[0] * grid.shape[1] + cell[1]) * grid.shape[2] + cell[2] + 1])
                 shell = min(max(1, shell - 1), 2)  # as few as for the cell before; a lone point is no rule
-                size = _gather(grid, cell, shell, around)
+                size = _gather(grid, cell, shell, candidates)
             x, y, z = grid.xyz[i, 0], grid.xyz[i, 1], grid.xyz[i, 2]
             surely = _inside(grid, cell, shell, i)  # nothing nearer is outside the shell
             likely = min(surely, LIKELY * reach)
             within = probable = 0
             for j in range(size):
-                dx, dy, dz = around.xyz[0, j] - x, around.xyz[1, j] - y, around.xyz[2, j] - z
+                dx, dy, dz = candidates.xyz[0, j] - x, candidates.xyz[1, j] - y, candidates.xyz[2, j] - z
                 distance = dx * dx + dy * dy + dz * dz
-                around.distance[j] = distance
+                candidates.distance[j] = distance
                 within += distance <= surely
                 probable += distance <= likely
             if within <= count and surely < np.inf:  # the point itself is one of them
                 shell += max(1, shell // 3)
-                size = _gather(grid, cell, shell, around)
+                size = _gather(grid, cell, shell, candidates)
                 continue
             if probable > count:
                 limit = likely
             else:  # from here, those of the point before are no farther than from there and the way between the two
                 limit = min(surely, (math.sqrt(reach) + math.sqrt(_apart(grid, last, x, y, z))) ** 2 * (1 + ROUNDING))
-            known = _select(around, size, i, limit, best, index)
+            known = _select(candidates, size, i, limit, best, index)
             me = grid.order[i]
             for k in range(count):
                 found[me, k] = grid.order[index[k]] if k < known else me
@@ -148,7 +148,7 @@ def _nearest_others(grid: Grid, found: Any, sync: Any, threads: int) -> None:
 
 
 @inlined
-def _gather(grid: Grid, cell: Any, shell: int, around: _Around) -> int:
+def _gather(grid: Grid, cell: Any, shell: int, candidates: _Candidates) -> int:
     """Take the points of all cells up to `shell` cells away. Returns how many there are."""
     low_x, high_x = max(cell[0] - shell, 0), min(cell[0] + shell, grid.shape[0] - 1)
     low_y, high_y = max(cell[1] - shell, 0), min(cell[1] + shell, grid.shape[1] - 1)
@@ -159,8 +159,8 @@ def _gather(grid: Grid, cell: Any, shell: int, around: _Around) -> int:
             column = (ix * grid.shape[1] + iy) * grid.shape[2]
             for j in range(grid.start[column + low_z], grid.start[column + high_z + 1]):
                 for axis in range(3):
-                    around.xyz[axis, size] = grid.xyz[j, axis]
-                around.number[size] = j
+                    candidates.xyz[axis, size] = grid.xyz[j, axis]
+                candidates.number[size] = j
                 size += 1
     return size
 
@@ -179,12 +179,12 @@ def _inside(grid: Grid, cell: Any, shell: int, i: int) -> float:
 
 
 @inlined
-def _select(around: _Around, size: int, itself: int, limit: float, best: Any, index: Any) -> int:
+def _select(candidates: _Candidates, size: int, itself: int, limit: float, best: Any, index: Any) -> int:
     """Fill `best` and `index` with the nearest points within the limit but `itself`. Returns how many there are."""
     known, count = 0, len(best)
     for j in range(size):
-        distance = around.distance[j]
-        if distance <= limit and around.number[j] != itself:
+        distance = candidates.distance[j]
+        if distance <= limit and candidates.number[j] != itself:
             if known < count:
                 known += 1
             elif distance >= best[count - 1]:
@@ -193,7 +193,7 @@ def _select(around: _Around, size: int, itself: int, limit: float, best: Any, in
             while place > 0 and best[place - 1] > distance:
                 best[place], index[place] = best[place - 1], index[place - 1]
                 place -= 1
-            best[place], index[place] = distance, around.number[j]
+            best[place], index[place] = distance, candidates.number[j]
     return known
 
 
@@ -201,7 +201,7 @@ def _select(around: _Around, size: int, itself: int, limit: float, best: Any, in
 def _nearest(grid: Grid, xyz: Any, found: Any, sync: Any, threads: int) -> None:
     index = 0
     while True:
-        first = take(sync, 0) * BLOCK
+        first = next_block(sync, 0) * BLOCK
         if first >= len(xyz):
             return
         for i in range(first, min(first + BLOCK, len(xyz))):

@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from cmp_seg_ros.errors import UserError, one_line
+from cmp_seg_ros.errors import UserError, describe_invalid
 from cmp_seg_ros.geometry.cameras import Camera
 
 REMEDY = "calibrate the camera, or give its intrinsics in the calibration file"
@@ -40,4 +40,4 @@ def decode(msg: Any) -> Camera:
             {"model": kind, "intrinsics": intrinsics, "distortion": d, "width": msg.width, "height": msg.height}
         )
     except ValidationError as error:
-        raise UserError(f"the camera info makes no sense ({one_line(error)}); {REMEDY}") from error
+        raise UserError(f"the camera info makes no sense ({describe_invalid(error)}); {REMEDY}") from error

@@ -7,7 +7,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from cmp_seg_ros.errors import UserError, of_system
+from cmp_seg_ros.errors import UserError, describe_os_error
 from cmp_seg_ros.ros import environment
 
 SPIN_TIMEOUT = 0.1  # seconds; how late a signal may be seen
@@ -107,7 +107,7 @@ def run(name: str, make: Callable[[], Program], args: list[str] | None = None) -
         print(f"{name}: error: {error}", file=sys.stderr, flush=True)
         return 1
     except OSError as error:
-        print(f"{name}: error: {of_system(error)}", file=sys.stderr, flush=True)
+        print(f"{name}: error: {describe_os_error(error)}", file=sys.stderr, flush=True)
         return 1
     except RCLError as error:  # arguments that ROS itself refuses
         print(f"{name}: error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)

@@ -17,7 +17,7 @@ FOLDER = "config/cameras"
 AHEAD, BELOW = 0.1, 0.08  # metres from the lidar's middle to a camera
 OPTICAL = np.array([[0.0, 0, 1], [-1, 0, 0], [0, -1, 0]])  # base axes of a camera that looks ahead
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
-TAKEN = ("lidar", "truth", "odom", "base")  # other topics and frames of a recording
+RESERVED_NAMES = ("lidar", "truth", "odom", "base")  # other topics and frames of a recording
 SPEC = "[NAME=]KIND[,mono][,compressed][,yaw=DEGREES][,pitch=DEGREES]"
 
 
@@ -46,7 +46,7 @@ class RigCamera:
         """Read `NAME=KIND,option,...`; KIND is a camera of config/cameras or a YAML file. Raises UserError."""
         first, *options = spec.split(",")
         name, equals, kind = first.rpartition("=")
-        if equals and (name in TAKEN or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name)):
+        if equals and (name in RESERVED_NAMES or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name)):
             raise UserError(f"camera '{spec}': '{name}' is no free name for topics; write {SPEC}")
         angles = {"yaw": cls.yaw, "pitch": cls.pitch}
         for option in options:

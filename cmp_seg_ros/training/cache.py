@@ -83,7 +83,7 @@ class ScanCache:
             self._scans.mkdir(parents=True, exist_ok=True)
             yield from process_map(self._simulate, missing, processes)
         except OSError as error:
-            if not outputs.concerns(self.folder, error):
+            if not outputs.is_about(self.folder, error):
                 raise
             raise UserError(
                 f"simulated scans cannot be written to {self.folder}: {error.strerror or error}; make room there, or "

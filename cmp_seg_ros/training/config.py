@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from cmp_seg_ros import configuration
 from cmp_seg_ros.bundle import BundleDescription, IntensityConfig, PointNetwork
-from cmp_seg_ros.errors import one_line
+from cmp_seg_ros.errors import describe_invalid
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.waffleiron.config import NetworkConfig, PreprocessConfig
 
@@ -97,7 +97,7 @@ class TrainConfig(_Strict):
             points = PointNetwork(network=self.network, preprocess=self.preprocess, intensity=self.intensity)
             BundleDescription(name=self.name, segmentation=points, label_space=space, weights_sha256="")
         except ValidationError as error:
-            raise ValueError(f"{one_line(error)} (label_space {space.name}); make the two equal") from error
+            raise ValueError(f"{describe_invalid(error)} (label_space {space.name}); make the two equal") from error
         return self
 
     @classmethod

@@ -115,7 +115,7 @@ class Trainer:
         try:
             return self._run(report, stop)
         except OSError as error:
-            if not outputs.concerns(self.out, error):
+            if not outputs.is_about(self.out, error):
                 raise
             raise UserError(
                 f"{self.out} cannot be written: {error.strerror or error}; make room there, and the same command goes "

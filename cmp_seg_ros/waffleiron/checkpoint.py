@@ -17,7 +17,7 @@ import yaml
 from pydantic import BaseModel, Field, FiniteFloat, PositiveInt, ValidationError, model_validator
 from torch import Tensor
 
-from cmp_seg_ros.errors import UserError, one_line
+from cmp_seg_ros.errors import UserError, describe_invalid
 from cmp_seg_ros.waffleiron import weights
 from cmp_seg_ros.waffleiron.config import Feature, NetworkConfig, Plane, PreprocessConfig
 from cmp_seg_ros.waffleiron.network import Segmenter
@@ -318,7 +318,7 @@ def _preprocess(path: Path, inputs: int, **fields: Any) -> PreprocessConfig:
     try:
         preprocess = PreprocessConfig(**fields)
     except ValidationError as error:
-        raise UserError(f"configuration {path} is not valid: {one_line(error)}") from error
+        raise UserError(f"configuration {path} is not valid: {describe_invalid(error)}") from error
     if preprocess.inputs != inputs:
         names = ", ".join(preprocess.features)
         raise UserError(f"configuration {path}: size_input is {inputs}, but {names} are {preprocess.inputs} channels")
@@ -346,7 +346,7 @@ def _validated(model: type[Model], data: dict[str, Any], path: Path) -> Model:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        raise UserError(f"configuration {path} is not a published one: {one_line(error)}") from error
+        raise UserError(f"configuration {path} is not a published one: {describe_invalid(error)}") from error
 
 
 def _yaml(path: Path) -> dict[str, Any]:

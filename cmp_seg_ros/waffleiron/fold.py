@@ -172,8 +172,8 @@ class _State:
             "of another shape": self.misshapen,
         }
         if any(faults.values()):
-            text = "; ".join(f"{what}: {', '.join(keys)}" for what, keys in faults.items() if keys)
-            raise UserError(f"weights in {source} do not fit the network: {text}")
+            details = "; ".join(f"{what}: {', '.join(keys)}" for what, keys in faults.items() if keys)
+            raise UserError(f"weights in {source} do not fit the network: {details}")
 
     def batch_norm(self, key: str, width: int) -> Affine:
         deviation = np.sqrt(np.maximum(self(f"{key}.running_var", width), 0) + np.float64(EPSILON))

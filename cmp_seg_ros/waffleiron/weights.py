@@ -52,8 +52,8 @@ def load_state(network: Segmenter, state: dict[str, Tensor], source: str) -> Non
     ]
     faults = {"missing": missing, "unexpected": unexpected, "of another shape": misshapen}
     if any(faults.values()):
-        text = "; ".join(f"{what}: {', '.join(keys)}" for what, keys in faults.items() if keys)
-        raise UserError(f"weights in {source} do not fit the network: {text}")
+        details = "; ".join(f"{what}: {', '.join(keys)}" for what, keys in faults.items() if keys)
+        raise UserError(f"weights in {source} do not fit the network: {details}")
     network.load_state_dict({key: state[key].reshape(own[key].shape) if key in state else own[key] for key in own})
 
 

@@ -1,1 +1,1 @@
-"""One file a runtime, found by its name: `registry.py`. It has RUNTIMES, a tuple of `base.Runtime`, best first."""
+"""One file per runtime, found by name (`registry.py`); each has RUNTIMES, a tuple of `base.Runtime`, best first."""

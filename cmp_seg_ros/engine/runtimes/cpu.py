@@ -1,4 +1,4 @@
-"""WaffleIron on this machine's processor, with kernels of our own; the default. Does not need PyTorch."""
+"""WaffleIron on the CPU with our own kernels; the default. Does not need PyTorch."""
 
 import logging
 from typing import cast
@@ -20,11 +20,11 @@ logger = logging.getLogger(__name__)
 
 
 class CpuEngine:
-    """Occupied cells only, memory kept from scan to scan.
+    """Computes occupied cells only, and reuses its memory from scan to scan.
 
     Args:
-        network: to evaluate.
-        precision: of the products.
+        network: the network to run.
+        precision: of the matrix products.
 
     Raises:
         UserError: the weights cannot be read or do not fit the bundle's network.
@@ -44,7 +44,7 @@ class CpuEngine:
         logits = np.empty((voxels, self.config.outputs), np.float32)
         self._reserve(voxels)
         planes = tuple(
-            kernels.Plane(*kernels.lay_out(cells, *grid))
+            kernels.Plane(*kernels.locate_cells(cells, *grid))
             for cells, grid in zip(inputs["cells"], self.preprocess.grids, strict=True)
         )
         launch(
@@ -63,14 +63,14 @@ class CpuEngine:
         return {self.output: logits}
 
     def _reserve(self, voxels: int) -> None:
-        """Memory for so many voxels, and some more."""
+        """Allocate memory for so many voxels, and some more."""
         if voxels > len(self._tokens):
             rows, width = voxels * 5 // 4, self.weights.norms.shape[-1]
             self._tokens, self._scratch = (fold.aligned(np.zeros((rows, width), np.float32)) for _ in range(2))
             self._statistics = np.zeros((rows, 2), np.float32)
 
     def _warm_up(self) -> None:
-        """Have everything compiled before the first scan comes."""
+        """Compile all kernels before the first scan."""
         if is_cached(kernels.evaluate):
             self._first()
         else:
@@ -102,7 +102,7 @@ class Cpu(Runtime):
 
     def open(self, network: Network, built: bytes, precision: str) -> Engine:
         if not isinstance(network, WaffleIron):
-            raise UserError("engine 'cpu' runs WaffleIron alone; take another engine for this bundle")
+            raise UserError("engine 'cpu' runs only WaffleIron; use another engine for this bundle")
         return CpuEngine(network, precision)
 
 

@@ -1,6 +1,6 @@
-"""The network by ONNX Runtime: `onnxruntime-cuda` on an NVIDIA GPU, `onnxruntime-cpu` on the processor.
+"""ONNX Runtime: `onnxruntime-cuda` on an NVIDIA GPU, `onnxruntime-cpu` on the CPU.
 
-On x86 processors ONNX Runtime has no product below float32 that is faster without calibration, so there is fp32 alone.
+On x86 CPUs ONNX Runtime has no faster matrix product below float32 without calibration, so only fp32 is offered.
 
 The CUDA provider has not been run by us.
 """
@@ -9,14 +9,14 @@ from importlib.util import find_spec
 from typing import Any
 
 from cmp_seg_ros.engine import cache, cuda
-from cmp_seg_ros.engine.base import Engine, GraphEngine, Lack, Network, Runtime, Stale, load_package
+from cmp_seg_ros.engine.base import Engine, GraphEngine, Missing, Network, Runtime, Stale, load_package
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.kernels.launch import threads
 from cmp_seg_ros.scan import Arrays
 
 
 class OnnxRuntime(Runtime):
-    """One of its providers."""
+    """One execution provider of ONNX Runtime."""
 
     packages = ("onnxruntime", "onnx")
     colour = "C1"
@@ -25,12 +25,12 @@ class OnnxRuntime(Runtime):
         self.provider, self.options, self._precisions, self.on_gpu = provider, options, precisions, on_gpu
         self.name = f"onnxruntime-{'cuda' if on_gpu else 'cpu'}"
 
-    def missing(self) -> list[Lack]:
+    def missing(self) -> list[Missing]:
         lacks = super().missing()
         if not find_spec("onnxruntime") or self.provider in _package().get_available_providers():
             return lacks
         remedy = "pip uninstall onnxruntime, then pip install onnxruntime-gpu"
-        return [*lacks, Lack(f"ONNX Runtime has no {self.provider}", remedy)]
+        return [*lacks, Missing(f"ONNX Runtime has no {self.provider}", remedy)]
 
     def precisions(self) -> list[str]:
         return self._precisions
@@ -42,21 +42,21 @@ class OnnxRuntime(Runtime):
         return cuda.gpu() if self.on_gpu else cache.processor()
 
     def open(self, network: Network, built: bytes, precision: str) -> Engine:
-        """Raises Stale for what is no model; UserError where the provider does not start."""
+        """Raises Stale if the model cannot be read, UserError if the provider does not start."""
         package = _package()
         options = package.SessionOptions()
         options.intra_op_num_threads = threads()
         options.inter_op_num_threads = 1
         options.log_severity_level = 3  # errors
-        options.add_session_config_entry("session.force_spinning_stop", "1")  # other stages need the cores in between
+        options.add_session_config_entry("session.force_spinning_stop", "1")  # other stages need the cores between runs
         try:
             session = package.InferenceSession(built, options, providers=[(self.provider, self.options)])
-        except Exception as error:  # its exceptions share no base of their own
+        except Exception as error:  # its exceptions have no common base class
             reason = " ".join(str(error).split())
-            raise Stale(f"ONNX Runtime cannot read what was built: {reason}") from error
+            raise Stale(f"ONNX Runtime cannot read the built model: {reason}") from error
         if session.get_providers()[0] != self.provider:
             raise UserError(
-                f"ONNX Runtime's {self.provider} does not start on this machine; see its message above, or take engine "
+                f"ONNX Runtime's {self.provider} does not start on this machine; see its message above, or use engine "
                 "'onnxruntime-cpu'"
             )
         names = [output.name for output in session.get_outputs()]

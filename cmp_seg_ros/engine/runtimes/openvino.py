@@ -1,6 +1,6 @@
-"""The network on this machine's processor by OpenVINO.
+"""OpenVINO on the CPU.
 
-Lower precision is what the graph's casts say; OpenVINO's own hint would also round the tokens, which costs labels.
+Lower precision comes from the casts in the graph; OpenVINO's own hint would also round the tokens and change labels.
 """
 
 import functools
@@ -29,7 +29,7 @@ class OpenVino(Runtime):
         return cache.processor()
 
     def build(self, network: Network, precision: str) -> bytes:
-        """What OpenVINO makes of the graph, compiled for this processor."""
+        """The graph compiled by OpenVINO for this processor."""
         model = core().read_model(io.BytesIO(network.graph(precision)))
         blob = io.BytesIO()
         core().compile_model(model, "CPU", _options()).export_model(blob)
@@ -39,7 +39,7 @@ class OpenVino(Runtime):
         try:
             request = core().import_model(io.BytesIO(built), "CPU", _options()).create_infer_request()
         except RuntimeError as error:
-            raise Stale(f"OpenVINO cannot read what it built: {' '.join(str(error).split())}") from error
+            raise Stale(f"OpenVINO cannot read the built model: {' '.join(str(error).split())}") from error
 
         def run(feed: Arrays) -> Arrays:
             outputs = request.infer(feed, share_inputs=True)  # copies, unless shared
@@ -50,7 +50,7 @@ class OpenVino(Runtime):
 
 def _options() -> dict[str, Any]:
     return {
-        "INFERENCE_PRECISION_HINT": "f32",  # nothing is rounded but what the graph casts
+        "INFERENCE_PRECISION_HINT": "f32",  # only the casts in the graph round
         "INFERENCE_NUM_THREADS": threads(),
         "NUM_STREAMS": 1,
         "PERFORMANCE_HINT": "LATENCY",
@@ -64,9 +64,9 @@ def _package() -> Any:
 
 @functools.cache
 def core() -> Any:
-    """The one of this process, never freed: with it would go the stack on which it has the thread handle signals.
+    """The OpenVINO core of this process. Never freed, since that would free the thread's alternate signal stack.
 
-    The next signal, a Ctrl-C say, would then end the process with a segmentation fault.
+    The next signal, such as Ctrl-C, would then crash the process.
     """
     return _package().Core()
 

@@ -1,4 +1,4 @@
-"""Plain PyTorch in float32: the truth that every other engine is checked against."""
+"""PyTorch in float32: the reference for all other engines."""
 
 from importlib.metadata import version
 
@@ -8,7 +8,7 @@ from cmp_seg_ros.scan import Arrays
 
 
 class ReferenceEngine:
-    """The network as it was trained."""
+    """The network in PyTorch."""
 
     name = "reference"
     precision = "fp32"

@@ -1,10 +1,10 @@
-"""The network on an NVIDIA GPU by TensorRT 10 or 11.
+"""TensorRT 10 or 11 on an NVIDIA GPU.
 
-Strongly typed: precision is what the graph's casts say. Inputs are padded to few shapes (`Network.feed`); each has an
-execution context of its own, which is recorded as a CUDA graph when the shape comes again. All of them share one block
-of pinned memory, one on the GPU and one for activations.
+Strongly typed: precision comes from the casts in the graph. Inputs are padded to few shapes (`Network.feed`); each
+shape has its own execution context, which is recorded as a CUDA graph when the shape is seen again. All contexts share
+one block of pinned memory, one of GPU memory and one for activations.
 
-No GPU has run this yet; tests go as far as the calls of TensorRT and of the CUDA runtime.
+Not yet run on a GPU; the tests check the calls of TensorRT and of the CUDA runtime.
 """
 
 import logging
@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cmp_seg_ros.engine import cache, cuda
-from cmp_seg_ros.engine.base import Engine, Lack, Network, Runtime, Shape, Stale, load_package
+from cmp_seg_ros.engine.base import Engine, Missing, Network, Runtime, Shape, Stale, load_package
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.outputs import write_whole
 from cmp_seg_ros.scan import Arrays
@@ -29,11 +29,11 @@ from cmp_seg_ros.scan import Arrays
 if TYPE_CHECKING:
     import tensorrt
 
-OLDEST = (10, 3)  # TensorRT, of JetPack 6.1; memory is managed by what came with 10.1
+OLDEST = (10, 3)  # TensorRT of JetPack 6.1; the memory management needs 10.1
 LEAST_CAPABILITY = (7, 5)  # of a GPU, for TensorRT 10.5 on
 BFLOAT16_CAPABILITY = (8, 0)
-DRIVERS = {12: "525", 13: "580"}  # oldest for each CUDA
-KEPT = 32  # shapes that stay prepared
+DRIVERS = {12: "525", 13: "580"}  # oldest driver for each CUDA version
+KEPT = 32  # prepared shapes kept at a time
 ALIGNMENT = 256  # bytes
 REPORT_EVERY = 10.0  # seconds, while building
 
@@ -55,17 +55,19 @@ class TensorRt(Runtime):
     colour = "C4"
     on_gpu = True
 
-    def missing(self) -> list[Lack]:
-        lacks = [] if find_spec("onnx") else [Lack("no onnx", "pip install onnx")]
+    def missing(self) -> list[Missing]:
+        lacks = [] if find_spec("onnx") else [Missing("no onnx", "pip install onnx")]
         remedy = "pip install tensorrt; on a Jetson it comes with JetPack"
         try:
-            release = getattr(load_package("tensorrt", self.name), "__version__", "")  # "": nothing but type stubs
+            release = getattr(
+                load_package("tensorrt", self.name), "__version__", ""
+            )  # "": only type stubs are installed
             if not release:
-                lacks.append(Lack("no tensorrt", remedy))
+                lacks.append(Missing("no tensorrt", remedy))
             elif tuple(map(int, release.split(".")[:2])) < OLDEST:
-                lacks.append(Lack(f"TensorRT {release} is too old", f"install {_dotted(OLDEST)} or newer"))
+                lacks.append(Missing(f"TensorRT {release} is too old", f"install {_dotted(OLDEST)} or newer"))
         except UserError as error:
-            lacks.append(Lack(str(error), remedy))
+            lacks.append(Missing(str(error), remedy))
         return [*lacks, *_gpu_missing()]
 
     def precisions(self) -> list[str]:
@@ -89,33 +91,33 @@ class TensorRt(Runtime):
         return TensorRtEngine(network, built, precision)
 
 
-def _gpu_missing() -> list[Lack]:
-    """What the driver lacks."""
+def _gpu_missing() -> list[Missing]:
+    """Unmet requirements on driver and GPU."""
     try:
         runtime = cuda.runtime()
     except ImportError as error:
-        return [Lack(f"no cuda-bindings: {error}", "pip install cuda-bindings")]
+        return [Missing(f"no cuda-bindings: {error}", "pip install cuda-bindings")]
     found = runtime.cudaDriverGetVersion()[1]
     if not found:
-        return [Lack("no NVIDIA driver", "install it, or take engine 'cpu'; in a container: --gpus all")]
+        return [Missing("no NVIDIA driver", "install it, or use engine 'cpu'; in a container: --gpus all")]
     wanted = max(runtime.cudaRuntimeGetVersion()[1] // 1000, _cuda_of_tensorrt())
     if found // 1000 < wanted:
         what = f"the driver is for CUDA {found // 1000}.{found % 1000 // 10}, the packages are for {wanted}"
         older = f"pip install tensorrt-cu{found // 1000} 'cuda-bindings<{found // 1000 + 1}'"
-        return [Lack(what, f"update the driver to {DRIVERS.get(wanted, 'its newest')} or newer, or {older}")]
+        return [Missing(what, f"update the driver to {DRIVERS.get(wanted, 'its newest')} or newer, or {older}")]
     status, count = runtime.cudaGetDeviceCount()
     if int(status) != 0 or not count:
-        reason = cuda.describe(status) if int(status) != 0 else "the driver shows none"
-        return [Lack(f"no GPU: {reason}", "see `nvidia-smi` and CUDA_VISIBLE_DEVICES, or take engine 'cpu'")]
+        reason = cuda.describe(status) if int(status) != 0 else "the driver reports none"
+        return [Missing(f"no GPU: {reason}", "see `nvidia-smi` and CUDA_VISIBLE_DEVICES, or use engine 'cpu'")]
     gpu = device()
     if gpu.capability < LEAST_CAPABILITY:
-        what = f"{gpu.name} has compute capability {_dotted(gpu.capability)}; {_dotted(LEAST_CAPABILITY)} is the least"
-        return [Lack(what, "take engine 'cpu'")]
+        what = f"{gpu.name} has compute capability {_dotted(gpu.capability)}; {_dotted(LEAST_CAPABILITY)} is required"
+        return [Missing(what, "use engine 'cpu'")]
     return []
 
 
 def device() -> Device:
-    """The first GPU that this process sees. Raises UserError."""
+    """The first GPU visible to this process. Raises UserError."""
     properties = cuda.call("cudaGetDeviceProperties", 0)
     name = properties.name
     text = name.decode() if isinstance(name, bytes) else str(name)
@@ -123,15 +125,15 @@ def device() -> Device:
 
 
 def build(model: bytes, shapes: dict[str, tuple[Shape, Shape, Shape]], timing: Path) -> bytes:
-    """TensorRT's plan of an ONNX model, for this GPU. Takes minutes, and logs how far it is.
+    """Build TensorRT's plan of an ONNX model for this GPU. Takes minutes, and logs its progress.
 
     Args:
-        model: serialised.
-        shapes: least, typical and greatest of each input.
-        timing: file to keep in what was measured while building, for the next build.
+        model: the serialised ONNX model.
+        shapes: minimum, typical and maximum shape of each input.
+        timing: file of TensorRT's timing cache, for the next build.
 
     Raises:
-        UserError: TensorRT refuses the model.
+        UserError: TensorRT rejects the model.
     """
     import tensorrt as trt
 
@@ -142,11 +144,11 @@ def build(model: bytes, shapes: dict[str, tuple[Shape, Shape, Shape]], timing: P
     parser = trt.OnnxParser(network, log)
     if not parser.parse(model):
         faults = "; ".join(str(parser.get_error(index)) for index in range(parser.num_errors))
-        raise UserError(f"TensorRT {trt.__version__} refuses the graph: {faults}; take engine 'cpu', and report this")
+        raise UserError(f"TensorRT {trt.__version__} rejects the graph: {faults}; use engine 'cpu', and report this")
     config = builder.create_builder_config()
-    config.clear_flag(trt.BuilderFlag.TF32)  # what the graph calls float32 is float32
+    config.clear_flag(trt.BuilderFlag.TF32)  # float32 must stay float32
     resize = getattr(trt.PreviewFeature, "RUNTIME_ACTIVATION_RESIZE_10_10", None)
-    if resize is not None:  # a context then asks for the memory of its own shapes, and not of the greatest
+    if resize is not None:  # a context then needs the memory of its own shapes, not of the largest
         config.set_preview_feature(resize, True)
     monitor = _monitor()  # must outlive the configuration
     config.progress_monitor = monitor
@@ -155,19 +157,19 @@ def build(model: bytes, shapes: dict[str, tuple[Shape, Shape, Shape]], timing: P
         profile.set_shape(name, *(trt.Dims(list(shape)) for shape in sizes))
     if config.add_optimization_profile(profile) < 0:
         raise UserError(
-            f"TensorRT {trt.__version__} refuses the shapes: {log.last()}; take engine 'cpu', and report this"
+            f"TensorRT {trt.__version__} rejects the shapes: {log.last()}; use engine 'cpu', and report this"
         )
     _set_timing_cache(config, timing)
-    logger.warning("TensorRT %s takes minutes for this", trt.__version__, extra=cache.PROGRESS)
+    logger.warning("TensorRT %s needs some minutes to build the engine", trt.__version__, extra=cache.PROGRESS)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
-        remedy = "free memory of the GPU, or take engine 'cpu'"
+        remedy = "free GPU memory, or use engine 'cpu'"
         raise UserError(f"TensorRT {trt.__version__} could not build the engine: {log.last()}; {remedy}")
     try:
         timing.parent.mkdir(parents=True, exist_ok=True)
         write_whole(timing, bytes(config.get_timing_cache().serialize()))
     except OSError as error:
-        logger.info("what was measured while building cannot be kept in %s: %s", timing, error)
+        logger.info("TensorRT's timing cache cannot be written to %s: %s", timing, error)
     return bytes(plan)
 
 
@@ -175,13 +177,13 @@ class TensorRtEngine:
     """A plan, ready to run.
 
     Args:
-        network: whose plan it is.
-        plan: that `build` made of it.
-        precision: of the graph that it was made of.
+        network: the network of the plan.
+        plan: made by `build`.
+        precision: of the graph.
 
     Raises:
         Stale: the plan is damaged, or of another network, version or GPU.
-        UserError: the GPU has no memory left.
+        UserError: the GPU is out of memory.
     """
 
     name = "tensorrt"
@@ -196,7 +198,7 @@ class TensorRtEngine:
         self._runtime = trt.Runtime(self._log)
         self._engine = self._runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
-            raise Stale(f"TensorRT {trt.__version__} cannot read its plan: {self._log.last()}; it is built again")
+            raise Stale(f"TensorRT {trt.__version__} cannot read its plan: {self._log.last()}; it is rebuilt")
         names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
         shapes = network.profile()
         self._outputs = [name for name in names if name not in shapes]
@@ -204,14 +206,14 @@ class TensorRtEngine:
             name: tuple(map(_shape, self._engine.get_tensor_profile_shape(name, 0))) for name in names if name in shapes
         }
         if profile != shapes:
-            raise Stale("the TensorRT plan is of another network or of other shapes; it is built again")
+            raise Stale("the TensorRT plan belongs to another network or other shapes; it is rebuilt")
         self._stream = cuda.Stream()
         self._blocks: _Blocks | None = None
         self._records = True
         self._passes: OrderedDict[tuple[Shape, ...], _Pass] = OrderedDict()
 
     def __call__(self, inputs: Arrays) -> Arrays:
-        """Raises UserError for too large a scan, or where the GPU fails."""
+        """Run the network. Raises UserError if the scan is too large or the GPU fails."""
         feed = self.network.feed(inputs, rounded=True)
         key = tuple(values.shape for values in feed.values())
         prepared = self._passes.get(key) or self._prepare(key, feed)
@@ -223,12 +225,12 @@ class TensorRtEngine:
         return {name: values.copy() for name, values in outputs.items()}
 
     def _run(self, prepared: "_Pass") -> None:
-        """A shape's first scan runs as it is, its second is recorded, all others are replayed."""
+        """The first scan of a shape runs directly, the second is recorded as a CUDA graph, later ones replay it."""
         if prepared.graph is None and prepared.scans and self._records:
             try:
                 prepared.graph = self._stream.record(lambda: self._enqueue(prepared))
             except UserError as error:
-                logger.warning("TensorRT's work cannot be recorded as a CUDA graph, so launches cost more: %s", error)
+                logger.warning("TensorRT cannot be recorded as a CUDA graph, so launches are slower: %s", error)
                 self._records = False
         if prepared.graph is None:
             self._enqueue(prepared)
@@ -246,16 +248,16 @@ class TensorRtEngine:
         self._stream.download(blocks.host.address + at, blocks.device.address + at, size)
 
     def _prepare(self, key: tuple[Shape, ...], feed: Arrays) -> "_Pass":
-        """A context for these shapes, which takes the place of the one longest unused."""
+        """A context for these shapes; replaces the least recently used one."""
         import tensorrt as trt
 
         context = self._engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
         if context is None:
-            raise UserError(f"TensorRT has no context for another shape: {self._log.last()}; take engine 'cpu'")
+            raise UserError(f"TensorRT cannot create a context for a new shape: {self._log.last()}; use engine 'cpu'")
         prepared = _Pass(context, feed, self._outputs)
         activations = context.update_device_memory_size_for_shapes()
         if self._blocks is None or not self._blocks.hold(prepared.end, activations):
-            self._passes.clear()  # their graphs point into the memory that goes now
+            self._passes.clear()  # their graphs point into the memory that is freed now
             self._blocks = None
             self._blocks = _Blocks(prepared.end * 5 // 4, activations * 5 // 4)
         prepared.bind(self._blocks)
@@ -266,14 +268,14 @@ class TensorRtEngine:
 
 
 class _Blocks:
-    """Memory that all passes share: inputs and outputs on either side, and activations."""
+    """Memory shared by all passes: inputs and outputs on both sides, and activations."""
 
     def __init__(self, size: int, activations: int) -> None:
         self.host, self.device = cuda.Memory(size, pinned=True), cuda.Memory(size)
         self.activations = cuda.Memory(activations)
 
     def hold(self, size: int, activations: int) -> bool:
-        """Whether they are large enough."""
+        """Whether the blocks are large enough."""
         return size <= self.host.size and activations <= self.activations.size
 
 
@@ -281,8 +283,8 @@ class _Pass:
     """One shape, ready to run once it is bound to memory.
 
     Args:
-        context: takes these shapes from now on.
-        feed: inputs of that shape.
+        context: execution context for these shapes.
+        feed: inputs of these shapes.
         outputs: names of the outputs.
     """
 
@@ -297,14 +299,14 @@ class _Pass:
         taken = [context.set_input_shape(name, values.shape) for name, values in feed.items()]
         if not all(taken) or context.infer_shapes():
             sizes = ", ".join(f"{name} {values.shape}" for name, values in feed.items())
-            raise UserError(f"TensorRT refuses inputs of {sizes}; take engine 'cpu', and report this")
+            raise UserError(f"TensorRT rejects inputs of {sizes}; use engine 'cpu', and report this")
         self._inputs = {name: (values.shape, values.dtype) for name, values in feed.items()}
         self._outputs = {name: (_shape(context.get_tensor_shape(name)), np.dtype(np.float32)) for name in outputs}
         self.start = sum(_size(*tensor) for tensor in self._inputs.values())  # of the outputs
         self.end = self.start + sum(_size(*tensor) for tensor in self._outputs.values())
 
     def bind(self, blocks: _Blocks) -> None:
-        """Inputs lie one after the other, then the outputs."""
+        """Place the inputs, then the outputs, one after the other in the blocks."""
         self.blocks = blocks
         arrays, offset = {}, 0
         for name, (shape, kind) in (self._inputs | self._outputs).items():
@@ -317,13 +319,13 @@ class _Pass:
 
 
 def _flags(trt: Any) -> int:
-    """Strongly typed; where a release knows no such flag, it is so always."""
+    """The flag for strongly typed networks; releases without it are always strongly typed."""
     flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
     return 0 if flag is None else 1 << int(flag)
 
 
 def _cuda_of_tensorrt() -> int:
-    """The CUDA that the TensorRT wheel is made for; 0 where it is no wheel."""
+    """Major CUDA version of the TensorRT wheel; 0 if it was not installed as a wheel."""
     for major in sorted(DRIVERS, reverse=True):
         try:
             version(f"tensorrt-cu{major}")
@@ -334,7 +336,7 @@ def _cuda_of_tensorrt() -> int:
 
 
 def _set_timing_cache(config: "tensorrt.IBuilderConfig", path: Path) -> None:
-    """That of an earlier build; a new one where there is none, or it is of another GPU or version."""
+    """Use the timing cache of an earlier build; a new one if there is none, or it is of another GPU or version."""
     kept = path.read_bytes() if path.is_file() else b""
     if not config.set_timing_cache(config.create_timing_cache(kept), False):
         config.set_timing_cache(config.create_timing_cache(b""), False)
@@ -342,13 +344,13 @@ def _set_timing_cache(config: "tensorrt.IBuilderConfig", path: Path) -> None:
 
 @lru_cache
 def _log() -> Any:
-    """TensorRT's messages as log records; one for the process, which must outlive all that TensorRT makes."""
+    """Logger that forwards TensorRT's messages; one per process, since it must outlive all TensorRT objects."""
     import tensorrt as trt
 
     class Log(trt.ILogger):
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
-            self._last = "it does not say why"
+            self._last = "no reason given"
 
         def log(self, severity: trt.ILogger.Severity, msg: str) -> None:
             if severity in (trt.ILogger.Severity.INTERNAL_ERROR, trt.ILogger.Severity.ERROR):
@@ -363,7 +365,7 @@ def _log() -> Any:
 
 
 def _monitor() -> Any:
-    """Logs how far the build is."""
+    """Logs the progress of a build."""
     import tensorrt as trt
 
     class Monitor(trt.IProgressMonitor):
@@ -392,7 +394,7 @@ def _shape(dims: "tensorrt.Dims") -> Shape:
 
 
 def _size(shape: Shape, kind: np.dtype[Any]) -> int:
-    """Bytes, up to the next boundary that TensorRT takes."""
+    """Bytes, rounded up to ALIGNMENT."""
     return -(-int(np.prod(shape)) * kind.itemsize // ALIGNMENT) * ALIGNMENT
 
 
