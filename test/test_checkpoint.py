@@ -381,8 +381,8 @@ def test_what_is_no_file_is_named(files: Files) -> None:
     [
         ({"state_dict": {}, "epoch": 3}, "has none of 'net', 'model_point', 'model_points'.*it has: state_dict, epoch"),
         ([1, 2], "has none of .*it has: list"),
-        ({"net": [1, 2]}, "'net' in .*is not a table of tensors"),
-        ({"net": {"a": 3}}, "'net' in .*is not a table of tensors"),
+        ({"net": [1, 2]}, "'net' in .*is not a dict of tensors"),
+        ({"net": {"a": 3}}, "'net' in .*is not a dict of tensors"),
         ({"net": {}}, "missing: classif.bias, classif.weight, embed.conv1.bias"),
     ],
 )
@@ -441,7 +441,7 @@ def test_weights_that_are_not_finite_are_refused(files: Files) -> None:
 def test_the_wrong_configuration_is_told(
     files: Files, weights: dict[str, Any], config: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(UserError, match=rf"ckpt_last\.pth is not of configuration .*c\.yaml: it has .*{message}"):
+    with pytest.raises(UserError, match=rf"ckpt_last\.pth does not match configuration .*c\.yaml: it has .*{message}"):
         checkpoint.read(files.weights(published.state(**weights)), files.yaml("c", config))
 
 
@@ -455,8 +455,8 @@ def test_the_wrong_downstream_configuration_is_told(files: Files) -> None:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ("", "holds no fields"),
-        ("- 1\n- 2\n", "holds no fields"),
+        ("", "has no fields"),
+        ("- 1\n- 2\n", "has no fields"),
         ("a: [1, 2", "is not YAML"),
         ("\x00\x01", "is not YAML"),
         ("a: !!python/object/apply:os.getcwd []", "is not YAML"),
@@ -486,10 +486,10 @@ def test_configurations_in_each_others_place(files: Files) -> None:
     waffleiron = files.yaml("w", waffleiron_yaml())
     with pytest.raises(UserError, match=r"d\.yaml is a downstream configuration.*--downstream"):
         checkpoint.read_config(downstream, pretrain)
-    with pytest.raises(UserError, match=r"--downstream goes with.*ScaLR's pre-training, and .*w\.yaml is none"):
+    with pytest.raises(UserError, match=r"--downstream needs .*ScaLR's pre-training, but .*w\.yaml is not one"):
         checkpoint.read_config(waffleiron, downstream)
     for other in (pretrain, waffleiron):
-        with pytest.raises(UserError, match="stands for itself; give it with --config"):
+        with pytest.raises(UserError, match="this is a complete configuration; give it with --config"):
             checkpoint.read_config(pretrain, other)
     with pytest.raises(UserError, match=r"absent\.yaml cannot be read"):
         checkpoint.read_config(files.folder / "absent.yaml")

@@ -152,7 +152,7 @@ def test_groups_are_paired_by_name_whatever_their_order(write: Write, compare: A
 def test_other_groups_are_not_paired(write: Write, compare: Any) -> None:
     a = write("a", evaluated({}))
     found = compare(a, write("b", evaluated({FLOOR: 0.12}, seed=5, groups=11)))
-    assert found["how"]["structural6"] == f"unpaired: {GROUPS} groups in A, 11 in B, which are not the same"
+    assert found["how"]["structural6"] == f"unpaired: {GROUPS} groups in A, 11 in B, not the same ones"
     interval = found["structural6"]["IoU floor"]["interval"]
     paired = compare(a, write("paired", evaluated({FLOOR: 0.12}, seed=5)))["structural6"]["IoU floor"]["interval"]
     assert interval[1] - interval[0] > paired[1] - paired[0]
@@ -171,7 +171,7 @@ def test_what_differs_between_the_runs_is_noted(write: Write, compare: Any) -> N
     b["accuracy"]["consistency"]["voxel_size"] = 0.2
     found = compare(write("a", a), write("b", b))
     assert found["notes"][:2] == ["engine: A cpu, B openvino", "processor: A -, B Fast"]
-    assert any(note.startswith("structural6: groups of one name hold other points") for note in found["notes"])
+    assert any(note.startswith("structural6: groups of the same name have different points") for note in found["notes"])
     assert "temporal consistency" not in found and any("temporal consistency" in note for note in found["notes"])
 
 
@@ -214,7 +214,7 @@ def test_rows_and_sensors_that_both_have(write: Write, compare: Any) -> None:
     found = compare(write("a", a), write("b", b))
     assert list(found["primary mIoU, world"]) == ["b"] and "primary mIoU, house" not in found
     assert found["primary mIoU, world"]["b"]["verdict"] == "better"
-    assert "world: A and B were measured on other scans" in found["notes"]
+    assert "world: A and B were measured on different scans" in found["notes"]
 
 
 def test_it_leaves_what_it_says(write: Write, run: Any, tmp_path: Path) -> None:
@@ -237,13 +237,16 @@ def test_it_leaves_what_it_says(write: Write, run: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("report", "says"),
     [
-        ("{", "is no JSON"),
-        ([], "is no report"),
-        ({"command": "label"}, "has no section `accuracy` and no rows of a benchmark suite: it is of cmp-seg label"),
-        ({"command": "evaluate", "finished": False}, "is of a run that did not end; run it again"),
+        ("{", "is not JSON"),
+        ([], "is not a report"),
+        (
+            {"command": "label"},
+            "has neither a section `accuracy` nor rows of a benchmark suite: it is from cmp-seg label",
+        ),
+        ({"command": "evaluate", "finished": False}, "is from a run that did not finish; run it again"),
         ({"command": "evaluate", "accuracy": {"scans": 3}}, "is of another version of cmp-seg (truth_space: Field"),
         ({"suite": "small", "rows": {"world": {"sensors": {}}}}, "is of another version of cmp-seg (mean: Field"),
-        (suite(), "is of a benchmark suite and"),
+        (suite(), "is from a benchmark suite and"),
     ],
 )
 def test_what_cannot_be_compared_is_one_clear_line(write: Write, run: Any, report: Any, says: str) -> None:
@@ -260,6 +263,6 @@ def test_missing_files_and_damaged_groups(write: Write, run: Any, tmp_path: Path
     assert ran.code == 1 and "nothing cannot be read: No such file" in ran.err and "cmp-seg evaluate --out" in ran.err
     a["accuracy"]["readings"]["structural6"]["groups"]["building 0"] = "1 2; 3"
     ran = run("compare", good, write("bad", a))
-    assert ran.code == 1 and "has groups that are no counts" in ran.err and "bad" in ran.err
+    assert ran.code == 1 and "has groups with invalid counts" in ran.err and "bad" in ran.err
     ran = run("compare", write("c", suite(rows=("world",))), write("d", suite(rows=("house",))))
     assert ran.code == 1 and "has rows world" in ran.err

@@ -240,7 +240,7 @@ def test_scans_that_cannot_be_labelled_well(label: Run, tmp_path: Path, points: 
     assert says in ran.err and "bad.npy" in ran.err and "Traceback" not in ran.err
     assert ran.err.count("error:") == 1
     if says == "no return":  # a table of zeros says nothing
-        assert "nothing could be labelled" in ran.err and not ran.out
+        assert "no point could be labelled" in ran.err and not ran.out
 
 
 def test_one_bad_scan_does_not_stop_the_others(label: Run, tmp_path: Path) -> None:

@@ -159,7 +159,7 @@ def test_what_does_not_fit_is_refused() -> None:
     found.add("a", "7", at(1), ids(WALL), labels(ids(WALL)))
     with pytest.raises(ValueError, match="two scans 7"):
         found.add("b", "7", at(1), ids(WALL), labels(ids(WALL)))
-    with pytest.raises(ValueError, match="range_bins must rise"):
+    with pytest.raises(ValueError, match="range_bins must increase"):
         scorer(range_bins=(0, 5, 2))
 
 

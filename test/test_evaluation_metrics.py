@@ -155,7 +155,7 @@ def test_labels_in_four_classes_are_scored_in_those() -> None:
     found = readings(confusion)
     assert list(found) == ["structural4_primary", "structural4_strict"]
     assert found["structural4_strict"].report()["iou"]["non-structural"] == 0.5
-    with pytest.raises(ValueError, match="read them in one space"):
+    with pytest.raises(ValueError, match="map them to one space"):
         confusion.iou()
 
 

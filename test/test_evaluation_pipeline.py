@@ -93,7 +93,7 @@ def test_a_run_that_fails_is_marked_and_closed(tmp_path: Path) -> None:
 def test_nothing_that_can_be_labelled_is_an_error() -> None:
     with pytest.raises(UserError, match="scan 2 of six: 2 has no labels from predictions"):
         run(Frames((2,)), StoredLabels(SPACE), [], Report(command="test"))
-    with pytest.raises(UserError, match="six holds no scans"):
+    with pytest.raises(UserError, match="six contains no scans"):
         run(Frames(()), StoredLabels(SPACE), [], Report(command="test"))
 
 

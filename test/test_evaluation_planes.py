@@ -207,7 +207,7 @@ def test_label_spaces() -> None:
     assert [c.name for c in indoor.classes if masks["wall"][c.id]] == ["wall", "door", "window", "board", "curtain"]
     assert masks["floor"].sum() == masks["ceiling"].sum() == 1
     assert class_masks(LabelSpace.load("structural4"))["wall"].sum() == 1
-    with pytest.raises(UserError, match="label space 'numbered' has no floor"):
+    with pytest.raises(UserError, match="label space 'numbered' has no class floor"):
         class_masks(LabelSpace.numbered(6))
 
 
@@ -266,7 +266,7 @@ def test_command_on_files(tiny_bundle: Path, tmp_path: Path) -> None:
 def test_command_on_a_tilted_lidar(tiny_bundle: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", turned(room(beams=32)[0], 0, 25))
     report = json.loads(evaluate(tiny_bundle, tmp_path / "a.npy", "--json").stdout)
-    assert any("lean 25 degrees against z; say how the lidar is mounted" in text for text in report["warnings"])
+    assert any("tilted by 25 degrees against z; give the lidar's mounting" in text for text in report["warnings"])
 
 
 FURNITURE = (((1.0, -2.0, -0.9), (1.8, 1.0, -0.2)), ((-3.5, 0.5, -0.9), (-2.5, 2.5, -0.3)))

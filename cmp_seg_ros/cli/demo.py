@@ -1,4 +1,4 @@
-"""`cmp-seg demo`: the main job in one command, measured."""
+"""`cmp-seg demo`: simulates a drive, labels it with the node over ROS 2, and measures the result."""
 
 import json
 import subprocess
@@ -15,21 +15,21 @@ if TYPE_CHECKING:
     from cmp_seg_ros.evaluation.report import Report
 
 STAGES = ("wait", "decode", "preprocess", "network", "backfill", "encode", "publish", "total")
-INTERRUPTED = 15.0  # seconds
+GRACE = 15.0  # seconds an interrupted subcommand has to end its workers
 PERCENTILES = ("p50", "p95", "p99")
 
 
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for bag, report.json, overview.png and the labelled bag.")],
     seconds: Annotated[float, typer.Option(help="Length of the drive.", min=1.0)] = 20.0,
-    seed: Annotated[int, typer.Option(help="The building; none of training.", min=0)] = 3,
+    seed: Annotated[int, typer.Option(help="Seed of the building; not one used in training.", min=0)] = 3,
     sensor: Annotated[str, typer.Option(help="A lidar of config/sensors/.")] = "os1-16",
     model: Annotated[str, typer.Option(help="A bundle: a folder, or a name in models/.")] = "waffleiron24-128",
-    engine: Annotated[str, typer.Option(help="What runs the network.")] = "auto",
-    rate: Annotated[float, typer.Option(help="How fast the bag plays; 1 is real time.", min=0.01)] = 1.0,
+    engine: Annotated[str, typer.Option(help="auto, or the name of an engine.")] = "auto",
+    rate: Annotated[float, typer.Option(help="Playback rate of the bag; 1 is real time.", min=0.01)] = 1.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Simulate a drive, play it to the node over ROS 2, receive the labelled clouds, compare them with the truth."""
+    """Simulate a drive, play it to the node over ROS 2, and compare the labelled clouds with the truth."""
     from rich.console import Console
     from rich.markup import escape
 
@@ -42,15 +42,15 @@ def demo(
     from cmp_seg_ros.outputs import REPORT, require_writable
 
     console = Console(stderr=True)
-    description = Bundle.find(model).description  # complain before the simulator's work
+    description = Bundle.find(model).description  # fail before the simulation
     readings(Confusion(LabelSpace.load("structural6"), description.label_space), (PRIMARY, STRICT))
     registry.find_all(engine)
     drive = out / "drive"
     require_writable(out, "demo", (REPORT, LABELLED))
-    # In a process of its own: the simulator's memory is none of the node's or the demo's.
+    # In its own process, so that the simulator's memory is not counted for the node or the demo.
     command = ["simulate", "--out", drive, "--seconds", seconds, "--seed", seed, "--sensor", sensor]
     if run_subcommand(command):
-        raise typer.Exit(1)  # it has said why
+        raise typer.Exit(1)  # the subcommand has printed the error
 
     from cmp_seg_ros.datasets.bag import DataSet
     from cmp_seg_ros.evaluation.report import Report
@@ -82,21 +82,21 @@ def demo(
 
 
 def run_subcommand(command: list[Any]) -> int:
-    """Run a subcommand in a process of its own, without its report; an interrupted one has time to end its workers."""
+    """Run a subcommand in its own process, without its output; returns its exit status."""
     everything = [sys.executable, "-m", "cmp_seg_ros.cli.main", *map(str, command)]
     with subprocess.Popen(everything, stdout=subprocess.DEVNULL) as process:
         try:
             return process.wait()
         except KeyboardInterrupt:
             try:
-                process.wait(timeout=INTERRUPTED)
+                process.wait(timeout=GRACE)
             except subprocess.TimeoutExpired:
                 process.kill()
             raise
 
 
 def speed_table(report: "Report") -> "Table":
-    """Latency from stamp to receiver, and by stage of the node."""
+    """Table of the latency from stamp to receiver, and of each stage of the node."""
     from rich.table import Table
 
     table = Table("", title="How fast", title_justify="left")
@@ -110,7 +110,7 @@ def speed_table(report: "Report") -> "Table":
 
 
 def counts(report: "Report") -> str:
-    """What came, what went, and what it took."""
+    """Rates, counts of scans, sizes and memory of the run."""
     scans, memory = report.scans, report.memory_mb
     assert scans is not None
     return (
@@ -123,14 +123,14 @@ def counts(report: "Report") -> str:
 
 
 def voxel_sizes(scans: dict[str, int]) -> str:
-    """The voxels' size; where it was changed to keep the rate, of how many scans each."""
+    """The voxel size; if it was changed to keep the rate, each size with its number of scans."""
     if len(scans) == 1:
         return f"{next(iter(scans))} m"
     return " and ".join(f"{size} m ({count} scans)" for size, count in scans.items())
 
 
 def quality_table(report: "Report") -> "Table":
-    """IoU by class against the truth, in structural4 and structural6."""
+    """Table of the IoU by class against the truth, in structural4 and structural6."""
     from rich.table import Table
 
     from cmp_seg_ros.cli.tables import percent
@@ -138,7 +138,7 @@ def quality_table(report: "Report") -> "Table":
 
     assert report.accuracy is not None
     scores = report.accuracy.readings
-    table = Table("structural4", title="How right, against the truth", title_justify="left")
+    table = Table("structural4", title="Accuracy against the truth", title_justify="left")
     table.add_column("IoU", justify="right")
     table.add_column("structural6")
     table.add_column("IoU", justify="right")

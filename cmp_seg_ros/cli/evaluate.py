@@ -24,27 +24,34 @@ def evaluate(
         Path | None,
         typer.Argument(
             help="A simulated bag, or the folder of `cmp-seg simulate`. With --planes any bag, .pcd, .ply, .npy, .bin, "
-            "Ouster .pcap or .osf, or a folder of such. Nothing with --suite.",
+            "Ouster .pcap or .osf, or a folder of such files. None with --suite.",
             show_default=False,
         ),
     ] = None,
     planes: Annotated[
-        bool, typer.Option("--planes", help="Check labels against floor, ceiling and walls; needs no truth.")
+        bool,
+        typer.Option(
+            "--planes", help="Check labels against floor, ceiling and walls found by geometry; needs no truth."
+        ),
     ] = False,
     out: Annotated[Path | None, typer.Option(help="Folder for report.json and pictures.")] = None,
     model: Annotated[str, typer.Option(help="A bundle: a folder, or a name in models/.")] = DEFAULT_BUNDLE,
-    engine: Annotated[str, typer.Option(help="auto, or an engine by name; reference is the plain network.")] = "auto",
-    topic: Annotated[str, typer.Option(help="PointCloud2 topic, where the bag has several.")] = "",
+    engine: Annotated[
+        str, typer.Option(help="auto, or the name of an engine; reference is PyTorch in float32.")
+    ] = "auto",
+    topic: Annotated[str, typer.Option(help="PointCloud2 topic, if the bag has several.")] = "",
     columns: Annotated[
-        str, typer.Option(help="Columns of a .bin or .npy that are not x,y,z,i: e.g. x,y,z,i,r or x:f8,y:f8,z:f8.")
+        str, typer.Option(help="Columns of a .bin or .npy other than x,y,z,i: e.g. x,y,z,i,r or x:f8,y:f8,z:f8.")
     ] = "",
     calibration: Annotated[
         Path | None, typer.Option(help="Calibration file; by default calibration.yaml beside the bag, if there is one.")
     ] = None,
-    lidar: Annotated[str, typer.Option(help="Name of the lidar, where the calibration has several.")] = "",
+    lidar: Annotated[str, typer.Option(help="Name of the lidar, if the calibration has several.")] = "",
     voxel_size: Annotated[
         float | None,
-        typer.Option(help="Metres, instead of the model's; every point still gets a label.", min=0.01, max=2.0),
+        typer.Option(
+            help="Voxel size in metres instead of the model's; every point still gets a label.", min=0.01, max=2.0
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
     suite: Annotated[
@@ -52,28 +59,33 @@ def evaluate(
     ] = "",
     only: Annotated[
         str,
-        typer.Option(help="Rows of it, by commas; with those that they are compared with.", rich_help_panel=SUITE),
+        typer.Option(
+            help="Rows to run, separated by commas; the rows that they are compared with are added.",
+            rich_help_panel=SUITE,
+        ),
     ] = "",
     buildings: Annotated[
-        int | None, typer.Option(help="Only its first so many buildings.", min=1, rich_help_panel=SUITE)
+        int | None, typer.Option(help="Run only the first so many buildings.", min=1, rich_help_panel=SUITE)
     ] = None,
     data: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of the third-party data that it asks for; by default $CMP_SEG_SHARED_DATA.",
+            help="Folder of the third-party data that it needs; by default $CMP_SEG_SHARED_DATA.",
             rich_help_panel=SUITE,
         ),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(help="Processes; by default one a processor.", min=1, rich_help_panel=SUITE)
+        int | None,
+        typer.Option(help="Number of processes; by default one per processor.", min=1, rich_help_panel=SUITE),
     ] = None,
     check: Annotated[
-        bool, typer.Option("--check", help="Exit with 1 if a must of it is missed.", rich_help_panel=SUITE)
+        bool,
+        typer.Option("--check", help="Exit with status 1 if a must of the suite is missed.", rich_help_panel=SUITE),
     ] = False,
 ) -> None:
-    """Compare labels with the truth of a simulated bag, with the planes of any scans, or run a benchmark suite.
+    """Compare labels with the truth of a simulated bag or the planes of any scans, or run a benchmark suite.
 
-    Exits with 1 if a scan could not be read, after the others.
+    Exits with status 1 if any scan could not be read.
     """
     others: dict[str, Any]
     if suite:
@@ -86,13 +98,13 @@ def evaluate(
             "--lidar": lidar,
         }
         if given := [name for name, value in others.items() if value]:
-            raise UserError(f"a benchmark suite brings its own scans; leave out {', '.join(given)}, or --suite")
+            raise UserError(f"a benchmark suite has its own scans; leave out {', '.join(given)}, or --suite")
         rows = [name for name in only.split(",") if name]
         _suite(suite, model, engine, voxel_size, rows, buildings, data, out, workers, check, as_json)
         return
     others = {"--only": only, "--buildings": buildings, "--data": data, "--workers": workers, "--check": check}
     if given := [name for name, value in others.items() if value]:
-        raise UserError(f"{', '.join(given)}: only with --suite NAME")
+        raise UserError(f"{', '.join(given)} only works with --suite NAME")
     if input is None:
         raise UserError("nothing to evaluate; give a simulated bag, any scans and --planes, or --suite NAME")
     _input(input, planes, out, model, engine, topic, columns, calibration, lidar, voxel_size, as_json)
@@ -113,7 +125,7 @@ def _input(
 ) -> None:
     from rich.console import Console
 
-    from cmp_seg_ros.cli.progress import counting
+    from cmp_seg_ros.cli.progress import progress_bar
     from cmp_seg_ros.datasets import open_input
     from cmp_seg_ros.datasets.frame import TRUTH
     from cmp_seg_ros.evaluation.pipeline import Model, run
@@ -132,10 +144,10 @@ def _input(
     space = labeller.label_space
     consumer: Consumer = Scores(truth, space, out) if truth else PlaneCheck(space, data.path, sensors.file, out)
     report = Report.of("evaluate", data)
-    with counting("scans", data.count) as progress:
+    with progress_bar("scans", data.count) as progress:
         run(data, labeller, [consumer], report, out, needs="" if planes else TRUTH, progress=progress)
     if report.unlabelled == 1:
-        raise UserError(f"nothing could be labelled: {'; '.join(report.problems)}")
+        raise UserError(f"no point could be labelled: {'; '.join(report.problems)}")
     scans = counted(report.frames.labelled, "scan")
     if as_json:
         print(json.dumps(report.to_json()))
@@ -164,7 +176,7 @@ def _suite(
 ) -> None:
     from rich.console import Console
 
-    from cmp_seg_ros.cli.progress import counting
+    from cmp_seg_ros.cli.progress import progress_bar
     from cmp_seg_ros.evaluation.suites import plot
     from cmp_seg_ros.evaluation.suites.run import SCENES, SuiteRun
     from cmp_seg_ros.evaluation.suites.scores import compile_report
@@ -176,7 +188,7 @@ def _suite(
         require_writable(out, "evaluate")
     run = SuiteRun(Suite.load(name), model, engine, voxel_size, only, buildings, data and data / SCENES, out, workers)
     print_warnings(f"row {row} is left out: {reason}" for row, reason in run.skipped.items())
-    with counting("buildings by sensor and place", run.count) as progress:
+    with progress_bar("buildings by sensor and place", run.count) as progress:
         report = compile_report(run, run.run(progress))
     if out is not None:
         with writing(out):
@@ -196,14 +208,14 @@ def _suite(
 
 
 def must_sentence(must: dict[str, Any]) -> str:
-    """A must that is not met, in words."""
+    """A missed must, as a sentence."""
     if must["measured"] is None:
         return f"{must['row']} was not measured ({must['what']}); leave it out with --only"
     return f"{must['row']}: {must['what']} is {must['measured']:.3f}, must be {must['bound']} {must['limit']:.3f}"
 
 
 def sheet_table(sheet: "Sheet") -> "Table":
-    """A sheet of the suite's report; all columns but the first to the right."""
+    """A sheet of the suite's report; all columns but the first are right-aligned."""
     from rich.table import Table
 
     table = Table(title=sheet.title, title_justify="left")

@@ -12,7 +12,7 @@ from cmp_seg_ros.errors import UserError
 if TYPE_CHECKING:
     from cmp_seg_ros.label_space import LabelSpace
 
-# Mean and standard deviation of the intensities that ScaLR was trained with (its data loaders).
+# Mean and standard deviation of the intensities in ScaLR's training data (from its data loaders).
 SCALR_INTENSITY = {
     "nuScenes": (18.742355, 22.04632),
     "SemanticKITTI": (0.28613698, 0.14090556),
@@ -22,16 +22,20 @@ SCALR_INTENSITY = {
 
 
 def import_checkpoint(
-    checkpoint: Annotated[Path, typer.Argument(help="ckpt_last.pth or model.pth of WaffleIron, ScaLR or ScaLR+.")],
-    config: Annotated[Path, typer.Option(help="Its published YAML; of ScaLR, the one of the pre-training.")],
+    checkpoint: Annotated[
+        Path, typer.Argument(help="The file ckpt_last.pth or model.pth of WaffleIron, ScaLR or ScaLR+.")
+    ],
+    config: Annotated[Path, typer.Option(help="Its published YAML; for ScaLR, that of the pre-training.")],
     out: Annotated[Path, typer.Option(help="Folder of the bundle to write.")],
-    downstream: Annotated[Path | None, typer.Option(help="ScaLR's YAML of probing or fine-tuning.")] = None,
-    intensity_mean: Annotated[float | None, typer.Option(help="Of the training data (ScaLR).")] = None,
-    intensity_std: Annotated[float | None, typer.Option(help="Of the training data (ScaLR).")] = None,
-    label_space: Annotated[str | None, typer.Option(help="YAML file or name; without, classes are numbered.")] = None,
+    downstream: Annotated[Path | None, typer.Option(help="ScaLR's YAML of linear probing or fine-tuning.")] = None,
+    intensity_mean: Annotated[float | None, typer.Option(help="Mean intensity of the training data (ScaLR).")] = None,
+    intensity_std: Annotated[float | None, typer.Option(help="Standard deviation of the same (ScaLR).")] = None,
+    label_space: Annotated[
+        str | None, typer.Option(help="YAML file or name; by default, classes are numbered.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Turn a published checkpoint into a bundle."""
+    """Convert a published checkpoint to a bundle."""
     import hashlib
     import json
 
@@ -47,15 +51,15 @@ def import_checkpoint(
     read = published.read(checkpoint, config, downstream)
     network = read.network.config
     if network.outputs > UNLABELLED and not read.distilled:
-        raise UserError(f"checkpoint {checkpoint} has {network.outputs} classes; at most {UNLABELLED} have a label")
+        raise UserError(f"checkpoint {checkpoint} has {network.outputs} classes; at most {UNLABELLED} are supported")
     intensity = _intensity(read.standardised, intensity_mean, intensity_std)
     space = _space(label_space, network.outputs, read.distilled, checkpoint)
 
     console = Console(stderr=True, soft_wrap=True, markup=False)
     if network.head == "probe" and downstream is None:
         console.print(
-            "warning: without --downstream, grids and field of view are those of the pre-training; "
-            "PandaSet's checkpoints have their own"
+            "warning: without --downstream, grids and field of view are taken from the pre-training; "
+            "PandaSet's checkpoints use different ones"
         )
     with checkpoint.open("rb") as file:
         digest = hashlib.sha256()
@@ -89,23 +93,23 @@ def import_checkpoint(
         typer.echo(json.dumps(report))
     else:
         size = f"{network.width} x {network.depth}, {report['parameters'] / 1e6:.1f} M parameters"
-        outputs = "features, and no labels until it is probed or fine-tuned" if read.distilled else "classes"
+        outputs = "features; gives no labels until it is probed or fine-tuned" if read.distilled else "classes"
         console.print(f"bundle in {bundle.path}: {read.variant} {size}, {network.outputs} {outputs}")
 
 
 def _space(name: str | None, outputs: int, distilled: bool, checkpoint: Path) -> "LabelSpace | None":
-    """That of the bundle; none of a distilled network, whose outputs are features. Raises UserError."""
+    """The bundle's label space; None for a distilled network, whose outputs are features. Raises UserError."""
     from cmp_seg_ros.label_space import LabelSpace
 
     if distilled:
         if name is not None:
-            raise UserError(f"checkpoint {checkpoint} is a distilled one, without classes; leave --label-space out")
+            raise UserError(f"checkpoint {checkpoint} is distilled and has no classes; leave --label-space out")
         return None
     space = LabelSpace.numbered(outputs) if name is None else LabelSpace.load(name)
     if len(space.classes) != outputs:
         raise UserError(
             f"label space '{space.name}' has {len(space.classes)} classes, checkpoint {checkpoint} has {outputs}; give "
-            "a label space with its classes in its order"
+            "a label space with the checkpoint's classes in the same order"
         )
     return space
 
@@ -113,12 +117,12 @@ def _space(name: str | None, outputs: int, distilled: bool, checkpoint: Path) ->
 def _intensity(standardised: bool, mean: float | None, std: float | None) -> IntensityConfig:
     if not standardised:
         if mean is not None or std is not None:
-            raise UserError("WaffleIron takes raw intensities; leave --intensity-mean and --intensity-std out")
+            raise UserError("WaffleIron uses raw intensities; leave --intensity-mean and --intensity-std out")
         return IntensityConfig(mode="raw")
     if mean is None or std is None or not isfinite(mean) or not 0 < std < inf:
         known = "; ".join(f"{name} {m} and {s}" for name, (m, s) in SCALR_INTENSITY.items())
         raise UserError(
-            "ScaLR standardises intensities; give --intensity-mean and a positive --intensity-std of the data that "
-            f"the checkpoint was trained on ({known})"
+            "ScaLR standardises intensities; give --intensity-mean and a positive --intensity-std of the checkpoint's "
+            f"training data ({known})"
         )
     return IntensityConfig(mode="fixed", mean=mean, std=std)

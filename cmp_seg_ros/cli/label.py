@@ -13,31 +13,33 @@ from cmp_seg_ros.errors import UserError
 
 def label(
     input: Annotated[
-        Path, typer.Argument(help="A bag, .pcd, .ply, .npy, .bin, an Ouster .pcap or .osf, or a folder of such.")
+        Path, typer.Argument(help="A bag, .pcd, .ply, .npy, .bin, an Ouster .pcap or .osf, or a folder of such files.")
     ],
     out: Annotated[Path, typer.Option(help="Folder for labels, labelled clouds, pictures and report.json.")],
     model: Annotated[str, typer.Option(help="A bundle: a folder, or a name in models/.")] = DEFAULT_BUNDLE,
-    engine: Annotated[str, typer.Option(help="auto, or an engine by name; reference is the plain network.")] = "auto",
-    topic: Annotated[str, typer.Option(help="PointCloud2 topic, where a bag has several.")] = "",
+    engine: Annotated[
+        str, typer.Option(help="auto, or the name of an engine; reference is PyTorch in float32.")
+    ] = "auto",
+    topic: Annotated[str, typer.Option(help="PointCloud2 topic, if a bag has several.")] = "",
     columns: Annotated[
-        str, typer.Option(help="Columns of a .bin or .npy that are not x,y,z,i: e.g. x,y,z,i,r or x:f8,y:f8,z:f8.")
+        str, typer.Option(help="Columns of a .bin or .npy other than x,y,z,i: e.g. x,y,z,i,r or x:f8,y:f8,z:f8.")
     ] = "",
     calibration: Annotated[
         Path | None,
         typer.Option(help="Calibration file; by default calibration.yaml in or beside INPUT, if there is one."),
     ] = None,
-    lidar: Annotated[str, typer.Option(help="Name of the lidar, where the calibration has several.")] = "",
+    lidar: Annotated[str, typer.Option(help="Name of the lidar, if the calibration has several.")] = "",
     label_space: Annotated[
-        str | None, typer.Option(help="Answer in this label space (structural4, or a file) instead of the model's.")
+        str | None, typer.Option(help="Output label space (such as structural4, or a file) instead of the model's.")
     ] = None,
     max_scans: Annotated[int | None, typer.Option(help="Stop after so many scans.", min=1)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Label the scans of any input. Exits with 1 if a scan could not be read or labelled, after the others are done."""
+    """Label the scans of any input. Exits with status 1 if any scan could not be read or labelled."""
     from rich.console import Console
     from rich.table import Table
 
-    from cmp_seg_ros.cli.progress import counting
+    from cmp_seg_ros.cli.progress import progress_bar
     from cmp_seg_ros.datasets import open_input
     from cmp_seg_ros.evaluation.labelling import LabelFiles
     from cmp_seg_ros.evaluation.pipeline import Model, run
@@ -52,10 +54,10 @@ def label(
     total = data.count if max_scans is None else min(max_scans, data.count or max_scans)
     files = LabelFiles(data, labeller.label_space, out, total)
     report = Report.of("label", data)
-    with counting("scans", total) as progress:
+    with progress_bar("scans", total) as progress:
         run(data, labeller, [files], report, out, max_frames=max_scans, progress=progress)
     if report.unlabelled == 1:
-        raise UserError(f"nothing could be labelled: {'; '.join(report.problems)}")
+        raise UserError(f"no point could be labelled: {'; '.join(report.problems)}")
     scans = counted(report.frames.labelled, "scan")
     if as_json:
         print(json.dumps(report.to_json()))

@@ -1,4 +1,4 @@
-"""`cmp-seg`: the command line. Each file beside this one holds a group of subcommands."""
+"""`cmp-seg`: the command line. Each other file in this folder implements subcommands."""
 
 import os
 import sys
@@ -30,7 +30,7 @@ COMMANDS = {
 
 app = typer.Typer(
     name="cmp-seg",
-    help="Semantic labels for indoor lidar: run, evaluate, teach.",
+    help="Semantic labels for indoor lidar: label, evaluate, simulate, train.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -41,11 +41,11 @@ for command, module in COMMANDS.items():
 
 
 def main() -> None:
-    """Entry point. What a user can mend is one line on stderr and exit status 1."""
+    """Entry point. Errors that a user can fix print one line on stderr and exit with status 1."""
     status = _run()
     if any(thread.name == COMPILING for thread in threading.enumerate()):
         sys.stdout.flush()
-        os._exit(status)  # LLVM in a thread does not outlive the end of a process, nor can it be broken off
+        os._exit(status)  # LLVM in a thread cannot be interrupted, and crashes when the process exits normally
     sys.exit(status)
 
 
@@ -56,21 +56,21 @@ def _run() -> int:
         except SystemExit as end:
             return end.code if isinstance(end.code, int) else 0
         except UserError as error:
-            _say(str(error))
+            _print_error(str(error))
             return 1
         except KeyboardInterrupt:
             return interrupts.INTERRUPTED
         except Exception as error:
-            if received:  # of which numba makes another error
+            if received:  # numba turns the KeyboardInterrupt into another error
                 return interrupts.INTERRUPTED
             if not isinstance(error, OSError):
                 raise
-            _say(describe_os_error(error))
+            _print_error(describe_os_error(error))
             return 1
     return 0
 
 
-def _say(error: str) -> None:
+def _print_error(error: str) -> None:
     Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]error:[/] {escape(error)}")
 
 

@@ -1,12 +1,12 @@
-"""The one progress bar of commands, on stderr."""
+"""The progress bar of all commands, on stderr."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
 @contextmanager
-def counting(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """Shows how many are done of how many, and the time that is left; gives what is to be told the number done."""
+def progress_bar(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """Show a progress bar of `total` items with the remaining time; yields a function to call with the number done."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 

@@ -20,40 +20,40 @@ def simulate(
     out: Annotated[Path, typer.Option(help="Folder for bag/, calibration.yaml, report.json and preview.png.")],
     sensor: Annotated[str, typer.Option(help="A lidar of config/sensors/, or a .yaml file.")] = "os1-16",
     seconds: Annotated[float, typer.Option(help="Length of the recording.", min=0.1, max=86400)] = 20.0,
-    seed: Annotated[int, typer.Option(help="Decides building, way and noise.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the building, the path and the noise.", min=0)] = 0,
     scene: Annotated[
         Path | None,
         typer.Option(help="Folder of a furnished scene (world.yaml, models/*.glb) instead of a generated building."),
     ] = None,
     rate: Annotated[
-        float | None, typer.Option(help="Scans and images a second; by default the lidar's own.", min=0.1, max=1000)
+        float | None, typer.Option(help="Scans and images per second; by default the lidar's rate.", min=0.1, max=1000)
     ] = None,
     motion: Annotated[Motion, typer.Option(help="How the robot moves.")] = Motion.wheeled,
     height: Annotated[
         float | None,
-        typer.Option(help="Metres of the lidar above the floor, by default 0.9, handheld 1.1; not for flying.",
+        typer.Option(help="Height of the lidar in metres, by default 0.9, handheld 1.1; not for flying.",
                      min=0.3, max=2.0),
     ] = None,
     roll: Annotated[
-        float, typer.Option(help="Degrees by which the lidar is mounted off level; 180: upside down.")
+        float, typer.Option(help="Roll of the mounted lidar in degrees; 180: upside down.")
     ] = 0.0,
-    pitch: Annotated[float, typer.Option(help="The same, nose down.")] = 0.0,
+    pitch: Annotated[float, typer.Option(help="Pitch of the mounted lidar in degrees, nose down.")] = 0.0,
     camera: Annotated[
         list[str],
-        typer.Option(help="[NAME=]KIND[,mono][,compressed][,yaw=DEG][,pitch=DEG], several times for several; KIND is "
+        typer.Option(help="[NAME=]KIND[,mono][,compressed][,yaw=DEG][,pitch=DEG], once per camera; KIND is "
                      "pinhole, equidistant or wide (config/cameras/), or a .yaml file; by default one pinhole."),
     ] = [],  # noqa: B006
     no_camera: Annotated[bool, typer.Option("--no-camera", help="No images: much faster.")] = False,
     processes: Annotated[
-        int | None, typer.Option(help="Processes at work; by default one a core, at most 4.", min=1)
+        int | None, typer.Option(help="Number of processes; by default one per core, at most 4.", min=1)
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:  # fmt: skip
-    """Record a robot in a simulated building: ROS 2 bag, calibration and truth. The same seed gives the same bag."""
+    """Record a robot in a simulated building: ROS 2 bag, calibration and truth. Equal seeds give equal bags."""
     from rich.console import Console
     from rich.markup import escape
 
-    from cmp_seg_ros.cli.progress import counting
+    from cmp_seg_ros.cli.progress import progress_bar
     from cmp_seg_ros.cli.tables import counted
     from cmp_seg_ros.errors import UserError
     from cmp_seg_ros.outputs import writing
@@ -63,13 +63,13 @@ def simulate(
     from cmp_seg_ros.simulation.rig_camera import RigCamera
 
     if no_camera and camera:
-        raise UserError("--no-camera and --camera exclude each other; leave one of them out")
+        raise UserError("--no-camera and --camera exclude each other; leave one out")
     cameras = () if no_camera else tuple(RigCamera.parse(spec) for spec in camera or ["pinhole"])
     config = RigConfig(seed, sensor, seconds, rate, motion.value, roll, pitch, cameras, scene, height)
     scans = max(1, round(seconds * (rate or Lidar.load(sensor).rate)))
-    with writing(out), counting("scans", scans) as tell:
+    with writing(out), progress_bar("scans", scans) as progress:
         for done in record(config, out, processes):
-            tell(done)
+            progress(done)
     report = json.loads((out / "report.json").read_text())
     if as_json:
         print(json.dumps(report))
@@ -79,7 +79,7 @@ def simulate(
     Console().print(
         f"{counted(report['scans'], 'scan')} of {report['points_per_scan']:.0f} points and "
         f"{counted(report['images'], 'image')} in "
-        f"{escape(report['building'])}, {report['rooms']} rooms, {report['metres']:.1f} m of way, "
-        f"{report['wall_seconds']:.1f} s of work\n{shares}\n{seen}{escape(str(out))}",
+        f"{escape(report['building'])}, {report['rooms']} rooms, a path of {report['metres']:.1f} m, "
+        f"recorded in {report['wall_seconds']:.1f} s\n{shares}\n{seen}{escape(str(out))}",
         highlight=False,
     )

@@ -1,4 +1,4 @@
-"""What commands print alike: counts, warnings, percentages, and the tables of reports."""
+"""Shared output of commands: counts, warnings, percentages, and the tables of reports."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -8,22 +8,22 @@ if TYPE_CHECKING:
 
     from cmp_seg_ros.evaluation.report import PlaneScores, Report
 
-SCANS = 40  # rows of the table of planes, at most
+MAX_ROWS = 40  # of the table of planes
 READINGS = {"structural4_primary": "structural4, primary", "structural4_strict": "structural4, strict"}
 
 
 def counted(count: int, what: str) -> str:
-    """1 building, 2 buildings."""
+    """A count with its noun: 1 building, 2 buildings."""
     return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def percent(value: float | None) -> str:
-    """A fraction for people; a dash where there is none."""
+    """A fraction in per cent; a dash for None."""
     return "-" if value is None else f"{value:.1%}"
 
 
 def print_warnings(warnings: Iterable[str]) -> None:
-    """To stderr."""
+    """Print warnings to stderr."""
     from rich.console import Console
 
     console = Console(stderr=True, soft_wrap=True, highlight=False)
@@ -32,21 +32,19 @@ def print_warnings(warnings: Iterable[str]) -> None:
 
 
 def iou_table(report: "Report") -> "Table":
-    """IoU of each class, a column for each reading of the truth."""
+    """Table of the IoU of each class, with a column for each reading of the truth."""
     from rich.table import Table
 
     assert report.accuracy is not None
     scores = report.accuracy.readings
     table = Table("IoU", *(READINGS.get(name, name) for name in scores), title="Labels against the truth")
     for label in dict.fromkeys(label for score in scores.values() for label in score.iou):
-        # No point's truth, but some points got it.
+        # The class has no true points, but some points are labelled so.
         untrue = any(score.iou.get(label) is not None and not score.points[label] for score in scores.values())
         figures = (percent(score.iou[label]) if label in score.iou else "" for score in scores.values())
         table.add_row(f"{label} *" if untrue else label, *figures)
         if untrue:
-            table.caption = (
-                "* the truth has none of it; points that are labelled so all the same count as 0 in the mean"
-            )
+            table.caption = "* not in the truth; points that are labelled so count as an IoU of 0 in the mean"
     table.add_section()
     table.add_row("mIoU", *(percent(score.miou) for score in scores.values()), style="bold")
     table.add_row("accuracy", *(percent(score.overall_accuracy) for score in scores.values()))
@@ -55,17 +53,17 @@ def iou_table(report: "Report") -> "Table":
 
 
 def latency_table(report: "Report") -> "Table":
-    """Milliseconds by stage."""
+    """Table of milliseconds by stage."""
     from rich.table import Table
 
-    table = Table("ms a scan", "p50", "p95", "p99")
+    table = Table("ms per scan", "p50", "p95", "p99")
     for stage, values in report.stages_ms.items():
         table.add_row(stage, *(f"{values[name]:.1f}" for name in ("p50", "p95", "p99") if name in values))
     return table
 
 
 def plane_table(report: "Report") -> "Table":
-    """The plane check, a row for each scan, then the medians."""
+    """Table of the plane check, with a row for each scan, then the medians."""
     from rich import box
     from rich.table import Table
 
@@ -81,7 +79,7 @@ def plane_table(report: "Report") -> "Table":
         table.add_row(name, *found, f"{scores.wall.planes:g}", style=style)
 
     assert report.planes is not None
-    for scan in report.planes.scans[:SCANS]:
+    for scan in report.planes.scans[:MAX_ROWS]:
         add(scan.key, scan)
     table.add_section()
     add("median", report.planes.median, "bold")

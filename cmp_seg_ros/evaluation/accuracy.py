@@ -1,4 +1,4 @@
-"""How right labels are, scan by scan: everything that a report says of labels and their truth.
+"""Accuracy of labels against the truth: all scores of a report's section `accuracy`.
 
 scorer = Scorer(truth_space, label_space)
 scorer.add("building 7", "000012", scan, truth, labels, ring, T_world_lidar)    # once a scan
@@ -27,7 +27,7 @@ Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
 
 RANGE_BINS = (0.0, 2.0, 5.0, 10.0, 20.0)  # metres
-RINGS = 1024  # a number above is no ring
+RINGS = 1024  # larger numbers are not rings
 
 
 class RangeScore(BaseModel):
@@ -35,7 +35,7 @@ class RangeScore(BaseModel):
 
     near: float
     far: float | None
-    miou: float | None  # over the classes that occur there
+    miou: float | None  # over the classes in this bin
     points: int
 
 
@@ -48,15 +48,15 @@ class RingScore(BaseModel):
 
 
 class Reading(BaseModel):
-    """All scores with truth and labels read in one label space. Fractions 0..1; None where there is nothing to score.
+    """All scores with truth and labels mapped to one label space. Fractions 0..1; None if there is nothing to score.
 
     `confusion` has a row for each true class and a column for each predicted one, in the order of `classes`, and a last
-    column of points without a label. `groups` has the same of each group, as `bootstrap.pack` writes it.
+    column for points without a label. `groups` has the confusion of each group, as written by `bootstrap.pack`.
     """
 
     classes: list[str]
     miou: float | None
-    interval: Interval | None  # of `miou`, by drawing groups; None of a single group
+    interval: Interval | None  # of `miou`, by resampling groups; None for a single group
     mean_accuracy: float | None
     overall_accuracy: float | None
     iou: dict[str, float | None]
@@ -72,8 +72,8 @@ class Reading(BaseModel):
 class Accuracy(BaseModel):
     """Labels against the truth.
 
-    `headline` is the reading that comes first: the published primary one, or else the truth's own. `by_frame` has its
-    mIoU of each scan.
+    `headline` is the main reading: the published primary one, or else the truth's own space. `by_frame` has its mIoU of
+    each scan.
     """
 
     truth_space: str
@@ -81,8 +81,8 @@ class Accuracy(BaseModel):
     scans: int
     headline: str
     readings: dict[str, Reading]
-    reliability: ReliabilityCurve | None  # None where no label has a confidence
-    consistency: TemporalConsistency | None  # None without poses, or where no two scans see the same place
+    reliability: ReliabilityCurve | None  # None if no label has a confidence
+    consistency: TemporalConsistency | None  # None without poses, or if no two scans see the same place
     by_frame: dict[str, float | None]
     bootstrap: Bootstrap
 
@@ -97,15 +97,15 @@ class Sums:
 
 
 class Scorer:
-    """Adds up scans.
+    """Accumulates the scores of scans.
 
     Args:
         truth: label space of the truth.
         predicted: label space of the labels.
-        range_bins: lower edges in metres, rising; the last bin is open.
-        confidence_bins: of the reliability diagram.
-        voxel_size: metres; of the places whose labels are compared from scan to scan.
-        bootstrap: of the intervals.
+        range_bins: lower edges in metres, increasing; the last bin is open.
+        confidence_bins: number of bins of the reliability diagram.
+        voxel_size: metres; of the voxels whose labels are compared from scan to scan.
+        bootstrap: settings of the intervals.
 
     Raises:
         UserError: labels and truth cannot be compared.
@@ -121,7 +121,7 @@ class Scorer:
         bootstrap: Bootstrap | None = None,
     ) -> None:
         if any(low >= high for low, high in pairwise(range_bins)) or not range_bins:
-            raise ValueError(f"range_bins must rise, not {list(range_bins)}")
+            raise ValueError(f"range_bins must increase, not {list(range_bins)}")
         self.truth = truth
         self.predicted = predicted
         self.range_bins = list(range_bins)
@@ -147,24 +147,24 @@ class Scorer:
         ring: npt.NDArray[np.integer[Any]] | None = None,
         T_world_lidar: Transform | None = None,
     ) -> float | None:
-        """Count a scan. Points without a return or without a truth do not count; returns without a label are wrong.
+        """Add a scan. Points without a return or without a truth are ignored; returns without a label are wrong.
 
         Args:
-            group: what intervals draw: a building, or a stretch of a drive. Labels are compared from scan to scan only
-                within a group, whose scans come one after the other, in the order of time.
-            key: name of the scan, of which there is no other.
+            group: unit of resampling: a building, or a stretch of a drive. Labels are compared from scan to scan only
+                within a group; its scans must be added consecutively, in temporal order.
+            key: unique name of the scan.
             truth: (N,) ids of the truth's label space.
             labels: of the N points.
-            ring: (N,) ring of each point; below 0 it has none.
+            ring: (N,) ring of each point; negative: none.
             T_world_lidar: (4, 4).
 
         Returns:
-            mIoU of this scan in the headline reading; None where there is nothing to score.
+            mIoU of this scan in the headline reading; None if there is nothing to score.
         """
         if not len(scan) == len(truth) == len(labels.label):
             raise ValueError(f"{key}: {len(scan)} points, {len(truth)} true and {len(labels.label)} predicted labels")
         if key in self.by_frame:
-            raise ValueError(f"there are two scans {key}")
+            raise ValueError(f"two scans have the key {key}")
         valid = scan.valid()
         truth = np.where(valid, truth, UNLABELLED).astype(np.uint8)
         points = self._count(truth, labels.label, np.zeros(len(truth), np.int64), 1)[0]
@@ -260,9 +260,9 @@ def _scores(matrices: Int64) -> list[tuple[float | None, int]]:
 
 
 def _one_space(truth: LabelSpace, predicted: LabelSpace, found: dict[str, Merge]) -> tuple[str, UInt8, UInt8]:
-    """Where a label is right or wrong: the space's name and (256,) tables from true and predicted ids to ids of it.
+    """The space in which labels are right or wrong: its name, and (256,) tables from true and predicted ids to its ids.
 
-    That is the labels' own space, which their confidences are of, wherever the truth can be read in it.
+    This is the labels' own space, to which their confidences refer, if the truth can be mapped to it.
     """
     try:
         return predicted.name, predicted.id_map(truth), predicted.id_map(predicted)

@@ -1,7 +1,7 @@
-"""Intervals of figures by drawing groups of scans with replacement, and of the difference between two runs.
+"""Bootstrap intervals of figures, and of differences between two runs, by resampling groups of scans.
 
-Scans of one building, or of one stretch of a drive, resemble each other: what can be drawn anew is the group, not the
-scan. A figure is computed from the sum of its groups' counts, as all figures of a confusion matrix are.
+Scans of one building, or of one stretch of a drive, are similar, so groups are resampled, not scans. A figure is
+computed from the sum of the counts of its groups, as are all figures of a confusion matrix.
 
 Percentile bootstrap: Efron 1979 (Ann. Statist. 7); Efron and Tibshirani 1993, An Introduction to the Bootstrap, 13.3.
 """
@@ -22,7 +22,7 @@ BLOCK = 4_000_000  # numbers in memory at once
 
 
 class Bootstrap(BaseModel):
-    """How often groups are drawn, from which seed, and the level of the intervals."""
+    """Number of draws, seed, and confidence level of the intervals."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -31,9 +31,9 @@ class Bootstrap(BaseModel):
     level: float = Field(default=0.95, gt=0, lt=1)
 
     def weights(self, groups: int, stream: int = 0) -> Float64:
-        """(R, G) how often each of R draws has each group; another `stream` draws independently.
+        """(R, G) how often each of R draws contains each group; different `stream`s are independent.
 
-        R is 0 for fewer than two groups: all draws of one are alike, which would look like an exact figure.
+        R is 0 for fewer than two groups: with one, all draws are equal, which would look like an exact figure.
         """
         count = self.resamples if groups > 1 else 0
         rng = np.random.default_rng([self.seed, stream] if stream else self.seed)
@@ -49,9 +49,9 @@ class Bootstrap(BaseModel):
         return np.concatenate([statistic(np.tensordot(block, counts, 1)) for block in blocks])
 
     def difference(self, a: Counts, b: Counts, statistic: Statistic, paired: bool) -> Float64:
-        """(R, *F) figures of `b` less those of `a`; paired, each draw has the same groups of both.
+        """(R, *F) figures of `b` minus those of `a`; if paired, each draw uses the same groups for both.
 
-        R is 0 where either has fewer than two groups.
+        R is 0 if either has fewer than two groups.
         """
         if paired and len(a) != len(b):
             raise ValueError(f"{len(a)} and {len(b)} groups cannot be paired")
@@ -60,7 +60,7 @@ class Bootstrap(BaseModel):
         return after[:count] - before[:count]
 
     def interval(self, drawn: Float64) -> Interval | None:
-        """The middle `level` of (R,) draws, of those that have the figure; None without any."""
+        """The central interval of `level` of the (R,) draws that are not NaN; None without any."""
         known = drawn[np.isfinite(drawn)]
         if not len(known):
             return None
@@ -70,12 +70,11 @@ class Bootstrap(BaseModel):
 
 
 def pack(counts: npt.NDArray[Any]) -> str:
-    """A matrix of counts in one line for a report, `12 0 3; 4 5 6`: as lists in JSON, thousands of groups take
-    megabytes."""
+    """A matrix of counts as one line, `12 0 3; 4 5 6`; as JSON lists, thousands of groups would take megabytes."""
     return "; ".join(" ".join(f"{value:.10g}" for value in row) for row in counts.tolist())
 
 
 def unpack(packed: Iterable[str]) -> Float64:
-    """(G, R, C) what `pack` made of each group. Raises ValueError where that is no matrix, or another in each."""
+    """(G, R, C) matrices from the lines of `pack`. Raises ValueError if one is not a matrix, or shapes differ."""
     matrices = [[[float(value) for value in row.split()] for row in text.split(";")] for text in packed]
     return np.array(matrices, np.float64)

@@ -1,8 +1,8 @@
-"""Two reports side by side: which differences are more than noise?
+"""Compares two reports: which differences are more than noise?
 
 Reports of `cmp-seg evaluate` hold the counts of each group of scans (building, stretch of a drive), so that the
-interval of a difference comes from drawing groups again, without the data. Where both have the same groups, each draw
-takes the same ones of both: what makes a building hard for one run makes it hard for the other, and cancels out.
+interval of a difference can be bootstrapped without the data. If both have the same groups, draws are paired: what
+makes a building hard for one run makes it hard for the other, and cancels out.
 """
 
 import json
@@ -25,15 +25,15 @@ from cmp_seg_ros.outputs import REPORT
 Float64 = npt.NDArray[np.float64]
 Groups = dict[str, str]
 
-FEW = 10  # groups, below which percentile intervals are known to be too narrow
-RUN_FIELDS = ("suite", "input", "model", "bundle", "engine", "label_space", "voxel_size")  # what was measured
+FEW = 10  # groups; with fewer, percentile intervals are known to be too narrow
+RUN_FIELDS = ("suite", "input", "model", "bundle", "engine", "label_space", "voxel_size")  # settings of a run
 Verdict = Literal["better", "worse", "noise", "equal", "unknown"]
 
 
 class Figure(BaseModel):
-    """One figure of both reports; the difference is B less A.
+    """One figure of both reports; the difference is B minus A.
 
-    `verdict` is of B: `noise` where the interval of the difference holds 0, `unknown` where there is no interval.
+    `verdict` is about B: `noise` if the interval of the difference contains 0, `unknown` without an interval.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Figure(BaseModel):
 
 
 class Section(BaseModel):
-    """Figures whose intervals are made in the same way, which `intervals` names. Detail is not for the terminal."""
+    """Figures with the same kind of intervals, named by `intervals`. Sections of detail are not printed."""
 
     title: str
     intervals: str
@@ -55,26 +55,26 @@ class Section(BaseModel):
 
 
 class Source(BaseModel):
-    """A report, and what it says of the run: see `RUN_FIELDS`."""
+    """Path of a report, and the settings of its run: see `RUN_FIELDS`."""
 
     path: str
     about: dict[str, str]
 
 
 class Comparison(BaseModel):
-    """All of it, as `cmp-seg compare` reports it."""
+    """The whole comparison, as reported by `cmp-seg compare`."""
 
     command: Literal["compare"] = "compare"
     a: Source
     b: Source
     bootstrap: Bootstrap
     sections: list[Section]
-    summary: list[str]  # in words, of each section that is no detail
+    summary: list[str]  # one sentence for each section that is not detail
     notes: list[str]
 
 
 class SuiteColumn(BaseModel):
-    """What is read of one sensor in the report of a benchmark suite; `groups` are buildings, in the primary reading."""
+    """The fields read for one sensor in a report of a benchmark suite; `groups`: buildings, in the primary reading."""
 
     primary: float | None
     interval: Interval | None
@@ -83,20 +83,20 @@ class SuiteColumn(BaseModel):
 
 
 class SuiteRow(BaseModel):
-    """What is read of one row."""
+    """The fields read for one row."""
 
     sensors: dict[str, SuiteColumn]
     mean: SuiteColumn
 
 
 class Loaded:
-    """A report, read.
+    """A loaded report.
 
     Args:
-        path: report.json, or the folder that holds it.
+        path: report.json, or its folder.
 
     Raises:
-        UserError: it cannot be read, or has nothing that can be compared.
+        UserError: the report cannot be read, or has nothing to compare.
     """
 
     def __init__(self, path: Path) -> None:
@@ -116,11 +116,11 @@ class Loaded:
                 self.rows = {name: SuiteRow.model_validate(row) for name, row in report["rows"].items()}
         except ValidationError as error:
             raise UserError(
-                f"{self.path} is of another version of cmp-seg ({describe_invalid(error)}); evaluate again"
+                f"{self.path} was written by another version of cmp-seg ({describe_invalid(error)}); evaluate again"
             ) from error
         if self.accuracy is None and not self.rows:
             raise UserError(
-                f"{self.path} has no section `accuracy` and no rows of a benchmark suite: it is of cmp-seg "
+                f"{self.path} has neither a section `accuracy` nor rows of a benchmark suite: it is from cmp-seg "
                 f"{report.get('command', '(unknown)')}; give reports of `cmp-seg evaluate INPUT --out DIR`, with an "
                 "INPUT that has truth, or of `cmp-seg evaluate --suite NAME --out DIR`"
             )
@@ -132,35 +132,35 @@ class Loaded:
             remedy = f"give a {REPORT}, or the folder that `cmp-seg evaluate --out` wrote it to"
             raise UserError(f"{self.path} cannot be read: {error.strerror}; {remedy}") from error
         except ValueError as error:
-            raise UserError(f"{self.path} is no JSON: {error}; give the {REPORT} of `cmp-seg evaluate`") from error
+            raise UserError(f"{self.path} is not JSON: {error}; give the {REPORT} of `cmp-seg evaluate`") from error
         if not isinstance(report, dict):
-            raise UserError(f"{self.path} is no report; give the {REPORT} of `cmp-seg evaluate`")
+            raise UserError(f"{self.path} is not a report; give the {REPORT} of `cmp-seg evaluate`")
         if report.get("finished") is False:
-            raise UserError(f"{self.path} is of a run that did not end; run it again")
+            raise UserError(f"{self.path} is from a run that did not finish; run it again")
         return report
 
     def counts(self, groups: Groups, names: Sequence[str], shape: tuple[int, int]) -> Float64:
-        """(G, *shape) counts of groups, in this order. Raises UserError."""
+        """(G, *shape) counts of the named groups, in this order. Raises UserError."""
         try:
             return unpack(groups[name] for name in names).reshape(len(names), *shape)
         except ValueError as error:
-            raise UserError(f"{self.path} has groups that are no counts ({error}); evaluate again") from error
+            raise UserError(f"{self.path} has groups with invalid counts ({error}); evaluate again") from error
 
 
 def compare(a: Loaded, b: Loaded, bootstrap: Bootstrap | None = None) -> Comparison:
-    """Put two reports side by side. Raises UserError where they have nothing in common."""
+    """Compare two reports. Raises UserError if they have nothing in common."""
     return Comparer(a, b, bootstrap or Bootstrap()).comparison()
 
 
 class Comparer:
-    """Makes the sections; `notes` grows with what is to be said of them."""
+    """Makes the sections, and collects `notes` about them."""
 
     def __init__(self, a: Loaded, b: Loaded, bootstrap: Bootstrap) -> None:
         self.a, self.b, self.bootstrap = a, b, bootstrap
         self.notes: list[str] = []
 
     def comparison(self) -> Comparison:
-        """All of it."""
+        """The whole comparison."""
         a, b = self.a, self.b
         for key in {**a.about, **b.about}:
             if a.about.get(key) != b.about.get(key):
@@ -172,8 +172,8 @@ class Comparer:
         else:
             suite, other = (a, b) if a.rows else (b, a)
             raise UserError(
-                f"{suite.path} is of a benchmark suite and {other.path} is not; compare two of a suite, or two that "
-                "are of none"
+                f"{suite.path} is from a benchmark suite and {other.path} is not; compare two reports of a suite, or "
+                "two others"
             )
         if a.latency and b.latency:
             sections.append(self._latency())
@@ -193,11 +193,11 @@ class Comparer:
         common = [name for name in common if a.readings[name].classes == b.readings[name].classes]
         if not common:
             raise UserError(
-                f"{self.a.path} reads the truth in {', '.join(a.readings)}, {self.b.path} in {', '.join(b.readings)}: "
-                "they have no reading in common; evaluate both against truth of the same label space"
+                f"{self.a.path} has the label spaces {', '.join(a.readings)}, {self.b.path} {', '.join(b.readings)}, "
+                "none in common; evaluate both against truth of the same label space"
             )
         if left := [name for name in {**a.readings, **b.readings} if name not in common]:
-            self.notes.append(f"not in both reports, or of other classes: {', '.join(left)}")
+            self.notes.append(f"not in both reports, or with different classes: {', '.join(left)}")
         for name in sorted(common, key=lambda name: name != a.headline):  # the headline first
             for section in self._reading(name, a.readings[name], b.readings[name]):
                 detail = section.detail or (name != a.headline and section.title != name)
@@ -232,20 +232,22 @@ class Comparer:
             _figure(f"mIoU {_range(one)}", one.miou, other.miou)
             for one, other in zip(a.by_range, b.by_range, strict=True)
         ]
-        yield Section(title=f"{title}, by range", intervals="none: bins are not kept by group", figures=figures)
+        yield Section(title=f"{title}, by range", intervals="none: bins are not stored by group", figures=figures)
 
     def _same_scans(self, title: str, a: Reading, b: Reading, shape: tuple[int, int]) -> None:
         if a.groups.keys() != b.groups.keys():
             return
         truths = [side.counts(r.groups, list(a.groups), shape).sum(axis=2) for side, r in ((self.a, a), (self.b, b))]
         if (truths[0] != truths[1]).any():
-            self.notes.append(f"{title}: groups of one name hold other points in A than in B; is it one input?")
+            self.notes.append(
+                f"{title}: groups of the same name have different points in A and B; are the inputs the same?"
+            )
 
     def _reliability(self, a: ReliabilityCurve | None, b: ReliabilityCurve | None) -> Iterator[Section]:
         if a is None or b is None:
             return
         if a.space != b.space or len(a.bins) != len(b.bins):
-            self.notes.append("calibration of confidences is not compared: other label spaces, or other bins")
+            self.notes.append("calibration of confidences is not compared: label spaces or bins differ")
             return
         section = self._drawn(
             "calibration of confidences",
@@ -263,7 +265,7 @@ class Comparer:
         if a is None or b is None:
             return
         if a.classes != b.classes or a.voxel_size != b.voxel_size:
-            self.notes.append("temporal consistency is not compared: other label spaces, or other voxels")
+            self.notes.append("temporal consistency is not compared: label spaces or voxel sizes differ")
             return
         stay = stays(a.classes)
 
@@ -284,7 +286,7 @@ class Comparer:
         statistic: Callable[[Float64], Float64],
         less_is_better: bool = False,
     ) -> Section:
-        """Figures with the intervals of their differences: (..., *shape) -> (..., F) by `statistic`."""
+        """Figures with bootstrap intervals of their differences; `statistic`: (..., *shape) -> (..., F)."""
         paired = groups[0].keys() == groups[1].keys()
         a = self.a.counts(groups[0], list(groups[0]), shape)
         b = self.b.counts(groups[1], list(groups[0] if paired else groups[1]), shape)
@@ -302,15 +304,15 @@ class Comparer:
     def _how(self, paired: bool, a: int, b: int) -> str:
         if min(a, b) < 2:
             self.notes.append(
-                "no intervals without two groups of scans or more (buildings, stretches of a drive): these differences "
-                "may be noise; evaluate more of them"
+                "no intervals with fewer than two groups of scans (buildings, stretches of a drive): these differences "
+                "may be noise; evaluate more groups"
             )
             return "none: a single group"
         if min(a, b) < FEW:
             self.notes.append(
-                f"intervals of fewer than {FEW} groups are too narrow; doubt a difference that they barely miss"
+                f"intervals from fewer than {FEW} groups are too narrow; a difference just outside may be noise"
             )
-        return f"paired, {a} groups" if paired else f"unpaired: {a} groups in A, {b} in B, which are not the same"
+        return f"paired, {a} groups" if paired else f"unpaired: {a} groups in A, {b} in B, not the same ones"
 
     # Reports of a benchmark suite.
 
@@ -319,13 +321,13 @@ class Comparer:
         if not common:
             raise UserError(
                 f"{self.a.path} has rows {', '.join(self.a.rows)}, {self.b.path} {', '.join(self.b.rows)}; compare "
-                "reports of one benchmark suite"
+                "reports of the same benchmark suite"
             )
         for name in common:
             a, b = self.a.rows[name], self.b.rows[name]
             sensors = [sensor for sensor in a.sensors if sensor in b.sensors]
             if any(a.sensors[sensor].scans_sha256 != b.sensors[sensor].scans_sha256 for sensor in sensors):
-                self.notes.append(f"{name}: A and B were measured on other scans")
+                self.notes.append(f"{name}: A and B were measured on different scans")
             columns = [{sensor: row.sensors[sensor] for sensor in sensors} for row in (a, b)]
             if a.sensors.keys() == b.sensors.keys():
                 columns = [{"mean": row.mean, **found} for row, found in zip((a, b), columns, strict=True)]
@@ -337,7 +339,7 @@ class Comparer:
         joined = [_joined([row[name].groups for name in sensors]) for row in (a, b)]
         if joined[0] is None or joined[1] is None:
             figures = [_figure(name, a[name].primary, b[name].primary, _independent(a[name], b[name])) for name in a]
-            how = "unpaired: from those of the reports, as if A and B were independent (Zou and Donner 2008)"
+            how = "unpaired: from the reports' intervals, as if A and B were independent (Zou and Donner 2008)"
             return Section(title=title, intervals=how, figures=figures)
         classes = next(iter(a[sensors[0]].groups.values())).count(";") + 1
 
@@ -355,7 +357,7 @@ class Comparer:
             for name, value in self.a.latency.items()
             if name in self.b.latency
         ]
-        return Section(title="latency", intervals="none: reports hold percentiles only", figures=figures)
+        return Section(title="latency", intervals="none: reports only have percentiles", figures=figures)
 
 
 WORDS: dict[Verdict, str] = {
@@ -368,7 +370,7 @@ WORDS: dict[Verdict, str] = {
 
 
 def describe_section(section: Section) -> str:
-    """Which figures of a section differ by more than noise, in one line; empty where none has an interval."""
+    """One line on which figures of a section differ by more than noise; empty if none has an interval."""
     found: dict[Verdict, list[str]] = {verdict: [] for verdict in WORDS if verdict != "unknown"}
     for figure in section.figures:
         if figure.verdict in found:
@@ -379,26 +381,26 @@ def describe_section(section: Section) -> str:
 
 
 def format_value(value: float | None, figure: Figure) -> str:
-    """A value of a figure for people: per cent, or milliseconds; a dash where there is none."""
+    """A value of a figure as text: per cent, or milliseconds; a dash for None."""
     if value is None:
         return "-"
     return f"{value:.1f} ms" if figure.unit == "ms" else f"{100 * value:.2f} %"
 
 
 def format_difference(figure: Figure) -> str:
-    """The difference, with its sign: points of per cent, or milliseconds."""
+    """The signed difference as text: percentage points, or milliseconds."""
     if figure.difference is None:
         return "-"
     return f"{figure.difference:+.1f} ms" if figure.unit == "ms" else f"{100 * figure.difference:+.2f}"
 
 
 def format_interval(figure: Figure) -> str:
-    """The interval of the difference, likewise."""
+    """The interval of the difference as text, in percentage points."""
     return "-" if figure.interval is None else " to ".join(f"{100 * end:+.2f}" for end in figure.interval)
 
 
 def markdown(comparison: Comparison) -> str:
-    """The comparison as a page."""
+    """The comparison as Markdown."""
     text = ["# Comparison", f"A: {comparison.a.path}\n\nB: {comparison.b.path}"]
     text += ["\n".join(f"- {line}" for line in lines) for lines in (comparison.summary, comparison.notes) if lines]
     for section in comparison.sections:
@@ -438,7 +440,7 @@ def _figure(
 
 
 def _joined(by_sensor: list[Groups]) -> Groups | None:
-    """The matrices of all sensors by group, one below the other; None where sensors have other groups, or none."""
+    """The matrices of all sensors, stacked, by group; None if the groups of the sensors differ, or there are none."""
     names = list(by_sensor[0]) if by_sensor else []
     if not names or any(groups.keys() != by_sensor[0].keys() for groups in by_sensor):
         return None
@@ -446,7 +448,7 @@ def _joined(by_sensor: list[Groups]) -> Groups | None:
 
 
 def _independent(a: SuiteColumn, b: SuiteColumn) -> Interval | None:
-    """Interval of the difference of two independent figures from theirs (Zou and Donner 2008, Statist. Med. 27)."""
+    """Interval of the difference of two independent figures by their intervals (Zou and Donner 2008, Stat. Med. 27)."""
     if a.primary is None or b.primary is None or a.interval is None or b.interval is None:
         return None
     difference = b.primary - a.primary

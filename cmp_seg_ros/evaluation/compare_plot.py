@@ -1,4 +1,4 @@
-"""A comparison of two reports as a picture."""
+"""Plot of a comparison of two reports."""
 
 from pathlib import Path
 
@@ -12,8 +12,7 @@ LINE = 0.24  # inches
 
 
 def draw(path: Path, comparison: Comparison) -> None:
-    """Save the differences that have intervals, a panel for each section that is no detail; no picture where there
-    is none."""
+    """Save a plot of the differences with intervals, one panel per section that is not detail; nothing if none has."""
     drawn = [
         (section.title, figures)
         for section in comparison.sections
@@ -23,7 +22,7 @@ def draw(path: Path, comparison: Comparison) -> None:
         return
     heights = [1 + len(figures) for _, figures in drawn]
     height = LINE * (sum(heights) + 1.5 * len(drawn)) + 2
-    picture = new_figure(9, height, f"B less A, with {comparison.bootstrap.level:.0%} intervals")
+    picture = new_figure(9, height, f"B minus A, with {comparison.bootstrap.level:.0%} intervals")
     panels = picture.subplots(len(drawn), 1, squeeze=False, height_ratios=heights)[:, 0]
     for axes, (title, figures) in zip(panels, drawn, strict=True):
         for place, figure in enumerate(figures):
@@ -37,6 +36,6 @@ def draw(path: Path, comparison: Comparison) -> None:
         axes.set_title(title, fontsize=11, loc="left")
         axes.grid(axis="x", color="#e8e8e8", linewidth=0.6)
         axes.set_axisbelow(True)
-    panels[-1].set_xlabel("points; green: B better, red: B worse, grey: noise")
+    panels[-1].set_xlabel("percentage points; green: B better, red: B worse, grey: noise")
     picture.subplots_adjust(left=0.27, right=0.97, top=0.975 - 0.75 / height, bottom=0.6 / height, hspace=0.5)
     save(picture, path)

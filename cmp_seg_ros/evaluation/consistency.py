@@ -1,9 +1,9 @@
 """Temporal consistency: does the same place keep its label from one scan to the next?
 
-As the temporal consistency of video (Varghese et al. 2020, Unsupervised Temporal Consistency Metric for Video
-Segmentation in Highly-Automated Driving, CVPR Workshops): the labels before are carried over to now and compared with
-those of now. What optical flow does there, known poses do here: both scans are brought into the world, and a place is
-a voxel there that has labelled points of both. It needs no truth.
+Like the temporal consistency of video (Varghese et al. 2020, Unsupervised Temporal Consistency Metric for Video
+Segmentation in Highly-Automated Driving, CVPR Workshops): the labels of the previous scan are warped to the current one
+and compared with its labels. Known poses replace optical flow: both scans are transformed to the world frame, and
+labels are compared in each voxel that has labelled points of both, called a place. No truth is needed.
 """
 
 from typing import NamedTuple
@@ -21,38 +21,38 @@ Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
 
 VOXEL = 0.1  # metres
-MOVING = ("person",)  # classes whose places may well have another label a moment later
-BITS = 18  # of a voxel's number along an axis: with voxels of 0.1 m, 13 km to either side of where a sequence begins
+MOVING = ("person",)  # classes whose places may rightly have another label a moment later
+BITS = 18  # of a voxel's index along an axis: with voxels of 0.1 m, 13 km to either side of the start of a sequence
 
 
 class Moving(BaseModel):
-    """Places that are left out because a person is there before or now."""
+    """Places left out because a person is there in either scan."""
 
     places: int
     agreement: float | None
 
 
 class TemporalConsistency(BaseModel):
-    """How far labels of the same place agree between consecutive scans.
+    """Agreement of labels of the same place between consecutive scans.
 
-    `places` counts voxels that both scans of a pair have labelled, people left out. `groups` has, by group, the places
-    by class before (row) and now (column), in the order of `classes`, as `bootstrap.pack` writes them.
+    `places` is the number of voxels labelled in both scans of a pair, without people. `groups` has, by group, the
+    places by previous (row) and current class (column), in the order of `classes`, as written by `bootstrap.pack`.
     """
 
     voxel_size: float
-    pairs: int  # of scans that have places in common
+    pairs: int  # of scans with common places
     places: int
-    agreement: float | None  # share of the places that keep their label
+    agreement: float | None  # share of the places with the same label in both scans
     miou: float | None  # mean of `iou`
-    iou: dict[str, float | None]  # places that have a class before and now / before, now, or both
-    truth: float | None  # `agreement` of the truth at the same places: voxels at edges hold two classes
-    moving: Moving | None  # None where neither truth nor labels know people
+    iou: dict[str, float | None]  # places with a class in both scans / in at least one
+    truth: float | None  # `agreement` of the truth at the same places: voxels at edges contain two classes
+    moving: Moving | None  # None if neither truth nor labels have people
     classes: list[str]
     groups: dict[str, str] = {}
 
 
 class Places(NamedTuple):
-    """M voxels of a scan, by their number in the world, sorted, with the class index that most of its points have."""
+    """M voxels of a scan: sorted indices in the world frame, with the majority class index of their points."""
 
     number: Int64
     label: UInt8
@@ -60,11 +60,11 @@ class Places(NamedTuple):
 
 
 class Consistency:
-    """Compares each scan with the one before. In memory is only that one.
+    """Compares each scan with the previous one. Only that one is kept in memory.
 
     Args:
         space: of the labels.
-        truth_space: of the truth, where there is one; then that says who is a person.
+        truth_space: of the truth, if there is one; people are then taken from the truth.
         voxel_size: metres.
     """
 
@@ -72,9 +72,9 @@ class Consistency:
         self.space = space
         self.truth_space = truth_space
         self.voxel_size = voxel_size
-        self.matrix = np.zeros((len(space.classes),) * 2, np.int64)  # (C, C) places by class before and now
+        self.matrix = np.zeros((len(space.classes),) * 2, np.int64)  # (C, C) places by previous and current class
         self.moving = np.zeros_like(self.matrix)
-        self.truth = np.zeros(2, np.int64)  # places with a truth before and now, and those where it is the same
+        self.truth = np.zeros(2, np.int64)  # places with a truth in both scans, and those where it is the same
         self.pairs = 0
         self._sequence = ""
         self._origin = np.zeros(3)
@@ -83,16 +83,16 @@ class Consistency:
     def add(
         self, sequence: str, scan: Scan, label: UInt8, T_world_lidar: Transform | None, truth: UInt8 | None = None
     ) -> Int64:
-        """Compare a scan with the one before, if that is of the same sequence; scans come in the order of time.
+        """Compare a scan with the previous one, if that is of the same sequence; scans must be in temporal order.
 
         Args:
-            sequence: what is not to be compared with anything else.
+            sequence: scans of different sequences are not compared.
             label: (N,) ids of `space`.
-            T_world_lidar: (4, 4); without it, nothing is compared with this scan.
+            T_world_lidar: (4, 4); without it, the scan is not compared.
             truth: (N,) ids of `truth_space`.
 
         Returns:
-            (C, C) what was added to `matrix`.
+            (C, C) counts added to `matrix`.
         """
         if T_world_lidar is None:
             self._before = None
@@ -135,13 +135,13 @@ class Consistency:
         return added
 
     def _counted(self, labels: UInt8) -> Int64:
-        """(2, M) class indices before and now -> (C, C) places."""
+        """(2, M) previous and current class indices -> (C, C) places."""
         count = len(self.space.classes)
         pairs = labels[0].astype(np.int64) * count + labels[1]
         return np.bincount(pairs, minlength=count * count).reshape(count, count)
 
     def result(self) -> TemporalConsistency | None:
-        """None where no two scans had a place in common."""
+        """The result so far; None if no two scans had a place in common."""
         if not self.pairs:
             return None
         iou = temporal_iou_of(self.matrix)
@@ -163,17 +163,17 @@ class Consistency:
 
 
 def agreement_of(matrix: npt.NDArray[np.float64] | Int64) -> Float64:
-    """(...) share of the places of (..., C, C) that keep their class; NaN without places."""
+    """(..., C, C) places -> (...) share with the same class in both scans; NaN without places."""
     return ratio(np.trace(matrix, axis1=-2, axis2=-1), matrix.sum(axis=(-2, -1)))
 
 
 def temporal_iou_of(matrix: npt.NDArray[np.float64] | Int64) -> Float64:
-    """(..., C) places of (..., C, C) that have a class before and now, of those that have it before, now, or both."""
+    """(..., C, C) places -> (..., C) IoU over time: places with a class in both scans / in at least one."""
     return iou_of(np.concatenate([matrix, np.zeros_like(matrix[..., :1])], axis=-1))
 
 
 def stays(classes: list[str]) -> list[int]:
-    """Which of the classes have an IoU over time: not people, whose places are left out where they are known."""
+    """Indices of the classes that have an IoU over time: all but people, whose places are left out."""
     return [index for index, name in enumerate(classes) if name not in MOVING]
 
 
@@ -182,8 +182,7 @@ def _moving(space: LabelSpace) -> list[int]:
 
 
 def _majority(voxel: Int64, index: UInt8) -> tuple[Int64, UInt8]:
-    """(M,) distinct numbers of (N,) voxels, sorted, and the class index that most points in each have; the smaller of
-    two that are as frequent."""
+    """(M,) distinct indices of (N,) voxels, sorted, and the majority class index in each; the smaller one in a tie."""
     pairs, count = np.unique(voxel << 8 | index, return_counts=True)
     number = pairs >> 8
     order = np.lexsort((-count, number))

@@ -1,4 +1,4 @@
-"""The consumer of `cmp-seg label`: files of labels, labelled clouds and pictures."""
+"""The consumer of `cmp-seg label`: writes label files, labelled clouds and pictures."""
 
 from pathlib import Path
 
@@ -20,19 +20,19 @@ from cmp_seg_ros.scan import Labels, Scan, UInt8
 
 PICTURES = 5  # of scans, the overview included
 OVERVIEW = "overview.png"
-NUMBERED = {"scans": ".npz", "clouds": ".ply", "pictures": ".png"}  # folders of files of a scan, NNNNNN.*
+NUMBERED = {"scans": ".npz", "clouds": ".ply", "pictures": ".png"}  # folders with one file per scan, NNNNNN.*
 
 
 class LabelFiles(Consumer):
-    """Writes what is labelled into the folder `out`.
+    """Writes labels into the folder `out`.
 
-    It receives scans/NNNNNN.npz, labelled/ (a bag), clouds/NNNNNN.ply where the input is files, overview.png and
+    Writes scans/NNNNNN.npz, labelled/ (a bag), clouds/NNNNNN.ply if the input is files, overview.png and
     pictures/NNNNNN.png.
 
     Args:
         data: the input.
         space: of the labels.
-        total: how many frames there will be; None where that is not known.
+        total: number of frames; None if unknown.
     """
 
     replaces = (*NUMBERED, BAG)
@@ -105,9 +105,9 @@ class LabelFiles(Consumer):
 
 
 def image_to_draw(frame: Frame, data: DataSet) -> tuple[UInt8 | None, CalibratedCamera | None]:
-    """The image of the only calibrated camera, and that camera; nothing where there is none.
+    """The image of the only calibrated camera, and that camera; (None, None) if there is none.
 
-    Raises UserError where it cannot be read, or is of another size than calibrated.
+    Raises UserError if the image cannot be read, or its size is not the calibrated one.
     """
     images = [image for image in frame.images.values() if image.camera is not None]
     if len(images) != 1:
@@ -118,14 +118,14 @@ def image_to_draw(frame: Frame, data: DataSet) -> tuple[UInt8 | None, Calibrated
     height, width = pixels.shape[:2]
     if (width, height) != (camera.width, camera.height):
         raise UserError(
-            f"the image of {name_of(frame, data.path)} is {width} x {height} pixels, calibration "
-            f"{data.sensors.file} says {camera.width} x {camera.height}: not drawn; calibrate this camera at its size"
+            f"the image of {name_of(frame, data.path)} is {width} x {height} pixels, but {camera.width} x "
+            f"{camera.height} in calibration {data.sensors.file}: not drawn; calibrate this camera at its size"
         )
     return pixels, camera
 
 
 def describe(scan: Scan) -> str:
-    """A few words on a scan for a title."""
+    """Size and number of returns of a scan, for a title."""
     height, width = scan.shape
     size = f"{height} x {width} points" if height > 1 else f"{width:,} points"
     return f"{size}, {int(scan.valid().sum()):,} returns"

@@ -1,4 +1,4 @@
-"""A live run over ROS as results of frames: labels against the truth in the bag, rates, latencies, pictures."""
+"""Evaluates a live run over ROS: labels against the truth in the bag, rates, latencies, pictures."""
 
 from collections import Counter
 from pathlib import Path
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
     from cmp_seg_ros.nodes.live_run import LiveRun
 
 POINTS, IMAGE = "/lidar/points", "/camera/image"
-DROPPED = "the node dropped it"  # counted with its reason, and no problem of the bag
-PICTURED = 0.4  # which of the labelled scans is drawn, as a fraction of the run
+DROPPED = "the node dropped it"  # a skipped frame, but not a problem of the bag
+PICTURED = 0.4  # position of the scan that is drawn, as a fraction of the run
 
 
 class Received:
-    """The labels of the clouds that came from a node, by the stamps of their scans in the bag.
+    """The labels of the clouds received from a node, by the stamps of their scans in the bag.
 
     Args:
-        clouds: by stamp, nanoseconds.
+        clouds: labelled clouds by stamp, nanoseconds.
         label_space: of their labels.
     """
 
@@ -52,10 +52,10 @@ class Received:
 
 
 class LivePictures(Consumer):
-    """The labelled clouds as a bag, and the overview of one of them.
+    """Writes the labelled clouds as a bag, and an overview of one of them.
 
     Args:
-        frames: how many labelled ones there will be.
+        frames: number of labelled frames.
     """
 
     replaces = (BAG, OVERVIEW)
@@ -103,7 +103,7 @@ class LivePictures(Consumer):
 
 
 class LiveFigures(Consumer):
-    """Rates, latencies and counts of the run, as the node and the receiver saw them."""
+    """Reports rates, latencies and counts of the run, measured by the node and the receiver."""
 
     def __init__(self, run: "LiveRun", model: str) -> None:
         self.run, self.model = run, model
@@ -141,19 +141,19 @@ class LiveFigures(Consumer):
 def evaluate(
     run: "LiveRun", data: DataSet, space: LabelSpace, model: str, report: Report, out: Path | None = None
 ) -> Report:
-    """Compare labelled clouds with the truth of the simulated bag that was played, and complete the report.
+    """Compare labelled clouds with the truth in the simulated bag that was played, and complete the report.
 
     Args:
         space: of the labels.
-        model: name of what the node ran.
+        model: name of the node's bundle.
         report: with `seed`, `sensor` and `played_at`.
         out: folder for the labelled bag and the overview.
 
     Raises:
-        UserError: nothing was labelled, or what was labelled is not in the bag.
+        UserError: no cloud was labelled, or the labelled clouds are not in the bag.
     """
     if not run.clouds:
-        raise UserError("no labelled cloud came from the node; see its log, or try again on a less busy machine")
+        raise UserError("received no labelled cloud from the node; see its log, or retry on a less busy machine")
     clouds = run.messages((frame.scan.stamp for frame in data), report.played_at or 1.0)
     consumers: list[Consumer] = [Scores(space_of(data), space), LiveFigures(run, model)]
     if out is not None:

@@ -1,4 +1,4 @@
-"""Agreement of labels with the truth, as published for WaffleIron and for structural classes indoors.
+"""Metrics of labels against the truth, as published for WaffleIron and for structural classes indoors.
 
 confusion = Confusion(truth_space, predicted_space)
 confusion.add(truth, labels.label)          # once a scan
@@ -19,18 +19,18 @@ from cmp_seg_ros.scan import UNLABELLED, UInt8
 Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
 
-# How the published evaluation reads the truth in structural4: the primary accuracy ignores flush points, the strict
-# one counts them as non-structural. What the network says is read strictly in both.
+# How the published evaluation maps the truth to structural4: the primary accuracy ignores flush points, the strict one
+# counts them as non-structural. Labels are mapped strictly in both.
 VARIANTS = {"primary": "primary", "strict": ""}
 PRIMARY, STRICT = "structural4_primary", "structural4_strict"
 
 
 class Confusion:
-    """Points by true (row) and predicted (column) class; the last column counts points without an answer.
+    """Points by true (row) and predicted (column) class; the last column counts points without a label.
 
     Args:
-        space: of the truth. Points whose truth is no class of it are ignored.
-        predicted_space: of the labels; None is `space`. Scores need both alike: see `read_in`.
+        space: of the truth. Points whose truth is not a class of it are ignored.
+        predicted_space: of the labels; None: `space`. Scores need both in one space: see `read_in`.
     """
 
     def __init__(self, space: LabelSpace, predicted_space: LabelSpace | None = None) -> None:
@@ -39,15 +39,15 @@ class Confusion:
         self.matrix = np.zeros((len(space.classes), len(self.predicted_space.classes) + 1), dtype=np.int64)
 
     def add(self, truth: UInt8, predicted: UInt8) -> None:
-        """Count a scan: (N,) ids of the truth and of the labels."""
+        """Add a scan: (N,) ids of the truth and of the labels."""
         self.matrix += self.count(truth, predicted, np.zeros(truth.shape, np.int64), 1)[0]
 
     def count(self, truth: UInt8, predicted: UInt8, part: npt.NDArray[np.integer[Any]], parts: int) -> Int64:
-        """(parts, C_truth, C_predicted + 1) matrices of the parts of a scan, which are not added to this one.
+        """(parts, C_truth, C_predicted + 1) matrices of the parts of a scan; not added to this one.
 
         Args:
             truth, predicted: (N,) ids.
-            part: (N,) which part each point is in; below 0, or from `parts` on, it is in none.
+            part: (N,) index of the part of each point; below 0, or from `parts` on: in none.
         """
         if not truth.shape == predicted.shape == part.shape:
             raise ValueError(f"truth has {truth.shape} points, the labels {predicted.shape}, the parts {part.shape}")
@@ -63,10 +63,10 @@ class Confusion:
         return self
 
     def read_in(self, space: LabelSpace, variant: str = "") -> "Confusion":
-        """The same points with their truth read in `space` (in a variant) and their labels strictly.
+        """The same points with the truth mapped to `space` (in a variant) and the labels mapped strictly.
 
         Raises:
-            UserError: `space` does not map from the truth's or the labels' space.
+            UserError: `space` has no mapping from the truth's or the labels' space.
         """
         return self._merged(Merge.into(space, variant, self.space, self.predicted_space))
 
@@ -76,7 +76,7 @@ class Confusion:
         return result
 
     def structural4(self, variant: str) -> "Confusion":
-        """The published evaluation of structural classes: variant `primary` or `strict`. Raises UserError."""
+        """The published evaluation of structural classes, variant `primary` or `strict`. Raises UserError."""
         return self.read_in(LabelSpace.load("structural4"), VARIANTS[variant])
 
     def iou(self) -> dict[str, float]:
@@ -84,11 +84,11 @@ class Confusion:
         return self._named(iou_of(self._in_one_space()))
 
     def precision(self) -> dict[str, float]:
-        """Share of the points predicted as each class that are of it; NaN for a class that is never predicted."""
+        """Share of the points predicted as each class that truly are; NaN for a class that is never predicted."""
         return self._named(precision_of(self._in_one_space()))
 
     def recall(self) -> dict[str, float]:
-        """Share of each class's true points that are found (its accuracy); NaN for a class without any."""
+        """Share of each class's true points that are predicted so; NaN for a class without any."""
         return self._named(recall_of(self._in_one_space()))
 
     def overall_accuracy(self) -> float:
@@ -96,11 +96,11 @@ class Confusion:
         return float(overall_accuracy_of(self._in_one_space()))
 
     def mean_accuracy(self) -> float:
-        """Mean recall of the classes that are true anywhere; NaN without points."""
+        """Mean recall of the classes with true points; NaN without points."""
         return float(mean_of(recall_of(self._in_one_space())))
 
     def miou(self) -> float:
-        """Mean IoU of the classes that are true or predicted anywhere; NaN if none is."""
+        """Mean IoU of the classes with true or predicted points; NaN if there is none."""
         return float(mean_of(iou_of(self._in_one_space())))
 
     def points(self) -> dict[str, int]:
@@ -108,7 +108,7 @@ class Confusion:
         return dict(zip(self.space.names, self.matrix.sum(axis=1).tolist(), strict=True))
 
     def report(self) -> dict[str, Any]:
-        """All scores as JSON takes them: fractions 0..1, None where there is nothing to score."""
+        """All scores for JSON: fractions 0..1, None if there is nothing to score."""
         by_class = {"iou": self.iou(), "precision": self.precision(), "recall": self.recall()}
         return {
             "miou": number(self.miou()),
@@ -121,7 +121,7 @@ class Confusion:
     def _in_one_space(self) -> Int64:
         if self.space.names != self.predicted_space.names:
             raise ValueError(
-                f"truth in {self.space.name}, labels in {self.predicted_space.name}: read them in one space"
+                f"truth is in {self.space.name}, labels are in {self.predicted_space.name}: map them to one space"
             )
         return self.matrix
 
@@ -131,12 +131,12 @@ class Confusion:
 
 @dataclass(frozen=True)
 class Merge:
-    """How confusion matrices of truth and labels, each in a space of its own, are read in one.
+    """Maps confusion matrices of truth and labels, each in its own space, to one space.
 
     Args:
         space: of the result, with C classes.
-        rows: (C_truth, C) zeros and ones: the class of `space` that a true class is read as; none where ignored.
-        columns: (C_predicted + 1, C + 1) the same of the labels; the last column is no answer.
+        rows: (C_truth, C) of 0 and 1: the class of `space` that a true class maps to; all 0 if ignored.
+        columns: (C_predicted + 1, C + 1) the same for the labels; the last column is "no label".
     """
 
     space: LabelSpace
@@ -145,10 +145,10 @@ class Merge:
 
     @classmethod
     def into(cls, space: LabelSpace, variant: str, truth: LabelSpace, predicted: LabelSpace) -> "Merge":
-        """The truth read in `space` (in a variant), the labels strictly. Raises UserError where there is no mapping."""
+        """Map the truth to `space` (in a variant) and the labels strictly. Raises UserError if a mapping is missing."""
         rows = space.merge_matrix(truth, variant).astype(np.int64)  # (C_truth, C)
         columns = space.merge_matrix(predicted).astype(np.int64)  # (C_predicted, C)
-        # A label that `space` ignores is no answer.
+        # A label that `space` ignores counts as no label.
         answered = np.pad(columns, ((0, 1), (0, 0)))  # (C_predicted + 1, C)
         return cls(space, rows, np.column_stack([answered, 1 - answered.sum(axis=1)]))
 
@@ -158,11 +158,11 @@ class Merge:
 
 
 def merges(truth: LabelSpace, predicted: LabelSpace, required: Iterable[str] = ()) -> dict[str, Merge]:
-    """The ways to read a truth and labels in one space: the truth's own, by its name, then `structural4_primary` and
-    `structural4_strict`, each where both map to it.
+    """The ways to map a truth and labels to one space: the truth's own, by its name, then `structural4_primary` and
+    `structural4_strict`, each if both map to it.
 
     Raises:
-        UserError: there is none, or not all that are required.
+        UserError: there is none, or a required one is missing.
     """
     found: dict[str, Merge] = {}
     refused: list[str] = []
@@ -180,13 +180,13 @@ def merges(truth: LabelSpace, predicted: LabelSpace, required: Iterable[str] = (
 
 
 def readings(confusion: Confusion, required: Iterable[str] = ()) -> dict[str, Confusion]:
-    """The confusion read in each of the ways of `merges`. Raises UserError as that."""
+    """The confusion mapped in each of the ways of `merges`. Raises the same UserError."""
     found = merges(confusion.space, confusion.predicted_space, required)
     return {name: confusion._merged(merge) for name, merge in found.items()}
 
 
 def iou_of(matrix: npt.NDArray[Any]) -> Float64:
-    """(..., C) intersection over union of (..., C, C + 1) confusion matrices, the last column without an answer.
+    """(..., C) intersection over union of (..., C, C + 1) confusion matrices, the last column without a label.
 
     NaN for a class that is neither true nor predicted.
     """
@@ -196,7 +196,7 @@ def iou_of(matrix: npt.NDArray[Any]) -> Float64:
 
 
 def precision_of(matrix: npt.NDArray[Any]) -> Float64:
-    """(..., C) share of the points predicted as each class that are of it, of matrices as in `iou_of`.
+    """(..., C) share of the points predicted as each class that truly are, of matrices as in `iou_of`.
 
     NaN for a class that is never predicted.
     """
@@ -204,7 +204,7 @@ def precision_of(matrix: npt.NDArray[Any]) -> Float64:
 
 
 def recall_of(matrix: npt.NDArray[Any]) -> Float64:
-    """(..., C) share of each class's true points that are found, of matrices as in `iou_of`.
+    """(..., C) share of each class's true points that are predicted so, of matrices as in `iou_of`.
 
     NaN for a class without true points.
     """
@@ -217,7 +217,7 @@ def overall_accuracy_of(matrix: npt.NDArray[Any]) -> Float64:
 
 
 def mean_of(values: Float64) -> Float64:
-    """(..., C) -> (...) mean of what is not NaN; NaN if all is."""
+    """(..., C) -> (...) mean without NaN; NaN if all are NaN."""
     known = np.isfinite(values)
     return ratio(np.where(known, values, 0).sum(axis=-1), known.sum(axis=-1))
 
@@ -244,5 +244,5 @@ def ratio(part: Any, whole: Any) -> Float64:
 
 
 def number(value: float) -> float | None:
-    """A figure as JSON takes it: None where there is nothing to score."""
+    """A figure for JSON: None instead of NaN."""
     return float(value) if np.isfinite(value) else None

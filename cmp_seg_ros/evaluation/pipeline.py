@@ -1,4 +1,4 @@
-"""Frames in, labels out, one report: every command that labels is this and consumers of its own.
+"""Labels the frames of a data set and writes one report; each command adds its own consumers of the results.
 
 report = run(open_input("drive"), Model("waffleiron24-128"), [Scores(...), Pictures(out)])
 """
@@ -27,9 +27,9 @@ R = TypeVar("R")
 
 
 class Labeller(Protocol):
-    """Gives the labels of a frame.
+    """Returns the labels of a frame.
 
-    name: of what labels, for a report. label_space: of the labels. segmenter: what it asks, if it is one of ours.
+    name: of the model, for a report. label_space: of the labels. segmenter: the one that it uses, if any.
     """
 
     @property
@@ -39,16 +39,16 @@ class Labeller(Protocol):
     def segmenter(self) -> Segmenter | None: ...
 
     def __call__(self, frame: Frame) -> Labels:
-        """Raises UserError where the frame cannot be labelled."""
+        """Label a frame. Raises UserError if it cannot be labelled."""
         ...
 
 
 class Model:
-    """The `Segmenter` of a bundle, as each frame's lidar needs it; made when it is first needed, in each process.
+    """The `Segmenter` of a bundle, set up for each frame's lidar; created on first use, in each process.
 
-    Intensity statistics are the frame's, else they are learnt from the first scans of each sequence.
+    Intensity statistics are those of the frame, or else learnt from the first scans of each sequence.
 
-    Args: as of `Segmenter.from_bundle`; voxel_size in metres, None is the bundle's.
+    Args: those of `Segmenter.from_bundle`; voxel_size in metres, None: the bundle's.
     """
 
     def __init__(
@@ -81,12 +81,12 @@ class Model:
         return segmenter(frame.scan)
 
     def __getstate__(self) -> dict[str, object]:
-        """For another process, which makes its own segmenter."""
+        """State for another process, which creates its own segmenter."""
         return {name: value for name, value in self.__dict__.items() if name != "segmenter"}
 
 
 class StoredLabels:
-    """The labels that a source of the frames has already, such as another program's predictions."""
+    """Labels stored with the frames, such as another program's predictions."""
 
     segmenter = None
 
@@ -103,7 +103,7 @@ class StoredLabels:
 
 @dataclass(frozen=True)
 class Result:
-    """A frame and its labels; without labels, why it was skipped."""
+    """A frame and its labels, or the reason why it was skipped."""
 
     frame: Frame
     labels: Labels | None
@@ -111,28 +111,28 @@ class Result:
 
 
 class Consumer:
-    """What a command makes of the results.
+    """Processes the results of a run: writes files, computes scores.
 
-    replaces: names of files and folders in its folder that it replaces.
+    replaces: names of the files and folders in the output folder that it replaces.
     """
 
     replaces: tuple[str, ...] = ()
 
     def begin(self) -> None:
-        """Before the first result; there is one. What is to be replaced is replaced now. Raises UserError."""
+        """Called before the first result, if there is one; removes old files. Raises UserError."""
 
     def add(self, result: Result, report: Report) -> None:
-        """Take a result; warnings and problems go to the report."""
+        """Process a result; warnings and problems go to the report."""
 
     def finish(self, report: Report) -> None:
-        """Put what was found into the report, which has all counts, and what was made into its `files`."""
+        """Complete the report, which already has all counts; add the written files to its `files`."""
 
     def close(self) -> None:
-        """At the end, also after an error."""
+        """Called at the end, also after an error."""
 
 
 def results(data: DataSet, labeller: Labeller, needs: str = "") -> Iterator[Result]:
-    """Each frame of a data set with its labels; frames without labels of the source `needs` are skipped."""
+    """Label each frame of a data set; frames without labels from the source `needs` are skipped."""
     for frame in data:
         if needs and needs not in frame.labels:
             yield Result(frame, None, f"it has no {needs}")
@@ -151,7 +151,7 @@ def results_of_parts(
     reduce: Callable[[DataSet, Iterator[Result]], R],
     processes: int | None = None,
 ) -> Iterator[R]:
-    """What `reduce` makes of each part and its results, by several processes, in order; see `DataSet.parts`."""
+    """Apply `reduce` to each part and its results, in several processes, in order; see `DataSet.parts`."""
     if processes == 1:
         yield from (reduce(part, results(part, labeller)) for part in parts)
     else:
@@ -169,23 +169,23 @@ def run(
     needs: str = "",
     progress: Callable[[int], None] = lambda done: None,
 ) -> Report:
-    """Label all frames and complete the report, which is left in `out`, where that is given.
+    """Label all frames and complete the report, which is also written to `out`, if given.
 
     Args:
-        consumers: what becomes of the results.
-        report: what is known beforehand; its command claims `out`.
-        max_frames: stop after so many.
-        needs: label source without which a frame is skipped.
-        progress: is told how many are done.
+        consumers: process the results.
+        report: with the command and what is known beforehand.
+        max_frames: stop after so many frames.
+        needs: label source that frames must have; others are skipped.
+        progress: called with the number of frames done.
 
     Raises:
-        UserError: there is no frame, or none could be labelled; `out` cannot be written, or holds what another command
-            has made.
+        UserError: there is no frame, or none could be labelled; `out` is not writable, or holds another command's
+            results.
     """
     every = results(data, labeller, needs)
-    first = next(every, None)  # before anything is replaced
+    first = next(every, None)  # before old results are replaced
     if first is None:
-        raise UserError("; ".join(data.problems) or f"{data.path} holds no scans; record it again")
+        raise UserError("; ".join(data.problems) or f"{data.path} contains no scans; record it again")
     if out is not None:
         replaced = [outputs.REPORT, *(name for consumer in consumers for name in consumer.replaces)]
         outputs.claim(out, report.command, replaced, data.path)
@@ -212,7 +212,7 @@ def run(
     return report
 
 
-# In a worker.
+# Worker processes.
 _labeller: Labeller
 _reduce: Callable[[DataSet, Iterator[Result]], Any]
 

@@ -1,4 +1,4 @@
-"""The consumer of `cmp-seg evaluate --planes`: labels against the floor, the ceiling and the walls of each scan."""
+"""The consumer of `cmp-seg evaluate --planes`: checks labels against the floor, ceiling and walls of each scan."""
 
 from pathlib import Path
 from typing import Any
@@ -16,21 +16,21 @@ from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.scan import UInt8
 
 DRAWN = 20  # scans, at most
-BULK = 99  # per cent of the points, the nearest, that a picture shows
+BULK = 99  # per cent of the points, nearest first, that a picture shows
 SURFACES = ("wall", "floor", "ceiling")
 
 
 class PlaneCheck(Consumer):
-    """Holds labels against the planes of each scan.
+    """Compares labels with the planes of each scan.
 
-    Where a scan has its truth, a perfect labeller is scored beside the model: what it misses, the check itself gets
-    wrong.
+    If a scan has a truth, the truth is scored too, as a perfect labeller: what it lacks to 100 % is the error of the
+    check itself.
 
     Args:
         space: of the labels.
         path: the input, for messages.
         calibrated: the calibration file, for messages, or None.
-        out: folder of planes-NNN.png; None draws none.
+        out: folder for planes-NNN.png; None: no pictures.
 
     Raises:
         UserError: the label space has no floor, ceiling or wall.
@@ -38,7 +38,7 @@ class PlaneCheck(Consumer):
 
     def __init__(self, space: LabelSpace, path: Path, calibrated: Path | None = None, out: Path | None = None) -> None:
         self.space, self.path, self.calibrated, self.out = space, path, calibrated, out
-        planes.class_masks(space)  # says at once if planes mean nothing to this model
+        planes.class_masks(space)  # fail early if the model has no such classes
         self.scans: list[ScanPlanes] = []
         self.warnings = Problems()
 
@@ -66,9 +66,9 @@ class PlaneCheck(Consumer):
     def finish(self, report: Report) -> None:
         if sum(scan.way_up for scan in self.scans) < 0:
             hanging = sum(scan.way_up < 0 for scan in self.scans)
-            remedy = f"check {self.calibrated}" if self.calibrated else "if it does, say so with --calibration"
+            remedy = f"check {self.calibrated}" if self.calibrated else "if so, give its mounting with --calibration"
             self.warnings.add(
-                f"{hanging} of {len(self.scans)} scans look as if the lidar hung upside down: what is taken as the "
+                f"{hanging} of {len(self.scans)} scans look as if the lidar hung upside down: the plane taken as "
                 f"ceiling is nearer and fuller than the floor; {remedy}"
             )
         perfect = [scan.perfect for scan in self.scans if scan.perfect is not None]
@@ -79,12 +79,12 @@ class PlaneCheck(Consumer):
 
     def _warn(self, frame: Frame, found: Planes) -> None:
         name = name_of(frame, self.path)
-        remedy = "" if self.calibrated else "; say how the lidar is mounted with --calibration"
+        remedy = "" if self.calibrated else "; give the lidar's mounting with --calibration"
         if found.tilt() > MAX_TILT:
-            text = f"{name}: its floor or walls lean {found.tilt():.0f} degrees against z{remedy}"
+            text = f"{name}: floor and walls are tilted by {found.tilt():.0f} degrees against z{remedy}"
             self.warnings.add(text, "tilt")
         if not found.floor and not found.ceiling and not found.walls:
-            self.warnings.add(f"{name} shows neither floor nor ceiling nor walls that could be checked{remedy}", "none")
+            self.warnings.add(f"{name}: no floor, ceiling or wall found to check{remedy}", "none")
 
 
 def _medians(scans: "list[ScanPlanes] | list[PlaneScores]") -> PlaneScores:
@@ -92,7 +92,7 @@ def _medians(scans: "list[ScanPlanes] | list[PlaneScores]") -> PlaneScores:
 
 
 def draw(path: Path, found: Planes, label: UInt8, space: LabelSpace, title: str) -> None:
-    """Save the planes of a scan from above and from the side, and in red the points on them that are labelled wrong."""
+    """Save a plot of the planes of a scan from above and from the side; wrongly labelled points on them in red."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
@@ -110,7 +110,7 @@ def draw(path: Path, found: Planes, label: UInt8, space: LabelSpace, title: str)
     bulk = np.percentile(distance[np.isfinite(distance)], BULK) if np.isfinite(distance).any() else 1.0
     shown = np.flatnonzero(distance <= bulk)
     shown = shown[np.argsort(wrong[shown], kind="stable")]
-    # From the side: along the wall with most points, upright.
+    # Side view along the wall with most points, upright.
     wall = found.walls[0].along if found.walls else np.cross([0.0, 1.0, 0.0], found.up)
     sideways, height = found.xyz[shown] @ wall, found.xyz[shown] @ found.up
     figure = plots.new_figure(12, 15, title)
@@ -125,7 +125,7 @@ def draw(path: Path, found: Planes, label: UInt8, space: LabelSpace, title: str)
     sensor: dict[str, Any] = {"marker": "o", "linestyle": "none", "color": "white", "markeredgecolor": "black"}
     above.plot(0, 0, **sensor)
     side.plot(0, 0, **sensor)
-    names = {**{f"on a {name}": value for name, value in colours.items()}, "on one, labelled otherwise": plots.WRONG}
+    names = {**{f"on a {name}": value for name, value in colours.items()}, "on one, labelled differently": plots.WRONG}
     names[f"on none (within {100 * NEAR:.0f} cm)"] = plots.RIGHT
     marks: list[Patch | Line2D] = [
         Patch(facecolor=(r / 255, g / 255, b / 255), label=name) for name, (r, g, b) in names.items()

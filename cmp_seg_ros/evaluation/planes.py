@@ -1,4 +1,4 @@
-"""The plane check: how well labels fit the floor, the ceiling and the walls of a scan that nobody labelled.
+"""The plane check: how well labels fit the floor, ceiling and walls found in a scan without truth.
 
 planes = find_planes(xyz)                 # geometry/planes.py
 score(planes, label, space)               # {"floor": {"recall", "precision", "points"}, "ceiling", "wall"}
@@ -18,9 +18,9 @@ def score(planes: Planes, label: UInt8, space: LabelSpace) -> dict[str, Any]:
     """How well (N,) labels fit the planes.
 
     Returns:
-        `{"floor": {"recall", "precision", "points"}, "ceiling": the same, "wall": {"recall", "planes"}}`. Recall: of
-        the points on the plane, those so labelled (on walls: wall or flush). Precision: of the points so labelled,
-        those on a level of it, or overhead (`Planes.along`). None where the plane, or such a label, is not there.
+        `{"floor": {"recall", "precision", "points"}, "ceiling": the same, "wall": {"recall", "planes"}}`. Recall: share
+        of the points on the plane with its label (on walls: wall or flush). Precision: share of the points with the
+        label that are on such a plane, or overhead (`Planes.along`). None without such a plane or label.
     """
     named = class_masks(space)
     result: dict[str, Any] = {}
@@ -43,7 +43,7 @@ def score(planes: Planes, label: UInt8, space: LabelSpace) -> dict[str, Any]:
 
 
 def class_masks(space: LabelSpace) -> dict[str, Bool]:
-    """(256,) which ids of `space` are right on a floor, a ceiling and a wall. Raises UserError."""
+    """By surface, (256,) which ids of `space` are right on it: floor, ceiling, wall. Raises UserError."""
     space6 = LabelSpace.load("structural6")
     try:
         to6 = space6.id_map(space)
@@ -57,12 +57,12 @@ def class_masks(space: LabelSpace) -> dict[str, Bool]:
         else:
             masks[surface] = np.isin(to6, [c.id for c in space6.classes if c.name in names])
         if not masks[surface].any():
-            raise UserError(f"label space '{space.name}' has no {surface}; check planes with a model that knows one")
+            raise UserError(f"label space '{space.name}' has no class {surface}; check planes with a model that has it")
     return masks
 
 
 def medians(scores: list[dict[str, Any]]) -> dict[str, Any]:
-    """The median of each figure over the scans that have it; None where none has."""
+    """The median of each figure over the scans that have it; None if none has."""
 
     def median(surface: str, figure: str) -> float | None:
         values = [scan[surface][figure] for scan in scores if scan[surface][figure] is not None]

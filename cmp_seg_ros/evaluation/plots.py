@@ -1,4 +1,4 @@
-"""Pictures of labelled scans: bird's-eye view, range image, camera image, and where truth and labels differ."""
+"""Pictures of labelled scans: bird's-eye view, range image, camera image, and errors against the truth."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,7 @@ WRONG = (214, 30, 30)
 RIGHT = (205, 205, 205)
 AZIMUTH_STEP = 0.4  # degrees a column of a range image
 ELEVATION_STEP = 0.25  # degrees a row
-BULK = 97  # per cent of the points, the nearest, that a picture from above must show
+BULK = 97  # per cent of the points, nearest first, that a picture from above must show
 EDGE = "#555555"
 
 
@@ -44,7 +44,7 @@ def overview(
 
     Args:
         path: of the .png.
-        image: (H, W, 3) of `camera`; all three of the camera or none.
+        image: (H, W, 3) of `camera`; give all three camera arguments or none.
         T_base_lidar: its rotation makes the scan upright, as the network sees it.
     """
     xyz = upright(scan.xyz, T_base_lidar)
@@ -74,7 +74,7 @@ def comparison(
     T_base_lidar: Transform | None = None,
     title: str = "",
 ) -> None:
-    """Save a picture of a scan's labels beside its truth, both in `label_space`, and of the points that differ."""
+    """Save a picture of a scan's labels next to its truth, both in `label_space`, and of the differing points."""
     xyz = upright(scan.xyz, T_base_lidar)
     figure = new_figure(16, 13, title)
     rows = figure.add_gridspec(
@@ -93,7 +93,7 @@ def comparison(
 
 
 def draw_bird(axes: "Axes", xyz: Float32, label: UInt8, space: LabelSpace, title: str = "From above") -> None:
-    """(N, 3) upright points and their (N,) labels from above, low ones under high ones, the ceiling faint."""
+    """Draw (N, 3) upright points and their (N,) labels from above, high points on top, the ceiling faint."""
     labelled = np.flatnonzero((label != UNLABELLED) & np.isfinite(xyz).all(axis=1))
     ceiling = np.isin(label[labelled], [c.id for c in space.classes if c.name == "ceiling"])
     for drawn, opacity in ((labelled[ceiling], FAINT), (labelled[~ceiling], 0.85)):
@@ -103,7 +103,7 @@ def draw_bird(axes: "Axes", xyz: Float32, label: UInt8, space: LabelSpace, title
 
 
 def draw_wrong(axes: "Axes", xyz: Float32, compared: Bool, wrong: Bool, title: str = "Wrong, in red") -> None:
-    """Which of (N, 3) upright points are wrong, of those that could be compared, from above and on top."""
+    """Draw the compared ones of (N, 3) upright points from above, wrong ones in red and on top."""
     share = wrong.sum() / max(1, compared.sum())
     order = np.concatenate([np.flatnonzero(compared & ~wrong), np.flatnonzero(wrong)])
     _points_from_above(axes, xyz[order], np.where(wrong[order, None], WRONG, RIGHT), 0.7)
@@ -111,7 +111,7 @@ def draw_wrong(axes: "Axes", xyz: Float32, compared: Bool, wrong: Bool, title: s
 
 
 def draw_side(axes: "Axes", xyz: Float32, colour: npt.NDArray[Any]) -> None:
-    """(N, 3) upright points in (N, 3) colours from the side, all depths of the view from above."""
+    """Draw (N, 3) upright points in (N, 3) colours from the side, over the same extent as the view from above."""
     distance = np.linalg.norm(xyz[:, :2], axis=1)
     shown = distance <= np.percentile(distance, BULK) if len(xyz) else np.zeros(0, bool)
     size = float(np.clip(20_000 / max(1, len(xyz)), 0.5, 4.0))
@@ -126,7 +126,7 @@ def draw_side(axes: "Axes", xyz: Float32, colour: npt.NDArray[Any]) -> None:
 
 
 def draw_range(axes: "Axes", xyz: Float32, label: UInt8, space: LabelSpace, title: str = "Range image") -> None:
-    """The (N, 3) points as the sensor sees them, all around, in its own frame; near surfaces bright, far ones dark."""
+    """Draw the (N, 3) points as a panorama in the sensor's frame; near surfaces bright, far ones dark."""
     picture, extent = range_image(xyz, label, space)
     axes.imshow(picture, extent=extent, aspect="auto", interpolation="nearest")
     axes.set_title(f"{title}: near bright, far dark, no return black", fontsize=12)
@@ -146,7 +146,7 @@ def draw_camera(
     camera: Camera,
     T_camera_lidar: Transform,
 ) -> None:
-    """The camera image, dimmed, with the labelled points that the camera sees."""
+    """Draw the camera image, dimmed, with the visible labelled points."""
     dimmed = (image * np.float32(DIM)).astype(np.uint8)
     size = max(3, camera.width // 220)
     picture = overlay.draw(dimmed, scan.xyz, label, space.palette, camera, T_camera_lidar, size, opacity=1.0)
@@ -158,7 +158,7 @@ def draw_camera(
 def draw_legend(
     axes: "Axes", label: UInt8, space: LabelSpace, what: str = "share of points", columns: int | None = None
 ) -> None:
-    """A legend of the classes with their share of the labelled points."""
+    """Draw a legend of the classes with their share of the labelled points."""
     from matplotlib.patches import Patch
 
     count = np.bincount(label, minlength=256)
@@ -186,10 +186,10 @@ def draw_legend(
 def range_image(xyz: Float32, label: UInt8, space: LabelSpace) -> tuple[UInt8, tuple[float, float, float, float]]:
     """The labels seen from the origin as an image: azimuth from 180 (left) to -180, elevation upwards.
 
-    Gaps between the lidar's rings and columns are filled from the nearest, not those where a return is missing.
+    Gaps between rings and columns are filled from the nearest point; gaps of missing returns stay black.
 
     Returns:
-        (H, W, 3) colours, black where nothing was measured, and (left, right, bottom, top) in degrees.
+        (H, W, 3) colours, black without a return, and (left, right, bottom, top) in degrees.
     """
     from scipy.ndimage import distance_transform_edt
 
@@ -200,7 +200,7 @@ def range_image(xyz: Float32, label: UInt8, space: LabelSpace) -> tuple[UInt8, t
     distance = np.linalg.norm(points, axis=1)
     azimuth = np.degrees(np.arctan2(points[:, 1], points[:, 0]))
     elevation = np.degrees(np.arcsin(points[:, 2] / distance))
-    # A handful of strays must not squeeze the rest.
+    # A few outliers must not shrink the rest.
     bottom, top = np.percentile(elevation, [0.05, 99.95]) + np.array([-1.0, 1.0])
     height, width = int(np.ceil((top - bottom) / ELEVATION_STEP)), round(360 / AZIMUTH_STEP)
     row = ((top - elevation) / ELEVATION_STEP).astype(np.int64)
@@ -209,7 +209,7 @@ def range_image(xyz: Float32, label: UInt8, space: LabelSpace) -> tuple[UInt8, t
     far_first = np.flatnonzero(inside)[np.argsort(-distance[inside])]
     hit = np.full((height, width), -1)
     hit[row[far_first], column[far_first]] = far_first
-    # Distances to the nearest hit, in units of the lidar's own spacing.
+    # Distances to the nearest hit, in units of the lidar's angular spacing.
     upwards, sideways = _spacing(elevation)
     sampling = (1 / max(upwards / ELEVATION_STEP, 2.0), 1 / max(sideways / AZIMUTH_STEP, 2.0))
     away, (rows, columns) = distance_transform_edt(hit < 0, sampling=sampling, return_indices=True)
@@ -222,7 +222,7 @@ def range_image(xyz: Float32, label: UInt8, space: LabelSpace) -> tuple[UInt8, t
 
 
 def _spacing(elevation: Float64) -> tuple[float, float]:
-    """Degrees between neighbouring rings and between neighbours in a ring, as far as (M,) elevations tell."""
+    """Degrees between neighbouring rings and between neighbours in a ring, estimated from (M,) elevations."""
     bins = np.bincount(((elevation - elevation.min()) / 0.1).astype(np.int64))
     occupied = np.flatnonzero(bins > len(elevation) / 2000)
     if len(occupied) < 2:
@@ -233,7 +233,7 @@ def _spacing(elevation: Float64) -> tuple[float, float]:
 
 
 def upright(xyz: Float32, T_base_lidar: Transform | None) -> Float32:
-    """(N, 3) points turned so that z is up."""
+    """(N, 3) points rotated so that z is up."""
     return xyz if T_base_lidar is None else xyz @ np.asarray(T_base_lidar, np.float32)[:3, :3].T
 
 
@@ -245,7 +245,7 @@ def _points_from_above(axes: "Axes", xyz: Float32, colour: npt.NDArray[Any], opa
 
 
 def _frame(axes: "Axes", xyz: Float32, title: str) -> None:
-    """Equal axes in metres around the bulk of the points, the sensor, a scale."""
+    """Set equal axes in metres around the bulk of the points; draw the sensor and a scale bar."""
     flat = np.vstack([np.zeros((1, 2), np.float32), xyz[:, :2]])  # the sensor is in the picture
     distance = np.hypot(*flat.T.astype(np.float64))
     bulk = flat[distance <= np.percentile(distance, BULK)]
@@ -288,13 +288,13 @@ def _frame(axes: "Axes", xyz: Float32, title: str) -> None:
 
 
 def _round_length(length: float) -> float:
-    """The largest 1, 2 or 5 times a power of ten that is not above `length`."""
+    """The largest 1, 2 or 5 times a power of ten that is at most `length`."""
     power = 10.0 ** np.floor(np.log10(length))
     return float(next(step * power for step in (5, 2, 1) if step * power <= length * (1 + 1e-9)))
 
 
 def new_figure(width: float, height: float, title: str) -> "Figure":
-    """A figure of `width` x `height` inches that belongs to no window and no global state."""
+    """A figure of `width` x `height` inches, without a window or global state."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -305,7 +305,7 @@ def new_figure(width: float, height: float, title: str) -> "Figure":
 
 
 def save(figure: "Figure", path: Path) -> None:
-    """Write a figure as .png and let go of its memory."""
+    """Write a figure as .png and free its memory."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=DPI)
     figure.clear()

@@ -1,4 +1,4 @@
-"""Calibration of confidences: of the points that are labelled with a confidence of 80 %, are 80 % right?
+"""Calibration of confidences: are 80 % of the points with confidence 80 % labelled right?
 
 Reliability diagram and expected calibration error: Guo et al. 2017, On Calibration of Modern Neural Networks (ICML),
 equations 2 and 3, with 15 bins as there.
@@ -30,10 +30,10 @@ class ReliabilityBin(BaseModel):
 
 
 class ReliabilityCurve(BaseModel):
-    """Calibration of the confidences of all points that have a label and a truth.
+    """Calibration of the confidences of all points with a label and a truth.
 
-    Confidences that are higher than the accuracy are overconfident. `groups` has the counts of `Reliability` by group,
-    as `bootstrap.pack` writes them.
+    Confidence above accuracy is overconfidence. `groups` has the counts of `Reliability` by group, as written by
+    `bootstrap.pack`.
     """
 
     space: str  # in which a label is right or wrong
@@ -48,14 +48,14 @@ class ReliabilityCurve(BaseModel):
 class Reliability:
     """Counts by bins of confidence, all equally wide.
 
-    `counts` is (3, B): points, the sum of their confidences, how many of them are right.
+    `counts` is (3, B): number of points, sum of their confidences, number of right ones.
     """
 
     def __init__(self, bins: int = BINS) -> None:
         self.counts = np.zeros((3, bins))
 
     def add(self, confidence: Float32, right: Bool) -> None:
-        """Count points: their (N,) confidences, 0..1, and whether their labels are right."""
+        """Add points: (N,) confidences, 0..1, and (N,) whether the labels are right."""
         bins = self.counts.shape[1]
         exact = confidence.astype(np.float64)
         bin_ = np.clip(np.ceil(exact * bins).astype(np.int64) - 1, 0, bins - 1)
@@ -67,7 +67,7 @@ class Reliability:
         return self
 
     def curve(self, space: str) -> ReliabilityCurve:
-        """The result, where labels are right or wrong in `space`."""
+        """The result; `space` is the label space in which labels are right or wrong."""
         points, confidence, right = self.counts
         edges = np.linspace(0, 1, len(points) + 1).tolist()
         whole = self.counts.sum(axis=1)
@@ -87,7 +87,7 @@ class Reliability:
 def ece_of(counts: Float64) -> Float64:
     """(...) expected calibration error of (..., 3, B) counts of `Reliability`; NaN without points.
 
-    Mean distance of accuracy and confidence of the bins, each as heavy as its points.
+    Mean absolute difference of accuracy and confidence of the bins, weighted by their points.
     """
     points, confidence, right = np.moveaxis(counts, -2, 0)
     return ratio(np.abs(right - confidence).sum(axis=-1), points.sum(axis=-1))
@@ -98,7 +98,7 @@ def _share(part: float, whole: float) -> float | None:
 
 
 def plot(path: Path, curves: dict[str, ReliabilityCurve], title: str) -> None:
-    """Save the reliability diagram of one run or several, by name: accuracy over confidence, and how many points."""
+    """Save the reliability diagram of one or several runs, by name: accuracy over confidence, and share of points."""
     figure = new_figure(7, 8, title)
     axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     axes.plot([0, 1], [0, 1], color="0.6", linewidth=1, label="calibrated")

@@ -1,8 +1,8 @@
-"""What a command that labels found and made, as report.json: typed, versioned, described by docs/report.schema.json.
+"""The report.json of commands that label: typed, versioned, described by docs/report.schema.json.
 
     python -m cmp_seg_ros.evaluation.report > docs/report.schema.json
 
-Fractions are 0..1, milliseconds are so called, all else is in metres and seconds; None is "nothing to say".
+Fractions are 0..1; times are in milliseconds if so named, else in seconds; lengths in metres; None: no value.
 """
 
 import json

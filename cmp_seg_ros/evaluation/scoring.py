@@ -1,4 +1,4 @@
-"""The consumer of `cmp-seg evaluate`: labels against the truth, with pictures of the best and the worst scan."""
+"""The consumer of `cmp-seg evaluate`: scores labels against the truth, with pictures of the best and worst scan."""
 
 from pathlib import Path
 
@@ -19,12 +19,12 @@ BEST, WORST = "best", "worst"
 
 
 class Scores(Consumer):
-    """Scores labels against a label source that all frames have.
+    """Scores labels against the truth stored with the frames.
 
     Args:
-        truth_space, space: of the truth and of the labels.
-        out: folder of worst.png and best.png; None draws none.
-        source: of the truth, by its name in the frames.
+        truth_space, space: label spaces of the truth and of the labels.
+        out: folder for worst.png and best.png; None: no pictures.
+        source: name of the truth among the labels of a frame.
 
     Raises:
         UserError: these label spaces cannot be compared.
@@ -81,8 +81,8 @@ class Scores(Consumer):
 
 
 def space_of(data: DataSet, source: str = TRUTH) -> LabelSpace:
-    """The label space of a source that a data set's frames have. Raises UserError where they have no such labels."""
+    """The label space of a label source of a data set. Raises UserError if its frames have no such labels."""
     if source in data.label_spaces:
         return data.label_spaces[source]
     why = "; ".join(data.problems) or f"{data.path} has no {source} to compare labels with"
-    raise UserError(f"{why}: evaluate a recording of `cmp-seg simulate`, or check any scans by their planes (--planes)")
+    raise UserError(f"{why}; evaluate a recording of `cmp-seg simulate`, or check any scans with --planes")

@@ -1,4 +1,4 @@
-"""What every command that labels counts: frames by outcome, points, voxels, times, what is odd."""
+"""Counts of every command that labels: frames by outcome, points, voxels, times, warnings."""
 
 from collections import Counter
 from pathlib import Path
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Tally:
-    """Counts results for the report of a run over the input `path`."""
+    """Counts results for the report of a run on the input `path`."""
 
     def __init__(self, report: Report, labeller: "Labeller", path: Path) -> None:
         self.report, self.labeller, self.path = report, labeller, path
@@ -34,7 +34,7 @@ class Tally:
         self.skipped: Counter[str] = Counter()
 
     def add(self, frame: Frame, labels: Labels | None, skipped: str = "") -> None:
-        """Count a frame, and note what is odd about it."""
+        """Count a frame, and add warnings about it."""
         name = name_of(frame, self.path)
         if labels is None:
             self.skipped[skipped] += 1
@@ -43,7 +43,7 @@ class Tally:
         self._remark(frame, labels, name)
         self.points.append(len(labels.label))
         self.ids += np.bincount(labels.label, minlength=256)
-        if labels.voxels:  # else the network has not run: no figure of its size or time
+        if labels.voxels:  # else the network has not run
             self.voxels.append(labels.voxels)
             self.sizes.append(labels.voxel_size)
             self.stages_ms.append(labels.stages_ms)
@@ -62,7 +62,7 @@ class Tally:
             (self.problems if remark.serious else self.warnings).add(remark.text, remark.kind)
 
     def finish(self, problems: Problems, notes: Problems) -> None:
-        """Complete the report, with what the data set has noted. Raises UserError where no frame could be labelled."""
+        """Complete the report, with the data set's notes. Raises UserError if no frame could be labelled."""
         report, labelled = self.report, len(self.points)
         for problem in problems:
             self.problems.add(problem)
@@ -78,7 +78,7 @@ class Tally:
         counts = self.ids[self.space.ids]
         report.share = dict(zip(self.space.names, (counts / max(1, counts.sum())).tolist(), strict=True))
         report.unlabelled = float(self.ids[UNLABELLED] / max(1, report.points))
-        # The first scan also pays for what happens once: it has no place among latencies.
+        # The first scan includes one-time work, so it is left out of the latencies.
         steady = self.stages_ms[1:] or self.stages_ms
         report.latency_ms = percentiles(sum(stages.values()) for stages in steady)
         report.stages_ms = stage_percentiles(steady) if steady else {}
@@ -91,5 +91,5 @@ class Tally:
 
 
 def name_of(frame: Frame, path: Path) -> str:
-    """The frame for a reader of messages: its input, and which of it where there are several."""
+    """Name of a frame for messages: its input, and its key if the input has several."""
     return str(path) if frame.key == path.stem else f"scan {frame.key} of {path}"

@@ -1,3 +1,3 @@
-"""What runs in every inner loop, compiled by numba for the processor at hand and kept in a cache."""
+"""Kernels for all inner loops, compiled by numba for this processor and cached."""
 
-COMPILING = "compiling"  # name of the thread that compiles; here, where it can be had without importing numba
+COMPILING = "compiling"  # name of the compiling thread; defined here to be importable without numba

@@ -1,8 +1,7 @@
-"""How a kernel is compiled, and how it runs on all cores.
+"""Compiles kernels and runs them on all cores.
 
-A kernel is called once a thread, without the interpreter's lock, and takes its work block by block from shared
-counters. There is no pool of threads: nothing survives a call, so kernels mix with fork, with other threads and with
-any library's own pool.
+A kernel is called once per thread, without the GIL, and takes its work block by block from shared counters. There is no
+thread pool: threads end with the call, so kernels work together with fork, other threads and the pools of libraries.
 """
 
 import contextlib
@@ -23,43 +22,43 @@ from numba import types
 
 from cmp_seg_ros.kernels import COMPILING
 
-# Untyped, since numba's annotations differ by version and do not know what decorators make of functions.
+# Untyped, since numba's annotations differ by version and do not describe its decorators.
 njit: Any = numba.njit
 intrinsic: Any = numba.extending.intrinsic
 config: Any = numba.config
 
-MAX_THREADS = 16  # phases of a scan are too short for more
-SPINS = 1000  # looks at a barrier before the processor is offered to others
-COUNTERS = 16  # int64 of each phase: blocks taken, and on a cache line of its own the threads that are done
+MAX_THREADS = 16  # the phases of a scan are too short for more
+SPINS = 1000  # checks of a barrier before the thread yields
+COUNTERS = 16  # int64 per phase: blocks taken and, on another cache line, threads that are done
 ARRIVED = 8
 
 Function = Callable[..., Any]
 
 
 def kernel(function: Function) -> Function:
-    """Compile `function` when it is first called, or load what an earlier process compiled."""
+    """Compile `function` on its first call, or load it from the cache."""
     return _compile(function)
 
 
 def inlined(function: Function) -> Function:
-    """As `kernel`, for what is called in an innermost loop."""
+    """As `kernel`, for functions called in an innermost loop."""
     return _compile(function, forceinline=True)
 
 
 def threads() -> int:
-    """Threads a launch uses: the processors this process may run on, or OMP_NUM_THREADS."""
+    """Number of threads of a launch: the processors available to this process, or OMP_NUM_THREADS."""
     limit = os.environ.get("OMP_NUM_THREADS", "")
     return min(MAX_THREADS, int(limit) if limit.isdigit() and int(limit) else len(os.sched_getaffinity(0)))
 
 
 def launch(function: Function, *args: Any, blocks: int, phases: int = 1) -> None:
-    """Run `function(*args, sync, threads)` on as many threads as there are processors, at most `blocks`.
+    """Run `function(*args, sync, threads)` on `threads()` threads, at most `blocks`.
 
     sync: (phases, COUNTERS) int64, for `next_block` and `barrier`.
     """
     count = max(1, min(threads(), blocks))
     share = partial(function, *args, np.zeros((phases, COUNTERS), dtype=np.int64), count)
-    # Daemons: those that a Ctrl-C leaves waiting for others do not keep the process from its end.
+    # Daemons: threads left waiting after a Ctrl-C do not keep the process alive.
     helpers = [Thread(target=share, daemon=True) for _ in range(count - 1)]
     for helper in helpers:
         helper.start()
@@ -69,7 +68,7 @@ def launch(function: Function, *args: Any, blocks: int, phases: int = 1) -> None
 
 
 def compile_in_background(work: Callable[[], object]) -> None:
-    """Do the work in a thread named COMPILING and wait for it, so that Ctrl-C is heard, which LLVM would pass over."""
+    """Run `work` in a thread named COMPILING and wait for it, so that Ctrl-C works although LLVM ignores it."""
     done: Future[None] = Future()
 
     def run() -> None:
@@ -90,11 +89,11 @@ def is_cached(function: Function) -> bool:
 
 @cache
 def cache_folder() -> Path:
-    """Where compiled kernels are kept, and what was found out about them; another one when a kernel changes."""
+    """Cache folder of compiled kernels and of the results of their checks; a new one when a kernel changes."""
     sources = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
     folder = platformdirs.user_cache_path("cmp_seg_ros") / f"kernels-{hashlib.sha256(sources).hexdigest()[:12]}"
     with contextlib.suppress(OSError):
-        os.utime(folder)  # it is in use: what was not for long is deleted (engine/cache.py)
+        os.utime(folder)  # mark as in use: unused files are deleted (engine/cache.py)
     return folder
 
 
@@ -103,14 +102,14 @@ def _compile(function: Function, **options: bool) -> Function:
     with _cache_folder():
         try:
             compiled: Function = njit(error_model="numpy", fastmath={"contract"}, **options)(function)
-        except RuntimeError:  # there is no folder to write to: compile in every process
+        except RuntimeError:  # no writable folder: compile in every process
             compiled = njit(error_model="numpy", fastmath={"contract"}, **options | {"cache": False})(function)
     return compiled
 
 
 @contextlib.contextmanager
 def _cache_folder() -> Iterator[None]:
-    """Let numba keep our kernels in a folder of our own: in its own it misses that a kernel of another file changed."""
+    """Make numba cache our kernels in our own folder: its own does not notice changes of kernels in other files."""
     before = config.CACHE_DIR
     config.CACHE_DIR = str(cache_folder())
     try:
@@ -148,13 +147,13 @@ def _yield(typing: Any) -> Any:
 
 @kernel
 def next_block(sync: Any, phase: int) -> int:
-    """The next block of a phase: 0, 1, 2, ..., each given out once."""
+    """The next block of a phase: 0, 1, 2, ..., each returned once."""
     return _fetch_add(sync[phase].ctypes.data)
 
 
 @kernel
 def barrier(sync: Any, phase: int, threads: int) -> None:
-    """Until all threads have come here."""
+    """Wait until all threads have reached this point."""
     arrived = sync[phase, ARRIVED:].ctypes.data
     _fetch_add(arrived)
     spins = 0

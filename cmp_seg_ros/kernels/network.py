@@ -1,7 +1,7 @@
 """WaffleIron on one scan, on all cores, at occupied cells only.
 
 Tokens are (M, F) float32, F padded to whole tiles. A block of tokens goes through a whole mix while it is in the cache;
-products take int8, bfloat16 or float32 and give float32. What is computed does not depend on the number of threads.
+products have int8, bfloat16 or float32 inputs and float32 outputs. Results do not depend on the number of threads.
 """
 
 from typing import Any, NamedTuple
@@ -12,8 +12,8 @@ import numpy.typing as npt
 from cmp_seg_ros.kernels.launch import barrier, inlined, kernel, next_block
 from cmp_seg_ros.kernels.vector import COLUMNS, LANES, ROWS, filter3x3, lower, sum_rows, tile
 
-BLOCK = 8 * ROWS  # tokens a thread takes at a time
-CELLS = 4  # cells a thread takes at a time
+BLOCK = 8 * ROWS  # tokens per block of work
+CELLS = 4  # cells per block of work
 EPSILON = np.float32(1e-5)  # of the layer norms
 
 Float32 = npt.NDArray[np.float32]
@@ -24,8 +24,8 @@ class Product(NamedTuple):
     """A linear layer, packed for `tile`.
 
     Args:
-        weight: (panels, steps, .) of COLUMNS outputs a panel: float32, uint16 holding bfloat16, or int8.
-        columns: (3, panels * COLUMNS) bias, and what `tile` needs besides for int8.
+        weight: (panels, steps, .) with COLUMNS outputs per panel: float32, bfloat16 as uint16, or int8.
+        columns: (3, panels * COLUMNS) bias, and for int8 the scales that `tile` needs.
     """
 
     weight: npt.NDArray[Any]
@@ -33,11 +33,11 @@ class Product(NamedTuple):
 
 
 class Weights(NamedTuple):
-    """The network, its norms and scales folded where that is exact. C inputs, F padded width, L layers.
+    """The network, with norms and scales folded where that is exact. C inputs, F padded width, L layers.
 
     Args:
         neighbour_in: (C, F) first linear layer of the neighbour branch with the norms around it.
-        neighbour_shift: (F,) what these norms add.
+        neighbour_shift: (F,) shift of these norms.
         neighbour_out: second linear layer of that branch.
         point: (C, F) the point branch with its part of the merge.
         merge: the neighbours' part of the merge, with all biases.
@@ -45,13 +45,13 @@ class Weights(NamedTuple):
         filters: (L, F / LANES, 2, 10, LANES) taps and bias of the two 3x3 filters, the layer scale in the second.
         mix, mix_columns: (L, 2, panels, ...), (L, 2, 3, F) linear layers of the channel mix as in Product, the layer
             scale in the second.
-        low: empty, of the type that products take.
+        low: empty array of the input type of products.
         head_norm: (2, F) factor and shift before the head.
-        hidden: hidden layer of the head; of no panels where it has none.
+        hidden: hidden layer of the head; without panels if there is none.
         head: last layer.
         width: F without padding.
-        layer_norm: whether tokens are normalised by their own mean and variance first.
-        gelu: else ReLU.
+        layer_norm: whether tokens are first normalised by their own mean and variance.
+        gelu: GELU instead of ReLU.
     """
 
     neighbour_in: Float32
@@ -73,14 +73,14 @@ class Weights(NamedTuple):
 
 
 class Plane(NamedTuple):
-    """Where M tokens fall on one plane: n occupied cells, a cells in or beside an occupied one.
+    """Cells of M tokens on one plane: n occupied cells, and a active cells, which are occupied or next to one.
 
     Args:
         cell: (M,) occupied cell of each token.
         order: (M,) tokens sorted by cell.
-        start: (n + 1,) first of each occupied cell in `order`.
-        near: (a, 9) the occupied cells around each of the a cells; n where there is none.
-        around: (n, 9) those of the a cells around each occupied one; a beyond the grid.
+        start: (n + 1,) index in `order` of the first token of each occupied cell.
+        near: (a, 9) occupied cells in the 3x3 window of each active cell; n for none.
+        around: (n, 9) active cells in the 3x3 window of each occupied cell; a beyond the grid.
     """
 
     cell: Int32
@@ -94,7 +94,7 @@ class Workspace(NamedTuple):
     """Buffers of one thread."""
 
     low: npt.NDArray[Any]  # (rows, columns) inputs of a product, in its type
-    ranges: Float32  # (rows, 2) theirs
+    ranges: Float32  # (rows, 2) step and minimum of these, for int8
     high: Float32  # (rows, columns) outputs of a product
     pooled: Float32  # (rows, columns)
     mean: Float32  # (n + 1, LANES)
@@ -102,7 +102,7 @@ class Workspace(NamedTuple):
 
 
 def phases(depth: int) -> int:
-    """Phases of `evaluate`."""
+    """Number of phases of `evaluate`."""
     return 3 * depth + 3
 
 
@@ -113,7 +113,7 @@ def locate_cells(index: Any, height: int, width: int) -> Any:
     for token in range(len(index)):
         row, column = index[token] // width, index[token] % width
         top, bottom, left, right = min(top, row), max(bottom, row), min(left, column), max(right, column)
-    wide = right - left + 5  # two cells around: whatever is looked at has a place
+    wide = right - left + 5  # a margin of two cells, so that every window is inside
     places = (bottom - top + 5) * wide
     corner = (top - 2) * wide + left - 2
 
@@ -199,7 +199,7 @@ def evaluate(
 
 @kernel
 def _project(weights: Weights, features: Any, projected: Any, sync: Any, phase: int) -> None:
-    """projected <- first linear layer of the neighbour branch; it is linear, so of x_j - x_i it is their difference."""
+    """projected <- first linear layer of the neighbour branch; being linear, it maps x_j - x_i to the difference."""
     while True:
         first = next_block(sync, phase) * BLOCK
         if first >= len(features):
@@ -223,7 +223,7 @@ def _embed(
 ) -> None:
     """tokens <- merge([point, max over neighbours j of out(relu(in(x_j - x_i)))])"""
     count = neighbours.shape[1]
-    together = max(1, BLOCK // count)  # tokens whose neighbours share a product
+    together = max(1, BLOCK // count)  # tokens whose neighbours are in one product
     width = tokens.shape[1]
     shift = weights.neighbour_shift
     while True:

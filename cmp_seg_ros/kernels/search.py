@@ -1,7 +1,7 @@
-"""Exact nearest neighbours among points of a scan, in a grid of cells.
+"""Exact nearest neighbours among the points of a scan, in a grid of cells.
 
-Points lie sorted by cell, z fastest, so that the cells of a column between two heights are one run of points. Among
-equally near points the first in this order is the answer, so that answers do not depend on where a search began.
+Points are sorted by cell, z fastest, so that the cells of a column between two heights are contiguous. Of equally near
+points the first in this order is returned, so that results do not depend on where a search began.
 """
 
 import math
@@ -12,9 +12,9 @@ import numpy.typing as npt
 
 from cmp_seg_ros.kernels.launch import inlined, kernel, launch, next_block
 
-BLOCK = 128  # queries a thread takes at a time
+BLOCK = 128  # queries per block of work
 MAX_CELLS = 1 << 19
-SAFETY = 1e-4  # of a cell: rounding never hides a point at the border of what was looked at
+SAFETY = 1e-4  # of a cell: rounding never hides a point at the border of the searched cells
 ROUNDING = 1e-9
 LIKELY = 1.15  # the last neighbour of a point is rarely farther, squared, than that of the point before times this
 
@@ -24,7 +24,7 @@ class Grid(NamedTuple):
 
     Args:
         xyz: (M, 3) float64, sorted.
-        order: (M,) int32, the points' own numbers.
+        order: (M,) int32, original index of each point.
         start: (cells + 1,) int32, first sorted point of each cell.
         origin: (3,) float64.
         shape: (3,) int64, cells along the axes.
@@ -40,7 +40,7 @@ class Grid(NamedTuple):
 
 
 def build(xyz: npt.NDArray[np.float32], size: float) -> Grid:
-    """The grid of (M, 3) points, M > 0. Cells are `size` wide, wider where that would be too many."""
+    """The grid of (M, 3) points, M > 0. Cells are `size` wide, or wider if that gives too many cells."""
     points = xyz.astype(np.float64)
     origin = points.min(axis=0)
     extent = points.max(axis=0) - origin
@@ -54,7 +54,7 @@ def build(xyz: npt.NDArray[np.float32], size: float) -> Grid:
 
 
 def nearest_others(grid: Grid, count: int) -> npt.NDArray[np.int64]:
-    """(M, count) nearest other points of each point of the grid, nearest first; itself where there are too few."""
+    """(M, count) nearest other points of each point of the grid, nearest first; itself if there are too few."""
     found = np.empty((len(grid.xyz), count), np.int64)
     launch(_nearest_others, grid, found, blocks=len(found) // BLOCK)
     return found
@@ -78,7 +78,7 @@ def _sort(points: Any, origin: Any, shape: Any, size: float, order: Any, start: 
         start[cell[i] + 1] += 1
     for k in range(len(start) - 1):
         start[k + 1] += start[k]
-    for i in range(len(points) - 1, -1, -1):  # backwards: leaves each start[k + 1] where cell k begins
+    for i in range(len(points) - 1, -1, -1):  # backwards: afterwards start[k + 1] is the start of cell k
         start[cell[i] + 1] -= 1
         place = start[cell[i] + 1]
         order[place] = i
@@ -89,11 +89,11 @@ def _sort(points: Any, origin: Any, shape: Any, size: float, order: Any, start: 
 
 
 class _Candidates(NamedTuple):
-    """The points of the cells around a cell, by coordinate, for loops over many at once.
+    """The points of the cells around a cell, by coordinate, for vectorised loops.
 
     Args:
         xyz: (3, M) float64.
-        number: (M,) int32, ascending: their places in the grid.
+        number: (M,) int32, ascending: their indices in the grid.
         distance: (M,) float64, squared, from the query.
     """
 
@@ -119,10 +119,10 @@ def _nearest_others(grid: Grid, found: Any, sync: Any, threads: int) -> None:
                 for axis in range(3):
                     cell[axis] = int((grid.xyz[i, axis] - grid.origin[axis]) / grid.size)
                 cell_end = min(end, grid.start[(cell[0] * grid.shape[1] + cell[1]) * grid.shape[2] + cell[2] + 1])
-                shell = min(max(1, shell - 1), 2)  # as few as for the cell before; a lone point is no rule
+                shell = min(max(1, shell - 1), 2)  # as for the previous cell, but never enlarged by isolated points
                 size = _gather(grid, cell, shell, candidates)
             x, y, z = grid.xyz[i, 0], grid.xyz[i, 1], grid.xyz[i, 2]
-            surely = _inside(grid, cell, shell, i)  # nothing nearer is outside the shell
+            surely = _inside(grid, cell, shell, i)  # any point outside the shell is farther
             likely = min(surely, LIKELY * reach)
             within = probable = 0
             for j in range(size):
@@ -131,13 +131,13 @@ def _nearest_others(grid: Grid, found: Any, sync: Any, threads: int) -> None:
                 candidates.distance[j] = distance
                 within += distance <= surely
                 probable += distance <= likely
-            if within <= count and surely < np.inf:  # the point itself is one of them
+            if within <= count and surely < np.inf:  # `within` includes the point itself
                 shell += max(1, shell // 3)
                 size = _gather(grid, cell, shell, candidates)
                 continue
             if probable > count:
                 limit = likely
-            else:  # from here, those of the point before are no farther than from there and the way between the two
+            else:  # bound by the triangle inequality, from the neighbours of the previous point
                 limit = min(surely, (math.sqrt(reach) + math.sqrt(_apart(grid, last, x, y, z))) ** 2 * (1 + ROUNDING))
             known = _select(candidates, size, i, limit, best, index)
             me = grid.order[i]
@@ -149,7 +149,7 @@ def _nearest_others(grid: Grid, found: Any, sync: Any, threads: int) -> None:
 
 @inlined
 def _gather(grid: Grid, cell: Any, shell: int, candidates: _Candidates) -> int:
-    """Take the points of all cells up to `shell` cells away. Returns how many there are."""
+    """Copy the points of all cells up to `shell` cells away. Returns their number."""
     low_x, high_x = max(cell[0] - shell, 0), min(cell[0] + shell, grid.shape[0] - 1)
     low_y, high_y = max(cell[1] - shell, 0), min(cell[1] + shell, grid.shape[1] - 1)
     low_z, high_z = max(cell[2] - shell, 0), min(cell[2] + shell, grid.shape[2] - 1)
@@ -167,7 +167,7 @@ def _gather(grid: Grid, cell: Any, shell: int, candidates: _Candidates) -> int:
 
 @inlined
 def _inside(grid: Grid, cell: Any, shell: int, i: int) -> float:
-    """Squared distance from the point i, in the cell, to what is beyond the shell; infinite where that is nothing."""
+    """Squared distance from the point i, in the cell, to the outside of the shell; infinite if that is empty."""
     nearest = np.inf
     for axis in range(3):
         place = (grid.xyz[i, axis] - grid.origin[axis]) / grid.size - cell[axis]
@@ -180,7 +180,7 @@ def _inside(grid: Grid, cell: Any, shell: int, i: int) -> float:
 
 @inlined
 def _select(candidates: _Candidates, size: int, itself: int, limit: float, best: Any, index: Any) -> int:
-    """Fill `best` and `index` with the nearest points within the limit but `itself`. Returns how many there are."""
+    """Fill `best` and `index` with the nearest points within the limit except `itself`. Returns their number."""
     known, count = 0, len(best)
     for j in range(size):
         distance = candidates.distance[j]
@@ -212,17 +212,17 @@ def _nearest(grid: Grid, xyz: Any, found: Any, sync: Any, threads: int) -> None:
 
 @inlined
 def _closest(grid: Grid, x: float, y: float, z: float, index: int) -> int:
-    """The nearest point: in the cells that a ball touches, which grows until it holds one. `index`: one not far."""
+    """Index of the nearest point: searches the cells that touch a ball. `index`: a nearby point as first guess."""
     nx, ny, nz = grid.shape[0], grid.shape[1], grid.shape[2]
     scale = 1 / grid.size
     fx, fy, fz = (x - grid.origin[0]) * scale, (y - grid.origin[1]) * scale, (z - grid.origin[2]) * scale
     ox, oy, oz = max(-fx, fx - nx, 0.0) ** 2, max(-fy, fy - ny, 0.0) ** 2, max(-fz, fz - nz, 0.0) ** 2
-    outside = math.sqrt(ox + oy + oz)  # of the grid, in cells
+    outside = math.sqrt(ox + oy + oz)  # distance to the grid, in cells
     best, further = _apart(grid, index, x, y, z), 1.0
     while True:
-        best = best * (1 + ROUNDING) + 1e-30  # what is just as far is found again, the first of equals first
+        best = best * (1 + ROUNDING) + 1e-30  # so that equally near points are found too, the first one first
         radius = min(math.sqrt(best) * scale, outside + further) + SAFETY
-        # Within the grid the ball is narrower the farther its centre is outside.
+        # The part of the ball inside the grid is narrower if its centre is outside.
         rx = math.sqrt(max(radius**2 - oy - oz, 0.0))
         ry = math.sqrt(max(radius**2 - ox - oz, 0.0))
         rz = math.sqrt(max(radius**2 - ox - oy, 0.0))

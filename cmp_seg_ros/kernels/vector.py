@@ -1,6 +1,6 @@
-"""What a compiler does not make of plain loops: matrix products, sums of rows and 3x3 filters on vectors of 16 float32.
+"""Vector code that compilers do not generate from loops: matrix products, sums of rows, 3x3 filters on 16 float32.
 
-LLVM splits the vectors where the processor's are shorter. Matrices lie row by row.
+LLVM splits the vectors if the processor's are shorter. Matrices are row-major.
 """
 
 from typing import Any
@@ -18,7 +18,7 @@ LANES = 16
 _FEATURES = config.CPU_FEATURES or llvm.get_host_cpu_features().flatten()
 HAS_INT8 = "+avx512vnni" in _FEATURES
 HAS_BFLOAT16 = "+avx512bf16" in _FEATURES
-# A tile of ROWS x COLUMNS sums stays in registers: 24 of 32 with AVX-512, 12 of 16 with AVX2, 24 of 32 with NEON.
+# A tile of ROWS x COLUMNS sums fits into the registers: 24 of 32 with AVX-512, 12 of 16 with AVX2, 24 of 32 with NEON.
 ROWS = 6
 VECTORS = 4 if "+avx512f" in _FEATURES else 1
 COLUMNS = VECTORS * LANES
@@ -34,9 +34,9 @@ def tile(
 ) -> tuple[Any, Any]:
     """out[row:+ROWS, column:+COLUMNS] <- rows[row:+ROWS] @ weight + bias
 
-    Rows and ranges are as `lower` makes them. weight is (K, COLUMNS) float32, (K / 2, 2 COLUMNS) uint16 or
-    (K / 4, 4 COLUMNS) int8: two bfloat16 or four int8 of one output stand side by side. columns (3, .): bias, and for
-    int8 what one step of a weight is worth, and the worth of all weights together. Sums are float32 or int32.
+    Rows and ranges are those of `lower`. weight is (K, COLUMNS) float32, (K / 2, 2 COLUMNS) uint16 or
+    (K / 4, 4 COLUMNS) int8: two bfloat16 or four int8 of one output are adjacent. columns (3, .): bias, and for int8
+    the quantisation step of the weights, and the sum of the dequantised weights. Sums are float32 or int32.
     """
     int8 = rows.dtype == types.uint8
     multiply_add = _dot_int8 if int8 else _dot_bfloat16 if rows.dtype == types.uint16 else _fma
@@ -79,8 +79,8 @@ def tile(
 def lower(typing: Any, values: Any, row: Any, width: Any, rows: Any, ranges: Any) -> tuple[Any, Any]:
     """rows[row] <- the first `width` of values[row], rounded to the type of rows.
 
-    That is float32, bfloat16 as uint16, or uint8, which counts equal steps from the least value to the greatest;
-    ranges[row] <- that step, the least value. `width` is a multiple of LANES.
+    The type is float32, bfloat16 as uint16, or uint8, in equal steps from the minimum to the maximum;
+    ranges[row] <- that step, the minimum. `width` is a multiple of LANES.
     """
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
@@ -127,7 +127,7 @@ def sum_rows(
 ) -> tuple[Any, Any]:
     """out[place, column:+COLUMNS] <- sum over e in first..end of x[order[e], column:+COLUMNS]; end > first
 
-    With norms (M, 2) instead of None: of x * norms[., 0] + norms[., 1].
+    With norms (M, 2) instead of None: the sum of x * norms[., 0] + norms[., 1].
     """
     normalised = norms != types.none
 
@@ -173,7 +173,7 @@ def filter3x3(typing: Any, cells: Any, taps: Any, cell: Any, weights: Any, out: 
 
 
 class _Matrix:
-    """An array as the code generator sees it: where its elements are."""
+    """Address arithmetic of an array in generated code."""
 
     def __init__(self, context: Any, builder: ir.IRBuilder, kind: Any, value: Any) -> None:
         array = context.make_array(kind)(context, builder, value)
@@ -191,7 +191,7 @@ class _Matrix:
 
 
 class _Loop:
-    """A loop over first <= index < end, run at least once, that carries variables from turn to turn in registers."""
+    """A loop over first <= index < end, at least one iteration, with loop-carried variables in registers."""
 
     def __init__(self, builder: ir.IRBuilder, first: Any, end: Any) -> None:
         self.builder, self.first, self.end = builder, first, end
@@ -210,12 +210,12 @@ class _Loop:
         return phi
 
     def set(self, variable: Any, value: Any) -> None:
-        """The variable's value in the next turn."""
+        """Set the variable's value in the next iteration."""
         variable.add_incoming(value, self.body)
         self.following[variable] = value
 
     def last(self, variable: Any) -> Any:
-        """Its value after the loop."""
+        """The variable's value after the loop."""
         return self.following[variable]
 
     def __exit__(self, *error: object) -> None:
@@ -228,7 +228,7 @@ class _Loop:
 def _load(builder: ir.IRBuilder, address: Any, offset: int, kind: ir.Type = _VECTOR, constant: bool = False) -> Any:
     pointer = builder.inttoptr(builder.add(address, _I64(offset)), kind.as_pointer())
     value = builder.load(pointer, align=4)
-    if constant:  # may stay in a register whatever is stored meanwhile
+    if constant:  # not changed by stores, so it may stay in a register
         value.set_metadata("invariant.load", builder.module.add_metadata([]))
     return value
 
@@ -245,7 +245,7 @@ def _splat(builder: ir.IRBuilder, value: Any) -> Any:
 
 
 def _reduce(builder: ir.IRBuilder, how: str, vector: Any) -> Any:
-    """The least (fmin) or greatest (fmax) of the lanes."""
+    """Minimum (fmin) or maximum (fmax) of the lanes."""
     return _call(builder, f"llvm.vector.reduce.{how}.v{LANES}f32", _F32, vector)
 
 
@@ -260,7 +260,7 @@ def _call(builder: ir.IRBuilder, name: str, kind: ir.Type, *args: Any) -> Any:
     return builder.call(function, args, fastmath=("nnan",))
 
 
-# These two by their names in assembler, since LLVM's own differ from version to version.
+# Inline assembly for these two, since LLVM's intrinsics differ between versions.
 
 
 def _dot_bfloat16(builder: ir.IRBuilder, total: Any, a: Any, b: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Which points of a scan share a voxel."""
+"""Voxelisation: the first point of a scan in each voxel."""
 
 from typing import Any
 
@@ -6,15 +6,15 @@ import numpy as np
 
 from cmp_seg_ros.kernels.launch import inlined, kernel
 
-DIGIT = 11  # bits that one pass of the sort takes
+DIGIT = 11  # bits per pass of the radix sort
 
 
 @kernel
 def first_points(xyz: Any, voxel_size: Any, far: Any) -> Any:
     """(M,) int64: the first of (N, 3) float32 points in each voxel, voxels sorted by x, y, z.
 
-    Voxels start at the minimum of the cloud, of which points beyond `far` along an axis are no part. Less than 2^63
-    voxels must fit between its ends.
+    Voxels start at the minimum of the cloud; points beyond `far` along an axis are ignored. The bounding box must
+    contain less than 2^63 voxels.
     """
     points = np.empty(len(xyz), np.int64)
     count = 0
@@ -50,7 +50,7 @@ def _step(point: Any, low: Any, axis: int, voxel_size: Any) -> Any:
 
 @kernel
 def _sort(keys: Any, points: Any, end: int) -> None:
-    """Sort keys, all below `end`, and with them the points; equal keys stay in order (radix sort)."""
+    """Sort keys, all below `end`, and the points with them; stable radix sort."""
     other_keys, other_points = np.empty_like(keys), np.empty_like(points)
     shift, swapped = 0, False
     while shift < 63 and end >> shift:

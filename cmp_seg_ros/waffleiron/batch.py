@@ -1,4 +1,4 @@
-"""A batch of scans for the network: points of all scans one after the other, without padding."""
+"""A batch of scans for the network: the points of all scans concatenated, without padding."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from cmp_seg_ros.waffleiron.preprocess import VoxelInputs, Voxels, occupied_box
 
 @dataclass(frozen=True)
 class PlaneCells:
-    """Where the points of a batch fall on one plane, cropped to the occupied cells and a margin (`occupied_box`).
+    """Cells of the points of a batch on one plane, cropped to the occupied cells and a margin (`occupied_box`).
 
     Args:
         index: (M,) int64, flat cell in (B, H, W).
@@ -33,7 +33,7 @@ class Batch:
         features: (M, C) float32.
         neighbours: (M, K) int64.
         planes: one PlaneCells per plane.
-        sample: (M,) int64, which scan a voxel belongs to.
+        sample: (M,) int64, index of the scan of each voxel.
         size: B.
     """
 
@@ -45,7 +45,7 @@ class Batch:
 
 
 def collate(scans: Sequence[Voxels | VoxelInputs], grids: Sequence[tuple[int, int]]) -> Batch:
-    """Put scans into one batch; each gives what it gives alone (but for batch statistics in training)."""
+    """Make a batch of scans; outputs are the same as for each scan alone (except batch statistics in training)."""
     sizes = [len(scan.features) for scan in scans]
     starts = np.cumsum([0, *sizes])
     sample = np.repeat(np.arange(len(scans)), sizes)

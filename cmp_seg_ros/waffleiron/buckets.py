@@ -1,8 +1,8 @@
-"""Shapes of the exported graph's inputs, rounded up so that what is prepared for a shape serves many scans.
+"""Shapes of the exported graph's inputs, rounded up so that many scans share a shape.
 
-`layout.arrange` pads to these shapes, which is exact. They are a function of the scan and of no scan before it, so that
-its labels are. A simulated drive of 200 scans by an OS1-16 has 28 shapes; 5 % of the voxels and 14 % of the rows are
-padding, and half of the grids' cells.
+`layout.arrange` pads to these shapes without changing the result. They depend only on the scan itself, not on earlier
+ones, so that labels do too. A simulated drive of 200 scans of an OS1-16 has 28 shapes; padding is 5 % of the voxels,
+14 % of the rows and half of the grids' cells.
 """
 
 import numpy as np
@@ -11,15 +11,15 @@ from cmp_seg_ros.waffleiron.config import PreprocessConfig
 from cmp_seg_ros.waffleiron.layout import LEVELS, MAX_VOXELS, DoesNotFit, Shape, bounds
 from cmp_seg_ros.waffleiron.preprocess import Int64, VoxelInputs, occupied_box
 
-VOXELS, ROWS, CELLS = 512, 256, 32  # what numbers of voxels, of rows, and sides of grids are multiples of
-TYPICAL_VOXELS, TYPICAL_ROWS, TYPICAL_SIDE = 6000, (1500, 250, 40, 1), 96  # of a room, by 16 to 32 beams
+VOXELS, ROWS, CELLS = 512, 256, 32  # multiples to which voxels, rows and sides of grids are rounded up
+TYPICAL_VOXELS, TYPICAL_ROWS, TYPICAL_SIDE = 6000, (1500, 250, 40, 1), 96  # of a room, with 16 to 32 beams
 
 
 def shapes(voxels: VoxelInputs, preprocess: PreprocessConfig) -> dict[str, Shape]:
     """The shape of each input for M > 0 voxels. Raises DoesNotFit for more than MAX_VOXELS."""
     if (count := len(voxels.features)) > MAX_VOXELS:
         raise DoesNotFit(
-            f"a scan of {count:,} voxels is more than the {MAX_VOXELS:,} that this engine is built for; take a greater "
+            f"the scan has {count:,} voxels, more than the {MAX_VOXELS:,} that this engine supports; use a larger "
             "voxel_size, or engine 'cpu'"
         )
     boxes = [occupied_box(index, grid)[2:] for index, grid in zip(voxels.cells, preprocess.grids, strict=True)]
@@ -27,7 +27,7 @@ def shapes(voxels: VoxelInputs, preprocess: PreprocessConfig) -> dict[str, Shape
 
 
 def profile(preprocess: PreprocessConfig) -> dict[str, tuple[Shape, Shape, Shape]]:
-    """Least, typical and greatest shape of each input; within the bounds is every one that `shapes` gives."""
+    """Minimum, typical and maximum shape of each input; all results of `shapes` are within these bounds."""
     planes = len(preprocess.planes)
     least = _rounded(1, [[1] * len(LEVELS)] * planes, [(1, 1)] * planes, preprocess)
     sides = [(TYPICAL_SIDE, TYPICAL_SIDE)] * planes
@@ -37,7 +37,7 @@ def profile(preprocess: PreprocessConfig) -> dict[str, tuple[Shape, Shape, Shape
 
 
 def _rows(count: Int64) -> list[int]:
-    """Rows of each level of sums, for cells of so many voxels; see `layout.arrange`."""
+    """Number of rows of each level of sums, from the number of voxels in each cell; see `layout.arrange`."""
     found, sizes = [], count[count > 0]
     for size in LEVELS:
         rows = -(-sizes // size)
@@ -58,7 +58,7 @@ def _rounded(
         found[f"grid_{plane}"] = (1, height, width)
         for level, size in enumerate(LEVELS):
             name, wanted = f"members_{plane}_{level}", rows[plane][level]
-            step = max(ROWS, (1 << wanted.bit_length()) >> 3)  # at most a quarter in vain
+            step = max(ROWS, (1 << wanted.bit_length()) >> 3)  # at most a quarter is padding
             found[name] = (min(_multiple(wanted, step), most[name][0]), size)
         found[f"weight_{plane}"] = (found[f"members_{plane}_0"][0], 1)
     return found

@@ -1,7 +1,7 @@
-"""Published checkpoints of WaffleIron, ScaLR and ScaLR+, with their configuration files as they are.
+"""Reads published checkpoints of WaffleIron, ScaLR and ScaLR+ with their unchanged configuration files.
 
-What weights can show (width, depth, inputs, norm, head, classes) is read from their keys and shapes and must agree with
-the configuration; what they cannot show (activation, planes, grids, field of view) comes from the configuration alone.
+Width, depth, inputs, norm, head and classes are read from the keys and shapes of the weights and must agree with the
+configuration; activation, planes, grids and field of view come from the configuration alone.
 """
 
 import pickle
@@ -22,7 +22,7 @@ from cmp_seg_ros.waffleiron import weights
 from cmp_seg_ros.waffleiron.config import Feature, NetworkConfig, Plane, PreprocessConfig
 from cmp_seg_ros.waffleiron.network import Segmenter
 
-# Where a checkpoint holds the weights: trained with classes, and distilled without (two spellings are published).
+# Keys of the weights in a checkpoint: trained with classes, and distilled without (two spellings are published).
 CLASSIFIED, DISTILLED = ("net",), ("model_point", "model_points")
 PLANES: dict[int, Plane] = {2: "xy", 1: "xz", 0: "yz"}  # by the axis that is projected away
 
@@ -33,10 +33,10 @@ class Checkpoint:
 
     Args:
         network: in evaluation mode, float32.
-        preprocess: how its input is made.
+        preprocess: preprocessing of its input.
         standardised: intensities are (i - mean) / std of the training data (ScaLR); raw otherwise (WaffleIron).
         distilled: the outputs are features of an image model, not classes.
-        variant: the name to show.
+        variant: name for display.
     """
 
     network: Segmenter
@@ -55,8 +55,8 @@ def read(checkpoint: Path, config: Path, downstream: Path | None = None) -> Chec
         downstream: the configuration of ScaLR's linear probing or fine-tuning.
 
     Raises:
-        UserError: a file that cannot be read or holds more than weights, weights that do not fit their configuration
-            (naming every key that is missing, unexpected or of another shape).
+        UserError: a file cannot be read or contains more than weights, or the weights do not match the configuration
+            (names every key that is missing, unexpected or of another shape).
     """
     state, distilled = read_state(checkpoint)
     published = read_config(config, None if distilled else downstream)
@@ -79,23 +79,21 @@ def read(checkpoint: Path, config: Path, downstream: Path | None = None) -> Chec
 
 
 def read_state(path: Path) -> tuple[dict[str, Tensor], bool]:
-    """The weights of a checkpoint by their bare names, and whether it is a distilled one. Raises UserError."""
+    """The weights of a checkpoint by name, without prefixes, and whether it is distilled. Raises UserError."""
     content = _load(path)
     found = [key for key in (*CLASSIFIED, *DISTILLED) if isinstance(content, dict) and key in content]
     if not found:
         keys = ", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__
         wanted = "', '".join((*CLASSIFIED, *DISTILLED))
-        raise UserError(
-            f"checkpoint {path} has none of '{wanted}', where published weights stand; it has: {keys[:400]}"
-        )
+        raise UserError(f"checkpoint {path} has none of the keys '{wanted}' of published weights; it has: {keys[:400]}")
     state = content[found[0]]
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"'{found[0]}' in checkpoint {path} is not a table of tensors; take a published checkpoint")
+        raise UserError(f"'{found[0]}' in checkpoint {path} is not a dict of tensors; use a published checkpoint")
     return {str(key).removeprefix("module."): value for key, value in state.items()}, found[0] in DISTILLED
 
 
 def _load(path: Path) -> Any:
-    """Unpickle tensors, numbers and plain containers; nothing that could run code."""
+    """Unpickle tensors, numbers and plain containers only, so that no code can run."""
     scalar: Any = np.float64(0).__reduce__()[0]  # scores and learning rates are numpy's
     trusted: list[Any] = [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
     trusted += [np.dtype, *(type(np.dtype(name)) for name in ("f4", "f8", "i4", "i8"))]
@@ -108,18 +106,18 @@ def _load(path: Path) -> Any:
         ) from error
     except pickle.UnpicklingError as error:
         refused = re.search(r"(?:GLOBAL|global) ([\w.]+)", str(error))
-        reason = f"it refers to {refused[1]}" if refused and "." in refused[1] else "it is not one, or damaged"
+        reason = f"it refers to {refused[1]}" if refused and "." in refused[1] else "not a checkpoint, or damaged"
         raise UserError(
-            f"checkpoint {path} is not loaded, since only tensors and numbers are ({reason}); unpack it from its "
-            "archive again, or save its weights with torch.save({'net': network.state_dict()}, FILE)"
+            f"checkpoint {path} is not loaded, since it must contain only tensors and numbers ({reason}); unpack it "
+            "from its archive again, or save its weights with torch.save({'net': network.state_dict()}, FILE)"
         ) from error
     except Exception as error:  # a damaged pickle can end in any error
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"checkpoint {path} is damaged or not of PyTorch: {reason}; download it again") from error
+        raise UserError(f"checkpoint {path} is damaged or not from PyTorch: {reason}; download it again") from error
 
 
 def _visible(state: dict[str, Tensor]) -> dict[str, Any]:
-    """The fields of NetworkConfig that keys and shapes show."""
+    """The fields of NetworkConfig that can be read from keys and shapes."""
     shape = {key: tuple(value.shape) for key, value in state.items()}
     seen: dict[str, Any] = {}
     if len(embedding := shape.get("embed.conv1.weight", ())) >= 2:
@@ -144,7 +142,7 @@ def _visible(state: dict[str, Tensor]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Published:
-    """What the configuration files say. `open_head`: they leave out which classifier was trained downstream."""
+    """The content of the configuration files. `open_head`: they do not name the classifier trained downstream."""
 
     variant: str
     network: NetworkConfig
@@ -206,7 +204,7 @@ class _PointBackbone(BaseModel):
 
 
 class _PretrainingFile(BaseModel):
-    """configs/pretrain/*.yaml of valeoai/ScaLR; only ScaLR+ has `gelu`; its backbone always has layer norms."""
+    """configs/pretrain/*.yaml of valeoai/ScaLR; `gelu` marks ScaLR+, whose backbone always has layer norms."""
 
     point_backbone: _PointBackbone
 
@@ -231,12 +229,12 @@ class _DownstreamFile(BaseModel):
     @classmethod
     def _is_downstream(cls, data: Any) -> Any:
         if isinstance(data, dict) and ("point_backbone" in data or "embedding" in data):
-            raise ValueError("this configuration stands for itself; give it with --config")
+            raise ValueError("this is a complete configuration; give it with --config")
         return data
 
 
 def read_config(config: Path, downstream: Path | None = None) -> _Published:
-    """Read a configuration, and the downstream one of ScaLR that may override it. Raises UserError."""
+    """Read a configuration, and ScaLR's downstream configuration that overrides it. Raises UserError."""
     data = _yaml(config)
     if "point_backbone" in data:
         overrides = None if downstream is None else _validated(_DownstreamFile, _yaml(downstream), downstream)
@@ -247,7 +245,10 @@ def read_config(config: Path, downstream: Path | None = None) -> _Published:
             "(configs/pretrain/*.yaml) with --config"
         )
     if downstream is not None:
-        raise UserError(f"--downstream goes with a configuration of ScaLR's pre-training, and {config} is none")
+        raise UserError(
+            f"--downstream needs a configuration of ScaLR's pre-training, but {config} is not one; leave --downstream "
+            "out, or give another --config"
+        )
     return _waffleiron(_validated(_WaffleIronFile, data, config), config)
 
 
@@ -326,14 +327,14 @@ def _preprocess(path: Path, inputs: int, **fields: Any) -> PreprocessConfig:
 
 
 def _agreed(published: _Published, seen: dict[str, Any], checkpoint: Path, config: Path) -> NetworkConfig:
-    """The architecture that configuration and weights agree on."""
+    """The architecture, on which configuration and weights must agree."""
     said = published.network.model_dump()
     if published.open_head and seen.get("head") == "probe":  # a downstream checkpoint without its configuration
         said |= {"head": seen["head"], "outputs": seen.get("outputs", said["outputs"])}
     differences = [f"{name} {value}, not {said[name]}" for name, value in seen.items() if value != said[name]]
     if differences:
         raise UserError(
-            f"checkpoint {checkpoint} is not of configuration {config}: it has {'; '.join(differences)}; "
+            f"checkpoint {checkpoint} does not match configuration {config}: it has {'; '.join(differences)}; "
             "give the configuration that it was trained with"
         )
     return NetworkConfig(**said)
@@ -357,5 +358,5 @@ def _yaml(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"configuration {path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(data, dict):
-        raise UserError(f"configuration {path} is not a published one: it holds no fields")
+        raise UserError(f"configuration {path} is not a published one: it has no fields")
     return data

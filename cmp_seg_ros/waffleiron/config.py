@@ -1,4 +1,4 @@
-"""What one needs to know to build the network and to prepare its input."""
+"""Configuration of the network and of its preprocessing."""
 
 from typing import Literal
 
@@ -29,7 +29,7 @@ class NetworkConfig(BaseModel):
 
 
 class PreprocessConfig(BaseModel):
-    """From points to the network's input. Lengths in metres, in the gravity-aligned frame of the lidar."""
+    """Preprocessing of points to the network's input. Lengths in metres, in the gravity-aligned frame of the lidar."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -1,7 +1,7 @@
-"""A bundle's weights with norms and scales folded into their neighbours, and packed as the CPU kernels take them.
+"""Folds the norms and scales of a bundle's weights into adjacent layers, and packs them for the CPU kernels.
 
-Folding is exact algebra, done in float64; the exported graph (`graph.py`) takes the same folded weights. A norm in
-front of a product is left there, since it centres what is then rounded.
+Folding is exact algebra, done in float64; the exported graph (`graph.py`) uses the same folded weights. A norm before a
+matrix product is kept, since it centres the values that are then rounded.
 """
 
 from pathlib import Path
@@ -22,7 +22,7 @@ Precision = Literal["int8", "bf16", "fp32"]
 
 
 def load(path: Path, config: NetworkConfig, precision: Precision) -> Weights:
-    """Weights in a safetensors file. Raises UserError naming every key that is missing, unexpected or misshapen."""
+    """Read and pack the weights of a safetensors file. Raises UserError naming every missing or wrong key."""
     folding = Folding(path, config)
     weights = _pack_all(folding, precision)
     folding.check()
@@ -30,7 +30,7 @@ def load(path: Path, config: NetworkConfig, precision: Precision) -> Weights:
 
 
 class Linear(NamedTuple):
-    """(outputs, inputs) and (outputs,)."""
+    """weight @ x + bias; (outputs, inputs) and (outputs,)."""
 
     weight: Float64
     bias: Float64
@@ -53,10 +53,10 @@ class Embedding(NamedTuple):
 
 
 class Layer(NamedTuple):
-    """Both mixes of a layer, their scales in the second filter and the second linear layer.
+    """Both mixes of a layer, with their scales folded into the second filter and the second linear layer.
 
     Args:
-        spatial_norm, channel_norm: what comes before each mix; a layer norm's own mean and deviation come first.
+        spatial_norm, channel_norm: before each mix; applied after a layer norm's own mean and deviation.
         filters: two of (F, 9) taps and (F,) bias.
         mixes: two of (F, F).
     """
@@ -68,7 +68,7 @@ class Layer(NamedTuple):
 
 
 class Head(NamedTuple):
-    """last(relu(hidden(norm(x)))), where there is a norm and a hidden layer."""
+    """last(relu(hidden(norm(x)))); norm and hidden layer are optional."""
 
     norm: Affine | None
     hidden: Linear | None
@@ -76,10 +76,10 @@ class Head(NamedTuple):
 
 
 class Folding:
-    """The folded weights of a safetensors file, part by part, so that a large network need not be there in float64.
+    """The folded weights of a safetensors file, one part at a time, so that only one is in float64.
 
     Raises:
-        UserError: the file cannot be read; in `check`, every key that is missing, unexpected or misshapen.
+        UserError: the file cannot be read; from `check`: keys are missing, unexpected or of another shape.
     """
 
     def __init__(self, path: Path, config: NetworkConfig) -> None:
@@ -92,7 +92,7 @@ class Folding:
         self._source = str(path)
 
     def check(self) -> None:
-        """To be called when all parts were asked for."""
+        """Raise UserError for wrong keys. Call it after all parts were read."""
         self._state.check(self._source)
 
     def embedding(self) -> Embedding:
@@ -149,7 +149,7 @@ class Folding:
 
 
 class _State:
-    """Tensors by name, in float64; remembers which were asked for."""
+    """Tensors by name, in float64; records which were read."""
 
     def __init__(self, tensors: dict[str, npt.NDArray[Any]]) -> None:
         self.tensors = {key: value for key, value in tensors.items() if not key.endswith("num_batches_tracked")}
@@ -157,7 +157,7 @@ class _State:
         self.misshapen: list[str] = []
 
     def __call__(self, key: str, *shape: int) -> Float64:
-        """The tensor; zeros where it is missing or misshapen, which `check` reports."""
+        """The tensor; zeros of that shape if it is missing or of another shape, which `check` reports."""
         self.asked.add(key)
         found = self.tensors.get(key, np.zeros(shape))
         if [size for size in found.shape if size != 1] != [size for size in shape if size != 1]:
@@ -181,7 +181,7 @@ class _State:
         return Affine(factor, self(f"{key}.bias", width) - self(f"{key}.running_mean", width) * factor)
 
     def norm(self, key: str, config: NetworkConfig) -> Affine:
-        """A norm of the backbone; a layer norm's own mean and deviation come before."""
+        """A norm of the backbone as an affine map; a layer norm's own mean and deviation are applied before."""
         if config.norm == "batchnorm":
             return self.batch_norm(key, config.width)
         return Affine(self(f"{key}.weight", config.width), self(f"{key}.bias", config.width))
@@ -248,7 +248,7 @@ def _pack(weight: Float64, bias: Float64, precision: Precision) -> Product:
     columns[0, : len(bias)] = bias
     packed: npt.NDArray[Any] = full.astype(np.float32)
     if precision == "int8":
-        step = np.abs(full).max(axis=0) / 127  # what one step of each output's weights is worth
+        step = np.abs(full).max(axis=0) / 127  # quantisation step of each output's weights
         packed = np.rint(full / np.where(step > 0, step, 1)).astype(np.int8)
         columns[1:] = step, step * packed.sum(axis=0)
     elif precision == "bf16":
@@ -260,14 +260,14 @@ def _pack(weight: Float64, bias: Float64, precision: Precision) -> Product:
 
 
 def to_bfloat16(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint16]:
-    """The upper halves of float32, rounded to nearest even."""
+    """The upper 16 bits of float32, rounded to nearest even."""
     bits = values.view(np.uint32)
     rounded: npt.NDArray[np.uint16] = ((bits + (0x7FFF + ((bits >> 16) & 1))) >> 16).astype(np.uint16)
     return rounded
 
 
 def aligned(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """A copy that lies row by row from the start of a cache line."""
+    """A C-contiguous copy that starts at a cache line."""
     room = np.empty(values.nbytes + 64, np.uint8)
     first = -room.ctypes.data % 64
     copy: npt.NDArray[Any] = room[first : first + values.nbytes].view(values.dtype).reshape(values.shape)

@@ -1,11 +1,11 @@
-"""A bundle's network as an ONNX graph that TensorRT, ONNX Runtime and OpenVINO take alike.
+"""Exports a bundle's network as an ONNX graph for TensorRT, ONNX Runtime and OpenVINO.
 
-Written node by node, so that it holds nothing but what the method needs. Pooling into cells is a tree of gathers and
-sums (`layout.py`) and not a scatter: no atomics, no plugin, the same sum every time. The number of voxels and the size
-of the cropped grids are dynamic. Norms and scales are folded into their neighbours (`fold.py`).
+The graph is built node by node, so that it contains only what the method needs. Pooling into cells is a tree of gathers
+and sums (`layout.py`) instead of a scatter: no atomics, no plugin, a deterministic sum. The number of voxels and the
+size of the cropped grids are dynamic. Norms and scales are folded into adjacent layers (`fold.py`).
 
-Precision is written into the graph as casts, for runtimes that build it strongly typed. Whatever the precision, tokens
-(the residual stream), norms, the branch of the points' own coordinates and the head are float32.
+Precision is set by casts in the graph, for runtimes that build it strongly typed. In every precision, tokens (the
+residual stream), norms, the branch of the points' own coordinates and the head are float32.
 """
 
 from collections.abc import Iterable
@@ -23,12 +23,12 @@ from cmp_seg_ros.waffleiron.layout import LEVELS
 
 Precision = Literal["fp32", "fp16", "bf16"]
 
-OPSET = 18  # TensorRT's parser takes 9 to 20 from 10.0 on
+OPSET = 18  # TensorRT's parser supports 9 to 20 since 10.0
 IR_VERSION = 9
-NEIGHBOURS_AT_ONCE = 4  # whose branch is computed together: bounds the largest tensor, (M x this, F)
+NEIGHBOURS_AT_ONCE = 4  # neighbours processed together: bounds the largest tensor, (M x this, F)
 
-# What TensorRT 10.0's parser takes natively in FP32, FP16 and BF16 (docs/operators.md of onnx/onnx-tensorrt, release
-# 10.0-GA), as far as we use it. Of Gather and Reshape also INT32. LayerNormalization needs its scale and bias given.
+# The operators used here, all supported natively by TensorRT 10.0's parser in FP32, FP16 and BF16 (docs/operators.md of
+# onnx/onnx-tensorrt, release 10.0-GA); Gather and Reshape also in INT32. LayerNormalization needs scale and bias.
 OPERATORS = frozenset(
     {
         "Add",
@@ -68,9 +68,9 @@ def build(
     Args:
         folding: its weights.
         preprocess: of its bundle.
-        precision: of linear layers, pooling and filters; at OPSET there are no filters in bf16, which are float32 then.
+        precision: of linear layers, pooling and filters; OPSET has no convolution in bf16, so filters are float32 then.
         output: name of the output.
-        name, properties: to be found in the file.
+        name, properties: metadata of the file.
 
     Raises:
         UserError: the weights do not fit the network.
@@ -104,7 +104,7 @@ def build(
 
 
 def inputs(preprocess: PreprocessConfig) -> list[onnx.ValueInfoProto]:
-    """The graph's inputs; dimensions of the same name are the same size. See `layout.arrange`."""
+    """The graph's inputs; dimensions of the same name have the same size. See `layout.arrange`."""
     declared: list[tuple[str, int, list[str | int]]] = [
         ("features", TensorProto.FLOAT, ["voxels", preprocess.inputs]),
         ("neighbours", TensorProto.INT32, ["voxels", preprocess.neighbours]),
@@ -123,7 +123,7 @@ def inputs(preprocess: PreprocessConfig) -> list[onnx.ValueInfoProto]:
 
 
 class _Nodes:
-    """Nodes and constants in the making."""
+    """Collects nodes and constants."""
 
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
@@ -150,14 +150,14 @@ class _Nodes:
         return name
 
     def cast(self, value: str, to: Precision, source: Precision = "fp32") -> str:
-        """`value` itself where it is of that precision already."""
+        """`value` cast to a precision; `value` itself if it already has it."""
         name = f"{value}/{to}"
         if source != to and name not in self.names:
             self.add("Cast", [value], name, to=ONNX_TYPE[to])
         return value if source == to else name
 
     def linear(self, name: str, value: str, linear: fold.Linear, precision: Precision) -> str:
-        """(rows, inputs) -> (rows, outputs), all of that precision."""
+        """(rows, inputs) -> (rows, outputs), all in that precision."""
         weight = self.constant(f"{name}/weight", linear.weight.T, precision)
         bias = self.constant(f"{name}/bias", linear.bias, precision)
         return self.add("Gemm", [value, weight, bias], name)
@@ -227,11 +227,11 @@ def _mix_space(
     for level in range(len(LEVELS)):
         members = nodes.add("Gather", [rows, f"members_{plane}_{level}"], f"{name}/members{level}", axis=0)  # (r, k, F)
         rows = nodes.add("ReduceSum", [members, "axis_1"], f"{name}/sum{level}", keepdims=0)  # (r, F)
-        if level == 0:  # from here on parts of a mean, which float16 holds
+        if level == 0:  # from here on partial means, which fit into float16
             rows = nodes.add("Mul", [rows, nodes.cast(f"weight_{plane}", precision)], f"{name}/mean")
         sums.append(rows)
     means = nodes.add("Concat", sums, f"{name}/rows", axis=0)
-    if config.norm == "batchnorm":  # of the mean instead of all tokens
+    if config.norm == "batchnorm":  # applied to the mean instead of all tokens
         means = nodes.cast(means, "fp32", precision)
         means = nodes.cast(nodes.affine(f"{name}/norm", means, layer.spatial_norm), precision)
     means = nodes.add("Concat", [nothing, means], f"{name}/means", axis=0)
@@ -264,7 +264,7 @@ def _mix_channels(
         normed = tokens
         bias = first.bias + first.weight @ layer.channel_norm.shift
         first = fold.Linear(first.weight * layer.channel_norm.factor, bias)
-    else:  # centres what is then rounded
+    else:  # centres the values that are then rounded
         normed = nodes.affine(f"{name}/norm", tokens, layer.channel_norm)
     hidden = nodes.linear(f"{name}/first", nodes.cast(normed, precision), first, precision)
     hidden = nodes.activation(f"{name}/activation", hidden, config.activation == "gelu", precision)

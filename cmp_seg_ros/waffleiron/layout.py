@@ -1,7 +1,7 @@
-"""The voxels of a scan as the inputs of the exported graph: what is pooled into which cell, as a tree of gathers.
+"""Converts the voxels of a scan to the inputs of the exported graph: pooling into cells as a tree of gathers.
 
-A cell's voxels are summed in groups of LEVELS[0]; where a cell has several groups, their sums are summed in groups of
-LEVELS[1], and so on. Few cells need a second level and fewer a third, so little is gathered in vain, and no level needs
+A cell's voxels are summed in groups of LEVELS[0]; if a cell has several groups, their sums are summed in groups of
+LEVELS[1], and so on. Few cells need a second level and fewer a third, so little padding is gathered, and no level needs
 a scatter. The grids are cropped to the occupied cells and a margin, which is exact at occupied cells.
 """
 
@@ -16,31 +16,31 @@ from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.waffleiron.config import PreprocessConfig
 from cmp_seg_ros.waffleiron.preprocess import Int64, VoxelInputs, occupied_box
 
-LEVELS = (8, 8, 16, 64)  # voxels, then groups, that are summed at once
-MAX_VOXELS = prod(LEVELS)  # that one cell may hold, so that as many in a scan are always right
+LEVELS = (8, 8, 16, 64)  # group sizes: voxels at level 0, then groups
+MAX_VOXELS = prod(LEVELS)  # in one cell; a scan with at most so many always fits
 
 Shape = tuple[int, ...]
 Feed = dict[str, npt.NDArray[Any]]
 
 
 class DoesNotFit(UserError):
-    """The scan has more of something than the inputs hold."""
+    """The scan is too large for the inputs."""
 
 
 def arrange(voxels: VoxelInputs, preprocess: PreprocessConfig, shapes: Mapping[str, Shape] | None = None) -> Feed:
     """The inputs of `graph.build` by name, for M > 0 voxels. For plane p and level l:
 
     cell_p: (M,) int32, each voxel's cell in the cropped grid.
-    members_p_l: (rows, LEVELS[l]) int32, what each row sums: at level 0 voxels, else rows of the level before, counted
-        from 1; 0 is nothing. Row 0 of each level is nothing, too.
-    weight_p: (rows, 1) float32, 1 / (voxels in the cell + 1e-6) of level 0's rows, as published.
-    grid_p: (1, H, W) int32, where the mean of each cell is found: 0 is nothing, then come all levels' rows.
+    members_p_l: (rows, LEVELS[l]) int32, the summands of each row: voxels at level 0, else rows of the previous level,
+        counted from 1; 0 is empty. Row 0 of each level is empty, too.
+    weight_p: (rows, 1) float32, 1 / (voxels in the cell + 1e-6) for the rows of level 0, as published.
+    grid_p: (1, H, W) int32, index of the mean of each cell: 0 is empty, followed by the rows of all levels.
 
     Args:
         voxels: of one scan.
         preprocess: of the bundle.
-        shapes: what to pad the inputs to, for runtimes that are faster when shapes repeat; as of `bounds`. Answers for
-            voxels beyond M mean nothing.
+        shapes: to which the inputs are padded, for runtimes that are faster when shapes repeat; see `bounds`. Outputs
+            beyond M voxels are meaningless.
 
     Raises:
         DoesNotFit: a cell holds more than MAX_VOXELS, or `shapes` are too small for the scan.
@@ -62,16 +62,16 @@ def _plane(plane: int, index: Int64, grid: tuple[int, int], shapes: Mapping[str,
     count = np.bincount(cell, minlength=height * width)
     if count.max() > MAX_VOXELS:
         raise DoesNotFit(
-            f"a cell of the scan holds {count.max()} voxels, of which this engine sums at most {MAX_VOXELS}; take "
+            f"a cell of the scan holds {count.max()} voxels, but this engine supports at most {MAX_VOXELS}; use "
             "engine 'cpu'"
         )
 
     feed = {f"cell_{plane}": _padded(cell, shapes.get(f"cell_{plane}"))}
     means = np.zeros(height * width, np.int32)
-    cells = np.flatnonzero(count)  # those still at work, with ...
-    sizes = count[cells]  # ... so many items each
+    cells = np.flatnonzero(count)  # cells with items left to sum
+    sizes = count[cells]  # number of items of each
     items = 1 + np.argsort(cell, kind="stable")  # sorted by cell
-    before = 1  # rows of the levels before, and nothing
+    before = 1  # rows of the previous levels, and the empty row
     for level, size in enumerate(LEVELS):
         rows = -(-sizes // size)
         first = 1 + np.cumsum(rows) - rows
@@ -94,7 +94,7 @@ def _plane(plane: int, index: Int64, grid: tuple[int, int], shapes: Mapping[str,
 
 
 def _box(index: Int64, grid: tuple[int, int], shape: Shape | None) -> tuple[int, int, int, int]:
-    """The box of occupied cells, or one of `shape` around it within the full grid, which is as exact."""
+    """The box of occupied cells, or a box of `shape` around it within the full grid, which is as exact."""
     top, left, height, width = occupied_box(index, grid)
     if shape is None:
         return top, left, height, width
@@ -104,7 +104,7 @@ def _box(index: Int64, grid: tuple[int, int], shape: Shape | None) -> tuple[int,
 
 
 def _padded(values: npt.NDArray[Any], shape: Shape | None) -> npt.NDArray[Any]:
-    """With rows of zeros up to the shape's."""
+    """The values padded with rows of zeros to the shape."""
     if shape is None or len(values) == shape[0]:
         return np.ascontiguousarray(values)
     if len(values) > shape[0]:
@@ -115,17 +115,17 @@ def _padded(values: npt.NDArray[Any], shape: Shape | None) -> npt.NDArray[Any]:
 
 
 def bounds(voxels: int, preprocess: PreprocessConfig) -> dict[str, Shape]:
-    """The greatest shape of each input for scans of at most so many voxels; the least has 1 for every dynamic size."""
+    """The maximum shape of each input for scans of at most so many voxels; the minimum has 1 for dynamic sizes."""
     shapes: dict[str, Shape] = {
         "features": (voxels, preprocess.inputs),
         "neighbours": (voxels, preprocess.neighbours),
     }
     for plane, (height, width) in enumerate(preprocess.grids):
-        less = 1  # voxels up to which a cell has no row at this level
+        less = 1  # cells with at most so many voxels have no row at this level
         for level, size in enumerate(LEVELS):
-            if level == 0:  # each row full, but the last of its cell
+            if level == 0:  # all rows are full except the last of each cell
                 rows = min(voxels, voxels // size + height * width)
-            else:  # r > 1 rows of the level before, of more than `less` voxels, become at most r / 2
+            else:  # r > 1 rows of the previous level, of more than `less` voxels, become at most r / 2
                 rows = voxels // (less + 1) + voxels // (less * size)
             shapes[f"members_{plane}_{level}"] = (1 + rows, size)
             less *= size

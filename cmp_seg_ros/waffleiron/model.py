@@ -1,4 +1,4 @@
-"""WaffleIron as engines take it: named arrays in, named arrays out (`engine.base.Network`)."""
+"""WaffleIron as an `engine.base.Network`: named arrays in, named arrays out."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,9 +22,9 @@ class WaffleIron:
 
     Args:
         name, hash: of the bundle.
-        weights: its file.
-        config, preprocess: architecture, and how the inputs are made.
-        raw_intensity: whether intensities come as the lidar gives them.
+        weights: the weights file.
+        config, preprocess: architecture and preprocessing.
+        raw_intensity: whether the network uses raw intensities of the lidar.
         output: name of the output: "logits", or "point_features".
     """
 

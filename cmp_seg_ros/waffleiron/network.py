@@ -1,7 +1,7 @@
 """The WaffleIron network (Puy et al., ICCV 2023, arXiv 2301.10100), with the variants of ScaLR and ScaLR+.
 
-Points-major: tokens are (M, F), all scans of a batch one after the other. Parameter names are the published ones;
-`checkpoint.py` gives published weights our shapes (1x1 convolutions are linear layers here).
+Tokens are (M, F), with all scans of a batch concatenated. Parameter names are the published ones; `checkpoint.py`
+converts published weights to our shapes (1x1 convolutions are linear layers here).
 """
 
 import torch
@@ -11,7 +11,7 @@ from torch.nn import functional
 from cmp_seg_ros.waffleiron.batch import Batch, PlaneCells
 from cmp_seg_ros.waffleiron.config import NetworkConfig
 
-NEIGHBOUR_CHUNK = 1 << 18  # rows of the neighbour branch at a time, outside training
+NEIGHBOUR_CHUNK = 1 << 18  # rows of the neighbour branch processed at a time, outside training
 
 
 class Segmenter(nn.Module):
@@ -52,7 +52,7 @@ class Embedding(nn.Module):
         x = self.norm(features)  # (M, C)
         if self.training:
             gathered = self._neighbourhood(x, neighbours, x)
-        else:  # the (M K, F) tensor of a large scan would fill the memory
+        else:  # the (M K, F) tensor of a large scan would need too much memory
             rows = max(1, NEIGHBOUR_CHUNK // neighbours.shape[1])
             parts = zip(neighbours.split(rows), x.split(rows), strict=True)
             gathered = torch.cat([self._neighbourhood(x, index, centre) for index, centre in parts])
@@ -62,7 +62,7 @@ class Embedding(nn.Module):
         rows, count = neighbours.shape
         difference = x.index_select(0, neighbours.flatten()).view(rows, count, -1) - centre[:, None]  # (M, K, C)
         lifted = self.conv2(difference.flatten(0, 1)).view(rows, count, -1)  # (M, K, F)
-        # The same but for ties; `max` has the quicker way back, `amax` the quicker way there.
+        # Equal except for ties; `max` has the faster backward pass, `amax` the faster forward pass.
         return lifted.max(dim=1).values if self.training else lifted.amax(dim=1)  # (M, F)
 
 
@@ -125,9 +125,9 @@ class ChannelMix(nn.Module):
 
 
 class LayerScale(nn.Module):
-    """One factor per channel, started like the published depthwise 1x1 convolution: uniform in (-1, 1).
+    """One factor per channel, initialised like the published depthwise 1x1 convolution: uniform in (-1, 1).
 
-    Applied through the weights of the layer before it, where it costs a training step next to nothing.
+    Applied to the weights of the preceding layer, which costs almost nothing in training.
     """
 
     def __init__(self, width: int) -> None:
@@ -135,13 +135,13 @@ class LayerScale(nn.Module):
         self.weight = nn.Parameter(torch.empty(width).uniform_(-1, 1))
 
     def into(self, layer: nn.Module) -> tuple[Tensor, Tensor]:
-        """Weight and bias of a linear layer or convolution whose outputs are to be scaled."""
+        """Scaled weight and bias of a linear layer or convolution."""
         weight, bias = layer.get_parameter("weight"), layer.get_parameter("bias")
         return weight * self.weight.view(-1, *[1] * (weight.ndim - 1)), bias * self.weight
 
 
 class DropPath(nn.Module):
-    """Stochastic depth: leaves a whole scan's residual out with probability p, scales the others by 1 / (1 - p)."""
+    """Stochastic depth: drops a scan's residual with probability p, scales the others by 1 / (1 - p)."""
 
     def __init__(self, probability: float) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
-"""From the points of a scan to the network's input: voxels, features, neighbours, cells; and back to the points.
+"""Preprocessing of a scan to the network's input (voxels, features, neighbours, cells), and back to the points.
 
 Follows the published validation pipeline (valeoai/WaffleIron): one point per voxel, crop to the field of view, cells of
-each plane, nearest neighbours; labels go back to every point from its nearest voxel.
+each plane, nearest neighbours; every point gets the label of its nearest voxel.
 """
 
 from dataclasses import dataclass
@@ -17,14 +17,14 @@ from cmp_seg_ros.waffleiron.config import PLANE_AXES, Feature, PreprocessConfig
 
 Int64 = npt.NDArray[np.int64]
 
-FAR = 1000.0  # metres along an axis; what is beyond is no measurement, and would spoil the voxels of all others
-CELL = 2.5  # voxels along a cell of the search grid; measured
-MARGIN = 2  # cells: two 3x3 convolutions look two cells far, and an empty cell inside answers relu(bias)
-FOV_MARGIN = 1e-4  # metres; keeps points on the border out of a cell beyond the grid
+FAR = 1000.0  # metres along an axis; points beyond are not measurements, and would shift the voxels of all others
+CELL = 2.5  # side of a cell of the search grid in voxels; the fastest measured
+MARGIN = 2  # cells: two 3x3 convolutions reach two cells, and an empty cell inside gives relu(bias)
+FOV_MARGIN = 1e-4  # metres; keeps points on the border inside the grid
 
 
 class VoxelInputs(NamedTuple):
-    """What the network takes of M voxels; see `Voxels`."""
+    """The network's inputs for M voxels; see `Voxels`."""
 
     features: Float32
     neighbours: Int64
@@ -36,10 +36,10 @@ class Voxels:
     """The network's input for one scan of N points: M voxels, each represented by one of its points.
 
     Args:
-        points: (M,) int64, the representative point of each voxel.
-        xyz: (M, 3) float32, its position.
+        points: (M,) int64, index of the representative point of each voxel.
+        xyz: (M, 3) float32, position of that point.
         features: (M, C) float32.
-        neighbours: (M, K) int64, the K nearest other voxels; a voxel without so many has itself in the free places.
+        neighbours: (M, K) int64, the K nearest other voxels; if there are fewer, the rest is the voxel itself.
         cells: (G, M) int64, flat cell index in the full grid of each plane.
     """
 
@@ -60,14 +60,14 @@ class Voxels:
 def voxelise(xyz: Float32, voxel_size: float) -> Int64:
     """(N, 3) points -> (M,) index of the first point of each occupied voxel, in the order of the voxels.
 
-    Voxels start at the minimum of the cloud, of which points beyond FAR are no part.
+    Voxels start at the minimum of the cloud; points beyond FAR are ignored.
     """
     points: Int64 = first_points(xyz, np.float32(voxel_size), np.float32(FAR))
     return points
 
 
 def inside_fov(xyz: Float32, config: PreprocessConfig) -> npt.NDArray[np.bool_]:
-    """(N,) true strictly inside the field of view."""
+    """(N,) whether points are strictly inside the field of view."""
     inside = np.ones(len(xyz), dtype=bool)
     for axis, low, high in zip(xyz.T, config.fov_min, config.fov_max, strict=True):
         inside &= (axis > np.float32(low) + np.float32(FOV_MARGIN)) & (axis < np.float32(high) - np.float32(FOV_MARGIN))
@@ -86,7 +86,7 @@ def features(xyz: Float32, intensity: Float32, names: list[Feature]) -> Float32:
 
 
 def cells(xyz: Float32, config: PreprocessConfig) -> Int64:
-    """(G, M) flat cell of each point in each plane, the plane's first axis slowest. Points must be inside the FOV."""
+    """(G, M) flat cell of each point in each plane, first axis slowest. Points must be inside the field of view."""
     indices = np.empty((len(config.planes), len(xyz)), dtype=np.int64)
     low, high = np.array(config.fov_min), np.array(config.fov_max)
     for index, plane, grid in zip(indices, config.planes, config.grids, strict=True):
@@ -100,8 +100,8 @@ def cells(xyz: Float32, config: PreprocessConfig) -> Int64:
 def occupied_box(index: Int64, grid: tuple[int, int]) -> tuple[int, int, int, int]:
     """Row, column, height and width of the box of occupied cells plus MARGIN, for (M,) flat cells of a grid; M > 0.
 
-    A network that sees this box alone answers the same at occupied cells. The box is never wider than the full grid,
-    whose border stays a border.
+    The network's output at occupied cells is the same on this box as on the full grid. The box never exceeds the full
+    grid.
     """
     row, column = np.divmod(index, grid[1])
     top, left = max(int(row.min()) - MARGIN, 0), max(int(column.min()) - MARGIN, 0)
@@ -129,5 +129,5 @@ def prepare(xyz: Float32, intensity: Float32, config: PreprocessConfig) -> tuple
 
 
 def nearest_voxel(xyz: Float32, grid: search.Grid) -> Int64:
-    """(N,) voxel whose representative is nearest to each of the (N, 3) points that were prepared."""
+    """(N,) index of the voxel whose representative is nearest to each of the (N, 3) points given to `prepare`."""
     return search.nearest(grid, xyz)

@@ -1,4 +1,4 @@
-"""Sample scans that engines are checked with: a room, a corridor and a hall, made of boxes by rays."""
+"""Sample scans for checking engines: a room, a corridor and a hall made of boxes, by ray casting."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,18 +15,18 @@ from cmp_seg_ros.waffleiron import preprocess as preparation
 from cmp_seg_ros.waffleiron.config import PreprocessConfig
 from cmp_seg_ros.waffleiron.preprocess import Voxels, prepare
 
-Box = tuple[tuple[float, float, float], tuple[float, float, float]]  # least and greatest x, y, z in metres
+Box = tuple[tuple[float, float, float], tuple[float, float, float]]  # minimum and maximum x, y, z in metres
 
 
 @dataclass(frozen=True)
 class _Scene:
-    """A place of boxes around a lidar in its origin.
+    """A scene of boxes around a lidar at its origin.
 
     Args:
-        hollow: the walls, floor and ceiling, seen from inside.
-        boxes: what stands in it.
-        beams: how many, and the altitude of the uppermost and lowermost in degrees.
-        yaw: of the lidar in it, in radians.
+        hollow: walls, floor and ceiling, as boxes seen from inside.
+        boxes: objects.
+        beams: number of beams, and elevation of the highest and lowest in degrees.
+        yaw: of the lidar, in radians.
     """
 
     hollow: Box
@@ -44,7 +44,7 @@ _SCENES = {
             ((2.68, 1.58, -0.9), (2.75, 1.65, -0.2)),
             ((-3.6, 1.0, -0.9), (-3.0, 2.2, 1.1)),  # a cupboard
             ((0.5, -2.7, -0.9), (2.6, -1.9, -0.1)),  # a sofa
-            ((-1.6, -1.9, -0.9), (-1.2, -1.4, 0.85)),  # somebody
+            ((-1.6, -1.9, -0.9), (-1.2, -1.4, 0.85)),  # a person
             ((5.05, -0.5, -0.9), (5.1, 0.5, 1.2)),  # a door
         ],
         (16, 16.0),
@@ -57,7 +57,7 @@ _SCENES = {
             *(((x, -1.1, -0.8), (x + 0.9, -1.07, 1.25)) for x in (-9.0, 4.5)),
             ((-5.5, -1.1, -0.8), (-4.3, -0.7, -0.35)),  # a bench
             ((1.0, -1.1, -0.8), (1.5, -0.65, 0.9)),  # a locker
-            ((3.2, -0.3, -0.8), (3.5, 0.2, 0.0)),  # somebody's legs, body and head
+            ((3.2, -0.3, -0.8), (3.5, 0.2, 0.0)),  # a person's legs, body and head
             ((3.15, -0.35, 0.0), (3.5, 0.25, 0.6)),
             ((3.22, -0.15, 0.6), (3.42, 0.05, 0.9)),
         ],
@@ -71,7 +71,7 @@ _SCENES = {
             *(((x, 1.5, -0.3), (x + 1.6, 2.3, -0.25)) for x in (-3.0, 0.5)),  # tables and their feet
             *(((x + 0.7, 1.8, -1.0), (x + 0.9, 2.0, -0.3)) for x in (-3.0, 0.5)),
             *(((x, 2.6, -1.0), (x + 0.45, 3.05, -0.1)) for x in (-2.6, 0.9)),  # chairs
-            ((1.8, -2.2, -1.0), (2.1, -1.75, -0.1)),  # somebody near, somebody far
+            ((1.8, -2.2, -1.0), (2.1, -1.75, -0.1)),  # a person nearby, another far away
             ((1.75, -2.25, -0.1), (2.15, -1.7, 0.45)),
             ((1.85, -2.08, 0.45), (2.05, -1.88, 0.75)),
             ((-4.2, -5.0, -1.0), (-3.8, -4.5, 0.7)),
@@ -85,9 +85,9 @@ _SCENES = {
 
 
 def scans(preprocess: PreprocessConfig, raw_intensity: bool) -> list[dict[str, Voxels]]:
-    """Voxels of a scan of each scene that are seen, with noise from fixed seeds: of the given size, and the coarsest.
+    """Voxels of a noisy scan of each scene, from fixed seeds: in the given voxel size, and in the coarsest one.
 
-    The coarsest are those that the rate keeper takes.
+    The coarsest is that of the rate keeper. Scenes without points in the field of view are left out.
     """
     finest = preprocess.voxel_size
     groups = []
@@ -107,7 +107,7 @@ def room() -> Float32:
 
 
 def version() -> str:
-    """Of the scans: which code makes them, and the versions that compile it."""
+    """Version of the scans: digest of the code that makes them, and of the versions of its compiler."""
     return digest([Path(__file__), Path(preparation.__file__)], cache_folder().name, numba.__version__, llvm_version)
 
 
@@ -138,9 +138,9 @@ def _points(scene: _Scene, rng: np.random.Generator) -> Float32:
 
 
 def _intensities(count: int, raw: bool, rng: np.random.Generator) -> Float32:
-    """(N,) as they reach the network: of deviation 1, or raw as lidars give them.
+    """(N,) intensities as given to the network: with standard deviation 1, or raw.
 
-    Those are 8 bits, and for one point in a hundred what a retroreflector gives a lidar of 16 bits.
+    Raw intensities have 8 bits; one point in a hundred is a retroreflector seen by a lidar of 16 bits.
     """
     if not raw:
         return rng.normal(size=count).astype(np.float32)

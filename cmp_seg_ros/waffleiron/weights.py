@@ -1,4 +1,4 @@
-"""Weights of a network as safetensors."""
+"""Reads and writes the weights of a network as safetensors."""
 
 from pathlib import Path
 
@@ -11,9 +11,9 @@ from cmp_seg_ros.waffleiron.network import Segmenter
 
 
 def serialise(network: Segmenter, half: bool = True) -> bytes:
-    """Weights and running statistics as safetensors, without counters of batches.
+    """Weights and running statistics as safetensors, without batch counters.
 
-    In float16 (float32 where a value is beyond it, such as a variance of raw intensities) unless `half` is false.
+    In float16 (float32 if a value exceeds its range, such as a variance of raw intensities) unless `half` is false.
     """
     state = network.state_dict()
     kept = {key: value.detach().contiguous() for key, value in state.items() if not key.endswith("num_batches_tracked")}
@@ -25,7 +25,7 @@ def _half(value: Tensor) -> Tensor:
 
 
 def load(path: Path, config: NetworkConfig) -> Segmenter:
-    """The network in evaluation mode, float32. Raises UserError naming every missing, unexpected or misshapen key."""
+    """The network in evaluation mode, float32. Raises UserError naming every missing, unexpected or wrong key."""
     try:
         state = safetensors.torch.load_file(path)
     except (OSError, safetensors.SafetensorError) as error:
@@ -36,10 +36,10 @@ def load(path: Path, config: NetworkConfig) -> Segmenter:
 
 
 def load_state(network: Segmenter, state: dict[str, Tensor], source: str) -> None:
-    """Fill the network from `state`, whose 1x1 convolutions may have the published trailing dimensions of one.
+    """Load `state` into the network; 1x1 convolutions may have the published trailing dimensions of size 1.
 
     Raises:
-        UserError: naming `source` and every key that is missing, unexpected or of another size.
+        UserError: names `source` and every key that is missing, unexpected or of another shape.
     """
     own = network.state_dict()
     optional = {key for key in own if key.endswith("num_batches_tracked")}
