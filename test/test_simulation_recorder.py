@@ -273,9 +273,9 @@ def test_the_command_records_and_names_what_is_wrong(tmp_path: Path) -> None:
     assert "no sensor 'os9'" in str(result.exception)
     for arguments, message in (
         (["--camera", "round"], "no camera 'round': neither a file nor one of equidistant, pinhole, wide"),
-        (["--camera", "pinhole,grey"], "'grey' is no option"),
-        (["--camera", "a b=pinhole"], "'a b' is no free name"),
-        (["--camera", "truth=pinhole"], "'truth' is no free name"),
+        (["--camera", "pinhole,grey"], "unknown option 'grey'"),
+        (["--camera", "a b=pinhole"], "'a b' is reserved or not a valid topic name"),
+        (["--camera", "truth=pinhole"], "'truth' is reserved or not a valid topic name"),
         (["--camera", "pinhole", "--camera", "wide"], "two cameras are named 'camera'"),
         (["--camera", "pinhole", "--no-camera"], "exclude each other"),
         (["--motion", "flying", "--height", "1"], "leave out the lidar's height"),

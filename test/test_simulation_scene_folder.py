@@ -168,7 +168,7 @@ def test_models_are_known_by_name() -> None:
         (lambda items: items[2].update(model="Chair_09"), r"Chair_09\.glb is missing"),
         (lambda items: items[2].update(T_world_model=[[1, 0], [0, 1]]), r"item 2 needs .*T_world_model"),
         (lambda items: items.clear(), "has no `items`"),
-        (lambda items: items.pop(0), "close around no room"),
+        (lambda items: items.pop(0), "its walls must enclose one"),
     ],
 )
 def test_what_is_wrong_with_a_scene_is_named(little: Path, broken: Any, message: str) -> None:

@@ -1,1 +1,1 @@
-"""Procedural buildings seen by simulated lidars and cameras, truth included."""
+"""Procedural buildings, scanned by simulated lidars and cameras, with ground truth."""

@@ -1,4 +1,4 @@
-"""Procedural buildings: a floor plan made solid, furnished and peopled, all from one seed."""
+"""Procedural buildings: floor plan, walls, furniture and people, all from one seed."""
 
 from dataclasses import dataclass
 
@@ -14,8 +14,8 @@ from cmp_seg_ros.simulation.mesh import Mesh, Shape
 from cmp_seg_ros.simulation.people import Person
 from cmp_seg_ros.simulation.walls import Floorspace, RoomFabric, Style
 
-# Seeds from here on are of the second world: models of real shape, goods, machines, high halls, open windows, trees,
-# more lidars and mounts. Below, buildings and their scans are bit for bit what they always were.
+# Seeds from here on belong to the second world: models of real shape, goods, machines, high halls, open windows, trees,
+# more lidars and mounts. For lower seeds, buildings and their scans stay bit for bit the same.
 SECOND_WORLD = 100_000_000
 
 Rng = np.random.Generator
@@ -27,12 +27,12 @@ class Building:
     """Truth and geometry of one building.
 
     Args:
-        seed: where it came from.
-        plan: its rooms.
-        mesh: all that stands still; z = 0 is the floor.
-        people: all that moves.
-        obstacles: (K, 4) rectangles x0 y0 x1 y1 of what stands on the floor.
-        tops: surfaces of tables and the like, where a sensor may stand.
+        seed: of the random generator.
+        plan: floor plan with the rooms.
+        mesh: all static geometry; z = 0 is the floor.
+        people: all dynamic objects.
+        obstacles: (K, 4) rectangles x0 y0 x1 y1 of objects on the floor.
+        tops: surfaces of tables and similar, on which a sensor may stand.
     """
 
     seed: int
@@ -44,11 +44,11 @@ class Building:
 
     @property
     def second(self) -> bool:
-        """Whether it is of the second world."""
+        """Whether it belongs to the second world."""
         return self.seed >= SECOND_WORLD
 
     def room_at(self, x: float, y: float) -> Room | None:
-        """The room around a place, walls not included."""
+        """The room that contains a place, without its walls; None outside."""
         for room in self.plan.rooms:
             x0, y0, x1, y1 = room.inner
             if x0 <= x <= x1 and y0 <= y <= y1:
@@ -56,13 +56,13 @@ class Building:
         return None
 
     def clear(self, xy: Float64, margin: float) -> Bool:
-        """(N, 2) places -> (N,) whether no furniture is nearer than `margin`."""
+        """(N, 2) places -> (N,) whether no obstacle is nearer than `margin` metres."""
         low, high = self.obstacles[:, :2], self.obstacles[:, 2:]
         gap = np.maximum(np.maximum(low - xy[:, None], xy[:, None] - high), 0)
         return np.asarray(np.all(np.hypot(gap[..., 0], gap[..., 1]) > margin, axis=1))
 
     def free_places(self, rng: Rng, count: int, margin: float = 0.35) -> Float64:
-        """(count, 2) random places with room for a robot, in big rooms more often than in small ones."""
+        """(count, 2) random places with space for a robot, more often in large rooms."""
         rooms = [room for room in self.plan.rooms if min(room.size) > 2 * margin + 0.1] or self.plan.rooms
         weight = np.sqrt([room.area for room in rooms])
         found = np.zeros((0, 2))
@@ -80,7 +80,7 @@ class Building:
 
 
 def make_building(seed: int) -> Building:
-    """The building of `seed`, always the same one."""
+    """Generate the building of `seed`; deterministic."""
     rng = np.random.default_rng([seed, 1])
     second = seed >= SECOND_WORLD
     plan = make_plan(rng, second)
@@ -100,7 +100,7 @@ def make_building(seed: int) -> Building:
 
 
 def _outdoors(rng: Rng, shape: Shape, plan: Plan) -> None:
-    """What is seen through the windows: ground, at times a facade and shrubs; nothing from an upper storey."""
+    """Add the view from the windows: ground, sometimes a facade and shrubs; nothing for upper storeys."""
     if rng.random() < (0.2 if plan.second else 0.5):
         return
     low = np.min([room.cell[:2] for room in plan.rooms], axis=0)

@@ -1,4 +1,4 @@
-"""A camera in the simulated world: colours, class and depth of every pixel, by casting one ray each."""
+"""A simulated camera: colour, class and depth of every pixel, with one ray per pixel."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -17,18 +17,18 @@ Rng = np.random.Generator
 Transform = npt.NDArray[np.float64]
 
 SKY = np.array([0.75, 0.85, 0.97], dtype=np.float32)
-LIGHT_CELL = 0.25  # metres, grid that tells which room's lamp lights a place
+LIGHT_CELL = 0.25  # metres; grid that maps places to the lamp of their room
 TEXTURE_SIZE = 256
-LAYERS = 4  # panes and mirrors in a row
+LAYERS = 4  # panes and mirrors along a ray, at most
 
 
 @dataclass(frozen=True)
 class Image:
-    """What a camera sees.
+    """A rendered image.
 
     Args:
         rgb: (H, W, 3) uint8.
-        label: (H, W) uint8 in `indoor`; glass is what it is, not what stands behind; 255 is the sky.
+        label: (H, W) uint8 in `indoor`; glass has its own class, not that behind it; 255: sky.
         depth: (H, W) metres along the ray to that surface; infinite in the sky.
     """
 
@@ -65,7 +65,7 @@ class Lights:
         self._ambient = np.append(rng.uniform(0.35, 0.55, len(rooms)), 0.6).astype(np.float32)
 
     def of(self, places: Float32) -> tuple[Float32, Float32, Float32]:
-        """(N, 3) places -> their lamp's place (N, 3), colour (N, 3) and the ambient light (N,)."""
+        """(N, 3) places -> position (N, 3) and colour (N, 3) of their lamp, and ambient light (N,)."""
         index = np.floor((places[:, :2] - self._origin.astype(np.float32)) / LIGHT_CELL).astype(np.int64)
         inside = ((index >= 0) & (index < self._room.shape)).all(axis=1)
         index[~inside] = 0
@@ -74,7 +74,7 @@ class Lights:
 
 
 class Renderer:
-    """Renders one camera. The rays of its pixels are worked out once."""
+    """Renders images of one camera. The rays of its pixels are computed once."""
 
     def __init__(self, camera: Camera, building: Building) -> None:
         self.camera, self.lights = camera, Lights(building)
@@ -83,11 +83,11 @@ class Renderer:
         self._seen: Bool = np.asarray(np.isfinite(rays).all(axis=1))
         self._rays = np.where(self._seen[:, None], rays, np.float32(0))
         self._rays[~self._seen, 2] = 1
-        # corners of the image get less light, by the fourth power of the cosine
+        # vignetting: fourth power of the cosine of the angle from the optical axis
         self._vignette = (0.6 + 0.4 * np.clip(self._rays[:, 2], 0, 1) ** 4)[:, None].astype(np.float32)
 
     def render(self, scenes: list[Scene], T_world_camera: Transform, rng: Rng) -> Image:
-        """One image of `scenes` from (4, 4) `T_world_camera`; `rng` makes the sensor's noise."""
+        """An image of `scenes` from the pose (4, 4) `T_world_camera`; `rng` is for the sensor's noise."""
         turn = T_world_camera[:3, :3].astype(np.float32)
         directions = np.ascontiguousarray(self._rays @ turn.T)
         origins = np.broadcast_to(T_world_camera[:3, 3].astype(np.float32), directions.shape)
@@ -102,7 +102,7 @@ class Renderer:
         return Image(rgb.reshape(*size, 3), label.reshape(size), depth.reshape(size))
 
     def _colors(self, scenes: list[Scene], origins: Float32, directions: Float32, hits: Hits, layers: int) -> Float32:
-        """(N, 3) colours, with what stands behind glass and what mirrors show blended in, `layers` deep."""
+        """(N, 3) colours, blended with those behind glass and in mirrors, up to `layers` deep."""
         color = self._shade(scenes, origins, directions, hits)
         rows = np.flatnonzero((hits.transmission > 0.05) | (hits.gloss > 0.95)).astype(np.int32)
         if not len(rows) or not layers:
@@ -118,7 +118,7 @@ class Renderer:
         return color
 
     def _shade(self, scenes: list[Scene], origins: Float32, directions: Float32, hits: Hits) -> Float32:
-        """(N, 3) Lambert's law under one lamp with shadows, and light from all around."""
+        """(N, 3) colours by Lambert's law under one lamp with shadows, plus ambient light."""
         places = origins + np.where(hits.hit, hits.distance, 0)[:, None].astype(np.float32) * directions
         albedo, emissive = self._albedo(scenes, hits, places)
         lamp, lamp_color, ambient = self.lights.of(places)
@@ -134,7 +134,7 @@ class Renderer:
         return np.where(hits.hit[:, None], color, SKY).astype(np.float32)
 
     def _lit(self, scenes: list[Scene], places: Float32, hits: Hits, towards: Float32, away: Float32) -> Float32:
-        """(N, 1) 1 where the lamp is seen, else 0.15; of full images every second pixel of every second row is cast."""
+        """(N, 1) 1 where the lamp is visible, else 0.15; full images cast every second pixel of every second row."""
         full = len(places) == self.camera.width * self.camera.height
         size = (self.camera.height, self.camera.width) if full else (1, len(places))
         picks = np.arange(len(places)).reshape(size)[:: 2 if full else 1, :: 2 if full else 1]

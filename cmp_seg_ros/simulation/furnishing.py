@@ -1,4 +1,4 @@
-"""Where furniture goes: against walls, in corners, rows, islands and groups, never into each other or before a door."""
+"""Places furniture: against walls, in corners, rows, islands and groups, without collisions or blocked doors."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from cmp_seg_ros.simulation.walls import Floorspace, Side, Style
 
 Rng = np.random.Generator
 
-# What stands in a room of each kind: a maker of furniture.py, a place (a method of Furnisher), the expected number per
+# Furniture of each kind of room: a maker of furniture.py, a placement (a method of Furnisher), the expected number per
 # 10 m2 of floor.
 FURNISHING = {
     "office": (
@@ -69,7 +69,7 @@ FURNISHING = {
     ),
 }
 
-# In rooms of the second world, beside the above.
+# Added in rooms of the second world.
 SECOND_WORLD = {
     "shop": "gondola aisles 1, tall_shelf wall 0.5, tall_shelf run 0.2, bar free 0.15, bar wall 0.1, model free 0.2",
     "storehouse": "pallet_rack aisles 1, pallet_rack run 0.1, tall_shelf wall 0.2, trolley free 0.1, clutter free 0.15",
@@ -93,7 +93,7 @@ ANYWHERE = "model wall 0.5, model free 0.25, model corner 0.3, thin free 0.2, th
 
 @dataclass(frozen=True)
 class Top:
-    """A free surface on furniture: middle (x, y, z), yaw, and its half sizes."""
+    """A free surface on furniture: centre (x, y, z), yaw, and half sizes."""
 
     x: float
     y: float
@@ -144,7 +144,7 @@ class Furnisher:
                 self._hang_up(item, side)
 
     def _hang_up(self, item: Shape, side: Side) -> None:
-        """On a free stretch of wall, where it is not too high."""
+        """Hang an item on a free stretch of wall, if it is not too high."""
         low, high = item.bounds()
         w = float(high[0] - low[0])
         if side.length < w + 0.2 or high[2] > self.room.height - 0.05:
@@ -157,7 +157,7 @@ class Furnisher:
     # -- places
 
     def _aisles(self, maker: f.Maker) -> None:
-        """Rows of alike pieces, end to end, with aisles between the rows."""
+        """Rows of equal pieces, end to end, with aisles between the rows."""
         rng, seed = self.rng, int(self.rng.integers(1 << 30))
         low, high = maker(np.random.default_rng(seed)).bounds()
         w, d, tall = (float(v) for v in high - low)
@@ -179,7 +179,7 @@ class Furnisher:
                     )
 
     def _wall(self, maker: f.Maker) -> None:
-        """Somewhere along a wall, its back to it."""
+        """At a random place along a wall, its back to the wall."""
         rng = self.rng
         item = maker(rng)
         for _ in range(8):
@@ -211,7 +211,7 @@ class Furnisher:
                 break
 
     def _corner(self, maker: f.Maker) -> None:
-        """In a corner or near a wall, turned anyhow."""
+        """In a corner or near a wall, with a random yaw."""
         rng = self.rng
         item = maker(rng)
         low, high = item.bounds()
@@ -252,7 +252,7 @@ class Furnisher:
         self._set_anywhere(group, float(rng.choice([0, np.pi / 2])) + float(rng.normal(0, 0.03)))
 
     def _island(self, maker: f.Maker) -> None:
-        """Desks back to back, at times with a screen between them."""
+        """Desks back to back, sometimes with a screen between them."""
         rng, seed = self.rng, int(self.rng.integers(1 << 30))
         w = float(maker(np.random.default_rng(seed)).bounds()[1][0])
         island, columns = Shape(), int(rng.integers(1, 4))
@@ -264,7 +264,7 @@ class Furnisher:
         if rng.random() < 0.5:
             length = columns * 2 * min(w, 0.95)
             island.box((0, 0, 0.95), (length, 0.03, 0.5), "clutter", m.fabric(rng))
-        if island.filled():  # no desk at all happens: once in some hundred buildings
+        if island.filled():  # it may have no desk: once in about a hundred buildings
             self._set_anywhere(island, float(rng.choice([0, np.pi / 2])))
 
     def _rows(self, maker: f.Maker) -> None:
@@ -294,7 +294,7 @@ class Furnisher:
     # -- setting down
 
     def _set_against(self, item: Shape, side: Side, s: float, gap: float, turn: float) -> bool:
-        """With its back to a wall, its middle at s. False where it does not fit."""
+        """Place an item with its back to a wall, centred at s. False if it does not fit."""
         low, high = item.bounds()
         w, d, tall = (float(v) for v in high - low)
         if tall > self.room.height - 0.05:
@@ -316,7 +316,7 @@ class Furnisher:
         return True
 
     def _set(self, item: Shape, yaw: float, at: tuple[float, float]) -> bool:
-        """At a given place. False where it does not fit."""
+        """Place an item at a given place. False if it does not fit."""
         low, high = _turned_bounds(item, yaw)
         rect = (at[0] + low[0], at[1] + low[1], at[0] + high[0], at[1] + high[1])
         if item.bounds()[1][2] > self.room.height - 0.05 or not self.space.free(rect):
@@ -342,7 +342,7 @@ class Furnisher:
     # -- walls and floor
 
     def _on_walls(self) -> None:
-        """Boards, pictures, screens, cupboards, boxes, pipes and pilasters."""
+        """Add boards, pictures, screens, cupboards, boxes, pipes and pilasters to the walls."""
         rng, h = self.rng, self.room.height
         busy = {"classroom": 1.5, "meeting": 1.3, "office": 1.0, "living": 1.2, "corridor": 0.8}
         rate = self.style.pictures * busy.get(self.room.kind, 0.5)
@@ -359,7 +359,7 @@ class Furnisher:
                 self._pilasters(side)
 
     def _hang(self, side: Side) -> None:
-        """One thing on a wall. What is flat against it is a board (flush), what sticks out is furniture."""
+        """Hang one thing on a wall. Flat things are boards (flush), protruding ones are furniture."""
         rng = self.rng
         kind = str(
             rng.choice(
@@ -411,7 +411,7 @@ class Furnisher:
 
 
 def _turned_bounds(item: Shape, yaw: float) -> tuple[list[float], list[float]]:
-    """Lowest and highest (x, y) of the item's box after a turn."""
+    """Minimum and maximum (x, y) of the item's bounding box after rotation."""
     low, high = item.bounds()
     corners = np.array([[a, b] for a in (low[0], high[0]) for b in (low[1], high[1])], dtype=np.float64)
     c, s = np.cos(yaw), np.sin(yaw)

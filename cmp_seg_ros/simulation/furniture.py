@@ -1,4 +1,4 @@
-"""Furniture: each maker returns a shape that stands on z = 0, centred in x and y, its back towards -y."""
+"""Furniture: each maker returns a random shape that stands on z = 0, centred in x and y, its back towards -y."""
 
 from collections.abc import Callable
 
@@ -56,7 +56,7 @@ def table(rng: Rng) -> Shape:
 
 
 def _things_on(shape: Shape, rng: Rng, w: float, d: float, h: float, label: str = "clutter") -> None:
-    """Books, cups, boxes, laptops on a surface of w x d about the origin at height h."""
+    """Add books, cups, boxes, laptops on a surface of w x d, centred at the origin, at height h."""
     for _ in range(int(rng.integers(1, 6))):
         x, y = float(rng.uniform(-w / 2, w / 2)), float(rng.uniform(-d / 2, d / 2))
         kind = rng.random()
@@ -228,7 +228,7 @@ def shelf(rng: Rng) -> Shape:
 
 
 def desk(rng: Rng) -> Shape:
-    """A desk against the wall with monitors, drawers and things; its chair stands in front."""
+    """A desk against the wall with monitors, drawers and things, and a chair in front."""
     shape, top = Shape(), m.furniture(rng)
     w, d, h = float(rng.uniform(1.1, 1.9)), float(rng.uniform(0.6, 0.85)), float(rng.uniform(0.7, 0.78))
     shape.box((0, 0, h - 0.015), (w, d, 0.03), "table", top)
@@ -439,7 +439,7 @@ def machine(rng: Rng) -> Shape:
 
 
 def assembly(rng: Rng) -> Shape:
-    """Any thing: a few boxes, tubes and blobs grown onto each other, from a bucket's size to a wardrobe's."""
+    """A random object of a few joined boxes, tubes and blobs, from the size of a bucket to that of a wardrobe."""
     shape = Shape()
     reach = rng.uniform([0.15, 0.15, 0.3], [0.7, 0.6, 2.0])
     material = m.one_of(rng, m.lacquer, m.wood, m.metal, m.fabric)
@@ -530,7 +530,7 @@ def divider(rng: Rng) -> Shape:
 
 
 def ladder(rng: Rng) -> Shape:
-    """A step ladder, or boards and poles leaning back."""
+    """A step ladder, or boards and poles leaning against the wall."""
     shape, h = Shape(), float(rng.uniform(1.2, 2.1))
     spread = 0.3 * h
     for sx in (-0.22, 0.22):

@@ -1,10 +1,9 @@
 """Random labelled scans for training: buildings, places, sensors, mounts and noise from a seed.
 
-Which rotation is true of a scan: points are in the lidar's frame. `R_mount`, the rotation of the returned
-`T_base_lidar`, is what a calibration file would say; preprocessing turns the points by it. What remains is the
-robot's own roll and pitch (`R_attitude`, unknown to a robot without an inertial sensor), mostly within 3 degrees,
-up to 15 where the lidar is carried: `R_world_lidar = R_yaw R_attitude R_mount`. A network that sees `R_mount xyz`
-therefore learns to bear the rest.
+Rotations: points are in the lidar's frame. `R_mount`, the rotation of the returned `T_base_lidar`, is what a
+calibration file would contain; preprocessing rotates the points by it. The robot's own roll and pitch remain
+(`R_attitude`, unknown to a robot without an inertial sensor), mostly within 3 degrees, up to 15 for a carried lidar:
+`R_world_lidar = R_yaw R_attitude R_mount`. A network trained on `R_mount xyz` therefore learns to tolerate them.
 """
 
 from collections.abc import Iterator, Sequence
@@ -30,13 +29,13 @@ def scans_in(building: Building, count: int, sensor: str | None = None) -> Itera
     """`count` scans at random places of a building; the same arguments give the same scans.
 
     Args:
-        building: of `make_building` or `load_scene`; its seed decides all that is random.
-        count: how many scans.
-        sensor: name of the lidar; None takes a random one for each scan.
+        building: from `make_building` or `load_scene`; its seed determines everything random.
+        count: number of scans.
+        sensor: name of the lidar; None: a random one for each scan.
 
     Yields:
-        (scan, labels, T_base_lidar): labels (N,) uint8 in `indoor`, 255 where there is no return or no truth; the
-        base's frame is level but for the robot's attitude (see above), its origin on the floor.
+        (scan, labels, T_base_lidar): labels (N,) uint8 in `indoor`, 255 without a return or a truth; the base frame has
+        its origin on the floor and is level except for the robot's attitude (see above).
     """
     for (scan,) in views_in(building, count, sensor):
         yield scan
@@ -49,14 +48,14 @@ def views_in(
     mounts: Sequence[Transform | None] = (None,),
     thinned: bool = True,
 ) -> Iterator[list[LabelledScan]]:
-    """Scans as by `scans_in`, each taken once in every mount: same place, same moment, same unit.
+    """Scans as from `scans_in`, each repeated with every mount: same place, same time, same unit.
 
     Args:
-        mounts: T_base_lidar whose rotation is taken instead of a random one; None keeps that.
+        mounts: T_base_lidar whose rotation replaces the random one; None: the random one.
         thinned: see `perturbed`.
 
     Yields:
-        the views of one place, in the order of `mounts`.
+        The views of one place, in the order of `mounts`.
     """
     rng = np.random.default_rng([building.seed, 2])
     still = Scene(building.mesh)
@@ -91,16 +90,16 @@ def views_in(
 
 
 def perturbed(rng: Rng, lidar: Lidar, thinned: bool = True) -> Lidar:
-    """Another unit of the same sensor, its beams a little off.
+    """Another unit of the same sensor, with slightly different beam angles.
 
-    Where it is `thinned`, as for training, also of another number of columns and, at times, fewer beams.
+    If `thinned`, as for training, also with another number of columns and, sometimes, fewer beams.
     """
     altitudes = np.array(lidar.altitudes) + rng.normal(0, 0.15) + rng.normal(0, 0.05, lidar.beams)
     azimuths = np.array(lidar.azimuths) + rng.normal(0, 0.1, lidar.beams)
     if not thinned:
         return lidar.model_copy(update={"altitudes": altitudes.tolist(), "azimuths": azimuths.tolist()})
     keep = np.arange(lidar.beams)
-    if lidar.beams >= 64:  # half as they are, half as light as the others
+    if lidar.beams >= 64:  # half of these sensors stay as they are, half get as few beams as the others
         step = int(rng.choice([1, 2, 4], p=[0.5, 0.3, 0.2]))
         keep = keep[int(rng.integers(step)) :: step]
     elif lidar.beams == 32 and rng.random() < 0.25:
@@ -112,7 +111,7 @@ def perturbed(rng: Rng, lidar: Lidar, thinned: bool = True) -> Lidar:
 
 
 def rotation(roll: float, pitch: float, yaw: float) -> Transform:
-    """(4, 4) turn: roll about x, then pitch about y, then yaw about z (fixed axes)."""
+    """(4, 4) rotation: roll about x, then pitch about y, then yaw about z (fixed axes)."""
     from scipy.spatial.transform import Rotation
 
     T = np.eye(4)
@@ -121,7 +120,7 @@ def rotation(roll: float, pitch: float, yaw: float) -> Transform:
 
 
 def moving_pose(start: Transform, velocity: Float64, yaw_rate: float, times: Float64) -> Transform:
-    """(W, 4, 4) poses of a sensor that keeps its velocity (world frame) and turns about the vertical."""
+    """(W, 4, 4) poses of a sensor with constant velocity (world frame) and yaw rate."""
     turn = np.zeros((len(times), 3, 3))
     c, s = np.cos(yaw_rate * times), np.sin(yaw_rate * times)
     turn[:, 0, 0], turn[:, 0, 1], turn[:, 1, 0], turn[:, 1, 1], turn[:, 2, 2] = c, -s, s, c, 1
@@ -132,9 +131,9 @@ def moving_pose(start: Transform, velocity: Float64, yaw_rate: float, times: Flo
 
 
 def _stand(rng: Rng, building: Building) -> tuple[Transform, Transform, Shape]:
-    """T_world_base, T_base_lidar and what of the robot itself the lidar may see.
+    """T_world_base, T_base_lidar and the parts of the robot that the lidar may see.
 
-    Two thirds are wheeled robots, one sixth lidars on a table, one sixth carried or on a tripod.
+    Two thirds are wheeled robots, one sixth lidars on a table, one sixth lidars carried or on a tripod.
     """
     kind, body = rng.random(), Shape()
     low_mount = building.second and rng.random() < 0.2
@@ -171,7 +170,7 @@ def _stand(rng: Rng, building: Building) -> tuple[Transform, Transform, Shape]:
 
 
 def _mount(rng: Rng) -> Transform:
-    """How the lidar is screwed on, as its calibration knows: mostly upright; at times tilted or upside down."""
+    """A random mounting of the lidar, known from calibration: mostly upright, sometimes tilted or upside down."""
     roll = pitch = 0.0
     kind = rng.random()
     if kind < 0.2:
@@ -182,7 +181,7 @@ def _mount(rng: Rng) -> Transform:
 
 
 def _robot(rng: Rng, height: float) -> Shape:
-    """A robot's own deck, posts and antennas as its lidar sees them."""
+    """The robot's own deck, posts and antennas, visible to its lidar."""
     shape, body = Shape(), m.one_of(rng, m.metal, m.lacquer)
     deck = height - float(rng.uniform(0.06, 0.35))
     if deck > 0.1:
@@ -202,7 +201,7 @@ def _robot(rng: Rng, height: float) -> Shape:
 
 
 def _with_company(rng: Rng, building: Building, T_world_base: Transform) -> list[Person]:
-    """The people of the building, and often somebody near the sensor: who carries it, or looks at the robot."""
+    """The people of the building, and often a person near the sensor, who carries it or looks at the robot."""
     people = list(building.people)
     x, y = T_world_base[:2, 3]
     for _ in range(int(rng.choice([0, 1, 2, 4], p=[0.6, 0.25, 0.1, 0.05]))):
@@ -217,7 +216,7 @@ def _with_company(rng: Rng, building: Building, T_world_base: Transform) -> list
 
 
 def _motion(rng: Rng, T_world_base: Transform) -> tuple[Float64, float]:
-    """Velocity along the base's x, and yaw rate; a third stands still."""
+    """Velocity along the base's x axis, and yaw rate; a third of the robots stand still."""
     if rng.random() < 0.33:
         return np.zeros(3), 0.0
     velocity = T_world_base[:3, 0] * float(rng.uniform(-0.2, 1.2)) * np.array([1, 1, 0])

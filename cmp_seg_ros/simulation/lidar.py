@@ -1,4 +1,4 @@
-"""Spinning lidars as data, and what each measures in a scene."""
+"""Spinning lidars: their description, and the simulation of their measurements."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,17 +16,17 @@ from cmp_seg_ros.simulation.raycast import Hits, Scene, cast_all
 
 FOLDER = "config/sensors"
 FIRST_SENSORS = ("os0-128", "os1-16", "os1-64", "vlp-16", "vlp-32c", "xt-32")  # of the first world (see building.py)
-TURNS, SWINGS = 19.37, 7.13  # of a rosette's prisms during a scan; no whole numbers, so that lines do not repeat
+TURNS, SWINGS = 19.37, 7.13  # of a rosette's prisms during a scan; not integers, so that lines do not repeat
 Rng = np.random.Generator
 Transform = npt.NDArray[np.float64]
 
 
 class Lidar(BaseModel):
-    """A spinning lidar. One row of `altitudes` and `azimuths` (degrees) a beam, in the order of the sensor's channels.
+    """A spinning lidar. `altitudes` and `azimuths` (degrees) have one value per beam, in the order of its channels.
 
-    `reach` is the range in metres at which half of the pulses on a 10 % target at right angles come back.
-    A lidar with a `rosette` has one prism more, which swings all its beams up and down while they turn. `intensity`
-    says what the intensity channel holds: received signal (falls with range), or calibrated reflectivity.
+    `reach` is the range in metres at which half of the pulses on a 10 % target at normal incidence return. A lidar with
+    a `rosette` has another prism, which swings all beams up and down while they turn. `intensity` is the content of the
+    intensity channel: received signal (decreases with range), or calibrated reflectivity.
     """
 
     model_config = ConfigDict(extra="forbid", ignored_types=(cached_property,), frozen=True)
@@ -39,7 +39,7 @@ class Lidar(BaseModel):
     clockwise: bool = True
     layout: Literal["ouster", "velodyne", "hesai"]
     rosette: tuple[float, float] | None = None  # degrees: how far all beams swing down and up while they turn
-    beam_offset: float = 0.0  # metres from the axis to where a beam begins
+    beam_offset: float = 0.0  # metres from the axis to the origin of a beam
     min_range: float
     max_range: float
     range_noise: float  # one sigma, metres
@@ -65,15 +65,15 @@ class Lidar(BaseModel):
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(height, width) of a scan: one row a beam, one column a firing."""
+        """(height, width) of a scan: one row per beam, one column per firing."""
         return self.beams, self.columns
 
     @cached_property
     def firing(self) -> npt.NDArray[np.int64]:
-        """(H, W) number of the firing that fills each pixel.
+        """(H, W) index of the firing of each pixel.
 
-        Ouster's driver shifts each row by its beam's azimuth, so that a column of the image looks one way; elsewhere a
-        column is one firing.
+        Ouster's driver shifts each row by its beam's azimuth, so that a column of the image has one direction; for
+        other sensors a column is one firing.
         """
         firing = np.tile(np.arange(self.columns), (self.beams, 1))
         if self.layout == "ouster":
@@ -98,13 +98,13 @@ class Lidar(BaseModel):
 
     @cached_property
     def offsets(self) -> Float32:
-        """(H, W, 3) where the beams begin, in the lidar's frame."""
+        """(H, W, 3) origins of the beams in the lidar's frame."""
         ring = np.stack([np.cos(self._rotor), np.sin(self._rotor), 0 * self._rotor], axis=2)
         return (self.beam_offset * ring).astype(np.float32)
 
     @property
     def _swing(self) -> npt.NDArray[np.float64]:
-        """(H, W) degrees by which the beams of a rosette stand higher: a triangle wave over the turns."""
+        """(H, W) degrees by which the beams of a rosette are raised: a triangle wave over the turns."""
         assert self.rosette is not None
         low, high = self.rosette
         phase = (SWINGS * self.firing / self.columns + np.arange(self.beams)[:, None] * 0.31) % 1
@@ -112,7 +112,7 @@ class Lidar(BaseModel):
 
     @property
     def _rotor(self) -> npt.NDArray[np.float64]:
-        """(H, W) azimuth of the rotor; the sweep begins behind the sensor."""
+        """(H, W) azimuth of the rotor; the sweep starts at the rear."""
         turn = 2 * np.pi * self.firing / self.columns * (TURNS if self.rosette is not None else 1)
         return np.pi - turn if self.clockwise else turn - np.pi
 
@@ -123,16 +123,16 @@ def sensor_names() -> list[str]:
 
 @dataclass(frozen=True)
 class Noise:
-    """What differs from unit to unit and from day to day.
+    """Noise parameters, which differ between units and recordings.
 
     Args:
         range_scale: factor on the sensor's range noise.
         beam_bias: one sigma of a constant range error of each beam, metres.
-        dropout: share of pulses lost for no reason.
+        dropout: share of pulses lost at random.
         mixed: probability that a pulse on a depth edge returns a range between both sides.
-        haze: share of pulses that return from nothing (dust, crosstalk).
+        haze: share of spurious returns (dust, crosstalk).
         intensity_scale: factor on intensities.
-        unit: number of the unit, which decides its beam errors for good; None draws them anew for each sweep.
+        unit: number of the unit, which fixes its beam errors; None: new beam errors for each sweep.
     """
 
     range_scale: float = 1.0
@@ -156,13 +156,13 @@ NO_NOISE = Noise(0.0, 0.0, 0.0, 0.0, 0.0, 1.0)
 
 @dataclass(frozen=True)
 class Sweep:
-    """One turn of a lidar: the scan, and the truth of each of its points.
+    """One turn of a lidar: the scan, and the truth of each point.
 
     Args:
         scan: points in the lidar's frame at the time of their column.
-        label: (N,) uint8 in `indoor`, 255 where there is no return.
+        label: (N,) uint8 in `indoor`, 255 without a return.
         ring: (N,) uint16 channel.
-        range: (N,) metres, 0 where there is no return.
+        range: (N,) metres, 0 without a return.
         reflectivity: (N,) 0..1 times cosine of incidence.
     """
 
@@ -182,15 +182,15 @@ def sweep(
     stamp: int = 0,
     frame_id: str = "lidar",
 ) -> Sweep:
-    """Turn the lidar once.
+    """Simulate one turn of the lidar.
 
     Args:
         lidar: the sensor.
-        scenes: what stands and what moves.
+        scenes: static and dynamic geometry.
         T_world_lidar: (W,) seconds from the start of the sweep -> (W, 4, 4) poses.
         rng: for the noise.
-        noise: how bad this unit is.
-        stamp: nanoseconds of the sweep's start.
+        noise: noise parameters of this unit.
+        stamp: nanoseconds, start of the sweep.
         frame_id: of the scan.
     """
     height, width = lidar.shape
@@ -240,17 +240,17 @@ def sweep(
 
 
 def through_glass(scenes: list[Scene], origins: Float32, directions: Float32, rng: Rng, layers: int = 3) -> Hits:
-    """First hits; a share of the rays that meet glass goes on behind it, more of them at right angles."""
+    """First hits; some rays that meet glass continue behind it, more of them at normal incidence."""
     hits = cast_all(scenes, origins, directions)
     for _ in range(layers):
         rows = np.flatnonzero((hits.transmission > 0) & hits.hit)
         if not len(rows):
             break
         cosine = np.abs((hits.normal[rows] * directions[rows]).sum(axis=1))
-        # Schlick's approximation of Fresnel's reflection, glass to air (Schlick 1994): 4 % at right angles.
+        # Schlick's approximation of Fresnel reflection between glass and air (Schlick 1994): 4 % at normal incidence.
         passing = hits.transmission[rows] * (1 - (0.04 + 0.96 * (1 - cosine) ** 5))
         goes_on = rng.random(len(rows)) < passing
-        hits.transmission[rows[~goes_on]] = 0  # these come back from the pane
+        hits.transmission[rows[~goes_on]] = 0  # these return from the pane
         rows = rows[goes_on].astype(np.int32)
         if not len(rows):
             break
@@ -263,7 +263,7 @@ def through_glass(scenes: list[Scene], origins: Float32, directions: Float32, rn
 
 
 def reflected(scenes: list[Scene], origins: Float32, directions: Float32, hits: Hits) -> Hits:
-    """Replace hits on mirrors by what the mirror shows: a ghost behind it, to which no class is true (255)."""
+    """Replace hits on mirrors by the reflected surface: a ghost behind the mirror, without a true class (255)."""
     rows = np.flatnonzero(hits.gloss > 0.95).astype(np.int32)
     if len(rows):
         normal, before = hits.normal[rows], hits.distance[rows]
@@ -271,14 +271,14 @@ def reflected(scenes: list[Scene], origins: Float32, directions: Float32, hits: 
         ghosts = cast_all(scenes, origins[rows] + before[:, None] * directions[rows] + 0.005 * onward, onward)
         ghosts.distance[:] += before
         ghosts.label[:] = UNLABELLED
-        # incidence is measured against the ray as it left the sensor
+        # incidence is relative to the ray as it left the sensor
         ghosts.normal[:] -= 2 * (ghosts.normal * normal).sum(axis=1, keepdims=True) * normal
         hits.replace(rows, ghosts)
     return hits
 
 
 def _detection(lidar: Lidar, brightness: Float32, distance: Float32) -> Float32:
-    """(N,) probability that the pulse comes back: received power falls with the square of the range."""
+    """(N,) probability of a return: received power decreases with the square of the range."""
     power = (brightness / 0.1) * (lidar.reach / np.clip(distance, 0.1, 1e4)) ** 2
     return np.asarray(power / (1 + power), dtype=np.float32)
 
@@ -286,7 +286,7 @@ def _detection(lidar: Lidar, brightness: Float32, distance: Float32) -> Float32:
 def _mixed_pixels(
     rng: Rng, probability: float, distance: Float32, label: UInt8, shape: tuple[int, int]
 ) -> tuple[Float32, UInt8]:
-    """At a depth edge within the pulse's length the beam is split, and the range lies between both surfaces."""
+    """Mixed pixels: at a depth edge shorter than the pulse, the range lies between both surfaces."""
     d, names = distance.reshape(shape), label.reshape(shape)
     other, other_names = np.roll(d, -1, axis=1), np.roll(names, -1, axis=1)
     with np.errstate(invalid="ignore"):
@@ -301,7 +301,7 @@ def _mixed_pixels(
 
 
 def _intensity(lidar: Lidar, brightness: Float32, distance: Float32, noise: Noise, rng: Rng) -> Float32:
-    """(N,) in the sensor's scale. The optics are out of focus near by, so the signal levels off under 2 m."""
+    """(N,) intensity in the sensor's scale. The optics are out of focus nearby, so the signal saturates below 2 m."""
     value = brightness * 4 / (distance**2 + 2.0) if lidar.intensity == "signal" else brightness**0.8
     value = value * lidar.intensity_scale * noise.intensity_scale
     value = value * (1 + 0.1 * rng.standard_normal(len(value), dtype=np.float32)) + rng.uniform(0, 2, len(value))
@@ -310,5 +310,5 @@ def _intensity(lidar: Lidar, brightness: Float32, distance: Float32, noise: Nois
 
 
 def fixed_pose(T: Transform) -> Callable[[npt.NDArray[np.float64]], Transform]:
-    """A lidar that stands still."""
+    """Constant pose of a lidar that stands still."""
     return lambda times: np.broadcast_to(T, (len(times), 4, 4))

@@ -1,4 +1,4 @@
-"""Materials by name, and random members of each family."""
+"""Random materials of each family: paint, wood, metal, glass, ..."""
 
 from collections.abc import Callable
 
@@ -90,7 +90,7 @@ def furniture(rng: Rng) -> Material:
 
 
 def glass(rng: Rng) -> Material:
-    """A pane, from freshly washed to tinted or frosted."""
+    """A pane, from clear to tinted or frosted."""
     passing = float(rng.uniform(0.75, 0.97)) if rng.random() < 0.85 else float(rng.uniform(0.2, 0.6))
     return Material(GLASS.color, float(rng.uniform(0.03, 0.15)), gloss=0.5, transmission=passing, texture="glass")
 

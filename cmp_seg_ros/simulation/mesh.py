@@ -1,4 +1,4 @@
-"""Triangles with a class and a material: what everything in the simulated world is made of."""
+"""Triangle meshes with a class and a material per triangle: all geometry of the simulated world."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,14 +29,14 @@ def class_id(name: str) -> int:
 
 @dataclass(frozen=True)
 class Material:
-    """How a surface looks to a lidar and to a camera.
+    """Optical properties of a surface for lidars and cameras.
 
     Args:
         color: (r, g, b), 0..1.
         reflectivity: diffuse, 0..1, at the lidar's wavelength (about 0.85 to 0.9 um).
-        gloss: 0..1, share of the light reflected as by a mirror; the rest is diffuse.
-        transmission: 0..1, share of rays that pass (glass, meshes).
-        texture: name of a procedural texture of the camera, or "".
+        gloss: 0..1, share of specularly reflected light; the rest is diffuse.
+        transmission: 0..1, share of rays that pass through (glass, meshes).
+        texture: name of a procedural texture of `camera.py`, or "".
     """
 
     color: tuple[float, float, float]
@@ -108,15 +108,15 @@ def grid_triangles(points: npt.NDArray[np.floating]) -> Float32:
 
 
 def rotation_z(yaw: float) -> npt.NDArray[np.float32]:
-    """(3, 3) turn about z."""
+    """(3, 3) rotation about z."""
     c, s = np.cos(yaw), np.sin(yaw)
     return np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]], dtype=np.float32)
 
 
 class Shape:
-    """Collects primitives; `finish` makes the mesh. Every method takes a class name and a material.
+    """Builds a mesh from primitives; `finish` returns it. Primitives have a class name and a material.
 
-    `surface` is (width, depth, height) of a free top on which something may stand, if there is one.
+    `surface` is (width, depth, height) of a free top on which things may stand, or None.
     """
 
     def __init__(self) -> None:
@@ -127,7 +127,7 @@ class Shape:
         self._table: dict[Material, int] = {}
 
     def add(self, triangles: Float32, label: str, material: Material) -> None:
-        """Any (T, 3, 3) triangles."""
+        """Add (T, 3, 3) triangles."""
         index = self._table.setdefault(material, len(self._table))
         self._triangles.append(triangles)
         self._labels.append(np.full(len(triangles), class_id(label), dtype=np.uint8))
@@ -136,7 +136,7 @@ class Shape:
     def box(
         self, center: Point, size: Point, label: str, material: Material, yaw: float = 0.0, tilt: float = 0.0
     ) -> None:
-        """A box; `tilt` turns it about its own x before `yaw` turns it about z."""
+        """Add a box, rotated by `tilt` about its own x axis, then by `yaw` about z."""
         triangles = CUBE * np.asarray(size, dtype=np.float32)
         if tilt:
             c, s = np.cos(tilt), np.sin(tilt)
@@ -146,12 +146,12 @@ class Shape:
         self.add(triangles + np.asarray(center, dtype=np.float32), label, material)
 
     def slab(self, low: Point, high: Point, label: str, material: Material) -> None:
-        """An axis-aligned box from corner to corner."""
+        """Add an axis-aligned box from corner to corner."""
         low, high = np.asarray(low, dtype=np.float32), np.asarray(high, dtype=np.float32)
         self.add(CUBE * (high - low) + (low + high) / 2, label, material)
 
     def quad(self, a: Point, b: Point, c: Point, d: Point, label: str, material: Material) -> None:
-        """A flat four-cornered face."""
+        """Add a planar quadrilateral."""
         self.add(np.array([[a, b, c], [a, c, d]], dtype=np.float32), label, material)
 
     def tube(
@@ -164,7 +164,7 @@ class Shape:
         end: float | None = None,
         sides: int = 8,
     ) -> None:
-        """A capped cylinder or cone from `p` (radius) to `q` (radius `end`)."""
+        """Add a capped cylinder or cone from `p` (radius) to `q` (radius `end`)."""
         p, q = np.asarray(p, dtype=np.float64), np.asarray(q, dtype=np.float64)
         axis = (q - p) / max(float(np.linalg.norm(q - p)), 1e-9)
         helper = np.array([1.0, 0, 0]) if abs(axis[0]) < 0.9 else np.array([0, 1.0, 0])
@@ -184,7 +184,7 @@ class Shape:
         self.add(triangles + np.asarray(center, dtype=np.float32), label, material)
 
     def put(self, other: "Shape", position: Point, yaw: float = 0.0) -> None:
-        """Another shape, turned by `yaw` and moved."""
+        """Add another shape, rotated by `yaw` and moved."""
         if not other._triangles:
             return
         translate = np.asarray(position, dtype=np.float32)
@@ -197,11 +197,11 @@ class Shape:
         self._materials.append(indices[np.concatenate(other._materials)])
 
     def filled(self) -> bool:
-        """Whether there is anything in it."""
+        """Whether the shape has any triangles."""
         return bool(self._triangles)
 
     def bounds(self) -> tuple[Float32, Float32]:
-        """Lowest and highest corner, (3,) each."""
+        """Minimum and maximum corner, (3,) each."""
         corners = np.concatenate(self._triangles).reshape(-1, 3)
         return corners.min(axis=0), corners.max(axis=0)
 

@@ -1,4 +1,4 @@
-"""People of capsules and ellipsoids who stand, walk and sit."""
+"""People made of capsules and ellipsoids, who stand, walk and sit."""
 
 from dataclasses import dataclass, replace
 
@@ -13,17 +13,17 @@ Rng = np.random.Generator
 
 @dataclass(frozen=True)
 class Person:
-    """Somebody in the building.
+    """A person in the building.
 
     Args:
-        seed: looks (size, clothes).
+        seed: of the appearance (size, clothes).
         pose: stand, walk or sit.
-        start, end: (x, y) between which a walker goes to and fro; others stay at `start`.
-        yaw: where those who stay look.
-        speed: metres a second.
+        start, end: (x, y) between which a walker goes back and forth; others stay at `start`.
+        yaw: heading of those who stay, radians.
+        speed: metres per second.
         phase: metres already walked at time 0.
-        modelled: whether the body is of the catalogues, where there are any.
-        carries: board, trolley, box, or nothing.
+        modelled: whether the body comes from the catalogues, if installed.
+        carries: board, trolley, box, or "".
     """
 
     seed: int
@@ -37,7 +37,7 @@ class Person:
     carries: str = ""
 
     def varied(self, rng: Rng) -> "Person":
-        """As people are in the second world: at times of the catalogues, at times with something in their hands."""
+        """A variant for the second world: sometimes with a body from the catalogues, sometimes carrying something."""
         carries = "" if self.pose == "sit" else str(rng.choice(["", "board", "trolley", "box"], p=[0.7, 0.1, 0.1, 0.1]))
         return replace(self, modelled=bool(rng.random() < 0.35), carries=carries)
 
@@ -109,7 +109,7 @@ def body(seed: int, pose: str, stride: float) -> Shape:
 
 
 def _modelled(seed: int) -> Shape | None:
-    """Somebody of the catalogues who looks along +x; None without catalogues."""
+    """A person from the catalogues who looks along +x; None without catalogues."""
     rng = np.random.default_rng(seed)
     found = models.pick(rng, "people")
     if found is None:
@@ -120,7 +120,7 @@ def _modelled(seed: int) -> Shape | None:
 
 
 def _carried(seed: int, what: str) -> Shape:
-    """What somebody who looks along +x holds or pushes."""
+    """The thing that a person who looks along +x carries or pushes."""
     rng, shape = np.random.default_rng([seed, 1]), Shape()
     if what == "board":
         size = 0.02, float(rng.uniform(0.4, 1.2)), float(rng.uniform(0.3, 1.0))
@@ -139,7 +139,7 @@ def _carried(seed: int, what: str) -> Shape:
 
 
 def people_mesh(people: list[Person], time: float, more: Shape | None = None) -> Mesh:
-    """Everybody at `time` (seconds), and whatever else moves."""
+    """Mesh of all people at `time` (seconds), and of other moving objects."""
     shape = Shape()
     if more:
         shape.put(more, (0, 0, 0))

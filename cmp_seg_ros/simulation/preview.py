@@ -1,4 +1,4 @@
-"""A picture of a recording: a scan from above, the camera's image, and the range image in the colours of its truth."""
+"""A picture of a recording: a scan from above, the camera images, and the range image in the colours of the truth."""
 
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,12 @@ from cmp_seg_ros.simulation.lidar import Sweep
 from cmp_seg_ros.simulation.mesh import indoor
 from cmp_seg_ros.simulation.rig import Rig
 
-NOTHING = 20  # grey value in the range image where there is no return, or no truth of it
-CEILING_CUT = 2.2  # metres above the floor; what is higher hides the room from above
+NOTHING = 20  # grey value in the range image without a return or a truth
+CEILING_CUT = 2.2  # metres above the floor; higher points would hide the room from above
 
 
 def draw_preview(rig: Rig, path: Path) -> None:
-    """Draw the scan in the middle of the recording, and the image of every camera, to a PNG."""
+    """Save a PNG of the scan in the middle of the recording and of the image of every camera."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
@@ -51,7 +51,7 @@ def draw_preview(rig: Rig, path: Path) -> None:
 
 
 def _where(rig: Rig) -> str:
-    """The place, and how the lidar is mounted where it is not level."""
+    """The place, and the mounting of the lidar if it is not level."""
     kind, config = rig.building.plan.kind, rig.config
     place = f"Scene {kind}" if config.scene else f"Building {rig.building.seed} ({kind})"
     mount = [f"{what} {angle:g}°" for what, angle in (("roll", config.roll), ("pitch", config.pitch)) if angle]
@@ -75,7 +75,7 @@ def _from_above(axes: Any, rig: Rig, result: Sweep, colors: Float32) -> None:
 
 
 def range_image(result: Sweep, colors: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8: (N, 3) colours of the points in the image of beams by columns, top beam first."""
+    """(H, W, 3) uint8: (N, 3) colours of the points as an image of beams by columns, top beam first."""
     shade = np.clip(1.15 - result.range / 14, 0.3, 1)[:, None]
     image = np.where((result.label != UNLABELLED)[:, None], colors * shade, NOTHING).astype(np.uint8)
     image = image.reshape(*result.scan.shape, 3)

@@ -1,4 +1,4 @@
-"""Records a simulated robot: a ROS 2 bag (mcap), its calibration file, a report and a picture."""
+"""Records a simulated robot: a ROS 2 bag (mcap), a calibration file, a report and a picture."""
 
 import io
 import os
@@ -25,14 +25,14 @@ from cmp_seg_ros.simulation.rig import Rig, RigConfig
 from cmp_seg_ros.simulation.rig_camera import RigCamera
 from cmp_seg_ros.workers import process_map
 
-START = 1_700_000_000_000_000_000  # nanoseconds; a recording is the same whenever it is made
+START = 1_700_000_000_000_000_000  # nanoseconds; fixed, so that recordings are reproducible
 ODOMETRY_RATE = 50.0
 TRUTH_SPACES = ("structural6", "indoor")
 BAG, CALIBRATION, PREVIEW = "bag", "calibration.yaml", "preview.png"
 
 CLOUD, IMAGE, COMPRESSED, INFO = cdr.POINT_CLOUD2, cdr.IMAGE, cdr.COMPRESSED_IMAGE, cdr.CAMERA_INFO
 ODOMETRY = "nav_msgs/msg/Odometry"
-DISTORTION_MODELS = {"pinhole": "plumb_bob", "equidistant": "equidistant"}  # CameraInfo has none for mei
+DISTORTION_MODELS = {"pinhole": "plumb_bob", "equidistant": "equidistant"}  # CameraInfo has no name for mei
 JPEG_QUALITY = 90
 
 
@@ -46,16 +46,16 @@ class Record(NamedTuple):
 
 @dataclass(frozen=True)
 class Frame:
-    """What one turn of the lidar brings: messages in the order of their times, and figures of the scan."""
+    """The messages of one turn of the lidar, in temporal order, and statistics of the scan."""
 
     records: list[Record]
     points: int
-    seen: npt.NDArray[np.int64]  # points that each camera sees
+    seen: npt.NDArray[np.int64]  # points visible to each camera
     classes: npt.NDArray[np.int64]  # (256,) points of each class of structural6
 
 
 def topics_of(config: RigConfig) -> dict[str, str]:
-    """Topics of a recording and their types."""
+    """Topics of a recording, with their types."""
     topics = {"/lidar/points": CLOUD, "/truth/points": CLOUD}
     for camera in config.cameras:
         topics[_image_topic(camera)] = COMPRESSED if camera.compressed else IMAGE
@@ -70,16 +70,16 @@ def _image_topic(camera: RigCamera) -> str:
 
 
 def record(config: RigConfig, out: Path, processes: int | None = None) -> Iterator[int]:
-    """Write a recording to the folder `out` and yield the number of scans done after each.
+    """Write a recording to the folder `out`, and yield the number of scans done after each.
 
     Args:
-        config: what to record; images are most of the work.
-        out: gets `bag/`, `calibration.yaml`, `report.json` and `preview.png`; an older recording of ours there is
+        config: of the recording; images are most of the work.
+        out: for `bag/`, `calibration.yaml`, `report.json` and `preview.png`; an older recording of ours there is
             replaced.
-        processes: how many; None takes one a core, at most four. The bytes do not depend on it.
+        processes: number of processes; None: one per core, at most four. The bytes do not depend on it.
 
     Raises:
-        UserError: unknown sensor; the folder has a recording of somebody else, or cannot be written.
+        UserError: the sensor is unknown; the folder has files of another program, or is not writable.
         OSError: the folder cannot be written.
     """
     began = time.perf_counter()
@@ -134,7 +134,7 @@ def _frames(rig: Rig, config: RigConfig, processes: int | None) -> Iterator[Fram
 
 
 def make_frame(rig: Rig, index: int) -> Frame:
-    """Scan and images `index` as messages."""
+    """Messages of scan and images `index`."""
     scan_stamp = START + round(rig.scan_time(index) * 1e9)
     done = scan_stamp + round(1e9 / rig.lidar.rate)
     stamp = START + round(rig.image_time(index) * 1e9)
@@ -174,9 +174,9 @@ def _cloud_message(cloud: point_cloud2.Cloud, stamp: int, frame_id: str) -> Any:
 
 
 def scan_messages(result: Sweep, lidar: Lidar, visible: dict[str, Bool]) -> tuple[Any, Any]:
-    """PointCloud2 of a sweep as the sensor's driver publishes it, and of its truth, point by point.
+    """PointCloud2 of a sweep as the sensor's driver publishes it, and of its truth, with the same points.
 
-    Fields of the truth: the id in each of `TRUTH_SPACES`, and `visible_NAME`, 1 where the camera of that name sees the
+    Fields of the truth: the id in each of `TRUTH_SPACES`, and `visible_NAME`, 1 if the camera of that name sees the
     point; all uint8.
     """
     rows, shape = _driver_order(result, lidar)
@@ -192,10 +192,10 @@ def scan_messages(result: Sweep, lidar: Lidar, visible: dict[str, Bool]) -> tupl
 
 
 def _driver_order(result: Sweep, lidar: Lidar) -> tuple[npt.NDArray[np.int64], tuple[int, int]]:
-    """Which points a driver publishes, in its order, and (height, width).
+    """Indices of the points that a driver publishes, in its order, and (height, width).
 
-    Ouster's keeps the image of beams by columns, (0, 0, 0) where there is no return. Velodyne's and Hesai's publish the
-    returns alone, firing by firing.
+    Ouster's driver keeps the image of beams by columns, with (0, 0, 0) without a return. Velodyne's and Hesai's publish
+    only the returns, firing by firing.
     """
     numbers = np.arange(len(result.label)).reshape(lidar.shape)
     if lidar.layout == "ouster":
@@ -208,10 +208,10 @@ def _driver_order(result: Sweep, lidar: Lidar) -> tuple[npt.NDArray[np.int64], t
 def _driver_cloud(
     result: Sweep, lidar: Lidar, rows: npt.NDArray[np.int64], shape: tuple[int, int]
 ) -> point_cloud2.Cloud:
-    """Fields, types, offsets and units as the drivers have them."""
+    """A cloud with the fields, types, offsets and units of the drivers."""
     scan = result.scan
     if scan.intensity is None or scan.time is None:
-        raise ValueError("a sweep has intensities and times")
+        raise ValueError("the sweep must have intensities and times")
     xyz, ring, seconds = scan.xyz[rows], result.ring[rows], scan.time[rows].astype(np.float64)
     fields: dict[str, npt.NDArray[Any]] = {name: xyz[:, i] for i, name in enumerate("xyz")}
     fields["intensity"] = scan.intensity[rows]
@@ -236,7 +236,7 @@ def image_messages(image: Image, camera: RigCamera, stamp: int) -> Iterator[tupl
     types, header = cdr.typestore().types, cdr.header(stamp, camera.name)
     pixels, encoding = camera.pixels(image.rgb), camera.encoding
     if camera.compressed:
-        # as compressed_image_transport writes it: OpenCV decodes colours as bgr8, which is then made `encoding`
+        # as written by compressed_image_transport: OpenCV decodes colours as bgr8, then converted to `encoding`
         form = f"{encoding}; jpeg compressed {'' if camera.mono else 'bgr8'}"
         yield _image_topic(camera), COMPRESSED, types[COMPRESSED](header, form, _jpeg(pixels))
     else:
@@ -278,7 +278,7 @@ def _camera_info(camera: Camera, header: Any) -> Any:
 
 
 def _odometry(rig: Rig, end: float) -> Iterator[Record]:
-    """Poses of `base` in `odom` (the building's frame) from the start to one sweep beyond the end."""
+    """Poses of `base` in `odom` (the building's frame), from the start until one sweep after the end."""
     from scipy.spatial.transform import Rotation
 
     types = cdr.typestore().types

@@ -1,4 +1,4 @@
-"""A robot with a lidar and cameras in a simulated building: any scan, any image, and the truth, by number."""
+"""A robot with a lidar and cameras in a simulated building: scans, images and truth by index."""
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -28,22 +28,22 @@ SEEN, SEEN_RELATIVE = 0.1, 0.02  # metres, and share of the distance, between a 
 
 @dataclass(frozen=True)
 class RigConfig:
-    """What decides a recording, bit by bit.
+    """Configuration of a recording, which determines every bit of it.
 
     Args:
-        seed: of the building (or who is in the scene), the way and the noise.
+        seed: of the building (or of the people in the scene), the path and the noise.
         sensor: name of the lidar, or a YAML file.
-        seconds: how long.
-        rate: scans and images a second; None takes the lidar's own. Below that the lidar turns as ever, and scans are
-            left out; above, it turns faster.
+        seconds: length of the recording.
+        rate: scans and images per second; None: the lidar's own rate. At a lower rate the lidar turns at its own rate
+            and scans are skipped; at a higher one it turns faster.
         motion: how the robot moves.
-        roll, pitch: degrees by which the lidar is mounted off level; 180 is upside down.
-        cameras: all take their images at the same time.
+        roll, pitch: of the mounted lidar in degrees; roll 180 is upside down.
+        cameras: of the robot; they take their images at the same time.
         scene: folder of a furnished scene instead of a generated building.
-        height: metres of the lidar above the base, which drives on the floor; None takes the carrier's own.
+        height: metres of the lidar above the base, which moves on the floor; None: the carrier's default.
 
     Raises:
-        UserError: a number that is not finite, two cameras of one name, or a height for a robot that flies.
+        UserError: a number is not finite, two cameras have one name, or a flying robot is given a height.
     """
 
     seed: int
@@ -66,14 +66,14 @@ class RigConfig:
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise UserError(
-                f"two cameras are named '{twice[0]}'; name them apart: --camera left=pinhole --camera right=wide"
+                f"two cameras are named '{twice[0]}'; give them names: --camera left=pinhole --camera right=wide"
             )
         if self.height is not None and self.motion == "flying":
-            raise UserError("a flying robot goes up and down by itself; leave out the lidar's height")
+            raise UserError("--height has no effect on a flying robot; leave it out")
 
 
 class Rig:
-    """The robot of a configuration. Scan i starts at i / rate seconds, image i is taken a little later."""
+    """The robot of a configuration. Scan i starts at i / rate seconds, image i is taken CAMERA_DELAY later."""
 
     def __init__(self, config: RigConfig) -> None:
         self.config = config
@@ -104,7 +104,7 @@ class Rig:
         return self.scan_time(index) + CAMERA_DELAY
 
     def scan(self, index: int, stamp: int = 0) -> Sweep:
-        """Sweep `index` with its truth; `stamp` in nanoseconds is passed on."""
+        """Sweep `index` with its truth; `stamp` is that of the scan, nanoseconds."""
         start = self.scan_time(index)
         rng = np.random.default_rng([self.config.seed, 5, index])
         return sweep(
@@ -117,7 +117,7 @@ class Rig:
         )
 
     def image(self, index: int, camera: int = 0) -> Image:
-        """Image `index` of a camera (its number) with its truth."""
+        """Image `index` of a camera, given by its number, with its truth."""
         time, seed = self.image_time(index), [self.config.seed, 6, index, *([camera] if camera else [])]
         pose = self._camera_pose(index, camera)
         return self._renderers[camera].render(self.scenes(time), pose, np.random.default_rng(seed))
@@ -125,8 +125,8 @@ class Rig:
     def visible(self, index: int, result: Sweep, camera: int = 0) -> Bool:
         """(N,) which points of sweep `index` a camera sees in its image `index`.
 
-        A point is seen where the first surface in its direction, at the image's time, is the point's own. Panes are
-        surfaces; points between two surfaces (mixed pixels) and ghosts in mirrors are seen by nobody.
+        A point is visible if the first surface in its direction, at the image's time, is its own surface. Panes are
+        surfaces; points between two surfaces (mixed pixels) and ghosts in mirrors are never visible.
         """
         scan, model = result.scan, self.config.cameras[camera].camera
         times = np.arange(self.lidar.columns) / (self.lidar.columns * self.lidar.rate)
@@ -151,7 +151,7 @@ class Rig:
         return np.asarray(self.trajectory.pose(time)[0] @ self.T_base_cameras[camera])
 
     def calibration(self) -> Calibration:
-        """The calibration file of this robot, intensity statistics of its first scans included."""
+        """The calibration file of this robot, with the intensity statistics of its first scans."""
         intensity = [s.scan.intensity[s.scan.valid()] for s in map(self.scan, range(min(10, self.frames)))]  # type: ignore[index]
         values = np.concatenate(intensity)
         lidar = CalibratedLidar(
@@ -174,11 +174,11 @@ class Rig:
         return [Renderer(camera.camera, self.building) for camera in self.config.cameras]
 
     def scenes(self, time: float) -> list[Scene]:
-        """What stands, and what moves as it is at `time` seconds."""
+        """Static geometry, and dynamic geometry at `time` seconds."""
         return [self._still, Scene(people_mesh(self.people, time))]
 
     def _out_of_the_way(self, people: list[Person]) -> list[Person]:
-        """Those who never come closer than half a metre to the robot: nobody walks through a lidar."""
+        """The people who never come closer than half a metre to the robot, so that none walks through the lidar."""
         times = np.arange(0, self.config.seconds + 1, 0.1)
         robot = self.trajectory.pose(times)[:, :2, 3]
         kept = []

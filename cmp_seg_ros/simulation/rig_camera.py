@@ -1,4 +1,4 @@
-"""Cameras of a simulated robot: which, where, and how their images are sent."""
+"""Cameras of a simulated robot: model, mounting, and encoding of the images."""
 
 import re
 from dataclasses import dataclass, field
@@ -14,8 +14,10 @@ from cmp_seg_ros.simulation.generate import rotation
 from cmp_seg_ros.simulation.lidar import Transform
 
 FOLDER = "config/cameras"
-AHEAD, BELOW = 0.1, 0.08  # metres from the lidar's middle to a camera
-OPTICAL = np.array([[0.0, 0, 1], [-1, 0, 0], [0, -1, 0]])  # base axes of a camera that looks ahead
+AHEAD, BELOW = 0.1, 0.08  # metres from the lidar's centre to a camera
+OPTICAL = np.array(
+    [[0.0, 0, 1], [-1, 0, 0], [0, -1, 0]]
+)  # rotation from optical axes to base axes, for a camera that looks ahead
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 RESERVED_NAMES = ("lidar", "truth", "odom", "base")  # other topics and frames of a recording
 SPEC = "[NAME=]KIND[,mono][,compressed][,yaw=DEGREES][,pitch=DEGREES]"
@@ -26,11 +28,11 @@ class RigCamera:
     """A camera on a robot.
 
     Args:
-        name: of its topics, its frame and its entry in the calibration.
+        name: in its topics, its frame and the calibration.
         camera: the model.
         mono: grey images.
         compressed: JPEG images in CompressedImage messages.
-        yaw: degrees to the left of ahead.
+        yaw: degrees to the left.
         pitch: degrees downwards.
     """
 
@@ -47,14 +49,14 @@ class RigCamera:
         first, *options = spec.split(",")
         name, equals, kind = first.rpartition("=")
         if equals and (name in RESERVED_NAMES or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name)):
-            raise UserError(f"camera '{spec}': '{name}' is no free name for topics; write {SPEC}")
+            raise UserError(f"camera '{spec}': '{name}' is reserved or not a valid topic name; write {SPEC}")
         angles = {"yaw": cls.yaw, "pitch": cls.pitch}
         for option in options:
             angle = re.fullmatch(r"(yaw|pitch)=(-?\d+(?:\.\d*)?)", option)
             if angle:
                 angles[angle[1]] = float(angle[2])
             elif option not in ("mono", "compressed"):
-                raise UserError(f"camera '{spec}': '{option}' is no option; write {SPEC}")
+                raise UserError(f"camera '{spec}': unknown option '{option}'; write {SPEC}")
         return cls(name or cls.name, load_camera(kind), "mono" in options, "compressed" in options, **angles)
 
     @property
@@ -62,11 +64,11 @@ class RigCamera:
         return "mono8" if self.mono else "rgb8"
 
     def pixels(self, rgb: UInt8) -> UInt8:
-        """The (H, W, 3) image as it is sent: (H, W) where the camera is grey."""
+        """The (H, W, 3) image as it is published: (H, W) for a grey camera."""
         return (rgb @ LUMA + 0.5).astype(np.uint8) if self.mono else rgb
 
     def T_base_camera(self, lidar_height: float) -> Transform:
-        """Where it sits: around the lidar's axis, a little below its middle."""
+        """Pose of the camera: around the lidar's axis, a little below its centre."""
         T = rotation(0.0, float(np.radians(self.pitch)), float(np.radians(self.yaw)))
         T[:3, :3] = T[:3, :3] @ OPTICAL
         yaw = np.radians(self.yaw)

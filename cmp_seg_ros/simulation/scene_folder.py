@@ -1,9 +1,9 @@
-"""Furnished scenes from a folder of textured models, as buildings that lidars, cameras and robots can be put into.
+"""Loads furnished scenes from a folder of textured models, as buildings for simulated lidars, cameras and robots.
 
-The folder holds `world.yaml` (`items`: name, model, `T_world_model`) and `models/*.glb` in metres, z up, floor at 0.
-What a model is stands in `config/scene_models.yaml`. Rooms are found where a horizontal section through the walls,
-above doors and windows, closes around floor; each gets a ceiling where its walls end. Parts of the walls that hang in a
-room are beams, and like those of generated buildings they count as ceiling.
+The folder has `world.yaml` (`items`: name, model, `T_world_model`) and `models/*.glb` in metres, z up, floor at 0. The
+class of each model is listed in `config/scene_models.yaml`. Rooms are the areas enclosed by a horizontal section
+through the walls, above doors and windows; each gets a ceiling at the top of its walls. Parts of the walls that hang in
+a room are beams, and count as ceiling, as in generated buildings.
 """
 
 import re
@@ -35,17 +35,17 @@ Float64 = npt.NDArray[np.float64]
 
 TABLE = "config/scene_models.yaml"
 WORLD = "world.yaml"
-CELL = 0.1  # metres, grid in which rooms are found
+CELL = 0.1  # metres; grid in which rooms are found
 SECTION = 2.4  # metres: above doors and windows, below beams
-NARROWEST = 0.3  # metres; the inside of a wall is no room
-CLOSED = 0.85  # share of a room's edge that its walls must reach at the height of its ceiling
-WALL = 0.25  # metres from a room's face into its walls that still count as the room's cell
-OVERHEAD = ("ceiling", "lamp", "wall", "door", "window", "curtain")  # under these one can stand
+NARROWEST = 0.3  # metres; narrower areas are the inside of walls
+CLOSED = 0.85  # share of a room's edge with walls at the height of its ceiling, at least
+WALL = 0.25  # metres from a room's face into its walls that still belong to the room's cell
+OVERHEAD = ("ceiling", "lamp", "wall", "door", "window", "curtain")  # classes under which a robot can stand
 PEOPLE = 3
 
 
 def load_scene(folder: Path, seed: int = 0) -> "FurnishedScene":
-    """The scene in `folder`; the seed decides who is there and everything random that follows.
+    """The scene in `folder`; the seed determines its people and everything random.
 
     Raises:
         UserError: world.yaml or a model cannot be read, a model's class is not in the table, or no room is found.
@@ -57,7 +57,7 @@ def load_scene(folder: Path, seed: int = 0) -> "FurnishedScene":
 
 @dataclass(frozen=True)
 class FurnishedScene(Building):
-    """A building whose walls are known by its mesh alone; its obstacles are what stands in its rooms, in cells."""
+    """A building without a floor plan: walls are known only as a mesh, obstacles as grid cells."""
 
     def clear(self, xy: Float64, margin: float) -> Bool:
         return np.asarray(self._space.clear(np.asarray(xy)) > margin)
@@ -77,7 +77,7 @@ class FurnishedScene(Building):
 
 
 def _people(scene: FurnishedScene) -> list[Person]:
-    """A few who stand, and who walk to and fro where nothing is in their way."""
+    """A few people who stand, or walk back and forth where the way is free."""
     rng = np.random.default_rng([scene.seed, 8])
     people = []
     for _ in range(PEOPLE):
@@ -111,11 +111,11 @@ class ModelTable(BaseModel):
         table = configuration.read(cls, "table of models", path)
         unknown = {*table.models.values(), *table.reflectivity} - {*indoor().names, "default"}
         if unknown:
-            raise UserError(f"{path}: {', '.join(sorted(unknown))} are no classes of the label space indoor")
+            raise UserError(f"{path}: {', '.join(sorted(unknown))} are not classes of the label space indoor")
         return table
 
     def name_of(self, model: str) -> str:
-        """The table's name of a model. Raises UserError."""
+        """The name of a model in the table. Raises UserError."""
         word = re.sub(r"(_\d+)+$", "", model).rpartition("_")[2]
         for name in (word, re.sub(r"(?<=[a-z])[A-Z]$", "", word)):
             if name in self.models:
@@ -123,7 +123,7 @@ class ModelTable(BaseModel):
         raise UserError(f"model {model} has no class: add '{word}: CLASS' to `models` in {resources.resource(TABLE)}")
 
     def material(self, label: str) -> Material:
-        """Of the surfaces of a class; the colour comes from the model's texture."""
+        """Material of the surfaces of a class; the colour comes from the model's texture."""
         return Material((1.0, 1.0, 1.0), self.reflectivity.get(label, self.reflectivity["default"]))
 
 
@@ -132,7 +132,7 @@ class ModelTable(BaseModel):
 
 @dataclass(frozen=True)
 class _Fabric:
-    """What of a scene does not depend on a seed."""
+    """The parts of a scene that do not depend on the seed."""
 
     plan: Plan
     mesh: TexturedMesh
@@ -142,7 +142,7 @@ class _Fabric:
 
 @dataclass(frozen=True)
 class _Part:
-    """One piece of geometry of one item, in the world's frame: (T, 3, 3) corners, (T, 3, 2) places in its image."""
+    """One piece of geometry of an item, in the world frame: (T, 3, 3) corners, (T, 3, 2) texture coordinates."""
 
     name: str
     triangles: Float32
@@ -195,7 +195,7 @@ def _items(folder: Path) -> list[dict[str, Any]]:
         raise UserError(f"{path} has no `items`, each with name, model and T_world_model")
     for number, item in enumerate(items):
         if not isinstance(item, dict) or "model" not in item or np.shape(item.get("T_world_model", ())) != (4, 4):
-            raise UserError(f"{path}: item {number} needs `model` and `T_world_model`, 4 rows of 4 numbers")
+            raise UserError(f"{path}: item {number} needs `model`, and `T_world_model` with 4 rows of 4 numbers")
     return items
 
 
@@ -214,12 +214,12 @@ def _model(path: Path, name: str) -> list[_Part]:
     try:
         import trimesh
     except ImportError as error:
-        raise UserError(f"scenes need trimesh ({error}); pip install cmp_seg_ros[simulation]") from error
+        raise UserError(f"scenes need trimesh ({error}); run pip install cmp_seg_ros[simulation]") from error
     if not path.is_file():
         raise UserError(f"{path} is missing; {WORLD} names it")
     try:
         scene = trimesh.load_scene(path)
-    except Exception as error:  # trimesh raises whatever its parsers do
+    except Exception as error:  # trimesh passes on any exception of its parsers
         raise UserError(f"{path} cannot be read as glTF: {' '.join(str(error).split())}") from error
     parts = []
     for node in scene.graph.nodes_geometry:
@@ -233,7 +233,7 @@ def _model(path: Path, name: str) -> list[_Part]:
 
 
 def _picture(piece: Any) -> npt.NDArray[np.uint8]:
-    """(H, W, 3) of a piece's material; (1, 1, 3) where it has one colour."""
+    """(H, W, 3) texture of a piece's material; (1, 1, 3) for a single colour."""
     material = getattr(piece.visual, "material", None)
     texture = getattr(material, "baseColorTexture", None)
     if texture is not None:
@@ -243,7 +243,7 @@ def _picture(piece: Any) -> npt.NDArray[np.uint8]:
 
 
 def _panes(part: _Part, least: float | None) -> Bool:
-    """(T,) which triangles are glass: those of at least so many square metres."""
+    """(T,) which triangles are glass: those with at least `least` square metres; none for None."""
     if least is None:
         return np.zeros(len(part.triangles), bool)
     a, b, c = part.triangles.transpose(1, 0, 2)
@@ -269,9 +269,9 @@ class _Floorplan:
     """Rooms of a scene: cells of a horizontal grid that the walls enclose.
 
     Args:
-        triangles: (T, 3, 3) of everything.
+        triangles: (T, 3, 3) of the whole scene.
         walls: (W, 3, 3) of the walls.
-        folder: for messages.
+        folder: of the scene, for messages.
     """
 
     def __init__(self, triangles: Float32, walls: Float32, folder: Path) -> None:
@@ -291,7 +291,7 @@ class _Floorplan:
             if number not in outside and (mask & wide).any():
                 self.masks.append(np.asarray(binary_dilation(mask)))
         if not self.masks:
-            raise UserError(f"the walls of {folder} close around no room at {SECTION} m above the floor")
+            raise UserError(f"no room found in {folder}: its walls must enclose one at {SECTION} m above the floor")
         self.heights = [self._height(mask) for mask in self.masks]
         self.rooms = [self._room(mask, height) for mask, height in zip(self.masks, self.heights, strict=True)]
 
@@ -303,7 +303,7 @@ class _Floorplan:
         return touched
 
     def _height(self, mask: Bool) -> float:
-        """Where the walls around a room end."""
+        """Height at which the walls around a room end."""
         from scipy.ndimage import binary_dilation
 
         edge = binary_dilation(mask, iterations=2) & ~mask
@@ -322,7 +322,7 @@ class _Floorplan:
         return Room(cell, "room", inner, height)
 
     def beams(self, triangles: Float32, wall: Bool) -> Bool:
-        """(T,) which triangles of walls belong to a piece that hangs in a room, away from its edges."""
+        """(T,) which wall triangles belong to a piece that hangs in a room, away from its edges."""
         from scipy.ndimage import binary_erosion
         from scipy.sparse import coo_matrix
         from scipy.sparse.csgraph import connected_components
@@ -344,7 +344,7 @@ class _Floorplan:
         return found
 
     def ceiling(self) -> Float32:
-        """(T, 3, 3): every room's cells, and those of its walls around it, at the height of its walls."""
+        """(T, 3, 3) triangles over the cells of every room and of its walls, at the height of its walls."""
         from scipy.ndimage import binary_dilation
 
         found = []
@@ -356,10 +356,9 @@ class _Floorplan:
         return np.array(found, dtype=np.float32)
 
     def obstacles(self, scene: Scene) -> Float64:
-        """(K, 4) rectangles of cells where something stands on the floor, or above the floor up to a robot's height.
+        """(K, 4) rectangles of cells with an obstacle on the floor, or above it up to a robot's height.
 
-        What a robot would stand in shows from its height: looking down there is no floor, or looking up the top of
-        something tall.
+        Seen from a robot's height, the floor below is hidden, or the top of a tall object is above.
         """
         cells = np.argwhere(np.any(self.masks, axis=0))
         origins = np.full((len(cells), 3), HEIGHT, dtype=np.float32)
@@ -375,9 +374,9 @@ class _Floorplan:
 
 
 def rectangles(mask: Bool) -> list[tuple[int, int, int, int]]:
-    """Cut a mask into rectangles x0 y0 x1 y1 of cells (ends excluded): runs of its columns, joined while alike."""
+    """Split a mask into rectangles x0 y0 x1 y1 of cells (ends excluded): runs of its columns, joined while equal."""
     done: list[tuple[int, int, int, int]] = []
-    open_: dict[tuple[int, int], int] = {}  # run y0, y1 -> where it began
+    open_: dict[tuple[int, int], int] = {}  # run (y0, y1) -> x of its start
     for x in range(mask.shape[0] + 1):
         column = mask[x] if x < mask.shape[0] else np.zeros(mask.shape[1], bool)
         steps = np.flatnonzero(np.diff(np.concatenate([[0], column.astype(np.int8), [0]])))

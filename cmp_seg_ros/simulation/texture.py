@@ -1,4 +1,4 @@
-"""Meshes that carry photographs: images and the place of every corner in them."""
+"""Textured meshes: images, and texture coordinates of every corner."""
 
 from dataclasses import dataclass
 
@@ -7,15 +7,15 @@ import numpy as np
 from cmp_seg_ros.scan import Float32, UInt8
 from cmp_seg_ros.simulation.mesh import Int32, Mesh
 
-GAMMA = 1.4  # of the renderer's images; textures are brought to its linear light
+GAMMA = 1.4  # of the renderer's images; textures are converted to its linear light
 
 
 @dataclass(frozen=True)
 class TexturedMesh(Mesh):
-    """A mesh whose colours come from images. The colour of a triangle's material multiplies its image's.
+    """A mesh whose colours come from images, multiplied by the colour of the triangle's material.
 
     Args:
-        uv: (T, 3, 2) place of each corner in its image, 0..1 from its lower left corner; images repeat beyond.
+        uv: (T, 3, 2) position of each corner in its image, 0..1 from the lower left corner; images repeat beyond.
         image: (T,) index into `images`.
         images: (H, W, 3) uint8 each.
     """
@@ -25,7 +25,7 @@ class TexturedMesh(Mesh):
     images: tuple[UInt8, ...]
 
     def color(self, triangles: Int32, places: Float32) -> Float32:
-        """(N,) triangles and (N, 3) places on them -> (N, 3) colours of their images, 0..1, linear."""
+        """(N,) triangles and (N, 3) points on them -> (N, 3) colours of their images, 0..1, linear."""
         weights = barycentric(self.triangles[triangles], places)
         uv = (weights[:, :, None] * self.uv[triangles]).sum(axis=1)  # (N, 2)
         image, colors = self.image[triangles], np.zeros((len(triangles), 3), dtype=np.float32)
@@ -39,7 +39,7 @@ class TexturedMesh(Mesh):
 
 
 def barycentric(corners: Float32, places: Float32) -> Float32:
-    """(N, 3, 3) triangles and (N, 3) places in their planes -> (N, 3) weights of the corners (Ericson 2005, 3.4)."""
+    """(N, 3, 3) triangles and (N, 3) points in their planes -> (N, 3) barycentric weights (Ericson 2005, 3.4)."""
     a, b, c = corners[:, 0], corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
     p = places - a
     bb, bc, cc = (b * b).sum(axis=1), (b * c).sum(axis=1), (c * c).sum(axis=1)

@@ -1,4 +1,4 @@
-"""A robot's way through a building: shortest paths between random places, rounded off, with poses at any time."""
+"""A robot's trajectory through a building: smoothed shortest paths between random places."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -16,20 +16,20 @@ Kind = Literal["wheeled", "handheld", "flying"]
 
 CELL = 0.1  # metres
 ROBOT_RADIUS = 0.3
-HEIGHT = 1.6  # metres of free air that the robot needs
-MAX_YAW_RATE = 0.8  # radians a second
+HEIGHT = 1.6  # metres of free height that the robot needs
+MAX_YAW_RATE = 0.8  # radians per second
 
 
 @dataclass(frozen=True)
 class Carrier:
-    """How a robot's base moves beside its way, in slow sines.
+    """Sway of a robot's base along its path, as slow sines.
 
     Args:
         mount: metres from the base to the lidar.
-        rise: metres by which the base goes up and down above the floor.
+        rise: metres by which the base moves up and down above the floor.
         lean: largest roll and pitch, radians.
         period: seconds.
-        flies: the lidar goes up and down over all the height there is, within `FLIGHT` and what hangs above the way.
+        flies: whether the lidar moves up and down over all the free height, within `FLIGHT`.
     """
 
     mount: float
@@ -49,15 +49,15 @@ HEADROOM = 0.25  # metres above the lidar
 
 
 class Trajectory:
-    """Poses of the base at any time. The world's frame is the building's, z up, the floor at 0.
+    """Poses of the base at any time. The world frame is the building's, z up, the floor at 0.
 
     Args:
-        times: (K,) seconds, rising from 0.
+        times: (K,) seconds, increasing from 0.
         places: (K, 2) metres.
         yaw: (K,) radians, unwrapped.
         kind: of the carrier.
         rng: for its sway.
-        above: (K,) metres above the floor that are free there; those who fly need it.
+        above: (K,) free height above the floor, metres; required for flying carriers.
     """
 
     def __init__(
@@ -67,12 +67,12 @@ class Trajectory:
         self._carrier = CARRIERS[kind]
         self._phase = rng.uniform(0, 2 * np.pi, (3, 2))
         self._period = self._carrier.period * rng.uniform(0.7, 1.4, (3, 2))
-        self._period[2] *= 2.5  # up and down more slowly than to and fro
+        self._period[2] *= 2.5  # vertical motion is slower than roll and pitch
         self._above = above
 
     @property
     def duration(self) -> float:
-        """Seconds until the robot has arrived; it stays there."""
+        """Seconds until the robot arrives; it then stands still."""
         return float(self._times[-1])
 
     def pose(self, times: Float64) -> Float64:
@@ -142,12 +142,12 @@ class FreeSpace:
         return self.origin + (np.asarray(cells) + 0.5) * CELL
 
     def clear(self, places: Float64) -> Float64:
-        """(K, 2) metres -> (K,) distance to the next obstacle."""
+        """(K, 2) metres -> (K,) distance to the nearest obstacle."""
         index = np.clip(((places - self.origin) / CELL).astype(int), 0, np.array(self.shape) - 1)
         return self.clearance[tuple(index.T)]
 
     def path(self, start: int, goals: npt.NDArray[np.int64]) -> list[Float64]:
-        """Shortest ways from one free cell to each goal (numbers of cells), away from obstacles where there is room."""
+        """Shortest paths from a free cell to each goal (cell numbers), away from obstacles where there is space."""
         from scipy.sparse.csgraph import dijkstra
 
         _, before = dijkstra(self._graph, directed=False, indices=start, return_predecessors=True)
@@ -179,10 +179,10 @@ class FreeSpace:
 
 
 def plan(building: Building, rng: Rng, seconds: float, kind: Kind = "wheeled", speed: float = 0.7) -> Trajectory:
-    """A way that lasts at least `seconds`, through as many rooms as its doors allow."""
+    """Plan a trajectory of at least `seconds`, through as many rooms as the doors allow."""
     space = FreeSpace(building)
     numbers = np.flatnonzero(space.free)
-    if len(numbers) < 30:  # no room to drive: turn on the spot
+    if len(numbers) < 30:  # no space to drive: turn on the spot
         place = building.free_places(rng, 1, 0.2)[0]
         times = np.linspace(0, seconds, 50)
         places = np.tile(place, (50, 1))
@@ -206,7 +206,7 @@ def plan(building: Building, rng: Rng, seconds: float, kind: Kind = "wheeled", s
 
 
 def _above(building: Building, places: Float64) -> Float64:
-    """(K, 2) -> (K,) metres of free air above the floor, over the robot's width and a metre of the way around."""
+    """(K, 2) places -> (K,) free height above the floor in metres, over the robot's width and a metre of the path."""
     from scipy.ndimage import gaussian_filter1d, minimum_filter1d
 
     angle = np.linspace(0, 2 * np.pi, 8, endpoint=False)
@@ -230,7 +230,7 @@ def _length(way: Float64) -> float:
 
 
 def _smooth(way: Float64, space: FreeSpace) -> Float64:
-    """Resample every 4 cm and round corners as far as they stay clear."""
+    """Resample the path every 4 cm and round its corners as far as they stay clear of obstacles."""
     from scipy.ndimage import gaussian_filter1d
 
     along = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(way, axis=0), axis=1))])
@@ -244,7 +244,7 @@ def _smooth(way: Float64, space: FreeSpace) -> Float64:
 
 
 def _timing(way: Float64, speed: float) -> tuple[Float64, Float64]:
-    """Times at which the way's points are reached, slower in bends, and yaw."""
+    """Times at which the points of the path are reached, slower in bends, and yaw."""
     from scipy.ndimage import gaussian_filter1d
 
     step = np.diff(way, axis=0)

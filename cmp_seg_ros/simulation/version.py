@@ -1,4 +1,4 @@
-"""Which simulator made a scan: simulated scans are kept under this, so that those of two simulators never mix."""
+"""Version of the simulator: cached scans are stored under it, so that scans of two versions never mix."""
 
 from functools import cache
 from pathlib import Path
@@ -9,7 +9,7 @@ from cmp_seg_ros.simulation import lidar, models
 
 
 def data_files() -> list[Path]:
-    """Sensors and label spaces."""
+    """Files of the sensors and label spaces."""
     folders = (lidar.FOLDER, label_space.FOLDER)
     return [
         resources.resource(f"{folder}/{name}.yaml") for folder in folders for name in resources.names(folder, ".yaml")
@@ -18,7 +18,7 @@ def data_files() -> list[Path]:
 
 @cache
 def simulator_version() -> str:
-    """8 hex digits that change with the simulator's program, the sensors, catalogues of models, or how labels map."""
+    """8 hex digits that change with the simulator's code, sensors, model catalogues and label mappings."""
     sizes = "".join(f"{path.name}{path.stat().st_size}" for path in models.catalogues())
     program = [*Path(__file__).parent.rglob("*.py"), Path(label_space.__file__), resources.resource(models.TABLE)]
     return digest([*program, *data_files()], sizes)

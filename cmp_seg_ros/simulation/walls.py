@@ -1,4 +1,4 @@
-"""The fabric of a room: floor, walls with doors and windows, ceiling with lamps and beams, columns."""
+"""The shell of a room: floor, walls with doors and windows, ceiling with lamps and beams, columns."""
 
 from itertools import pairwise
 
@@ -16,7 +16,7 @@ YAW = {"south": 0.0, "north": np.pi, "west": -np.pi / 2, "east": np.pi / 2}  # t
 
 
 class Style:
-    """What the rooms of a building have in common."""
+    """Properties shared by the rooms of a building."""
 
     def __init__(self, rng: Rng, second: bool = False) -> None:
         self.wall, self.floor, self.ceiling = m.paint(rng), m.floor(rng), m.ceiling_paint(rng)
@@ -39,7 +39,7 @@ class Style:
 
 
 class Side:
-    """One wall of a room with a frame of its own: s along the wall (a global coordinate), n into the room, z up."""
+    """One wall of a room with its own frame: s along the wall (a global coordinate), n into the room, z up."""
 
     def __init__(self, room: Room, name: str) -> None:
         x0, y0, x1, y1 = room.inner
@@ -64,13 +64,13 @@ class Side:
         return (min(a[0], b[0]), min(a[1], b[1]), max(a[0], b[0]), max(a[1], b[1]))
 
     def quad(self, shape: Shape, s: Span, z: Span, label: str, material: Material, n: float = 0.0) -> None:
-        """A face parallel to the wall."""
+        """Add a face parallel to the wall."""
         if s[1] - s[0] > 1e-4 and z[1] - z[0] > 1e-4:
             a, b = self.point(s[0], n, z[0]), self.point(s[1], n, z[0])
             shape.quad(a, b, self.point(s[1], n, z[1]), self.point(s[0], n, z[1]), label, material)
 
     def slab(self, shape: Shape, s: Span, n: Span, z: Span, label: str, material: Material) -> None:
-        """A box on the wall, cut off at the room's corners and ceiling."""
+        """Add a box on the wall, clipped to the room's corners and ceiling."""
         s, z = (max(s[0], self.low), min(s[1], self.high)), (z[0], min(z[1], self.top - 0.004))
         if s[1] - s[0] > 0.01 and z[1] - z[0] > 0.01:
             a, b = np.array(self.point(s[0], n[0], z[0])), np.array(self.point(s[1], n[1], z[1]))
@@ -78,7 +78,7 @@ class Side:
 
 
 class Floorspace:
-    """What of a room's floor is taken. `obstacles` stand there; `kept_clear` is free for robots and people."""
+    """Occupied parts of a room's floor: `obstacles`, and `kept_clear`, which stays free for robots and people."""
 
     def __init__(self, room: Room) -> None:
         self.room = room
@@ -87,7 +87,7 @@ class Floorspace:
         self.hung: dict[str, list[Span]] = {side: [] for side in SIDES}  # stretches of wall behind tall things
 
     def free(self, rect: Rect) -> bool:
-        """Whether nothing stands or must not stand in the rectangle, and it lies in the room."""
+        """Whether the rectangle is in the room, unoccupied, and not kept clear."""
         x0, y0, x1, y1 = self.room.inner
         inside = rect[0] >= x0 and rect[1] >= y0 and rect[2] <= x1 and rect[3] <= y1
         return (
@@ -97,7 +97,7 @@ class Floorspace:
         )
 
     def wall_free(self, side: str, s: Span, margin: float = 0.1) -> bool:
-        """Whether a stretch of wall has neither opening nor furniture."""
+        """Whether a stretch of wall has no opening and no furniture."""
         clash = any(a < s[1] and b > s[0] for a, b in self.hung[side])
         return not clash and self.room.free_span(side, s[0], s[1], margin)
 
@@ -158,7 +158,7 @@ class RoomFabric:
             self._window_side(side, o)
 
     def _reveal(self, side: Side, o: Opening) -> None:
-        """The inside of a hole: half of the wall's depth from each of its rooms, all of it in an outer wall."""
+        """The reveal of an opening: half of the wall's depth from each room, all of it in an outer wall."""
         depth = o.depth if o.outer else o.depth / 2
         label, material = ("door", self.style.door_frame) if o.kind == "door" else ("wall", self.wall)
         p = side.point
@@ -180,7 +180,7 @@ class RoomFabric:
             side.slab(self.shape, (o.low, o.high), (0, t), (o.top, o.top + a), "door", material)
 
     def _door(self, side: Side, o: Opening) -> None:
-        """One or two leaves: shut, ajar or open into this room; or a lift's or sliding door."""
+        """One or two leaves: shut, ajar or open into this room; or a lift door or sliding door."""
         rng, width, h = self.rng, o.high - o.low, o.top - 0.01
         state = "shut" if o.outer or rng.random() < 0.35 else str(rng.choice(["open", "open", "ajar", "none"]))
         if state == "none":
@@ -267,10 +267,10 @@ class RoomFabric:
         rows = [[side.point(float(a), float(b), h) for a, b in zip(along, away, strict=True)] for h in z]
         self.shape.add(grid_triangles(np.array(rows)), "curtain", material)
 
-    # -- what makes a room no box
+    # -- deviations from a box
 
     def _irregular(self) -> None:
-        """Cut-off and round corners, alcoves, stubs of walls."""
+        """Cut and round corners, alcoves, short partition walls."""
         rng, h = self.rng, self.room.height
         x0, y0, x1, y1 = self.room.inner
         for _ in range(int(rng.integers(1, 4))):
@@ -295,7 +295,7 @@ class RoomFabric:
             else:
                 side = Side(self.room, SIDES[int(rng.integers(4))])
                 wide, deep = float(rng.uniform(0.4, 2.5)), float(rng.uniform(0.15, 0.8))
-                if kind > 0.8:  # a stub that divides the room
+                if kind > 0.8:  # a partition that divides the room
                     wide, deep = float(rng.uniform(0.08, 0.2)), float(rng.uniform(0.5, 2.5))
                 if side.length < wide + 1 or deep > 0.45 * min(self.room.size):
                     continue
@@ -413,7 +413,7 @@ class RoomFabric:
                         self.shape.tube(low, (x, y, h - drop), 0.2, "lamp", m.LAMP_SHADE, end=0.05, sides=10)
 
     def _beams(self) -> None:
-        """Beams across the room, at times in both directions."""
+        """Beams across the room, sometimes in both directions."""
         rng, h = self.rng, self.room.height
         x0, y0, x1, y1 = self.room.inner
         deep, thick = float(rng.uniform(0.1, min(0.5, h - 2.2))), float(rng.uniform(0.08, 0.35))
