@@ -57,7 +57,7 @@ def test_a_bag_is_removed_without_what_is_not_its_own(tmp_path: Path) -> None:
     bag.mkdir()
     for name in ("metadata.yaml", "labelled.mcap", "notes.txt"):
         (bag / name).write_text("")
-    with pytest.raises(UserError, match=r"also holds notes\.txt; move that elsewhere"):
+    with pytest.raises(UserError, match=r"also holds notes\.txt; move them elsewhere"):
         remove_bag(bag)
     assert len(list(bag.iterdir())) == 3
     (bag / "notes.txt").unlink()

@@ -278,7 +278,7 @@ def test_the_command_records_and_names_what_is_wrong(tmp_path: Path) -> None:
         (["--camera", "truth=pinhole"], "'truth' is reserved or not a valid topic name"),
         (["--camera", "pinhole", "--camera", "wide"], "two cameras are named 'camera'"),
         (["--camera", "pinhole", "--no-camera"], "exclude each other"),
-        (["--motion", "flying", "--height", "1"], "leave out the lidar's height"),
+        (["--motion", "flying", "--height", "1"], "no effect on a flying robot; leave it out"),
         (["--scene", str(tmp_path / "nowhere")], "world.yaml cannot be read"),
         (["--roll", "nan"], "--roll is nan; give a finite number"),
     ):
