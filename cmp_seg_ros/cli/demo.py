@@ -99,7 +99,7 @@ def speed_table(report: "Report") -> "Table":
     """Table of the latency from stamp to receiver, and of each stage of the node."""
     from rich.table import Table
 
-    table = Table("", title="How fast", title_justify="left")
+    table = Table("", title="Speed", title_justify="left")
     for percentile in PERCENTILES:
         table.add_column(percentile, justify="right")
     rows = {"scan stamp (start of sweep) to labelled cloud received": report.latency_ms}
