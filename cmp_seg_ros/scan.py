@@ -71,7 +71,7 @@ class Labels:
     """What the network says of each point of a scan, in the scan's own order.
 
     Args:
-        label: (N,) uint8 ids of the label space; UNLABELLED where the point is no return.
+        label: (N,) uint8 ids of the label space; UNLABELLED where the point is no return, or beyond the view.
         confidence: (N,) float32 probability of that label, 0..1; 0 where unlabelled.
         voxels: number of voxels that the network saw.
         voxel_size: metres.
