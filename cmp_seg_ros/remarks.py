@@ -7,9 +7,8 @@ import numpy as np
 
 from cmp_seg_ros.geometry.plausibility import doubts
 from cmp_seg_ros.intensity import PLAUSIBLE
-from cmp_seg_ros.scan import UNLABELLED, Float32, Labels, Scan
+from cmp_seg_ros.scan import Labels, Scan
 from cmp_seg_ros.waffleiron.config import PreprocessConfig
-from cmp_seg_ros.waffleiron.preprocess import inside_fov
 
 OUTSIDE = 0.2  # share of the returns beyond the model's field of view that gives a warning
 
@@ -40,27 +39,12 @@ def remarks(scan: Scan, labels: Labels, returns: int, name: str, config: Preproc
     if returns <= config.neighbours:
         why = f"the network uses {config.neighbours} neighbours of each point, so these labels are unreliable"
         yield Remark("few_points", f"{name} has only {returns} returns: {why}; give whole scans", True)
-    labelled = int(np.count_nonzero(labels.confidence))
-    if labelled < returns:
-        text = f"{name} has {returns - labelled} of {returns} returns without a label, {_beyond(config)}"
-        yield Remark("outside_view", text, True)
+    outside = 1 - np.count_nonzero(labels.confidence) / returns
+    if outside > OUTSIDE:
+        text = f"{name} has {outside:.0%} of its {returns} returns without a label, {_beyond(config)}"
+        yield Remark("outside_view", text, serious=outside == 1)
     if scan.intensity is None or not (np.abs(scan.intensity) < PLAUSIBLE).any():
         yield Remark("no_intensity", f"{name} has no usable intensity: labels are predicted from shape alone")
-
-
-def outside_view(scan: Scan, labels: Labels, upright: Float32, name: str, config: PreprocessConfig) -> Iterator[Remark]:
-    """A remark if a large share of a scan is beyond the network's field of view, although it got labels.
-
-    Args:
-        upright: (N, 3) the scan's points rotated to z up, as the network sees them.
-    """
-    known = scan.valid() & (labels.label != UNLABELLED)
-    if not known.any():
-        return
-    outside = 1 - float(inside_fov(upright[known], config).mean())
-    if outside > OUTSIDE:
-        text = f"{name} has {outside:.0%} of its returns {_beyond(config)}; they get the label of the nearest voxel"
-        yield Remark("partly_outside_view", text)
 
 
 def implausible(scan: Scan, labels: Labels, mount_known: bool, name: str) -> Iterator[Remark]:

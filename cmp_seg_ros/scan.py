@@ -71,7 +71,7 @@ class Labels:
     """Predicted label of each of the N points of a scan, in the scan's order.
 
     Args:
-        label: (N,) uint8 ids of the label space; UNLABELLED for points without a return.
+        label: (N,) uint8 ids of the label space; UNLABELLED for points without a return, or outside the view.
         confidence: (N,) float32 probability of that label, 0..1; 0 where unlabelled.
         voxels: number of voxels given to the network.
         voxel_size: metres.

@@ -15,7 +15,7 @@ from cmp_seg_ros.intensity import IntensityScale
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.scan import UNLABELLED, Float32, Labels, Scan
 from cmp_seg_ros.waffleiron.config import PreprocessConfig
-from cmp_seg_ros.waffleiron.preprocess import Voxels, nearest_voxel, prepare
+from cmp_seg_ros.waffleiron.preprocess import Voxels, inside_fov, nearest_voxel, prepare
 
 
 class Segmenter:
@@ -97,7 +97,7 @@ class Segmenter:
             raise UserError(f"invalid voxel size {size}: {describe_invalid(error)}") from error
 
     def __call__(self, scan: Scan) -> Labels:
-        """Label a scan of N points; points without a return are UNLABELLED with confidence 0.
+        """Label a scan of N points; those without a return, or beyond the view, are UNLABELLED with confidence 0.
 
         Raises:
             UserError: the scan is too large for the engine, or the engine fails or returns NaN or infinity.
@@ -126,6 +126,9 @@ class Segmenter:
             if self.merge is not None:
                 probabilities = probabilities @ self.merge
             best = probabilities.argmax(axis=1)  # (M,)
+            seen = inside_fov(xyz, self.preprocess)
+            if not seen.all():
+                valid, xyz = valid[seen], xyz[seen]
             nearest = nearest_voxel(xyz, grid)
             label[valid] = self.label_space.ids[best].take(nearest)
             confidence[valid] = probabilities[np.arange(len(best)), best].take(nearest)

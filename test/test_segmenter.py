@@ -32,8 +32,9 @@ def segmenter(tiny_bundle: Path) -> Segmenter:
 
 
 def assert_labels(labels: Labels, scan: Scan, space: LabelSpace) -> None:
-    """Every return has a class of the space and a probability, everything else has neither."""
-    valid = scan.valid()
+    """Every return in the tiny model's view has a class of the space and a probability, all else has neither."""
+    with np.errstate(invalid="ignore"):
+        valid = scan.valid() & (scan.xyz > [-20, -20, -3]).all(axis=1) & (scan.xyz < [20, 20, 5]).all(axis=1)
     assert labels.label.dtype == np.uint8 and labels.confidence.dtype == np.float32
     assert labels.label.shape == labels.confidence.shape == (len(scan),)
     assert (labels.label[~valid] == UNLABELLED).all() and (labels.confidence[~valid] == 0).all()
@@ -51,6 +52,26 @@ def test_every_point_has_a_label_in_its_own_place(segmenter: Segmenter) -> None:
     assert_labels(labels, scan, segmenter.label_space)
     assert len(set(labels.label)) > 1
     assert labels.voxel_size == 0.1 and 1000 < labels.voxels <= 3000
+
+
+def test_points_beyond_the_view_have_no_label(segmenter: Segmenter) -> None:
+    """Also with extrinsics, which turn the view; what is in it is labelled all the same."""
+    far = np.array([[60, 0, 0], [0, -20.001, 0], [0, 0, 5.5], [0, 0, -60], [1e6, 0, 0], [0, 19.9, 0]], np.float32)
+    scan = Scan(np.concatenate([room().xyz, far]), np.append(room().intensity, np.full(6, 30, np.float32)))
+    segmenter.probabilities = True
+    labels = segmenter(scan)
+    segmenter.probabilities = False
+    assert labels.label[-6:].tolist() == [UNLABELLED] * 5 + [labels.label[-1]] and labels.label[-1] != UNLABELLED
+    assert (labels.confidence[-6:-1] == 0).all() and (labels.probabilities[-6:-1] == 0).all()
+    assert (labels.label[:-6] != UNLABELLED).all() and labels.probabilities[-1].sum() == pytest.approx(1)
+    hanging = Scan(scan.xyz * np.array([1, -1, -1], np.float32), scan.intensity)
+    segmenter.rotation = np.diag([1, -1, -1]).astype(np.float32)
+    np.testing.assert_array_equal(segmenter(hanging).label, labels.label)
+    segmenter.rotation = None
+    # Nor does a point that is no measurement change the others.
+    without = segmenter(Scan(scan.xyz[:-2], scan.intensity[:-2]))
+    with_it = segmenter(Scan(scan.xyz[:-1], scan.intensity[:-1]))
+    np.testing.assert_array_equal(with_it.confidence[:-1], without.confidence)
 
 
 def test_points_without_a_return_change_nothing(segmenter: Segmenter) -> None:

@@ -68,7 +68,7 @@ def label(
         console = Console(highlight=False, soft_wrap=True)
         console.print(table)
         if report.unlabelled > 0:
-            console.print(f"{report.unlabelled:.1%} of the points have no label: no return, or far out of view")
+            console.print(f"{report.unlabelled:.1%} of the points have no label: no return, or beyond the view")
         latency = report.latency_ms
         console.print(
             f"{report.model} with {report.engine}: {latency['p50']:.0f} ms a scan (p95 {latency['p95']:.0f} ms), "

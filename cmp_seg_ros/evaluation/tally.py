@@ -10,9 +10,8 @@ from cmp_seg_ros.datasets.base import Problems
 from cmp_seg_ros.datasets.frame import Frame
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.evaluation.metrics import percentiles, stage_percentiles
-from cmp_seg_ros.evaluation.plots import upright
 from cmp_seg_ros.evaluation.report import Report
-from cmp_seg_ros.remarks import implausible, outside_view, remarks
+from cmp_seg_ros.remarks import implausible, remarks
 from cmp_seg_ros.scan import UNLABELLED, Labels
 
 if TYPE_CHECKING:
@@ -55,8 +54,6 @@ class Tally:
             return
         config = self.labeller.segmenter.preprocess
         found = list(remarks(frame.scan, labels, int(frame.scan.valid().sum()), name, config))
-        if not any(remark.serious for remark in found):
-            found += outside_view(frame.scan, labels, upright(frame.scan.xyz, frame.T_base_lidar), name, config)
         found += implausible(frame.scan, labels, frame.T_base_lidar is not None, name)
         for remark in found:
             (self.problems if remark.serious else self.warnings).add(remark.text, remark.kind)

@@ -23,7 +23,7 @@ from cmp_seg_ros.bundle import DEFAULT_BUNDLE
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.messages import cdr, images, label_info, point_cloud2
-from cmp_seg_ros.nodes.segmentation.level_check import LevelCheck, count_returns
+from cmp_seg_ros.nodes.segmentation.level_check import LevelCheck
 from cmp_seg_ros.nodes.segmentation.rate import Rate
 from cmp_seg_ros.nodes.segmentation.rehearsal import empty_room_message
 from cmp_seg_ros.remarks import implausible, remarks
@@ -222,7 +222,7 @@ class SegmentationNode(WorkerNode[Labelled]):
         """Say what is odd about a scan, join its image, and take account of its time."""
         assert self.segmenter is not None
         scan, labels = labelled.scan, labelled.labels
-        returns = count_returns(scan, labels)
+        returns = int(np.count_nonzero(scan.valid()))
         topic = self.inputs.main.topic
         if labelled.backwards:
             text = f"stamps on {topic} went back in time (a bag that starts again?); going on"

@@ -6,17 +6,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from cmp_seg_ros.scan import Labels, Scan
+from cmp_seg_ros.scan import Scan
 
 FEW_RETURNS = 1000  # too few to tell whether the lidar is upright
 MANY_POINTS = 1 << 15  # that tell it well; of more, every second, third, ... is looked at
 RETRY = 5.0  # seconds from one look to the next
 DUTY = 0.02  # of the time, at most, is spent on looking
-
-
-def count_returns(scan: Scan, labels: Labels) -> int:
-    """Number of returns. Where one has a label all have one, and these are counted sooner."""
-    return int(np.count_nonzero(labels.confidence) or np.count_nonzero(scan.valid()))
 
 
 class LevelCheck:
