@@ -82,8 +82,8 @@ class DataSet(BaseDataSet):
         T_base_lidar[2, 3] = height
         key = f"{seed}/{index}"
         truth = PointLabels(LabelSpace.load("indoor"), label)
-        known = {"T_base_lidar": T_base_lidar, "sequence": key, "group": str(seed)}
-        return Frame(key, scan, number, labels={TRUTH: truth}, **known)
+        labels = {TRUTH: truth}
+        return Frame(key, scan, number, labels=labels, T_base_lidar=T_base_lidar, sequence=key, group=str(seed))
 
     def parts(self) -> Iterator["DataSet"]:
         """A room each."""
@@ -97,7 +97,8 @@ class Room:
     def __init__(self, rng: Rng, kind: str) -> None:
         self.rng = rng
         ranges = {"hall": ((10, 8, 5), (24, 16, 12)), "outdoor": ((60, 60, 30), (120, 120, 30))}
-        self.size = rng.uniform(*ranges.get(kind, ((3.5, 3.5, 2.3), (12, 9, 4.0))))
+        low, high = ranges.get(kind, ((3.5, 3.5, 2.3), (12, 9, 4.0)))
+        self.size: Array = rng.uniform(np.array(low), np.array(high))
         self.open = kind == "outdoor"
         self.albedo = rng.uniform(0.2, 0.9, 6)  # of its faces
         self.solids: list[Solid] = []

@@ -35,7 +35,7 @@ class Element(NamedTuple):
     """Records of a kind, one after the other."""
 
     name: str
-    count: int
+    size: int
     properties: list[Property]
 
     @property
@@ -59,7 +59,7 @@ class DataSet(ScanFile):
         encoding, elements, body = self._header(read_bytes(self.path))
         without_lists = self._of_lines if encoding == "ascii" else self._of_bytes
         names = [element.name for element in elements]
-        if "vertex" not in names or elements[names.index("vertex")].count == 0:
+        if "vertex" not in names or elements[names.index("vertex")].size == 0:
             raise UserError(f"{self.path} has no vertices; give a point cloud")
         for element in elements[: names.index("vertex")]:
             _, body = without_lists(body, element)
@@ -70,10 +70,10 @@ class DataSet(ScanFile):
         if vertices.has_lists:
             body, _ = without_lists(body, vertices)
         if encoding == "ascii":
-            body = ascii_records(body, vertices.scalars, vertices.count, self.path)
-        columns = records(body, vertices.scalars, vertices.count, self.path)
+            body = ascii_records(body, vertices.scalars, vertices.size, self.path)
+        columns = records(body, vertices.scalars, vertices.size, self.path)
         named = {name.removeprefix(SCALAR): values for name, values in columns.items()} | columns
-        return {name: named[name] for name in named if not name.startswith(SCALAR)}, (1, vertices.count)
+        return {name: named[name] for name in named if not name.startswith(SCALAR)}, (1, vertices.size)
 
     def _header(self, content: bytes) -> tuple[str, list[Element], bytes]:
         """Encoding, elements, and what follows the header."""
@@ -112,12 +112,12 @@ class DataSet(ScanFile):
     def _of_bytes(self, body: bytes, element: Element) -> tuple[bytes, bytes]:
         """The records of a binary element without their lists, and what follows them."""
         if not element.has_lists:
-            size = element.count * sum(struct.calcsize(p.kind) for p in element.properties)
+            size = element.size * sum(struct.calcsize(p.kind) for p in element.properties)
             return body[:size], body[size:]
         kept, position = bytearray(), 0
         steps = [(struct.calcsize(p.kind), struct.Struct(p.length) if p.length else None) for p in element.properties]
         try:
-            for _ in range(element.count):
+            for _ in range(element.size):
                 for size, length in steps:
                     if length is None:
                         kept += body[position : position + size]
@@ -136,7 +136,7 @@ class DataSet(ScanFile):
         lines = [words for line in body.splitlines() if (words := line.split())]
         kept = []
         try:
-            for words in lines[: element.count]:
+            for words in lines[: element.size]:
                 row, position = [], 0
                 for _, _, length in element.properties:
                     if not length:
@@ -147,7 +147,7 @@ class DataSet(ScanFile):
                 kept.append(b" ".join(row))
         except (IndexError, ValueError) as error:
             raise UserError(f"{self.path} has a line that does not fit its header ({error}); save it again") from error
-        return b"\n".join(kept), b"\n".join(b" ".join(words) for words in lines[element.count :])
+        return b"\n".join(kept), b"\n".join(b" ".join(words) for words in lines[element.size :])
 
     def _cut_short(self, element: Element) -> UserError:
         return UserError(f"{self.path} is cut short in its element {element.name}; copy it again")

@@ -2,12 +2,12 @@
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.messages import cdr
 
-VERSION = 8  # of the metadata: the newest that all these distributions read
+VERSION: Literal[8] = 8  # of the metadata: the newest that all these distributions read
 
 
 class BagWriter:

@@ -12,7 +12,7 @@ from cmp_seg_ros.bundle import Bundle
 from cmp_seg_ros.engine.registry import find
 from cmp_seg_ros.engine.runtimes.openvino import core
 from cmp_seg_ros.errors import UserError
-from cmp_seg_ros.kernels.launch import kernel, launch, take, threads
+from cmp_seg_ros.kernels.launch import kernel, launch, next_block, threads
 from cmp_seg_ros.kernels.network import BLOCK
 from cmp_seg_ros.kernels.vector import COLUMNS, HAS_BFLOAT16, HAS_INT8, ROWS, tile
 from cmp_seg_ros.scan import Float32
@@ -205,7 +205,7 @@ def _tiles(rows: Any, ranges: Any, weights: Any, columns: Any, sync: Any, thread
     out = np.empty((BLOCK, columns.shape[1]), np.float32)
     for product in range(len(weights)):
         while True:
-            first = take(sync, product) * BLOCK
+            first = next_block(sync, product) * BLOCK
             if first >= len(rows):
                 break
             block = rows[first : first + BLOCK]
