@@ -8,6 +8,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from cmp_seg_ros.engine import cache
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.scan import Arrays, Float32
 
@@ -107,16 +109,16 @@ class Runtime(ABC):
         """Those that it has here, fastest first and fp32 last. Call this and what follows where nothing is missing."""
 
     @abstractmethod
-    def version(self) -> str:
-        """Of the library."""
-
-    @abstractmethod
-    def hardware(self) -> str:
-        """That it runs on, in a word."""
-
-    @abstractmethod
     def open(self, network: Network, built: bytes, precision: str) -> Engine:
         """An engine, ready to run. Raises Stale where what was built must be built again; UserError."""
+
+    def version(self) -> str:
+        """Of the library; by default that of the first package."""
+        return version(self.packages[0])
+
+    def hardware(self) -> str:
+        """That it runs on, in a word; by default the processor."""
+        return cache.processor()
 
     def build(self, network: Network, precision: str) -> bytes:
         """What `open` takes; may take minutes. By default the graph itself. Raises UserError."""

@@ -7,7 +7,6 @@ import functools
 import io
 from typing import Any
 
-from cmp_seg_ros.engine import cache
 from cmp_seg_ros.engine.base import Engine, GraphEngine, Network, Runtime, Stale, load_package
 from cmp_seg_ros.kernels.launch import threads
 from cmp_seg_ros.scan import Arrays
@@ -21,12 +20,6 @@ class OpenVino(Runtime):
     def precisions(self) -> list[str]:
         has = core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         return [*(["bf16"] if "BF16" in has else []), "fp32"]
-
-    def version(self) -> str:
-        return str(_package().__version__).partition("-")[0]
-
-    def hardware(self) -> str:
-        return cache.processor()
 
     def build(self, network: Network, precision: str) -> bytes:
         """What OpenVINO makes of the graph, compiled for this processor."""
@@ -58,17 +51,13 @@ def _options() -> dict[str, Any]:
     }
 
 
-def _package() -> Any:
-    return load_package("openvino", "openvino")
-
-
 @functools.cache
 def core() -> Any:
     """The one of this process, never freed: with it would go the stack on which it has the thread handle signals.
 
     The next signal, a Ctrl-C say, would then end the process with a segmentation fault.
     """
-    return _package().Core()
+    return load_package("openvino", "openvino").Core()
 
 
 RUNTIMES = (OpenVino(),)
