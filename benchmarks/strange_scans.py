@@ -74,7 +74,7 @@ def main() -> None:
     threshold, segmenter = bundle.description.familiarity.threshold, Segmenter(bundle)
 
     def unlikeness(xyz: Float32, intensity: Float32 | None) -> float:
-        segmenter.intensity = IntensityScale(bundle.description.intensity)
+        segmenter.intensity = IntensityScale(bundle.points.intensity)
         found = segmenter(Scan(xyz, intensity)).unlikeness
         assert found is not None
         return found

@@ -33,7 +33,6 @@ ROS_PARTS = {
     "nav_msgs": "bag_player",
     **(NO_WHEEL := {"vision_msgs": "~/label_info", "tf2_ros": "extrinsics: tf", "launch_ros": "launch files"}),
 }
-ASK_GPU = ["nvidia-smi", "--query-gpu=name,compute_cap,memory.total,driver_version", "--format=csv,noheader"]
 
 
 class Check(NamedTuple):
@@ -84,16 +83,6 @@ def _safely(look: Callable[[], Iterator[Check]]) -> Iterator[Check]:
     except Exception as error:  # the other areas are checked all the same
         found = f"the check failed: {type(error).__name__}: {error}"
         yield check("fault", found, "mend what is said above, or report it with the output of --json")
-
-
-def _ask(command: list[str]) -> tuple[str, str]:
-    """What a program prints, and why it fails if it does."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
-    except subprocess.TimeoutExpired:
-        return "", f"no answer within {TIMEOUT:.0f} s"
-    words = (done.stderr or done.stdout).strip().splitlines() or [f"exit status {done.returncode}"]
-    return ("", words[-1]) if done.returncode else (done.stdout.strip(), "")
 
 
 def _python() -> Iterator[Check]:
@@ -147,13 +136,10 @@ def _cache() -> Iterator[Check]:
 
 
 def _engines() -> Iterator[Check]:
-    from cmp_seg_ros.engine import registry
+    from cmp_seg_ros.engine import cuda, registry
 
-    gpus, fault = _ask(ASK_GPU) if shutil.which(ASK_GPU[0]) else ("", "")
-    for gpu in gpus.splitlines():
-        yield check("GPU", gpu)
-    if fault:
-        yield check("GPU", f"nvidia-smi: {fault}", "install the driver that matches the kernel module, and restart")
+    gpu = cuda.gpu()
+    yield check("GPU", gpu or "none with an NVIDIA driver")
     for file in registry.files():
         try:
             known, _ = registry.find_all(file)
@@ -164,7 +150,7 @@ def _engines() -> Iterator[Check]:
         for runtime in known:
             lacks = runtime.missing()
             for lack in lacks:
-                yield check(runtime.name, lack.what, lack.remedy, "" if gpus and runtime.on_gpu else "absent")
+                yield check(runtime.name, lack.what, lack.remedy, "" if gpu and runtime.on_gpu else "absent")
             if not lacks:
                 auto = "; the default" if file == registry.DEFAULT else ""
                 yield check(runtime.name, f"{runtime.version()}: {', '.join(runtime.precisions())}{auto}")
@@ -213,7 +199,11 @@ def _ros() -> Iterator[Check]:
     if "rclpy" in there:  # in a process of its own, which may not survive what it cannot load
         modules = ", ".join(name + ".msg" * name.endswith("_msgs") for name in there)
         code = f"import rclpy.utilities, {modules}; print(rclpy.utilities.get_rmw_implementation_identifier())"
-        middleware, fault = _ask([sys.executable, "-c", code])
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, timeout=TIMEOUT, check=False
+        )
+        fault = (done.stderr.strip() or f"exit status {done.returncode}").splitlines()[-1] if done.returncode else ""
+        middleware = done.stdout.strip()
         remedy = f"install ROS 2 for Python {platform.python_version()}, with the middleware of RMW_IMPLEMENTATION"
         found = fault or f"{', '.join(there)}; {middleware}, domain {os.environ.get('ROS_DOMAIN_ID', '0')}"
         yield check("loading", found, remedy if fault else "")

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from cmp_seg_ros import doctor
-from cmp_seg_ros.engine.runtimes.tensorrt import TensorRt
 from cmp_seg_ros.kernels import launch
 from cmp_seg_ros.ros import environment
 
@@ -81,17 +80,3 @@ def test_what_costs_speed_or_a_part_is_a_warning(tmp_path: Path, monkeypatch: py
     assert status("quota", doctor._processor()) == "warning"
     monkeypatch.setattr(doctor, "find_spec", lambda name: None)
     assert status("rclpy", doctor._ros()) == "absent"
-
-
-@pytest.mark.parametrize(
-    ("script", "found"),
-    [("echo 'NVIDIA A40, 8.6'", "ok"), ("echo mismatch; exit 18", "warning"), ("sleep 60", "warning")],
-)
-def test_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, found: str) -> None:
-    (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n{script}\n")
-    (tmp_path / "nvidia-smi").chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    monkeypatch.setattr(doctor, "TIMEOUT", 0.5)
-    checks = list(doctor._engines())
-    assert status("GPU", checks) == found
-    assert status("tensorrt", checks) == ("warning" if found == "ok" else "absent") or not TensorRt().missing()

@@ -191,9 +191,6 @@ class WrongRuntime(Runtime):
     def version(self) -> str:
         return "1"
 
-    def hardware(self) -> str:
-        return "here"
-
     def build(self, network: Network, precision: str) -> bytes:
         self.builds_made.append(precision)
         return str(len(self.builds_made)).encode()

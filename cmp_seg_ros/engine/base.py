@@ -8,6 +8,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from cmp_seg_ros.engine import cache
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.scan import Arrays, Float32
 
@@ -107,16 +109,16 @@ class Runtime(ABC):
         """Precisions on this machine, fastest first, fp32 last. This and the methods below need an empty `missing`."""
 
     @abstractmethod
-    def version(self) -> str:
-        """Version of the library."""
-
-    @abstractmethod
-    def hardware(self) -> str:
-        """Short name of the hardware that it runs on."""
-
-    @abstractmethod
     def open(self, network: Network, built: bytes, precision: str) -> Engine:
         """An engine, ready to run. Raises Stale if `built` must be rebuilt, and UserError."""
+
+    def version(self) -> str:
+        """Version of the library, by default of the first package."""
+        return version(self.packages[0])
+
+    def hardware(self) -> str:
+        """Short name of the hardware that it runs on, by default the processor."""
+        return cache.processor()
 
     def build(self, network: Network, precision: str) -> bytes:
         """Build the input of `open`, by default the graph; may take minutes. Raises UserError."""

@@ -32,16 +32,16 @@ def call(name: str, *args: Any) -> Any:
 
 
 def gpu() -> str:
-    """Name and compute capability of the first GPU, from the driver library alone; "gpu" if it gives none."""
+    """Name and compute capability of the first GPU, from the driver library alone; empty if it gives none."""
     try:
         driver = CDLL(DRIVER)
     except OSError:
-        return "gpu"
+        return ""
     device, name, numbers = c_int(), create_string_buffer(256), (c_int(), c_int())
     faults = [driver.cuInit(0), driver.cuDeviceGet(byref(device), 0), driver.cuDeviceGetName(name, 256, device)]
     for number, attribute in zip(numbers, CAPABILITY, strict=True):
         faults.append(driver.cuDeviceGetAttribute(byref(number), attribute, device))
-    return "gpu" if any(faults) else f"{name.value.decode()}.{'.'.join(str(number.value) for number in numbers)}"
+    return "" if any(faults) else f"{name.value.decode()}.{'.'.join(str(number.value) for number in numbers)}"
 
 
 def describe(error: Any) -> str:

@@ -97,9 +97,6 @@ class Cpu(Runtime):
     def version(self) -> str:
         return cache_folder().name
 
-    def hardware(self) -> str:
-        return cache.processor()
-
     def open(self, network: Network, built: bytes, precision: str) -> Engine:
         if not isinstance(network, WaffleIron):
             raise UserError("engine 'cpu' runs only WaffleIron; use another engine for this bundle")

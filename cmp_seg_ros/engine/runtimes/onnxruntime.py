@@ -8,7 +8,7 @@ The CUDA provider has not been run by us.
 from importlib.util import find_spec
 from typing import Any
 
-from cmp_seg_ros.engine import cache, cuda
+from cmp_seg_ros.engine import cuda
 from cmp_seg_ros.engine.base import Engine, GraphEngine, Missing, Network, Runtime, Stale, load_package
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.kernels.launch import threads
@@ -39,7 +39,7 @@ class OnnxRuntime(Runtime):
         return str(_package().__version__)
 
     def hardware(self) -> str:
-        return cuda.gpu() if self.on_gpu else cache.processor()
+        return cuda.gpu() or "gpu" if self.on_gpu else super().hardware()
 
     def open(self, network: Network, built: bytes, precision: str) -> Engine:
         """Raises Stale if the model cannot be read, UserError if the provider does not start."""

@@ -7,7 +7,6 @@ import functools
 import io
 from typing import Any
 
-from cmp_seg_ros.engine import cache
 from cmp_seg_ros.engine.base import Engine, GraphEngine, Network, Runtime, Stale, load_package
 from cmp_seg_ros.kernels.launch import threads
 from cmp_seg_ros.scan import Arrays
@@ -21,12 +20,6 @@ class OpenVino(Runtime):
     def precisions(self) -> list[str]:
         has = core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         return [*(["bf16"] if "BF16" in has else []), "fp32"]
-
-    def version(self) -> str:
-        return str(_package().__version__).partition("-")[0]
-
-    def hardware(self) -> str:
-        return cache.processor()
 
     def build(self, network: Network, precision: str) -> bytes:
         """The graph compiled by OpenVINO for this processor."""
@@ -58,17 +51,13 @@ def _options() -> dict[str, Any]:
     }
 
 
-def _package() -> Any:
-    return load_package("openvino", "openvino")
-
-
 @functools.cache
 def core() -> Any:
     """The OpenVINO core of this process. Never freed, since that would free the thread's alternate signal stack.
 
     The next signal, such as Ctrl-C, would then crash the process.
     """
-    return _package().Core()
+    return load_package("openvino", "openvino").Core()
 
 
 RUNTIMES = (OpenVino(),)

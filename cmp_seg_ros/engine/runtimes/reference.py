@@ -1,8 +1,5 @@
 """PyTorch in float32: the reference for all other engines."""
 
-from importlib.metadata import version
-
-from cmp_seg_ros.engine import cache
 from cmp_seg_ros.engine.base import Engine, Network, Runtime
 from cmp_seg_ros.scan import Arrays
 
@@ -29,12 +26,6 @@ class Reference(Runtime):
 
     def precisions(self) -> list[str]:
         return ["fp32"]
-
-    def version(self) -> str:
-        return version("torch")
-
-    def hardware(self) -> str:
-        return cache.processor()
 
     def open(self, network: Network, built: bytes, precision: str) -> Engine:
         return ReferenceEngine(network)

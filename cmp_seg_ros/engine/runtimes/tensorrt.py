@@ -52,6 +52,7 @@ class Device(NamedTuple):
 
 class TensorRt(Runtime):
     name = "tensorrt"
+    packages = ("tensorrt",)
     colour = "C4"
     on_gpu = True
 
