@@ -172,6 +172,16 @@ class Graph(Robot):
             self.close()
             raise
 
+    def until(self, condition: Callable[[], Any], what: str, timeout: float = PATIENCE) -> Any:
+        """As with any robot, but for no longer than the node lives."""
+
+        def holds() -> Any:
+            if not (value := condition()) and self.program.process.poll():
+                raise AssertionError(f"the node ended before {what}; it says:\n{self.program.err}")
+            return value
+
+        return super().until(holds, what, timeout)
+
     def matched(self) -> bool:
         topics = ("labelled_points", "scan_info")
         return all(self.node.count_publishers(f"{self.name}/{topic}") for topic in topics)

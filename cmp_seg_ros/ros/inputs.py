@@ -46,6 +46,8 @@ class Topic:
 
     def subscribe(self, reliability: qos.Reliability) -> None:
         """Listen from now on."""
+        if self._subscription is not None:
+            return
         self._last_time = time.monotonic()  # silence counts from here
         self._subscription = qos.Input(
             self._node, self._message, self._name, self._receive, reliability, self._depth, self._lose
@@ -141,7 +143,7 @@ class Inputs:
         return self._topics[-1]
 
     def subscribe(self) -> None:
-        """Listen from now on."""
+        """Listen from now on; without effect where it is so already."""
         for topic in self._topics:
             topic.subscribe(self._reliability)
 
