@@ -379,7 +379,10 @@ def test_what_is_no_file_is_named(files: Files) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"state_dict": {}, "epoch": 3}, "has none of 'net', 'model_point', 'model_points'.*it has: state_dict, epoch"),
+        (
+            {"state_dict": {}, "epoch": 3},
+            "has none of the keys 'net', 'model_point', 'model_points'.*it has: state_dict, epoch",
+        ),
         ([1, 2], "has none of .*it has: list"),
         ({"net": [1, 2]}, "'net' in .*is not a dict of tensors"),
         ({"net": {"a": 3}}, "'net' in .*is not a dict of tensors"),

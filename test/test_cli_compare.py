@@ -158,7 +158,7 @@ def test_other_groups_are_not_paired(write: Write, compare: Any) -> None:
     assert interval[1] - interval[0] > paired[1] - paired[0]
     found = compare(a, write("one", evaluated({}, groups=1)))
     assert found["how"]["structural6"] == "none: a single group"
-    assert any("evaluate more of them" in note for note in found["notes"])
+    assert any("evaluate more groups" in note for note in found["notes"])
     assert found["structural6"]["mIoU"]["verdict"] == "unknown"
     found = compare(a, write("few", evaluated({}, groups=3)))
     assert any("fewer than 10 groups" in note for note in found["notes"])
@@ -180,7 +180,7 @@ def test_labels_of_other_classes_are_compared_where_both_can_be_read(write: Writ
     b["accuracy"]["readings"]["structural4_primary"] = b["accuracy"]["readings"].pop("structural4")
     found = compare(write("a", a), write("b", b))
     assert "structural6" not in found and found["structural4_primary"]["mIoU"]["interval"] is not None
-    assert "not in both reports, or of other classes: structural6" in found["notes"]
+    assert "not in both reports, or with different classes: structural6" in found["notes"]
 
 
 def test_rows_of_a_suite(write: Write, compare: Any) -> None:
@@ -244,8 +244,14 @@ def test_it_leaves_what_it_says(write: Write, run: Any, tmp_path: Path) -> None:
             "has neither a section `accuracy` nor rows of a benchmark suite: it is from cmp-seg label",
         ),
         ({"command": "evaluate", "finished": False}, "is from a run that did not finish; run it again"),
-        ({"command": "evaluate", "accuracy": {"scans": 3}}, "is of another version of cmp-seg (truth_space: Field"),
-        ({"suite": "small", "rows": {"world": {"sensors": {}}}}, "is of another version of cmp-seg (mean: Field"),
+        (
+            {"command": "evaluate", "accuracy": {"scans": 3}},
+            "was written by another version of cmp-seg (truth_space: Field",
+        ),
+        (
+            {"suite": "small", "rows": {"world": {"sensors": {}}}},
+            "was written by another version of cmp-seg (mean: Field",
+        ),
         (suite(), "is from a benchmark suite and"),
     ],
 )

@@ -104,7 +104,7 @@ def test_a_full_disk(folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pyte
         build = Build(b"new")
         assert cache.obtain(KEY, build, fresh=True) == (b"new", True) and build.times == 1
         assert "No space left on device" in caplog.text
-        with pytest.raises(UserError, match="No space left on device; free space there"):
+        with pytest.raises(UserError, match="No space left on device; free some space"):
             cache.obtain(KEY, build, fresh=True, must_keep=True)
     assert cache.obtain(KEY, build) == (b"old", False)
 

@@ -157,7 +157,7 @@ def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match=r"7: 2 points, 1 true and 2 predicted"):
         found.add("a", "7", at(1, 2), ids(WALL), labels(ids(WALL, WALL)))
     found.add("a", "7", at(1), ids(WALL), labels(ids(WALL)))
-    with pytest.raises(ValueError, match="two scans 7"):
+    with pytest.raises(ValueError, match="two scans have the key 7"):
         found.add("b", "7", at(1), ids(WALL), labels(ids(WALL)))
     with pytest.raises(ValueError, match="range_bins must increase"):
         scorer(range_bins=(0, 5, 2))

@@ -85,7 +85,7 @@ def test_a_run_that_fails_is_marked_and_closed(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no more"):
         run(Frames(), StoredLabels(SPACE), [failing], Report(command="test"), failing.out)
     assert failing.closed and json.loads((failing.out / "report.json").read_text())["finished"] is False
-    with pytest.raises(UserError, match="has not made"):
+    with pytest.raises(UserError, match="not made by cmp-seg another"):
         run(Frames(), StoredLabels(SPACE), [], Report(command="another"), failing.out)
     assert outputs.made_by(failing.out) == "test"
 

@@ -13,7 +13,7 @@ from cmp_seg_ros.kernels import launch
 
 @launch.kernel
 def meet(sync, threads):
-    launch.wait(sync, 0, threads)
+    launch.barrier(sync, 0, threads)
 
 launch.threads = lambda: 2
 launch.launch(meet, blocks=2)  # compiled
