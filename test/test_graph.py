@@ -173,7 +173,7 @@ def test_what_cannot_be_summed_is_an_error(make_bundle: MakeBundle, monkeypatch:
     with pytest.raises(UserError, match=f"a cell of the scan holds {most} voxels.*use engine 'cpu'"):
         network.feed(inputs)
     monkeypatch.setattr(buckets, "MAX_VOXELS", len(inputs["features"]) - 1)
-    with pytest.raises(UserError, match="greater voxel_size, or engine 'cpu'"):
+    with pytest.raises(UserError, match="larger voxel_size, or engine 'cpu'"):
         network.feed(inputs, rounded=True)
 
 
