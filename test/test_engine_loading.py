@@ -284,7 +284,7 @@ def test_a_bundle_that_sees_nothing_of_the_samples(make_bundle: MakeBundle, capl
     fields = PREPROCESS.model_dump() | {"fov_min": (500, 500, 0), "fov_max": (520, 520, 5)}
     bundle = make_bundle(PreprocessConfig.model_validate(fields))
     assert Loader(bundle, WrongRuntime(bf16=0.0, fp32=0.0)).load().precision == "fp32"
-    assert "nothing was checked" in caplog.text
+    assert "not checked: no sample scan has points in" in caplog.text
 
 
 def test_a_stale_engine_is_built_again_once(bundle: Bundle) -> None:

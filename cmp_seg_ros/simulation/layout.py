@@ -137,7 +137,7 @@ def _corridor_plan(rng: Rng, length: float, depth: float) -> list[tuple[Rect, st
 
 
 def _second_world_cells(rng: Rng, kind: str) -> list[tuple[Rect, str]]:
-    """A large room, at times cut in two, with small ones along one side."""
+    """A large room, sometimes divided, with small ones along one side."""
     w, d = (float(v) for v in rng.uniform(*{"works": ((9, 7), (35, 20)), "flat": ((7, 5), (16, 11))}[kind]))
     if kind == "flat":
         return [(rect, "") for rect in _split(rng, (0, 0, w, d), 2.0, float(rng.uniform(12, 40)))]
@@ -346,7 +346,7 @@ def _windows(rng: Rng, plan: Plan) -> None:
 
 
 def make_plan(rng: Rng, second: bool = False) -> Plan:
-    """A random floor plan, of the second world at times with shops, storehouses, workshops and garages."""
+    """A random floor plan; in the second world sometimes with shops, storehouses, workshops and garages."""
     kind = str(rng.choice(["corridor", "apartment", "lab", "hall", "lobby"], p=[0.32, 0.24, 0.2, 0.1, 0.14]))
     if second:
         kind = str(rng.choice([kind, "works", "flat"], p=[0.35, 0.45, 0.2]))
