@@ -25,6 +25,7 @@ setup(
     python_requires=">=3.10",
     install_requires=[
         "filelock",
+        "lightning-fabric>=2.4",
         "matplotlib",
         "mcap>=1.6",
         "numba",

@@ -82,7 +82,7 @@ def write_report(out: Path, report: dict[str, Any]) -> None:
 
 def write_whole(path: Path, content: bytes | memoryview) -> None:
     """Write a file atomically: the old content stays until the new one is complete. Raises OSError."""
-    temporary = path.with_name(f"{path.name}.tmp")
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         temporary.write_bytes(content)
         temporary.replace(path)

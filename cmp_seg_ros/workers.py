@@ -66,7 +66,12 @@ def _break_off(processes: Iterable[BaseProcess]) -> None:
     for process in processes:
         with suppress(ProcessLookupError):
             os.kill(process.pid or 0, signal.SIGINT)
-    killing = Timer(PATIENCE, lambda: [process.kill() for process in processes])
+
+    def kill() -> None:
+        for process in processes:
+            process.kill()
+
+    killing = Timer(PATIENCE, kill)
     killing.daemon = True
     killing.start()
 

@@ -8,18 +8,16 @@ import pytest
 from cmp_seg_ros import Scan, Segmenter, familiarity
 from cmp_seg_ros.bundle import Bundle
 from cmp_seg_ros.datasets import boxes
-from cmp_seg_ros.datasets.frame import TRUTH
+from cmp_seg_ros.datasets.frame import Returns
 from cmp_seg_ros.label_space import LabelSpace
-from cmp_seg_ros.training.cache import TrainingScan
 from cmp_seg_ros.training.calibration import calibrate, fit_temperature
 
 
-def training_scans(seeds: range, kind: str = "plain") -> list[TrainingScan]:
+def training_scans(seeds: range, kind: str = "plain") -> list[Returns]:
     table, found = LabelSpace.load("structural6").id_map(LabelSpace.load("indoor")), []
     for frame in boxes.DataSet(seeds, 1, "rings-16", kind):
-        valid = np.flatnonzero(frame.scan.valid())[::4]
-        ring, label = frame.ring[valid].astype(np.uint8), table[frame.labels[TRUTH].label[valid]]
-        found.append(TrainingScan(frame.scan.xyz[valid], frame.scan.intensity[valid], ring, label))
+        scan = frame.returns()
+        found.append(Returns(*(column[::4] for column in scan._replace(label=table[scan.label]))))
     return found
 
 

@@ -37,7 +37,7 @@ from cmp_seg_ros.simulation.building import make_building
 from cmp_seg_ros.simulation.generate import rotation, scans_in, views_in
 from cmp_seg_ros.simulation.lidar import Lidar
 from cmp_seg_ros.simulation.version import data_files
-from cmp_seg_ros.training.config import TrainConfig
+from cmp_seg_ros.training import tasks
 
 SIX = LabelSpace.load("structural6")
 WALL, FLOOR, CEILING, FLUSH, OBJECT, PERSON = range(6)
@@ -98,7 +98,7 @@ def test_suites_and_training_share_no_building() -> None:
         assert not measured & others
         others |= measured
         for name in resources.names("config/training", ".yaml"):
-            data = TrainConfig.load(name).data
+            data = tasks.load_config(name).data
             assert not measured & set(data.seeds)
             first = data.first_validation_building
             assert not measured & set(range(first, first + data.validation_buildings))

@@ -1,12 +1,13 @@
 """The trainer: exact resume, augmentation that keeps truth with its point, and a bundle at the end that works."""
 
 import multiprocessing
-import shutil
+import os
 import signal
 import subprocess
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -19,24 +20,23 @@ from typer.testing import CliRunner, Result
 
 from cmp_seg_ros import Scan, Segmenter, UserError
 from cmp_seg_ros.cli.train import train
+from cmp_seg_ros.datasets import scan_cache
+from cmp_seg_ros.datasets.base import DataSet
+from cmp_seg_ros.datasets.frame import TRUTH, Frame, PointLabels, Returns
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.scan import UNLABELLED
-from cmp_seg_ros.simulation import version
-from cmp_seg_ros.training import cache as cache_module
+from cmp_seg_ros.training import pictures, tasks
 from cmp_seg_ros.training.augment import augment, voxels_and_targets
-from cmp_seg_ros.training.cache import ScanCache, TrainingScan
-from cmp_seg_ros.training.config import AugmentConfig, TrainConfig
-from cmp_seg_ros.training.data import TrainingItem, training_batches
+from cmp_seg_ros.training.config import AugmentConfig
 from cmp_seg_ros.training.log import read
 from cmp_seg_ros.training.loop import Progress, Trainer
-from cmp_seg_ros.training.pictures import ValidationPicture, curves
+from cmp_seg_ros.training.tasks.segmentation import Config, Task
 
-WALL, FLOOR, CEILING = 0, 1, 2
+WALL, FLOOR, CEILING = 0, 1, 2  # in structural6 and in indoor
+TRAINING, VALIDATION = range(4), range(100, 102)
 
-held: Iterator[TrainingItem] | None = None
 
-
-def box_room(seed: int, points: int = 1500) -> TrainingScan:
+def box_room(seed: int, points: int = 1500) -> Returns:
     """Rays from inside an empty box: floor, ceiling and walls by analytic intersection."""
     rng = np.random.default_rng(seed)
     half = np.array([*rng.uniform(2, 6, 2), 1.4])
@@ -50,23 +50,48 @@ def box_room(seed: int, points: int = 1500) -> TrainingScan:
     label = np.where(axis < 2, WALL, np.where(ray[:, 2] < 0, FLOOR, CEILING))
     label[::100] = UNLABELLED  # ghosts behind mirrors have no truth
     xyz = ray * distance.min(axis=1)[:, None]
-    return TrainingScan(
+    return Returns(
         xyz.astype(np.float32), rng.random(points, np.float32), ring.astype(np.uint8), label.astype(np.uint8)
     )
 
 
+class Rooms(DataSet):
+    """Two scans of each box room, from memory."""
+
+    def __init__(self, seeds: Iterable[int]) -> None:
+        super().__init__(Path("rooms"))
+        self.seeds = list(seeds)
+        self.count = 2 * len(self.seeds)
+        self.label_spaces = {TRUTH: LabelSpace.load("structural6")}
+
+    @classmethod
+    def recognises(cls, path: Path) -> bool:
+        return False
+
+    def __iter__(self) -> Iterator[Frame]:
+        return (self[number] for number in range(len(self)))
+
+    def __getitem__(self, number: int) -> Frame:
+        room = box_room(10 * self.seeds[number // 2] + number % 2)
+        truth = PointLabels(self.label_spaces[TRUTH], room.label)
+        return Frame(str(number), Scan(room.xyz, room.intensity), number, labels={TRUTH: truth}, ring=room.ring)
+
+    def parts(self) -> Iterator[DataSet]:
+        return (Rooms([seed]) for seed in self.seeds)
+
+
 @pytest.fixture
-def cache(tmp_path: Path) -> ScanCache:
-    cache = ScanCache(tmp_path / "scans", "structural6", 2)
-    cache.path(0).parent.mkdir(parents=True)
-    for building in [*range(4), *range(100, 102)]:
-        rooms = {i: box_room(10 * building + i) for i in range(2)}
-        arrays = {f"{i}.{name}": value for i, room in rooms.items() for name, value in room._asdict().items()}
-        np.savez(cache.path(building), **arrays)
-    return cache
+def cache(tmp_path: Path) -> Path:
+    """A folder of scans in which the rooms take the place of simulated buildings."""
+    data = config().data
+    for kept in (data.training(tmp_path / "scans"), data.validation(tmp_path / "scans")):
+        kept.file(0).parent.mkdir(parents=True)
+        for seed in kept.seeds:
+            kept.keep(seed, [box_room(10 * seed + i) for i in range(2)])
+    return tmp_path / "scans"
 
 
-def config(**changes: object) -> TrainConfig:
+def config(**changes: object) -> Config:
     values = {
         "name": "boxes",
         "data": {
@@ -87,52 +112,56 @@ def config(**changes: object) -> TrainConfig:
         "steps": 8,
         "validate_every": 100,
     }
-    return TrainConfig.model_validate({**values, **changes})
+    return Config.model_validate({**values, **changes})
 
 
-def trainer(cache: ScanCache, out: Path, **changes: object) -> Trainer:
+def trainer(out: Path, workers: int = 0, **changes: object) -> Trainer:
     out.mkdir(exist_ok=True)
-    return Trainer(config(**changes), cache, cache, out, workers=0)
+    task = Task(config(**changes), out / "scans", Rooms(TRAINING), Rooms(VALIDATION))
+    return Trainer(task, out, workers)
 
 
-def test_resume_is_exact(cache: ScanCache, tmp_path: Path) -> None:
-    whole = trainer(cache, tmp_path / "whole")
+def test_resume_is_exact(tmp_path: Path) -> None:
+    whole = trainer(tmp_path / "whole")
     whole.run()
 
-    first = trainer(cache, tmp_path / "parts")
+    first = trainer(tmp_path / "parts")
     assert first.run(stop=lambda: first.progress.step == 3) is None
     torch.manual_seed(1234)  # whatever happened in between
-    second = trainer(cache, tmp_path / "parts")
+    second = trainer(tmp_path / "parts")
     second.run()
 
     assert second.progress.step == whole.progress.step == 8
-    for name, value in whole.network.state_dict().items():
-        assert torch.equal(value, second.network.state_dict()[name]), name
+    for name, value in whole.task.network.state_dict().items():
+        assert torch.equal(value, second.task.network.state_dict()[name]), name
 
 
-def test_checkpoint_of_another_configuration_is_refused(cache: ScanCache, tmp_path: Path) -> None:
-    first = trainer(cache, tmp_path / "run")
+def test_checkpoint_of_another_configuration_is_refused(tmp_path: Path) -> None:
+    first = trainer(tmp_path / "run")
     first.save()
     with pytest.raises(UserError, match="another configuration"):
-        trainer(cache, tmp_path / "run", batch=1).run()
-    trainer(cache, tmp_path / "run", optimiser={"learning_rate": 1e-5})  # the remedy of a loss that became NaN
+        trainer(tmp_path / "run", batch=1).run()
+    trainer(tmp_path / "run", optimiser={"learning_rate": 1e-5})  # the remedy of a loss that became NaN
     space = LabelSpace.load("structural6")
     (tmp_path / "mine.yaml").write_text(space.to_yaml())
-    trainer(cache, tmp_path / "mine", label_space=str(tmp_path / "mine.yaml")).save()
+    trainer(tmp_path / "mine", label_space=str(tmp_path / "mine.yaml")).save()
     swapped = [c.model_copy(update={"id": number}) for number, c in enumerate(reversed(space.classes))]
     (tmp_path / "mine.yaml").write_text(space.model_copy(update={"classes": swapped}).to_yaml())
     with pytest.raises(UserError, match="another configuration"):
-        trainer(cache, tmp_path / "mine", label_space=str(tmp_path / "mine.yaml"))
+        trainer(tmp_path / "mine", label_space=str(tmp_path / "mine.yaml"))
 
 
-def test_scans_of_a_label_space_in_a_file_are_its_own(tmp_path: Path) -> None:
+def test_truth_is_read_in_the_classes_of_the_run(tmp_path: Path) -> None:
     space = LabelSpace.load("structural6")
-    file = tmp_path / "mine.yaml"
-    folders = {ScanCache(tmp_path / "scans", "structural6", 1).path(0).parent}
-    for description in ("one", "two"):
-        file.write_text(space.model_copy(update={"description": description}).to_yaml())
-        folders.add(ScanCache(tmp_path / "scans", str(file), 1).path(0).parent)
-    assert len(folders) == 3 and {folder.parent for folder in folders} == {tmp_path / "scans"}
+    swapped = [c.model_copy(update={"id": number}) for number, c in enumerate(reversed(space.classes))]
+    (tmp_path / "mine.yaml").write_text(space.model_copy(update={"classes": swapped}).to_yaml())
+    ours, mine = (
+        trainer(tmp_path / name, label_space=label_space).task.batch(0)
+        for name, label_space in (("ours", "structural6"), ("mine", str(tmp_path / "mine.yaml")))
+    )
+    known = ours.target != UNLABELLED
+    assert known.sum() > 100 and torch.equal(ours.target == UNLABELLED, mine.target == UNLABELLED)
+    assert torch.equal(ours.target[known], 5 - mine.target[known])
 
 
 def test_intensities_are_trained_on_in_one_way_alone() -> None:
@@ -140,43 +169,25 @@ def test_intensities_are_trained_on_in_one_way_alone() -> None:
         config(intensity={"mode": "raw"})
 
 
-def test_a_damaged_checkpoint_is_named(cache: ScanCache, tmp_path: Path) -> None:
-    trainer(cache, tmp_path / "run").save()
+def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+    trainer(tmp_path / "run").save()
     path = tmp_path / "run" / "checkpoint.pt"
     for content in (path.read_bytes()[:2000], b"", b"no checkpoint", b"\x80\x02}."):
         path.write_bytes(content)
         with pytest.raises(UserError, match=r"checkpoint\.pt is damaged.*remove it"):
-            trainer(cache, tmp_path / "run")
+            trainer(tmp_path / "run")
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_damaged_scan_is_named_in_one_line(cache: ScanCache, tmp_path: Path, workers: int) -> None:
-    for building in range(4):
-        np.savez(cache.path(building), other=np.zeros(3))
-    (tmp_path / "run").mkdir()
-    run = Trainer(config(), cache, cache, tmp_path / "run", workers)
-    with pytest.raises(
-        UserError, match=r"^simulated scans .*npz cannot be read: .*; remove the file.*again$"
-    ) as raised:
+def test_what_a_user_can_mend_is_one_line(tmp_path: Path, workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def damaged(*_: object) -> NoReturn:
+        raise UserError("scan 7 is damaged; remove it")
+
+    run = trainer(tmp_path / "run", workers)
+    _ = run.task.validation
+    monkeypatch.setattr(Rooms, "__getitem__", damaged)
+    with pytest.raises(UserError, match=r"^scan 7 is damaged; remove it$"):
         run.run()
-    assert "\n" not in str(raised.value)
-
-
-def test_scans_that_were_cut_off_are_simulated_again(cache: ScanCache, monkeypatch: pytest.MonkeyPatch) -> None:
-    simulated: list[int] = []
-    monkeypatch.setattr(cache_module, "process_map", lambda function, items, _: map(function, items))
-    monkeypatch.setattr(ScanCache, "_simulate", lambda _, building: simulated.append(building) or building)
-    path = cache.path(2)
-    path.write_bytes(path.read_bytes()[:5000])
-    assert list(cache.fill(range(5))) == [0, 1, 3, 2, 4]
-    assert simulated == [2, 4]
-
-    def full(*_: object) -> NoReturn:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(ScanCache, "_simulate", full)
-    with pytest.raises(UserError, match=r"cannot be written to .*: No space left on device; make room"):
-        list(cache.fill([9]))
 
 
 @pytest.mark.parametrize(
@@ -196,7 +207,7 @@ def test_an_unfit_configuration_is_refused(change: dict[str, object], told: str,
     path = tmp_path / "run.yaml"
     path.write_text(yaml.safe_dump({**config().model_dump(mode="json"), **change}))
     with pytest.raises(UserError, match=told):
-        TrainConfig.load(path)
+        tasks.load_config(path)
 
 
 def command(tmp_path: Path, **changes: object) -> Result:
@@ -208,18 +219,20 @@ def command(tmp_path: Path, **changes: object) -> Result:
     return CliRunner().invoke(app, [*arguments, "--cache", str(tmp_path / "scans")])
 
 
-def test_the_command_says_which_step_scored_what(
-    cache: ScanCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    titles: list[str] = []
+@pytest.fixture
+def titles(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Of the pictures, which are not drawn."""
+    drawn: list[str] = []
 
-    def drawn(_: ValidationPicture, path: Path, predicted: object, title: str) -> None:
-        titles.append(title)
+    def draw(path: Path, scans: object, space: object, title: str) -> None:
+        drawn.append(title)
         Image.new("RGB", (8, 8)).save(path)
 
-    monkeypatch.setattr(ValidationPicture, "save", drawn)
-    monkeypatch.setattr(signal, "signal", lambda *_: None)
-    shutil.copytree(cache.path(0).parent, ScanCache(cache.folder, "structural6", 2, "os1-16").path(0).parent)
+    monkeypatch.setattr(pictures, "draw", draw)
+    return drawn
+
+
+def test_the_command_says_which_step_scored_what(cache: Path, tmp_path: Path, titles: list[str]) -> None:
     result = command(tmp_path, steps=5, validate_every=4)
     assert result.exit_code == 0, (result.output, result.exception)
     scored = [line for line in result.stderr.splitlines() if "primary mIoU" in line and line.startswith("step")]
@@ -231,14 +244,81 @@ def test_the_command_says_which_step_scored_what(
     assert len(titles) == 2
 
 
-def test_the_command_refuses_before_it_simulates(
-    cache: ScanCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_saves_and_goes_on(
+    number: int, cache: Path, tmp_path: Path, titles: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    loss = Task.loss
+
+    def interrupted(task: Task, network: Any, batch: Any) -> torch.Tensor:
+        losses.append(0)
+        if len(losses) == 3:
+            os.kill(os.getpid(), number)
+        return loss(task, network, batch)
+
+    losses: list[int] = []
+    monkeypatch.setattr(Task, "loss", interrupted)
+    before = signal.getsignal(number)
+    result = command(tmp_path, steps=5)
+    assert result.exit_code == 130
+    assert "stopped and saved at step 3; the same command goes on from there" in result.stderr
+    assert signal.getsignal(number) is before
+    assert command(tmp_path, steps=5).exit_code == 0 and len(losses) == 5
+
+
+def test_a_validation_that_is_interrupted_is_done_when_the_run_goes_on(tmp_path: Path, titles: list[str]) -> None:
+    asked: list[int] = []
+    first = trainer(tmp_path / "run", validate_every=2)
+    assert first.run(stop=lambda: first.progress.step == 2 and not asked.append(0)) is None  # type: ignore[func-returns-value]
+    assert first.progress.scored == -1 and len(asked) == 2  # before a scan of the validation, and after it
+    second = trainer(tmp_path / "run", validate_every=2)
+    second.run(stop=lambda: second.progress.step == 3)
+    assert second.progress.scored == 2
+
+
+TWO_PROCESSES = """
+from pathlib import Path
+import test_training as t
+
+t.pictures.draw = lambda path, *_: t.Image.new("RGB", (8, 8)).save(path)
+
+def run(name, stop_at=99, **changes):
+    run = t.trainer(Path(name), devices=2, steps=3, precision="64-true", **changes)
+    run.run(stop=lambda: run.progress.step == stop_at)
+
+run("plain", network={"width": 16, "depth": 3, "outputs": 6})
+run("whole")
+run("parts", stop_at=1)
+run("parts")
+"""
+
+
+def test_two_processes_train_as_one_that_accumulates_and_resume(tmp_path: Path) -> None:
+    (tmp_path / "two.py").write_text(TWO_PROCESSES)
+    path = {**os.environ, "PYTHONPATH": f"{Path(__file__).parent}:{os.environ.get('PYTHONPATH', '')}"}
+    done = subprocess.run([sys.executable, "two.py"], cwd=tmp_path, env=path, capture_output=True, timeout=600)
+    assert done.returncode == 0, done.stderr.decode()
+    plain, whole, parts = (
+        torch.load(tmp_path / name / "checkpoint.pt", weights_only=True) for name in ("plain", "whole", "parts")
+    )
+    one = trainer(
+        tmp_path / "one", accumulate=2, steps=3, precision="64-true", network={"width": 16, "depth": 3, "outputs": 6}
+    )
+    one.run()
+    assert plain["progress"]["loss"] == pytest.approx(one.progress.loss, rel=1e-6)
+    for name, value in one.task.network.named_parameters():
+        assert torch.allclose(plain["network"][name], value, rtol=0, atol=1e-10), name
+        assert torch.equal(whole["network"][name], parts["network"][name]), name
+    assert whole["progress"]["step"] == parts["progress"]["step"] == 3
+    assert not torch.equal(*whole["random"]["cpu"])
+
+
+def test_the_command_refuses_before_it_simulates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def simulated(*_: object) -> NoReturn:
         raise AssertionError("simulated")
 
-    monkeypatch.setattr(ScanCache, "fill", simulated)
-    trainer(cache, tmp_path / "run").save()
+    monkeypatch.setattr(scan_cache.DataSet, "fill", simulated)
+    trainer(tmp_path / "run").save()
     written = tmp_path / "run" / "config.yaml"
     written.write_text("of the first run")
     result = command(tmp_path, batch=1)
@@ -255,47 +335,27 @@ def test_an_interrupted_simulation_says_what_is_kept(tmp_path: Path, monkeypatch
         yield 100
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(ScanCache, "fill", interrupted)
+    monkeypatch.setattr(scan_cache.DataSet, "fill", interrupted)
     result = command(tmp_path)
     assert result.exit_code == 130
-    assert f"are kept in {tmp_path / 'scans'}, and the same command goes on" in result.stderr
+    assert f"is kept in {tmp_path / 'scans'}, and the same command goes on" in result.stderr
 
 
-def test_a_job_that_is_told_to_end_saves_though_its_workers_are_told_too(cache: ScanCache, tmp_path: Path) -> None:
-    (tmp_path / "run").mkdir()
-    run = Trainer(config(), cache, cache, tmp_path / "run", workers=1)
+def test_a_job_that_is_told_to_end_saves_though_its_workers_are_told_too(tmp_path: Path) -> None:
+    run = trainer(tmp_path / "run", workers=1)
     told: list[int] = []
 
     def tell(_: Progress) -> None:
         if not told:
             told.extend(child.pid for child in multiprocessing.active_children() if child.pid)
-            subprocess.run(["kill", "-TERM", *map(str, told)], check=True)  # not by the parent, from whom it counts
+            subprocess.run(["kill", "-TERM", *map(str, told)], check=True)
 
     assert run.run(tell, stop=lambda: run.progress.step == 8) is None
-    assert told and Trainer(config(), cache, cache, tmp_path / "run").progress.step == 8
+    assert told and not multiprocessing.active_children()
+    assert trainer(tmp_path / "run").progress.step == 8
 
 
-def leave_with_workers_at_work(cache: ScanCache) -> None:
-    """The end of a process that something still holds a loader in: a traceback, say."""
-    global held
-    held = training_batches(config(), cache, 0, workers=1)
-    next(held)
-
-
-def test_a_process_ends_though_its_workers_are_at_work(cache: ScanCache) -> None:
-    process = multiprocessing.get_context("spawn").Process(target=leave_with_workers_at_work, args=(cache,))
-    process.start()
-    process.join(240)
-    try:
-        assert process.exitcode == 0
-    finally:
-        process.kill()
-
-
-def test_a_full_disk_is_said_with_what_is_kept(
-    cache: ScanCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "run").mkdir()
+def test_a_full_disk_is_said_with_what_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     writes: list[Path] = []
 
     def full(path: Path, content: bytes) -> NoReturn:
@@ -304,10 +364,11 @@ def test_a_full_disk_is_said_with_what_is_kept(
             file.write(content[:100])
         raise OSError(28, "No space left on device")
 
-    Trainer(config(), cache, cache, tmp_path / "run", workers=0).run(stop=lambda: True)
+    first = trainer(tmp_path / "run")
+    first.run(stop=lambda: first.progress.step == 1)
     kept = (tmp_path / "run" / "checkpoint.pt").read_bytes()
     monkeypatch.setattr(Path, "write_bytes", full)
-    run = Trainer(config(), cache, cache, tmp_path / "run", workers=0)
+    run = trainer(tmp_path / "run")
     with pytest.raises(
         UserError, match=r"No space left on device; make room there.*checkpoint.pt, saved last at step 1$"
     ):
@@ -316,8 +377,8 @@ def test_a_full_disk_is_said_with_what_is_kept(
     assert (tmp_path / "run" / "checkpoint.pt").read_bytes() == kept
 
 
-def test_learns_boxes_and_writes_a_bundle_that_labels_them(cache: ScanCache, tmp_path: Path) -> None:
-    run = trainer(cache, tmp_path / "run", steps=120)
+def test_learns_boxes_and_writes_a_bundle_that_labels_them(tmp_path: Path) -> None:
+    run = trainer(tmp_path / "run", steps=120)
     bundle = run.run()
     assert bundle is not None
     assert run.progress.score > 0.9
@@ -326,46 +387,32 @@ def test_learns_boxes_and_writes_a_bundle_that_labels_them(cache: ScanCache, tmp
     room = box_room(999)
     labels = Segmenter.from_bundle(bundle.path, engine="reference")(Scan(room.xyz, room.intensity))
     assert (labels.label == room.label).mean() > 0.9
-    curves(tmp_path / "run" / "log.csv", tmp_path / "curves.png")
+    pictures.curves(tmp_path / "run" / "log.csv", tmp_path / "curves.png")
     assert (tmp_path / "curves.png").stat().st_size > 10_000
 
 
-def test_the_last_step_is_validated_once(cache: ScanCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_last_step_is_validated_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     validated = []
-    validate = Trainer.validate
+    validate = Task.validate
 
-    def counted(run: Trainer) -> None:
-        validated.append(run.progress.step)
-        validate(run)
+    def counted(task: Task, answers: Any) -> Any:
+        validated.append(len(answers))
+        return validate(task, answers)
 
-    monkeypatch.setattr(Trainer, "validate", counted)
-    bundles = [trainer(cache, tmp_path / "run", validate_every=4).run() for _ in range(2)]
-    assert validated == [4, 8]
+    monkeypatch.setattr(Task, "validate", counted)
+    bundles = [trainer(tmp_path / "run", validate_every=4).run() for _ in range(2)]
+    assert validated == [4, 4]
     logged = [int(row["step"]) for row in read(tmp_path / "run" / "log.csv") if row["name"] == "primary_miou"]
     assert logged == [4, 8]
     first, again = (bundle.description.measured["validation"] for bundle in bundles if bundle is not None)
     assert first == again and set(first) > {"miou", "primary_miou", "iou_wall"}
 
-    assert trainer(cache, tmp_path / "run", validate_every=100, steps=10).run() is not None
-    assert validated == [4, 8, 10]
+    assert trainer(tmp_path / "run", validate_every=100, steps=10).run() is not None
+    assert len(validated) == 3
 
 
-def test_another_simulator_has_a_cache_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def path() -> Path:
-        return ScanCache(tmp_path, "structural6", 2).path(7)
-
-    before, changed = path(), tmp_path / "sensor.yaml"
-    changed.write_text("beams: 16")
-    monkeypatch.setattr(version, "data_files", lambda: [changed])
-    monkeypatch.setattr(cache_module, "simulator_version", version.simulator_version.__wrapped__)
-    after = path()
-    assert before != after and before.name == after.name
-    changed.write_text("beams: 32")
-    assert path() not in (before, after)
-
-
-def test_time_budget_ends_the_run(cache: ScanCache, tmp_path: Path) -> None:
-    run = trainer(cache, tmp_path / "run", steps=1_000_000, hours=2 / 3600)
+def test_time_budget_ends_the_run(tmp_path: Path) -> None:
+    run = trainer(tmp_path / "run", steps=1_000_000, hours=2 / 3600)
     run.run()
     assert run.progress.step < 1_000_000
     assert run.progress.seconds >= 2
@@ -397,13 +444,15 @@ def test_targets_are_those_of_the_representatives() -> None:
 
 def test_unknown_configuration_lists_the_known() -> None:
     with pytest.raises(UserError, match="waffleiron24-128"):
-        TrainConfig.load("nonsense")
+        tasks.load_config("nonsense")
 
 
-def test_a_run_starts_with_the_bundle_of_another(cache: ScanCache, tmp_path: Path) -> None:
-    first = trainer(cache, tmp_path / "first", steps=20)
+def test_a_run_starts_with_the_bundle_of_another(tmp_path: Path) -> None:
+    first = trainer(tmp_path / "first", steps=20)
     bundle = first.run()
     assert bundle is not None
-    second = trainer(cache, tmp_path / "second", start=str(bundle.path))
-    agreed = [np.mean(ours == theirs) for ours, theirs in zip(second.answers(), first.answers(), strict=True)]
+    second = trainer(tmp_path / "second", start=str(bundle.path))
+    theirs, ours = first.answers(), second.answers()
+    assert theirs is not None and ours is not None
+    agreed = [np.mean(a == b) for a, b in zip(ours, theirs, strict=True)]
     assert min(agreed) > 0.99  # weights are kept in float16

@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.scan import UNLABELLED
 from cmp_seg_ros.training import log
-from cmp_seg_ros.training.cache import ScanCache
-from cmp_seg_ros.training.config import TrainConfig
 from cmp_seg_ros.training.log import Log, read
-from cmp_seg_ros.training.pictures import ValidationPicture
+from cmp_seg_ros.training.pictures import ValidationScan, draw, some_of
 
 
 @pytest.fixture
@@ -56,42 +55,18 @@ def test_tensorboard_shows_values_and_the_picture(tmp_path: Path) -> None:
 
 def test_picture_of_validation_scans(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    cache = ScanCache(tmp_path / "scans", "structural6", 2)
-    cache.path(0).parent.mkdir(parents=True)
-    for building in (100, 101):
-        arrays: dict[str, np.ndarray] = {}
-        for i in range(2):
-            points = 400 + 100 * (building - 100) + 50 * i
-            arrays |= {
-                f"{i}.xyz": rng.uniform(-3, 3, (points, 3)).astype(np.float32),
-                f"{i}.intensity": rng.random(points, np.float32),
-                f"{i}.ring": np.zeros(points, np.uint8),
-                f"{i}.label": rng.choice(np.array([0, 1, 2, UNLABELLED], np.uint8), points),
-            }
-        np.savez(cache.path(building), **arrays)
-    config = TrainConfig.model_validate(
-        {
-            "name": "small",
-            "data": {"first_validation_building": 100, "validation_buildings": 2},
-            "network": {"outputs": 6},
-            "preprocess": {"fov_min": [-4, -4, -4], "fov_max": [4, 4, 4], "grids": [[9, 9]] * 3},
-            "steps": 1,
-        }
-    )
-    picture = ValidationPicture(config, cache, scans=3)
-    assert picture.chosen == [0, 2, 3]
-    # The voxels are those of `validation_batches`, so that what is said of them lies at the right places.
-    from cmp_seg_ros.training.data import validation_batches
-
-    for number, truth in zip(picture.chosen, picture.truth, strict=True):
-        np.testing.assert_array_equal(truth, validation_batches(config, cache)[number][1].numpy())
-    right = [np.zeros(0, np.uint8)] * 4
-    for number, truth in zip(picture.chosen, picture.truth, strict=True):
-        right[number] = np.where(truth == UNLABELLED, 0, truth).astype(np.uint8)
-    wrong = [np.where(label == 0, 1, 0).astype(np.uint8) for label in right]
+    scans = []
+    for number in range(4):
+        points = 400 + 50 * number
+        truth = rng.choice(np.array([0, 1, 2, UNLABELLED], np.uint8), points)
+        xyz = rng.uniform(-3, 3, (points, 3)).astype(np.float32)
+        scans.append(ValidationScan(number, xyz, truth, np.where(truth == UNLABELLED, 0, truth).astype(np.uint8)))
+    chosen = some_of(scans, 3)
+    assert [scan.number for scan in chosen] == [0, 2, 3] and some_of(scans[:2], 3) == scans[:2]
+    wrong = [scan._replace(predicted=np.where(scan.predicted == 0, 1, 0).astype(np.uint8)) for scan in chosen]
     reds = []
-    for name, predicted in (("right", right), ("wrong", wrong)):
-        picture.save(tmp_path / f"{name}.png", predicted, "a title")
-        pixels = np.asarray(Image.open(tmp_path / f"{name}.png").convert("RGB")).reshape(-1, 3).astype(int)
+    for drawn in (chosen, wrong):
+        draw(tmp_path / "picture.png", drawn, LabelSpace.load("structural6"), "a title")
+        pixels = np.asarray(Image.open(tmp_path / "picture.png").convert("RGB")).reshape(-1, 3).astype(int)
         reds.append(int((np.abs(pixels - (214, 30, 30)).max(axis=1) < 12).sum()))
     assert reds[1] > 100 * max(1, reds[0])

@@ -7,11 +7,12 @@ for frame in open_input("drive"):
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.geometry.calibration import CalibratedCamera, Transform
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.scan import Float32, Scan, UInt8
@@ -53,6 +54,15 @@ class CameraImage:
         return self.read()
 
 
+class Returns(NamedTuple):
+    """Points that a lidar got back, z up, and what a source says of them."""
+
+    xyz: Float32  # (N, 3)
+    intensity: Float32  # (N,), 0 where the sensor gives none
+    ring: UInt8  # (N,), 0 where it is not known
+    label: UInt8  # (N,)
+
+
 def _nowhere() -> None:
     """Where no pose is known."""
 
@@ -67,6 +77,7 @@ class Frame:
         number: its place in the data set, from 0; gaps are frames that could not be read.
         message: the scan as a PointCloud2 with all its fields, or None where it has no others than the scan.
         labels: by name of their source.
+        ring: (N,) beam of each point; by default the row in an organised scan, else None.
         images: by name of their camera, the nearest in time; a mapping that may look for them when it is asked.
         T_base_lidar: (4, 4) how the lidar is mounted, where the data set knows; its rotation makes the scan upright.
         intensity_statistics: mean and deviation of the lidar's intensities, where the data set knows.
@@ -81,6 +92,7 @@ class Frame:
     number: int = 0
     message: Any = None
     labels: Mapping[str, PointLabels] = field(default_factory=dict)
+    ring: npt.NDArray[np.integer] | None = None
     images: Mapping[str, CameraImage] = field(default_factory=dict)
     T_base_lidar: Transform | None = None
     intensity_statistics: tuple[float, float] | None = None
@@ -94,8 +106,19 @@ class Frame:
         """(4, 4) at the scan's stamp, or None."""
         return self.locate()
 
-    @property
-    def ring(self) -> npt.NDArray[np.intp] | None:
-        """(N,) row of each point in an organised scan, or None."""
+    def __post_init__(self) -> None:
         rows, columns = self.scan.shape
-        return np.repeat(np.arange(rows), columns) if rows > 1 else None
+        if self.ring is None and rows > 1:
+            object.__setattr__(self, "ring", np.repeat(np.arange(rows), columns))
+
+    def returns(self, source: str = TRUTH) -> "Returns":
+        """The returns alone, upright as far as the lidar's mount is known. Raises UserError without such labels."""
+        if source not in self.labels:
+            raise UserError(f"frame {self.key} of {self.sequence} has no labels by the name of '{source}'")
+        kept = self.scan.valid()
+        xyz = self.scan.xyz[kept]
+        if self.T_base_lidar is not None:
+            xyz = xyz @ self.T_base_lidar[:3, :3].T.astype(np.float32)
+        intensity = np.zeros(len(xyz), np.float32) if self.scan.intensity is None else self.scan.intensity[kept]
+        ring = np.zeros(len(xyz)) if self.ring is None else self.ring[kept]
+        return Returns(xyz, intensity, ring.astype(np.uint8), self.labels[source].label[kept])

@@ -1,10 +1,12 @@
 """Version of the simulator: cached scans are stored under it, so that scans of two versions never mix."""
 
+import json
 from functools import cache
 from pathlib import Path
 
 from cmp_seg_ros import label_space, resources
 from cmp_seg_ros.digest import digest
+from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.simulation import lidar, models
 
 
@@ -18,7 +20,14 @@ def data_files() -> list[Path]:
 
 @cache
 def simulator_version() -> str:
-    """8 hex digits that change with the simulator's code, sensors, model catalogues and label mappings."""
+    """8 hex digits that change with the simulator's code, sensors, model catalogues, classes and their mapping.
+
+    Colours change nothing.
+    """
+    sensors = [path for path in data_files() if path.parent.name == Path(lidar.FOLDER).name]
     sizes = "".join(f"{path.name}{path.stat().st_size}" for path in models.catalogues())
-    program = [*Path(__file__).parent.rglob("*.py"), Path(label_space.__file__), resources.resource(models.TABLE)]
-    return digest([*program, *data_files()], sizes)
+    indoor = LabelSpace.load("indoor")
+    classes = json.dumps([(c.name, c.id) for c in indoor.classes])
+    mapped = LabelSpace.load("structural6").id_map(indoor).tobytes().hex()
+    program = [*Path(__file__).parent.rglob("*.py"), resources.resource(models.TABLE)]
+    return digest([*program, *sensors], sizes, classes, mapped)

@@ -3,16 +3,14 @@
 import numpy as np
 import numpy.typing as npt
 
+from cmp_seg_ros.datasets.frame import Returns
 from cmp_seg_ros.scan import Float32, UInt8
-from cmp_seg_ros.training.cache import TrainingScan
 from cmp_seg_ros.training.config import AugmentConfig
 from cmp_seg_ros.waffleiron.config import PreprocessConfig
 from cmp_seg_ros.waffleiron.preprocess import Voxels, prepare
 
 
-def augment(
-    scan: TrainingScan, config: AugmentConfig, rng: np.random.Generator, limit: float | None = None
-) -> TrainingScan:
+def augment(scan: Returns, config: AugmentConfig, rng: np.random.Generator, limit: float | None = None) -> Returns:
     """Turn, mirror, scale and tilt a scan; drop points, rings and intensities; give intensities another response.
 
     Args:
@@ -43,7 +41,7 @@ def augment(
         intensity = intensity.clip(-limit, limit)
     if rng.random() < config.drop_intensity:
         intensity = np.zeros_like(intensity)
-    return TrainingScan(xyz.astype(np.float32), intensity.astype(np.float32), ring, scan.label[keep])
+    return Returns(xyz.astype(np.float32), intensity.astype(np.float32), ring, scan.label[keep])
 
 
 def random_response(
@@ -93,7 +91,7 @@ def _standard(value: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
 
 
 def voxels_and_targets(
-    scan: TrainingScan, preprocess: PreprocessConfig, config: AugmentConfig | None, rng: np.random.Generator
+    scan: Returns, preprocess: PreprocessConfig, config: AugmentConfig | None, rng: np.random.Generator
 ) -> tuple[Voxels, UInt8]:
     """The network's input for a scan and the label of each voxel's representative. Without `config`, all voxels."""
     xyz, intensity, label = scan.xyz, scan.intensity, scan.label
@@ -112,7 +110,7 @@ def voxels_and_targets(
     return voxels, label[voxels.points]
 
 
-def standardised(scan: TrainingScan, limit: float | None = None) -> TrainingScan:
+def standardised(scan: Returns, limit: float | None = None) -> Returns:
     """A validation scan: intensities in the scale of their own scan, all else as it is."""
     intensity = _standard(scan.intensity).astype(np.float32)
     return scan._replace(intensity=intensity if limit is None else intensity.clip(-limit, limit))

@@ -8,17 +8,17 @@ import numpy.typing as npt
 
 from cmp_seg_ros import familiarity
 from cmp_seg_ros.bundle import Bundle
+from cmp_seg_ros.datasets.frame import Returns
 from cmp_seg_ros.engine.base import softmax
 from cmp_seg_ros.engine.loading import load_engine
 from cmp_seg_ros.scan import UNLABELLED, Float32, UInt8
 from cmp_seg_ros.training.augment import random_response, standardised, voxels_and_targets
-from cmp_seg_ros.training.cache import TrainingScan
 
 VOXELS = 1000  # of each scan that the temperature is fitted to
 RANGE = (0.3, 5.0)  # of temperatures
 
 
-def calibrate(bundle: Bundle, scans: Iterable[TrainingScan], out: Path, engine: str = "auto", seed: int = 0) -> Bundle:
+def calibrate(bundle: Bundle, scans: Iterable[Returns], out: Path, engine: str = "auto", seed: int = 0) -> Bundle:
     """The bundle with a temperature and a familiarity, in the folder `out`, which may be its own.
 
     Each scan is seen with its intensities, with others, and without, so that both hold for all of these.

@@ -1,23 +1,18 @@
 """The configuration of a training run, as read from a YAML file in config/training/."""
 
 from pathlib import Path
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
-from cmp_seg_ros import configuration
-from cmp_seg_ros.bundle import BundleDescription, IntensityConfig, PointNetwork
-from cmp_seg_ros.errors import describe_invalid
-from cmp_seg_ros.label_space import LabelSpace
-from cmp_seg_ros.waffleiron.config import NetworkConfig, PreprocessConfig
-
-FOLDER = "config/training"
+from cmp_seg_ros.datasets import scan_cache
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class DataConfig(_Strict):
+class DataConfig(Strict):
     """Simulated scans. Buildings are seeds: training takes first_building and those after it, and as many of the second
     world (simulation/building.py) as `second_world` says."""
 
@@ -36,8 +31,17 @@ class DataConfig(_Strict):
         first, second = self.first_building, self.first_of_second_world
         return [*range(first, first + self.buildings), *range(second, second + self.second_world)]
 
+    def training(self, folder: Path) -> scan_cache.DataSet:
+        """Scans by any lidar, kept in the folder."""
+        return scan_cache.DataSet(folder, self.seeds, self.scans_per_building)
 
-class AugmentConfig(_Strict):
+    def validation(self, folder: Path) -> scan_cache.DataSet:
+        """Two scans a building by one lidar, kept in the folder."""
+        first = self.first_validation_building
+        return scan_cache.DataSet(folder, range(first, first + self.validation_buildings), 2, self.validation_sensor)
+
+
+class AugmentConfig(Strict):
     """What is changed at random in a training scan; probabilities and half ranges."""
 
     tilt: float = Field(default=0.03, ge=0)  # rad, standard deviation of roll and pitch: what a calibration leaves
@@ -52,55 +56,30 @@ class AugmentConfig(_Strict):
     max_voxels: int = Field(default=8000, gt=1)  # those nearest to a random one are kept
 
 
-class OptimiserConfig(_Strict):
+class OptimiserConfig(Strict):
     """AdamW, with a linear warm-up and a cosine to `minimum` times the learning rate."""
 
     learning_rate: float = Field(default=2e-3, gt=0)
     weight_decay: float = Field(default=3e-3, ge=0)
     warmup: float = Field(default=0.04, ge=0, lt=1)  # fraction of the run
     minimum: float = Field(default=0.005, ge=0, le=1)
-    lovasz: float = Field(default=1.0, ge=0)  # weight of the Lovasz-softmax loss beside cross-entropy
 
 
-class TrainConfig(_Strict):
-    """All of a run. With `hours` given, the schedule ends then, if `steps` have not been reached before."""
+class TrainConfig(Strict):
+    """What the loop knows of a run; each task adds what is its own.
+
+    With `hours` given, the schedule ends then, if `steps` have not been reached before.
+    """
 
     name: str
+    task: str = "segmentation"  # a file in training/tasks/
     seed: int = Field(default=0, ge=0, lt=2**63)
-    start: str | None = None  # bundle, by name or path, whose weights the run begins with; a narrower one is widened
-    label_space: str = "structural6"
-    data: DataConfig = DataConfig()
-    network: NetworkConfig
-    preprocess: PreprocessConfig
-    intensity: IntensityConfig = IntensityConfig()
-    augment: AugmentConfig = AugmentConfig()
     optimiser: OptimiserConfig = OptimiserConfig()
     steps: int = Field(gt=0)
     hours: float | None = Field(default=None, gt=0)
-    batch: int = Field(default=2, gt=0)  # scans a forward pass
-    accumulate: int = Field(default=1, gt=0)  # forward passes a step
+    accumulate: int = Field(default=1, gt=0)  # batches a step, of each device
     validate_every: int = Field(default=500, gt=0)  # steps
-
-    @model_validator(mode="after")
-    def _makes_a_bundle(self) -> "TrainConfig":
-        space = LabelSpace.load(self.label_space)
-        if space.ids.tolist() != list(range(len(space.classes))):  # they are places among the network's outputs
-            raise ValueError(
-                f"label_space {space.name} has other ids than 0, 1, 2 ...; number its classes so, in order"
-            )
-        if self.intensity.mode != "per_sensor":
-            raise ValueError(
-                f"intensity mode {self.intensity.mode}: training brings the intensities of each scan to mean 0 and "
-                "deviation 1, which the bundle calls per_sensor; leave `intensity` out"
-            )
-        try:
-            points = PointNetwork(network=self.network, preprocess=self.preprocess, intensity=self.intensity)
-            BundleDescription(name=self.name, segmentation=points, label_space=space, weights_sha256="")
-        except ValidationError as error:
-            raise ValueError(f"{describe_invalid(error)} (label_space {space.name}); make the two equal") from error
-        return self
-
-    @classmethod
-    def load(cls, name_or_path: str | Path) -> "TrainConfig":
-        """Read a configuration by its path, or by its name in config/training/. Raises UserError."""
-        return configuration.load(cls, FOLDER, "training configuration", name_or_path)
+    accelerator: Literal["auto", "cpu", "cuda"] = "auto"  # auto: a GPU where there is one
+    devices: int = Field(default=1, gt=0)  # GPUs, or processes on the processor
+    strategy: Literal["auto", "ddp", "ddp_find_unused_parameters_true"] = "auto"  # auto: ddp for several devices
+    precision: Literal["auto", "32-true", "bf16-mixed", "64-true"] = "auto"  # auto: bf16 where the hardware has it

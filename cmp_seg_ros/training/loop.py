@@ -1,41 +1,42 @@
-"""The one training loop: get batch, forward, backward, step, log, validate, save."""
+"""The one training loop: get batch, forward, backward, step, log, validate, save.
+
+Lightning Fabric takes it to one processor, several, or GPUs. Every process runs all of it; the first one writes.
+"""
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
 from io import BytesIO
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from lightning_fabric import Fabric
+from lightning_fabric.plugins import MixedPrecision
+from torch import Tensor
 
 from cmp_seg_ros import outputs
 from cmp_seg_ros.bundle import Bundle
 from cmp_seg_ros.errors import UserError
-from cmp_seg_ros.evaluation.metrics import Confusion
-from cmp_seg_ros.label_space import LabelSpace
-from cmp_seg_ros.scan import UNLABELLED, UInt8
-from cmp_seg_ros.training.cache import ScanCache
+from cmp_seg_ros.kernels.vector import HAS_BFLOAT16
 from cmp_seg_ros.training.config import TrainConfig
-from cmp_seg_ros.training.data import TrainingItem, training_batches, validation_batches
+from cmp_seg_ros.training.data import loading
 from cmp_seg_ros.training.log import Log, title_of
-from cmp_seg_ros.training.losses import segmentation_loss
-from cmp_seg_ros.training.pictures import ValidationPicture
 from cmp_seg_ros.training.schedule import warmup_cosine
-from cmp_seg_ros.training.start import start_with
-from cmp_seg_ros.waffleiron import weights
-from cmp_seg_ros.waffleiron.network import Segmenter
+from cmp_seg_ros.training.tasks.base import Task
+
+T = TypeVar("T")
 
 CHECKPOINT = "checkpoint.pt"
 BUNDLE = "bundle"
 PICTURE = "validation.png"
-SAVE_EVERY = 300.0  # seconds
+SAVE_EVERY = 300.0  # seconds of training
 LOG_EVERY = 10  # steps
 SCHEDULE_STEPS = 100_000  # resolution of the schedule, which runs over progress and not over steps
+ENDLESS = 1 << 60
 
 
 @dataclass
@@ -45,8 +46,7 @@ class Progress:
     step: int = 0
     seconds: float = 0.0
     loss: float = float("nan")
-    score: float = float("nan")  # primary mIoU of the last validation, or mIoU where the label space has no such
-    scores: dict[str, float] = field(default_factory=dict)  # all of it
+    scores: dict[str, float] = field(default_factory=dict)  # of the last validation; the first is what counts
     scored: int = -1  # its step
 
     def fraction(self, config: TrainConfig) -> float:
@@ -54,9 +54,14 @@ class Progress:
         return min(1.0, max(self.step / config.steps, of_time))
 
     @property
+    def score(self) -> float:
+        """That which counts."""
+        return next(iter(self.scores.values()), float("nan"))
+
+    @property
     def measure(self) -> str:
         """What `score` is."""
-        return title_of("primary_miou" if "primary_miou" in self.scores else "miou")
+        return title_of(next(iter(self.scores), ""))
 
     def left(self, config: TrainConfig) -> float | None:
         """Seconds of training that are left, at the pace so far; None before the first step."""
@@ -65,55 +70,60 @@ class Progress:
 
 
 class Trainer:
-    """Trains a network on cached scans; `out` holds checkpoint, log, picture and, at the end, the bundle.
+    """Trains the network of a task; `out` holds checkpoint, log, picture and, at the end, the bundle.
 
     A run is repeatable with the same configuration; with `hours`, as far as the machine is equally fast. It is refused
-    at once where checkpoint or start do not fit; the caches may still be empty then.
+    at once where checkpoint or start do not fit; what the task prepares may still be missing then.
+
+    Args:
+        task: what is learnt.
+        out: folder of the run.
+        workers: processes that make batches, for each device.
 
     Raises:
-        UserError: checkpoint, or the bundle to start with, damaged or of another configuration.
+        UserError: checkpoint, or what the run starts with, damaged or of another configuration.
     """
 
-    def __init__(
-        self, config: TrainConfig, cache: ScanCache, validation: ScanCache, out: Path, workers: int = 1
-    ) -> None:
-        self.config, self.out, self.workers = config, out, workers
-        self.cache, self.validation_cache = cache, validation
-        torch.manual_seed(config.seed)
-        self.network = Segmenter(config.network)
-        self.space = LabelSpace.load(config.label_space)
-        self.optimiser = torch.optim.AdamW(
-            self.network.parameters(),
-            lr=config.optimiser.learning_rate,
-            weight_decay=config.optimiser.weight_decay,
-            fused=True,
-        )
-        self.bfloat16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    def __init__(self, task: Task[Any, Any, Any], out: Path, workers: int = 1) -> None:
+        self.task, self.config, self.out, self.workers = task, task.config, out, workers
         self.progress = Progress()
         self.saved = 0  # step of the checkpoint
-        if not self._resume() and config.start:
-            start_with(self.network, Bundle.find(config.start), self.space)
-
-    @cached_property
-    def validation(self) -> list[TrainingItem]:
-        return validation_batches(self.config, self.validation_cache)
-
-    @cached_property
-    def picture(self) -> ValidationPicture:
-        return ValidationPicture(self.config, self.validation_cache)
+        self.log: Log | None = None
+        checkpoint = self._read_checkpoint()
+        if checkpoint is None:
+            task.start()
+        self.fabric, self.precision = fabric_of(self.config)
+        self.fabric.launch()
+        if self.fabric.global_rank:
+            torch.manual_seed(self.config.seed + self.fabric.global_rank)  # else each process drops the same paths
+        settings = self.config.optimiser
+        optimiser = torch.optim.AdamW(
+            task.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
+        )
+        self.network, self.optimiser = self.fabric.setup(task.network, optimiser)
+        if checkpoint is not None:
+            self._resume(checkpoint)
 
     def run(
         self, report: Callable[[Progress], None] = lambda _: None, stop: Callable[[], bool] = lambda: False
     ) -> Bundle | None:
         """Train to the end (from the checkpoint, where there is one), validate, and write the bundle.
 
-        Where `stop` says so after a step, save instead, and return None.
+        Where `stop` says so after a step, or between batches of a validation, save instead, and return None.
 
         Raises:
-            UserError: a damaged scan, a loss that is no number, or a folder that cannot be written.
+            UserError: a damaged input, a loss that is NaN or infinite, or a folder that cannot be written.
         """
+        config, fabric = self.config, self.fabric
+        _ = self.task.validation  # what is damaged is found now, not after hours
+        first = self.progress.step * config.accumulate * fabric.world_size + fabric.global_rank
         try:
-            return self._run(report, stop)
+            with (
+                loading(self.task.batch, range(first, ENDLESS, fabric.world_size), self.workers) as batches,
+                # After the workers, since a thread of the log forks badly.
+                closing(Log(self.out, self.progress.step)) if fabric.is_global_zero else nullcontext() as self.log,
+            ):
+                return self._train(batches, report, lambda: fabric.broadcast(stop()))
         except OSError as error:
             if not outputs.is_about(self.out, error):
                 raise
@@ -122,168 +132,170 @@ class Trainer:
                 f"on from {CHECKPOINT}, saved last at step {self.saved}"
             ) from error
 
-    def _run(self, report: Callable[[Progress], None], stop: Callable[[], bool]) -> Bundle | None:
-        _ = self.validation, self.picture  # a damaged scan is found now, not after hours
-        batches = training_batches(self.config, self.cache, self.progress.step * self.config.accumulate, self.workers)
-        with closing(Log(self.out, self.progress.step)) as self.log:  # after the workers: a thread of it forks badly
-            return self._train(batches, report, stop)
-
     def _train(
-        self, batches: Iterator[TrainingItem], report: Callable[[Progress], None], stop: Callable[[], bool]
+        self, batches: Iterator[Any], report: Callable[[Progress], None], stop: Callable[[], bool]
     ) -> Bundle | None:
-        saved = time.monotonic()
-        while self.progress.fraction(self.config) < 1:
-            started = time.monotonic()
-            self.progress.loss = self._step(batches)
-            self.progress.step += 1
-            self.progress.seconds += time.monotonic() - started
-            if self.progress.step % LOG_EVERY == 0:
-                self.log.add(self.progress.step, self.progress.seconds, loss=self.progress.loss)
-            if self.progress.step % self.config.validate_every == 0:
-                self.validate()
-            report(self.progress)
-            stopping = stop()
-            if stopping or time.monotonic() - saved > SAVE_EVERY:
+        config, progress = self.config, self.progress
+        saved = progress.seconds
+        while True:
+            done = progress.fraction(config) >= 1
+            if (done or progress.step % config.validate_every == 0) and progress.step not in (0, progress.scored):
+                self._validate(stop)
+            if progress.step and self.fabric.is_global_zero:
+                report(progress)
+            stopped = stop()
+            if stopped or done or progress.seconds - saved > SAVE_EVERY:
                 self.save()
-                saved = time.monotonic()
-            if stopping:
+                saved = progress.seconds
+            if stopped:
                 return None
-        if self.progress.scored != self.progress.step:
-            self.validate()
-        report(self.progress)
-        self.save()
-        return self._write_bundle(self.progress.scores)
+            if done:
+                return self._write_bundle()
+            started = time.monotonic()
+            progress.loss = self._step(batches)
+            progress.step += 1
+            progress.seconds = self.fabric.broadcast(progress.seconds + time.monotonic() - started)
+            if progress.step % LOG_EVERY == 0:
+                self._note(loss=progress.loss)
 
-    def _step(self, batches: Iterator[TrainingItem]) -> float:
+    def _step(self, batches: Iterator[Any]) -> float:
         """One optimiser step; returns the mean loss."""
+        config, fabric, step = self.config, self.fabric, self.progress.step
         self.network.train()
-        optimiser = self.config.optimiser
-        warmup = max(1, round(SCHEDULE_STEPS * optimiser.warmup))
-        now = max(1, round(SCHEDULE_STEPS * self.progress.fraction(self.config)))
-        factor = warmup_cosine(now, warmup, SCHEDULE_STEPS, optimiser.minimum)
+        warmup = max(1, round(SCHEDULE_STEPS * config.optimiser.warmup))
+        now = max(1, round(SCHEDULE_STEPS * self.progress.fraction(config)))
+        factor = warmup_cosine(now, warmup, SCHEDULE_STEPS, config.optimiser.minimum)
         for group in self.optimiser.param_groups:
-            group["lr"] = optimiser.learning_rate * factor
+            group["lr"] = config.optimiser.learning_rate * factor * group.get("scale", 1.0)
         self.optimiser.zero_grad()
         total = 0.0
-        for _ in range(self.config.accumulate):
-            batch, target = next(batches)
-            with self._autocast():
-                logits = self.network(batch)  # (M, C)
-            loss = segmentation_loss(logits.float(), target, lovasz=optimiser.lovasz) / self.config.accumulate
-            loss.backward()
+        for number in range(config.accumulate):
+            batch = fabric.to_device(next(batches))
+            with fabric.no_backward_sync(self.network, enabled=number < config.accumulate - 1):
+                loss = self.task.loss(self.network, batch) / config.accumulate
+                fabric.backward(loss)
             total += loss.item()
-        if not np.isfinite(total):
+        mean: float = fabric.all_reduce(torch.tensor(total, dtype=torch.float64)).item()  # type: ignore[union-attr]
+        if not np.isfinite(mean):
+            count = config.accumulate * fabric.world_size
             raise UserError(
-                f"the loss became {total} at step {self.progress.step}; lower optimiser.learning_rate, and the same "
-                f"command goes on from {self.out / CHECKPOINT}"
+                f"the loss became {mean} at step {step} (batches {step * count} to {(step + 1) * count - 1}); lower "
+                f"optimiser.learning_rate, and the same command goes on from {self.out / CHECKPOINT}"
             )
         self.optimiser.step()
-        return total
+        return mean
 
     @torch.inference_mode()
-    def answers(self) -> list[UInt8]:
-        """(M,) ids of the voxels of each validation scan."""
+    def answers(self, stop: Callable[[], bool] = lambda: False) -> list[Any] | None:
+        """The answers to the validation's batches; None where `stop` says so."""
         self.network.eval()
         found = []
-        for batch, _ in self.validation:
-            with self._autocast():
-                found.append(self.space.ids[self.network(batch).argmax(dim=1).numpy()])
+        for batch in self.task.validation:
+            if stop():
+                return None
+            found.append(self.task.answer(self.network, self.fabric.to_device(batch)))
         return found
 
-    def validate(self) -> None:
-        """Score, log and draw the voxels of the validation scans: IoU by class, mIoU, primary mIoU in structural4."""
-        answers = self.answers()
-        confusion = Confusion(self.space)
-        for (_, target), answer in zip(self.validation, answers, strict=True):
-            known = (target != UNLABELLED).numpy()
-            confusion.add(self.space.ids[target.numpy()[known]], answer[known])
-        scores = {"miou": confusion.miou(), **{f"iou_{name}": value for name, value in confusion.iou().items()}}
-        if self.space.name == "structural6":
-            scores["primary_miou"] = confusion.structural4("primary").miou()
-        step = self.progress.step
-        self.progress.score = scores.get("primary_miou", scores["miou"])
-        self.progress.scores, self.progress.scored = scores, step
-        self.log.add(step, self.progress.seconds, **scores)
-        after = f"{self.config.name} after {step} steps, {self.progress.seconds / 3600:.2f} hours"
-        score = f"{self.progress.measure} of all validation scans {self.progress.score:.1%}"
-        errors = f"errors below count all {len(self.space.classes)} classes of {self.space.name}"
-        self.picture.save(self.out / PICTURE, answers, f"{after}: {score}; {errors}")
-        self.log.add_picture(step, "validation", self.out / PICTURE)
+    def _validate(self, stop: Callable[[], bool]) -> None:
+        """Score, log and draw, unless it is stopped."""
+        answers = self.answers(stop)
+        if answers is None:
+            return
+        progress = self.progress
+        progress.scores, draw = self.task.validate(answers)
+        progress.scored = progress.step
+        if self.log is not None:
+            self._note(**progress.scores)
+            after = f"{self.config.name} after {progress.step} steps, {progress.seconds / 3600:.2f} hours"
+            draw(self.out / PICTURE, f"{after}: {progress.measure} of all validation scans {progress.score:.1%}")
+            self.log.add_picture(progress.step, "validation", self.out / PICTURE)
+
+    def _note(self, **values: float) -> None:
+        if self.log is not None:
+            self.log.add(self.progress.step, self.progress.seconds, **values)
 
     def save(self) -> None:
-        """Write the checkpoint, atomically."""
+        """Write the checkpoint, whole or not at all."""
         state = {
             "config": self.config.model_dump(mode="json"),
-            "classes": self.space.names,  # of a label space that may be a file
+            "fixed": self.task.fixed(),
             "progress": asdict(self.progress),
-            "network": self.network.state_dict(),
+            "network": self.task.network.state_dict(),
             "optimiser": self.optimiser.state_dict(),
-            "random": torch.get_rng_state(),
+            "random": self._random_states(),
         }
-        content = BytesIO()  # what torch raises of a full disk does not say so
-        torch.save(state, content)
-        outputs.write_whole(self.out / CHECKPOINT, content.getbuffer())
+        if self.fabric.is_global_zero:
+            content = BytesIO()  # what torch raises of a full disk does not say so
+            torch.save(state, content)
+            outputs.write_whole(self.out / CHECKPOINT, content.getbuffer())
         self.saved = self.progress.step
 
-    def _resume(self) -> bool:
-        """Go on from the checkpoint, where there is one. Raises UserError where it is not of this run."""
+    def _random_states(self) -> dict[str, Tensor]:
+        """(processes, bytes) of each generator that a step may draw from."""
+        states = {"cpu": torch.get_rng_state()}
+        if self.fabric.device.type == "cuda":
+            states["cuda"] = torch.cuda.get_rng_state(self.fabric.device)
+        gathered: Any = self.fabric.all_gather(states)
+        return {name: state.reshape(self.fabric.world_size, -1).cpu() for name, state in gathered.items()}
+
+    def _read_checkpoint(self) -> dict[str, Any] | None:
+        """None where there is none. Raises UserError where it is not of this run."""
         path = self.out / CHECKPOINT
         if not path.exists():
-            return False
+            return None
         try:
-            state = torch.load(path, weights_only=True)
-            theirs, classes = TrainConfig.model_validate(state["config"]), state["classes"]
+            state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+            theirs, fixed = type(self.config).model_validate(state["config"]), state["fixed"]
+            self.progress = Progress(**state["progress"])
         except (OSError, EOFError, RuntimeError, UnpicklingError, LookupError, TypeError, ValueError) as error:
             raise UserError(
                 f"checkpoint {path} is damaged, or not of this program; remove it to start again"
             ) from error
-        if _fixed(theirs) != _fixed(self.config) or classes != self.space.names:
+        if _fixed(theirs) != _fixed(self.config) or fixed != self.task.fixed():
             raise UserError(f"{path} is of another configuration; give another --out, or remove it to start again")
-        self.network.load_state_dict(state["network"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        torch.set_rng_state(state["random"])
-        self.progress = Progress(**state["progress"])
         self.saved = self.progress.step
-        return True
+        return state
 
-    def _write_bundle(self, scores: dict[str, float]) -> Bundle:
-        config = self.config
-        return Bundle.write(
-            self.out / BUNDLE,
-            weights.serialise(self.network),
-            name=config.name,
-            network=config.network.model_copy(update={"drop_path": 0.0}),
-            preprocess=config.preprocess,
-            intensity=config.intensity,
-            label_space=self.space,
-            training={
-                "steps": self.progress.step,
-                "hours": round(self.progress.seconds / 3600, 2),
-                "precision": "bf16" if self.bfloat16 else "fp32",
-                "configuration": config.model_dump(
-                    mode="json", exclude={"network", "preprocess", "intensity", "label_space", "name"}
-                ),
-            },
-            measured={"validation": {name: round(value, 4) for name, value in scores.items()}},
-        )
+    def _resume(self, state: dict[str, Any]) -> None:
+        self.task.network.load_state_dict(state["network"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        # Cloned, since torch crashes on rows of a larger tensor.
+        random = {name: states[self.fabric.global_rank].clone() for name, states in state["random"].items()}
+        torch.set_rng_state(random["cpu"])
+        if self.fabric.device.type == "cuda" and "cuda" in random:
+            torch.cuda.set_rng_state(random["cuda"], self.fabric.device)
 
-    @contextmanager
-    def _autocast(self) -> Iterator[None]:
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16):
-            yield
+    def _write_bundle(self) -> Bundle:
+        path, progress = self.out / BUNDLE, self.progress
+        training = {"steps": progress.step, "hours": round(progress.seconds / 3600, 2), "precision": self.precision}
+        if self.fabric.is_global_zero:
+            self.task.write(path, training, progress.scores)
+        self.fabric.barrier()
+        return Bundle(path)
+
+
+class _Autocast(MixedPrecision):
+    """Inputs stay as they are: in bfloat16 a point 20 m away would move by 6 cm."""
+
+    def convert_input(self, data: Any) -> Any:
+        return data
+
+
+def fabric_of(config: TrainConfig) -> tuple[Fabric, str]:
+    """Devices of a run, and their precision."""
+    accelerator, precision = config.accelerator, config.precision
+    if accelerator == "auto":
+        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+    if precision == "auto":
+        has_bfloat16 = torch.cuda.is_bf16_supported() if accelerator == "cuda" else HAS_BFLOAT16
+        precision = "bf16-mixed" if has_bfloat16 else "32-true"
+    where: dict[str, Any] = {"accelerator": accelerator, "devices": config.devices, "strategy": config.strategy}
+    if precision == "bf16-mixed":
+        return Fabric(plugins=_Autocast(precision, accelerator), **where), precision
+    return Fabric(precision=precision, **where), precision
 
 
 def _fixed(config: TrainConfig) -> dict[str, Any]:
     """What must not change when a run goes on."""
-    free: dict[str, bool | set[str]] = {
-        "steps": True,
-        "hours": True,
-        "validate_every": True,
-        "optimiser": {"learning_rate"},
-    }
-    return config.model_dump(exclude=free)
-
-
-def summary(config: TrainConfig, progress: Progress, scores: dict[str, Any]) -> dict[str, Any]:
-    """The content of a run's report.json."""
-    return {"name": config.name, "steps": progress.step, "hours": progress.seconds / 3600, "validation": scores}
+    free = {"steps", "hours", "validate_every", "accelerator", "strategy"}
+    return config.model_dump(exclude={**dict.fromkeys(free, True), "optimiser": {"learning_rate"}})

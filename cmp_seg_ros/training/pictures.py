@@ -2,75 +2,57 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from cmp_seg_ros.evaluation import plots
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.scan import UNLABELLED, Float32, UInt8
-from cmp_seg_ros.training.augment import standardised, voxels_and_targets
-from cmp_seg_ros.training.cache import ScanCache
-from cmp_seg_ros.training.config import TrainConfig
 from cmp_seg_ros.training.log import read, title_of
 
 SCANS = 3
 
 
-class ValidationPicture:
-    """Remembers where the voxels of a few validation scans are, so that what is said of them can be drawn.
+class ValidationScan(NamedTuple):
+    """The voxels of a validation scan, and what is said of them."""
 
-    Args:
-        config: of the run.
-        cache: of the validation scans.
-        scans: how many are drawn, spread over the buildings.
-    """
+    number: int
+    xyz: Float32  # (M, 3), upright
+    truth: UInt8  # (M,) ids
+    predicted: UInt8  # (M,) ids
 
-    def __init__(self, config: TrainConfig, cache: ScanCache, scans: int = SCANS) -> None:
-        self.space = LabelSpace.load(config.label_space)
-        total = config.data.validation_buildings * cache.scans_per_building
-        self.chosen = np.unique(np.linspace(0, total - 1, min(scans, total)).round().astype(int)).tolist()
-        self.xyz: list[Float32] = []  # (M, 3) of each, upright
-        self.truth: list[UInt8] = []  # (M,) ids
-        rng = np.random.default_rng(config.seed)  # draws nothing without augmentation
-        for number in self.chosen:
-            building, index = divmod(number, cache.scans_per_building)
-            scan = standardised(cache.load(config.data.first_validation_building + building, index))
-            voxels, target = voxels_and_targets(scan, config.preprocess, None, rng)
-            self.xyz.append(voxels.xyz)
-            self.truth.append(target)
 
-    def save(self, path: Path, predicted: Sequence[UInt8], title: str = "") -> None:
-        """Draw the chosen scans.
+def some_of(scans: Sequence[ValidationScan], count: int = SCANS) -> list[ValidationScan]:
+    """As many, spread over all."""
+    chosen = np.linspace(0, len(scans) - 1, min(count, len(scans))).round().astype(int)
+    return [scans[number] for number in chosen.tolist()]
 
-        Args:
-            path: of the .png.
-            predicted: (M,) ids of the voxels of every validation scan, in the order of `data.validation_batches`.
-            title: of the picture.
-        """
-        height = 6.8 * len(self.chosen) + 1.8  # inches
-        figure = plots.new_figure(16, height, title)
-        rows = figure.add_gridspec(
-            len(self.chosen), 1, left=0.05, right=0.985, top=1 - 1.0 / height, bottom=1.1 / height, hspace=0.14
-        )
-        for i, number in enumerate(self.chosen):
-            xyz, truth, label = self.xyz[i], self.truth[i], predicted[number]
-            compared = truth != UNLABELLED
-            wrong = compared & (label != truth)
-            places = rows[i].subgridspec(2, 3, height_ratios=(3, 1), hspace=0.18, wspace=0.13)
-            above, side = ([figure.add_subplot(places[row, column]) for column in range(3)] for row in range(2))
-            plots.draw_bird(above[0], xyz, truth, self.space, f"Validation scan {number}: truth")
-            plots.draw_bird(
-                above[1], xyz, np.where(compared, label, UNLABELLED).astype(np.uint8), self.space, "Prediction"
-            )
-            plots.draw_wrong(above[2], xyz, compared, wrong)
-            plots.draw_side(side[0], xyz[compared], self.space.palette[truth[compared]])
-            plots.draw_side(side[1], xyz[compared], self.space.palette[label[compared]])
-            order = np.concatenate([np.flatnonzero(compared & ~wrong), np.flatnonzero(wrong)])
-            plots.draw_side(side[2], xyz[order], np.where(wrong[order, None], plots.WRONG, plots.RIGHT))
-        everything = np.concatenate(self.truth)
-        legend = figure.add_axes((0.05, 0, 0.93, 0.6 / height))
-        plots.draw_legend(legend, everything, self.space, "share of the truth above", columns=len(self.space.classes))
-        plots.save(figure, path)
+
+def draw(path: Path, scans: Sequence[ValidationScan], space: LabelSpace, title: str = "") -> None:
+    """Truth, prediction and errors of each scan, from above and from the side, in a .png."""
+    height = 6.8 * len(scans) + 1.8  # inches
+    figure = plots.new_figure(16, height, title)
+    rows = figure.add_gridspec(
+        len(scans), 1, left=0.05, right=0.985, top=1 - 1.0 / height, bottom=1.1 / height, hspace=0.14
+    )
+    for row, (number, xyz, truth, label) in enumerate(scans):
+        compared = truth != UNLABELLED
+        wrong = compared & (label != truth)
+        shown = np.where(compared, label, UNLABELLED).astype(np.uint8)
+        places = rows[row].subgridspec(2, 3, height_ratios=(3, 1), hspace=0.18, wspace=0.13)
+        above, side = ([figure.add_subplot(places[line, column]) for column in range(3)] for line in range(2))
+        plots.draw_bird(above[0], xyz, truth, space, f"Validation scan {number}: truth")
+        plots.draw_bird(above[1], xyz, shown, space, "Prediction")
+        plots.draw_wrong(above[2], xyz, compared, wrong)
+        plots.draw_side(side[0], xyz[compared], space.palette[truth[compared]])
+        plots.draw_side(side[1], xyz[compared], space.palette[label[compared]])
+        order = np.concatenate([np.flatnonzero(compared & ~wrong), np.flatnonzero(wrong)])
+        plots.draw_side(side[2], xyz[order], np.where(wrong[order, None], plots.WRONG, plots.RIGHT))
+    everything = np.concatenate([scan.truth for scan in scans])
+    legend = figure.add_axes((0.05, 0, 0.93, 0.6 / height))
+    plots.draw_legend(legend, everything, space, "share of the truth above", columns=len(space.classes))
+    plots.save(figure, path)
 
 
 def curves(log: Path, picture: Path) -> None:

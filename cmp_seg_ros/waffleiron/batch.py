@@ -10,7 +10,7 @@ from torch import Tensor
 from cmp_seg_ros.waffleiron.preprocess import VoxelInputs, Voxels, occupied_box
 
 
-@dataclass(frozen=True)
+@dataclass
 class PlaneCells:
     """Cells of the points of a batch on one plane, cropped to the occupied cells and a margin (`occupied_box`).
 
@@ -25,7 +25,7 @@ class PlaneCells:
     shape: tuple[int, int, int]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Batch:
     """B scans with M voxels in all.
 
