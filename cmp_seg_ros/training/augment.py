@@ -1,5 +1,7 @@
 """Random changes that make one simulated scan many, and its voxels with their targets."""
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -23,7 +25,7 @@ def augment(scan: Returns, config: AugmentConfig, rng: np.random.Generator, limi
         keep &= scan.ring % 2 == rng.integers(2)
     if keep.sum() < 100:
         keep[:] = True
-    xyz = scan.xyz[keep] @ _rotation(rng, config.tilt).T
+    xyz: npt.NDArray[Any] = scan.xyz[keep] @ _rotation(rng, config.tilt).T
     if rng.random() < 0.5:
         xyz[:, 1] *= -1
     xyz *= rng.uniform(1 - config.scale, 1 + config.scale)
