@@ -355,7 +355,7 @@ def test_mirrored_calibration(label: Run, tmp_path: Path) -> None:
     path = calibration(tmp_path / "mirror.yaml")
     path.write_text(path.read_text().replace("[0.0, 0.0, 1.0, 0.0]", "[0.0, 0.0, -1.0, 0.0]"))
     ran = label(tmp_path / "scan.npy", "--calibration", path)
-    assert ran.code == 1 and "lidars.lidar.T_base_lidar" in ran.err and "mirrors" in ran.err
+    assert ran.code == 1 and "lidars.lidar.T_base_lidar" in ran.err and "reflection" in ran.err
 
 
 def test_broken_bundle(label: Run, tmp_path: Path, tiny_bundle: Path) -> None:

@@ -31,7 +31,8 @@ def augment(scan: Returns, config: AugmentConfig, rng: np.random.Generator, limi
     xyz *= rng.uniform(1 - config.scale, 1 + config.scale)
     xyz += rng.normal(0, config.jitter, xyz.shape)
 
-    intensity, ring = scan.intensity[keep], scan.ring[keep]
+    intensity: npt.NDArray[Any] = scan.intensity[keep]
+    ring = scan.ring[keep]
     if rng.random() < config.response:
         intensity = random_response(xyz, ring, intensity, rng)
     intensity = _standard(intensity)
