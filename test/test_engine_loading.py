@@ -356,7 +356,7 @@ from cmp_seg_ros.engine import cache
 cache.folder = lambda: Path({str(tmp_path)!r})
 from cmp_seg_ros import Scan, Segmenter
 for name in ("openvino", "onnxruntime", "auto"):
-    labels = Segmenter.from_bundle({str(tiny_bundle)!r}, name)(Scan(np.random.default_rng(0).normal(size=(500, 3)) * 3))
+    labels = Segmenter.from_bundle({str(tiny_bundle)!r}, name)(Scan(np.random.default_rng(0).uniform(-2, 2, (500, 3))))
     assert (labels.label < 6).all()
 print(sorted({{"torch", "onnx", "scipy.spatial", "matplotlib"}} & set(sys.modules)))
 """
