@@ -126,10 +126,10 @@ def test_the_docs_name_every_parameter_and_key(graph):
 
 def test_a_warning_outlives_a_report(graph):
     graph.label(cloud(Scan(room().xyz * 1000, room().intensity)))
-    graph.until(lambda: graph.warns("inside the model's field of view"), "a warning")
+    graph.until(lambda: graph.warns("beyond the model's field of view"), "a warning")
     before = len(graph.reports)
     graph.until(lambda: len(graph.reports) > before, "another report")
-    assert graph.warns("inside the model's field of view")
+    assert graph.warns("beyond the model's field of view")
 
 
 def test_a_camera_that_stops_is_warned_of(graph):
