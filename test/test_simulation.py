@@ -93,7 +93,7 @@ def test_several_scenes_give_the_nearest_hit() -> None:
     assert hits.triangle[0] >= len(room.mesh) > hits.triangle[1]
 
 
-@pytest.mark.parametrize("sensor", sensor_names())
+@pytest.mark.parametrize("sensor", [name for name in sensor_names() if Lidar.load(name).rosette is None])
 def test_elevations_of_the_beams_are_those_of_the_table(sensor: str) -> None:
     lidar = Lidar.load(sensor)
     assert lidar.shape == (len(lidar.altitudes), lidar.columns)
