@@ -126,15 +126,37 @@ def test_resume_is_exact(tmp_path: Path) -> None:
     whole = trainer(tmp_path / "whole")
     whole.run()
 
-    first = trainer(tmp_path / "parts")
+    first = trainer(tmp_path / "parts", workers=1)
     assert first.run(stop=lambda: first.progress.step == 3) is None
     torch.manual_seed(1234)  # whatever happened in between
-    second = trainer(tmp_path / "parts")
+    second = trainer(tmp_path / "parts", workers=1)
     second.run()
 
     assert second.progress.step == whole.progress.step == 8
     for name, value in whole.task.network.state_dict().items():
         assert torch.equal(value, second.task.network.state_dict()[name]), name
+
+
+def test_mixed_precision_leaves_positions_alone(tmp_path: Path) -> None:
+    run, dtypes = trainer(tmp_path / "run", precision="bf16-mixed"), set()
+    run.task.network.register_forward_hook(lambda _, args, output: dtypes.add((args[0].features.dtype, output.dtype)))
+    run.run(stop=lambda: run.progress.step == 1)
+    assert dtypes == {(torch.float32, torch.bfloat16)}
+    assert all(value.dtype == torch.float32 for value in run.task.network.parameters())
+
+
+def test_groups_of_parameters_have_their_own_learning_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def groups(task: Task) -> list[dict[str, Any]]:
+        classif = [value for name, value in task.network.named_parameters() if name.startswith("classif")]
+        rest = [value for name, value in task.network.named_parameters() if not name.startswith("classif")]
+        return [{"params": classif}, {"params": rest, "scale": 0.0}]
+
+    monkeypatch.setattr(Task, "parameters", groups)
+    run = trainer(tmp_path / "run")
+    before = {name: value.clone() for name, value in run.task.network.named_parameters()}
+    run.run(stop=lambda: run.progress.step == 2)
+    changed = {name for name, value in run.task.network.named_parameters() if not torch.equal(value, before[name])}
+    assert changed and all(name.startswith("classif") for name in changed)
 
 
 def test_checkpoint_of_another_configuration_is_refused(tmp_path: Path) -> None:
