@@ -1,8 +1,8 @@
 """The one policy for Ctrl-C and SIGTERM.
 
-The first ends a command within a second or two, and what is finished is kept: it is a KeyboardInterrupt, or, where work
-must end whole (a step of training), it is looked at between the pieces. The second ends the process and its workers at
-once.
+The first signal ends a command within a second or two; finished work is kept. It raises KeyboardInterrupt, or, in work
+that must not be cut (a training step), only sets a flag that the work checks. The second signal kills the process and
+its workers immediately.
 """
 
 import multiprocessing
@@ -22,19 +22,19 @@ SHOW_CURSOR = b"\x1b[?25h"
 
 @contextmanager
 def handled(defer: bool = False) -> Iterator[list[int]]:
-    """The policy above; afterwards signals do again what they did before. Nothing but in the main thread.
+    """Apply the policy inside the block, then restore the previous handlers. Does nothing outside the main thread.
 
     Args:
-        defer: do not raise; whoever works looks whether the list is empty.
+        defer: do not raise KeyboardInterrupt; the block checks the list instead.
 
     Yields:
-        A list that grows with each signal; that of the handling around this one, if there is any.
+        The signals received so far, shared with enclosing blocks.
     """
     before = {number: signal.getsignal(number) for number in SIGNALS} if current_thread() is main_thread() else {}
     handler = _Handler(defer, next((outer.received for outer in before.values() if isinstance(outer, _Handler)), []))
     before = {number: outer for number, outer in before.items() if outer not in (signal.SIG_IGN, None)}
     try:
-        for number in before:  # those that are ignored, as of a job in the background, stay so
+        for number in before:  # ignored signals, as in background jobs, stay ignored
             signal.signal(number, handler)
         yield handler.received
     finally:
@@ -57,10 +57,10 @@ class _Handler:
 
 @contextmanager
 def blocked() -> Iterator[None]:
-    """Signals wait until the end. A process that is started meanwhile inherits that, until it says `unblock`."""
+    """Delay signals until the end of the block. Processes started inside inherit this until they call `unblock`."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
-        with handled(defer=True) as received:  # another thread may get them for this one
+        with handled(defer=True) as received:  # the mask is per thread, and another thread may receive the signal
             count = len(received)
             yield
     finally:
@@ -70,12 +70,12 @@ def blocked() -> Iterator[None]:
 
 
 def block() -> None:
-    """In a worker that ends when its parent tells it to, and not by signals."""
+    """Ignore signals in a worker process that its parent ends."""
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
 
 def unblock() -> None:
-    """In a process that was started while signals were blocked: those that wait arrive now."""
+    """Receive signals again in a process that was started in `blocked`, pending ones included."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
@@ -83,5 +83,5 @@ def _end_at_once() -> None:
     for child in multiprocessing.active_children():
         child.kill()
     if sys.stderr.isatty():
-        os.write(sys.stderr.fileno(), SHOW_CURSOR)  # a progress bar had hidden it
+        os.write(sys.stderr.fileno(), SHOW_CURSOR)  # progress bars hide it
     os._exit(INTERRUPTED)

@@ -1,4 +1,4 @@
-"""Work shared by processes that end with their parent, also when it is interrupted."""
+"""Parallel map over worker processes that never outlive their parent."""
 
 import os
 import signal
@@ -19,8 +19,8 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-AHEAD = 4  # items a process, at most, that are begun and whose results are not taken
-PATIENCE = 1.0  # seconds, for work that was interrupted
+AHEAD = 4  # items per process submitted ahead of the results taken
+PATIENCE = 1.0  # seconds that interrupted work has to stop before it is killed
 
 
 def process_map(
@@ -30,11 +30,13 @@ def process_map(
     initializer: Callable[..., None] | None = None,
     initargs: tuple[Any, ...] = (),
 ) -> Generator[R, None, None]:
-    """The results of `function` for each of `items`, in their order, by new processes (None: one a processor).
+    """Yield `function(item)` for each of `items`, in order, computed by new processes (None: one per processor).
 
-    Each computes on one thread, since together they fill the processors. `initializer` begins each.
-    An exception, of an item or by whoever takes the results, ends it: what has begun is broken off, the rest dropped.
-    Raises UserError where a process was killed.
+    Each process runs `initializer` first and uses one thread, since together they occupy all processors.
+    After an exception, from an item or in the caller's loop, running items are interrupted and the others dropped.
+
+    Raises:
+        UserError: a process was killed.
     """
     count = processes or len(os.sched_getaffinity(0))
     before = set(active_children())
@@ -42,7 +44,7 @@ def process_map(
     waiting: deque[Future[R]] = deque()
     try:
         with _one_thread(), interrupts.blocked():  # the processes inherit both
-            for _ in range(count):  # each starts a process
+            for _ in range(count):  # each call starts a process
                 pool.submit(os.getpid)
         for item in items:
             waiting.append(pool.submit(_work, function, item))
@@ -52,7 +54,7 @@ def process_map(
             yield waiting.popleft().result()
     except BrokenProcessPool as error:
         raise UserError(
-            "a process was killed from outside; is the memory full? With fewer processors (taskset) it needs less"
+            "a worker process was killed, probably out of memory; use fewer processes (taskset) to need less"
         ) from error
     except BaseException:
         _break_off(set(active_children()) - before)
@@ -62,7 +64,7 @@ def process_map(
 
 
 def _break_off(processes: Iterable[BaseProcess]) -> None:
-    """Interrupt them, and kill those that have not ended soon, in a call that hears of no interrupt."""
+    """Interrupt the processes; kill those that have not stopped soon, such as inside a long call of a C library."""
     for process in processes:
         with suppress(ProcessLookupError):
             os.kill(process.pid or 0, signal.SIGINT)
@@ -76,13 +78,13 @@ def _break_off(processes: Iterable[BaseProcess]) -> None:
     killing.start()
 
 
-# In a worker. An interrupt breaks off what is at work alone: the pool's own pipes and locks stay whole.
+# State of a worker process. Interrupts only stop the function at work, so that the pool's pipes and locks stay intact.
 _at_work = False
 _interrupted = False
 
 
 def _begin(initializer: Callable[..., None] | None, initargs: tuple[Any, ...]) -> None:
-    """Of a worker, which ends with its parent, however that ends."""
+    """Start a worker process that exits when its parent does, for whatever reason."""
     parent = parent_process()
     assert parent is not None
 
@@ -94,7 +96,7 @@ def _begin(initializer: Callable[..., None] | None, initargs: tuple[Any, ...]) -
     signal.signal(signal.SIGINT, _interrupt)
     interrupts.unblock()
     if initializer is not None:
-        with suppress(KeyboardInterrupt):  # then there is no item to come
+        with suppress(KeyboardInterrupt):  # then no item is worked on either
             _work(initializer, *initargs)
 
 
@@ -118,7 +120,7 @@ def _work(function: Callable[..., R], *arguments: Any) -> R:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """By the environment, which numerical libraries read when they are imported."""
+    """Set the environment that numerical libraries read when they are imported."""
     before = {name: os.environ.get(name) for name in THREADS}
     os.environ.update(dict.fromkeys(THREADS, "1"))
     try:

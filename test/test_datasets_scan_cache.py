@@ -1,4 +1,4 @@
-"""Simulated scans that are kept: made once, made again when the simulator changes, and not when a colour does."""
+"""Cached scans: simulated once, again when the simulator changes, and not when a colour changes."""
 
 from pathlib import Path
 from typing import NoReturn
@@ -51,7 +51,7 @@ def test_they_are_those_of_the_simulator(tmp_path: Path) -> None:
 def test_a_damaged_file_is_named_in_one_line(kept: scan_cache.DataSet) -> None:
     np.savez(kept.file(1), other=np.zeros(3))
     with pytest.raises(
-        UserError, match=r"^simulated scans .*1.npz cannot be read: .*; remove the file, .*again$"
+        UserError, match=r"^simulated scans .*1.npz cannot be read: .*; remove the file and run the command again$"
     ) as raised:
         kept[2]
     assert "\n" not in str(raised.value)
@@ -69,7 +69,7 @@ def test_scans_that_were_cut_off_are_simulated_again(kept: scan_cache.DataSet, m
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(scan_cache.DataSet, "_simulate", full)
-    with pytest.raises(UserError, match=r"cannot be written to .*: No space left on device; make room"):
+    with pytest.raises(UserError, match=r"cannot be written to .*: No space left on device; free some space"):
         list(kept.fill())
 
 

@@ -1,10 +1,11 @@
-"""The trainer: exact resume, augmentation that keeps truth with its point, and a bundle at the end that works."""
+"""Training: exact resume, several processes, augmentation that keeps truth with its point, and a bundle that works."""
 
 import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -125,15 +126,37 @@ def test_resume_is_exact(tmp_path: Path) -> None:
     whole = trainer(tmp_path / "whole")
     whole.run()
 
-    first = trainer(tmp_path / "parts")
+    first = trainer(tmp_path / "parts", workers=1)
     assert first.run(stop=lambda: first.progress.step == 3) is None
     torch.manual_seed(1234)  # whatever happened in between
-    second = trainer(tmp_path / "parts")
+    second = trainer(tmp_path / "parts", workers=1)
     second.run()
 
     assert second.progress.step == whole.progress.step == 8
     for name, value in whole.task.network.state_dict().items():
         assert torch.equal(value, second.task.network.state_dict()[name]), name
+
+
+def test_mixed_precision_leaves_positions_alone(tmp_path: Path) -> None:
+    run, dtypes = trainer(tmp_path / "run", precision="bf16-mixed"), set()
+    run.task.network.register_forward_hook(lambda _, args, output: dtypes.add((args[0].features.dtype, output.dtype)))
+    run.run(stop=lambda: run.progress.step == 1)
+    assert dtypes == {(torch.float32, torch.bfloat16)}
+    assert all(value.dtype == torch.float32 for value in run.task.network.parameters())
+
+
+def test_groups_of_parameters_have_their_own_learning_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def groups(task: Task) -> list[dict[str, Any]]:
+        classif = [value for name, value in task.network.named_parameters() if name.startswith("classif")]
+        rest = [value for name, value in task.network.named_parameters() if not name.startswith("classif")]
+        return [{"params": classif}, {"params": rest, "scale": 0.0}]
+
+    monkeypatch.setattr(Task, "parameters", groups)
+    run = trainer(tmp_path / "run")
+    before = {name: value.clone() for name, value in run.task.network.named_parameters()}
+    run.run(stop=lambda: run.progress.step == 2)
+    changed = {name for name, value in run.task.network.named_parameters() if not torch.equal(value, before[name])}
+    assert changed and all(name.startswith("classif") for name in changed)
 
 
 def test_checkpoint_of_another_configuration_is_refused(tmp_path: Path) -> None:
@@ -165,7 +188,7 @@ def test_truth_is_read_in_the_classes_of_the_run(tmp_path: Path) -> None:
 
 
 def test_intensities_are_trained_on_in_one_way_alone() -> None:
-    with pytest.raises(ValidationError, match="intensity mode raw: training brings"):
+    with pytest.raises(ValidationError, match="intensity mode raw: training normalises"):
         config(intensity={"mode": "raw"})
 
 
@@ -244,26 +267,35 @@ def test_the_command_says_which_step_scored_what(cache: Path, tmp_path: Path, ti
     assert len(titles) == 2
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_saves_and_goes_on(
-    number: int, cache: Path, tmp_path: Path, titles: list[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("number", "during"), [(signal.SIGINT, "step"), (signal.SIGTERM, "step"), (signal.SIGINT, "picture")]
+)
+def test_an_interrupted_run_saves_and_resumes(
+    number: int, during: str, cache: Path, tmp_path: Path, titles: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loss = Task.loss
+    loss, losses = Task.loss, []
 
-    def interrupted(task: Task, network: Any, batch: Any) -> torch.Tensor:
+    def third(task: Task, network: Any, batch: Any) -> torch.Tensor:
         losses.append(0)
-        if len(losses) == 3:
+        if len(losses) == 3 and during == "step":
             os.kill(os.getpid(), number)
         return loss(task, network, batch)
 
-    losses: list[int] = []
-    monkeypatch.setattr(Task, "loss", interrupted)
+    def cut(*_: object) -> None:
+        os.kill(os.getpid(), number)
+        time.sleep(5)
+        pytest.fail("the picture was not cut")
+
+    monkeypatch.setattr(Task, "loss", third)
     before = signal.getsignal(number)
-    result = command(tmp_path, steps=5)
-    assert result.exit_code == 130
-    assert "stopped and saved at step 3; the same command goes on from there" in result.stderr
+    with monkeypatch.context() as interrupted:
+        if during == "picture":
+            interrupted.setattr(pictures, "draw", cut)
+        result = command(tmp_path, steps=5, validate_every=3)
+    assert result.exit_code == 130, result.exception
+    assert "stopped and saved at step 3; run the same command to resume" in result.stderr
     assert signal.getsignal(number) is before
-    assert command(tmp_path, steps=5).exit_code == 0 and len(losses) == 5
+    assert command(tmp_path, steps=5, validate_every=3).exit_code == 0 and len(losses) == 5
 
 
 def test_a_validation_that_is_interrupted_is_done_when_the_run_goes_on(tmp_path: Path, titles: list[str]) -> None:
@@ -338,7 +370,7 @@ def test_an_interrupted_simulation_says_what_is_kept(tmp_path: Path, monkeypatch
     monkeypatch.setattr(scan_cache.DataSet, "fill", interrupted)
     result = command(tmp_path)
     assert result.exit_code == 130
-    assert f"is kept in {tmp_path / 'scans'}, and the same command goes on" in result.stderr
+    assert f"is kept in {tmp_path / 'scans'}; run the same command" in result.stderr
 
 
 def test_a_job_that_is_told_to_end_saves_though_its_workers_are_told_too(tmp_path: Path) -> None:
@@ -369,9 +401,7 @@ def test_a_full_disk_is_said_with_what_is_kept(tmp_path: Path, monkeypatch: pyte
     kept = (tmp_path / "run" / "checkpoint.pt").read_bytes()
     monkeypatch.setattr(Path, "write_bytes", full)
     run = trainer(tmp_path / "run")
-    with pytest.raises(
-        UserError, match=r"No space left on device; make room there.*checkpoint.pt, saved last at step 1$"
-    ):
+    with pytest.raises(UserError, match=r"No space left on device; free some space.*checkpoint.pt, saved at step 1$"):
         run.run(stop=lambda: True)
     assert writes and not any(path.exists() for path in writes)
     assert (tmp_path / "run" / "checkpoint.pt").read_bytes() == kept
@@ -391,7 +421,7 @@ def test_learns_boxes_and_writes_a_bundle_that_labels_them(tmp_path: Path) -> No
     assert (tmp_path / "curves.png").stat().st_size > 10_000
 
 
-def test_the_last_step_is_validated_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_last_step_is_validated_once(tmp_path: Path, titles: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     validated = []
     validate = Task.validate
 

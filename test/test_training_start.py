@@ -75,7 +75,7 @@ def test_copies_of_a_channel_go_their_own_way(bundle: Bundle) -> None:
 @pytest.mark.parametrize(
     ("change", "space", "told"),
     [
-        ({"width": 16}, "structural6", "6 wide, which does not go into 16; take network.width: 18"),
+        ({"width": 16}, "structural6", "6 wide, which does not divide 16; use network.width: 18"),
         (
             {"depth": 4, "head": "probe"},
             "structural6",

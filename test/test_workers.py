@@ -160,7 +160,7 @@ def test_results_come_in_order_until_an_item_fails() -> None:
 
 
 def test_a_worker_that_dies_is_an_error() -> None:
-    with pytest.raises(UserError, match="a process was killed from outside"):
+    with pytest.raises(UserError, match="a worker process was killed"):
         list(process_map(os._exit, [3], 1))
 
 

@@ -43,9 +43,10 @@ for command, module in COMMANDS.items():
 def main() -> None:
     """Entry point. Errors that a user can fix print one line on stderr and exit with status 1."""
     status = _run()
-    if any(thread.name == COMPILING for thread in threading.enumerate()):
+    # LLVM in a thread cannot be interrupted, and crashes on a normal exit; torch takes seconds for one.
+    if status == interrupts.INTERRUPTED or any(thread.name == COMPILING for thread in threading.enumerate()):
         sys.stdout.flush()
-        os._exit(status)  # LLVM in a thread cannot be interrupted, and crashes when the process exits normally
+        os._exit(status)
     sys.exit(status)
 
 

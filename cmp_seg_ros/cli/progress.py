@@ -17,17 +17,18 @@ def progress_bar(what: str, total: int | None) -> Iterator[Callable[[int], None]
 
 
 @contextmanager
-def telling(what: str) -> Iterator[Callable[[float, str, bool], None]]:
-    """Shows which fraction is done, and a line that says more; gives what is to be told both, and if the line stays."""
+def status_bar(what: str, disable: bool = False) -> Iterator[Callable[[float, str, bool], None]]:
+    """Show the fraction done with a line of text; yields a function to call with both, and whether to keep the line."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn
 
-    with Progress("{task.description}", BarColumn(), TaskProgressColumn(), console=Console(stderr=True)) as bar:
+    columns = ("{task.description}", BarColumn(), TaskProgressColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=disable) as bar:
         task = bar.add_task(what, total=1)
 
-        def tell(fraction: float, line: str, stays: bool) -> None:
+        def update(fraction: float, line: str, keep: bool) -> None:
             bar.update(task, completed=fraction, description=line)
-            if stays:
+            if keep:
                 bar.console.print(line, highlight=False)
 
-        yield tell
+        yield update

@@ -27,16 +27,16 @@ def train(
         float | None, typer.Option(help="Time budget; the schedule ends with it.", min=0.001, max=8760)
     ] = None,
     devices: Annotated[
-        int | None, typer.Option(help="GPUs, or processes where there is none; by default one.", min=1)
+        int | None, typer.Option(help="Number of GPUs, or of processes without a GPU; default 1.", min=1)
     ] = None,
     cache: Annotated[Path | None, typer.Option(help="Folder of simulated scans; by default OUT/scans.")] = None,
     workers: Annotated[int, typer.Option(help="Processes that prepare batches, for each device.", min=0)] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Train a bundle on simulated buildings. Stops and resumes exactly where it was.
+    """Train a bundle on simulated buildings. An interrupted run resumes exactly where it stopped.
 
-    First the buildings are simulated, once, on all processors, into the cache. Then the training begins, and with it
-    the time budget. At every validation OUT/validation.png shows what the network says, and log.csv what it scores.
+    First the buildings are simulated, once, on all processors, into the cache. Then training begins, and with it the
+    time budget. Each validation updates OUT/validation.png (labels of the network) and log.csv (scores).
     """
     import yaml
     from rich.console import Console
@@ -50,24 +50,22 @@ def train(
     settings = tasks.load_config(config).model_copy(update=changes)
     folder = cache or out / "scans"
     task = tasks.module_of(settings.task).Task(settings, folder)
-    trainer = Trainer(task, out, workers)  # complains before the work of `prepare`
+    trainer = Trainer(task, out, workers)  # raises errors before the slow work
     first = trainer.fabric.is_global_zero
     console = Console(stderr=True, quiet=not first)
     with trainer.fabric.rank_zero_first():
         if first:
-            # A checkpoint that the trainer has taken is of this very run; the configuration may lie where it is kept.
+            # The trainer has checked that a checkpoint is of this run; the configuration may be the one in `out`.
             replaced = () if (out / CHECKPOINT).exists() else (REPORT, CONFIG, CSV, BUNDLE)
             claim(out, "train", [name for name in replaced if (out / name).resolve() != Path(config).resolve()])
             with writing(out):
                 (out / CONFIG).write_text(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False))
             _prepare(trainer, console)
     if not has_tensorboard():
-        console.print(
-            "no tensorboard here: the log goes to log.csv alone (pip install tensorboard for curves while it runs)"
-        )
+        console.print("tensorboard is not installed: logging to log.csv only (pip install tensorboard for live curves)")
     bundle = _train(trainer)
     if bundle is None:
-        console.print(f"stopped and saved at step {trainer.progress.step}; the same command goes on from there")
+        console.print(f"stopped and saved at step {trainer.progress.step}; run the same command to resume")
         raise typer.Exit(interrupts.INTERRUPTED)
     if first:
         _report(trainer, bundle, as_json)
@@ -78,21 +76,20 @@ def _prepare(trainer: "Trainer", console: "Console") -> None:
 
     try:
         for what, total, pieces in trainer.task.prepare():
-            with progress_bar(what, total) as tell:
+            with progress_bar(what, total) as update:
                 for done, _ in enumerate(pieces, 1):
-                    tell(done)
+                    update(done)
     except KeyboardInterrupt:
-        folder = trainer.task.folder
-        kept = f"stopped; what was made so far is kept in {folder}, and the same command goes on from there"
+        kept = f"stopped; finished work is kept in {trainer.task.folder}; run the same command to continue"
         console.print(kept, markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(interrupts.INTERRUPTED) from None
 
 
 def _train(trainer: "Trainer") -> "Bundle | None":
-    from cmp_seg_ros.cli.progress import telling
+    from cmp_seg_ros.cli.progress import status_bar
 
     scored = trainer.progress.scored
-    with telling("training") as tell, interrupts.handled(defer=True) as received:
+    with status_bar("training", disable=not trainer.fabric.is_global_zero) as update:
 
         def report(progress: "Progress") -> None:
             nonlocal scored
@@ -101,14 +98,14 @@ def _train(trainer: "Trainer") -> "Bundle | None":
                 state += f"{progress.measure} {progress.score:.3f}, "
             left = progress.left(trainer.config)
             state += duration(progress.seconds) + (f", {duration(left)} left" if left is not None else "")
-            tell(progress.fraction(trainer.config), state, progress.scored != scored)  # it stays for later readers
+            update(progress.fraction(trainer.config), state, progress.scored != scored)  # keep lines with new scores
             scored = progress.scored
 
-        return trainer.run(report, lambda: bool(received))
+        return trainer.run(report)
 
 
 def _report(trainer: "Trainer", bundle: "Bundle", as_json: bool) -> None:
-    """Curves, report.json, and what is printed."""
+    """Draw the curves, write report.json and print the scores."""
     from rich.console import Console
     from rich.table import Table
 
@@ -135,5 +132,5 @@ def _report(trainer: "Trainer", bundle: "Bundle", as_json: bool) -> None:
 
 
 def duration(seconds: float) -> str:
-    """Hours, minutes and seconds, as 1:02:03."""
+    """Format as 1:02:03."""
     return str(timedelta(seconds=round(seconds)))

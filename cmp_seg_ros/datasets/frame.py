@@ -55,11 +55,11 @@ class CameraImage:
 
 
 class Returns(NamedTuple):
-    """Points that a lidar got back, z up, and what a source says of them."""
+    """The returns of a scan, z up, with the labels of one source."""
 
     xyz: Float32  # (N, 3)
-    intensity: Float32  # (N,), 0 where the sensor gives none
-    ring: UInt8  # (N,), 0 where it is not known
+    intensity: Float32  # (N,), 0 if the sensor gives none
+    ring: UInt8  # (N,), 0 if unknown
     label: UInt8  # (N,)
 
 
@@ -77,7 +77,7 @@ class Frame:
         number: its place in the data set, from 0; gaps are frames that could not be read.
         message: the scan as a PointCloud2 with all its fields, or None where it has no others than the scan.
         labels: by name of their source.
-        ring: (N,) beam of each point; by default the row in an organised scan, else None.
+        ring: (N,) beam of each point; by default its row in an organised scan, else None.
         images: by name of their camera, the nearest in time; a mapping that may look for them when it is asked.
         T_base_lidar: (4, 4) how the lidar is mounted, where the data set knows; its rotation makes the scan upright.
         intensity_statistics: mean and deviation of the lidar's intensities, where the data set knows.
@@ -112,9 +112,10 @@ class Frame:
             object.__setattr__(self, "ring", np.repeat(np.arange(rows), columns))
 
     def returns(self, source: str = TRUTH) -> "Returns":
-        """The returns alone, upright as far as the lidar's mount is known. Raises UserError without such labels."""
+        """Drop missing returns and rotate by `T_base_lidar`, if it is known. Raises UserError without these labels."""
         if source not in self.labels:
-            raise UserError(f"frame {self.key} of {self.sequence} has no labels by the name of '{source}'")
+            known = ", ".join(self.labels) or "none"
+            raise UserError(f"frame {self.key} of {self.sequence} has no labels from {source} (it has: {known})")
         kept = self.scan.valid()
         xyz = self.scan.xyz[kept]
         if self.T_base_lidar is not None:

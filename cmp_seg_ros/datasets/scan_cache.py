@@ -1,4 +1,4 @@
-"""Simulated scans of random buildings, kept in a folder, one file a building: made once, on all cores."""
+"""Simulated scans of random buildings, cached on disk: one file per building, simulated once on all processors."""
 
 import hashlib
 from collections.abc import Iterable, Iterator
@@ -21,17 +21,17 @@ from cmp_seg_ros.simulation.lidar import Lidar
 from cmp_seg_ros.simulation.version import simulator_version
 from cmp_seg_ros.workers import process_map
 
-FORMAT = "1"  # of the files
+FORMAT = "1"  # of the files; change it to simulate all scans again
 
 
 class DataSet(BaseDataSet):
-    """The returns of `buildings.DataSet`, upright, with ring and truth; read from the files that `fill` makes.
+    """The scans of `buildings.DataSet`, upright and without missing returns, read from files that `fill` writes.
 
-    Scans of another simulator or sensor have files of their own; whoever maps or colours classes has not.
+    Truth is in `indoor`. Each version of the simulator has its own files; mapping or colours of classes do not matter.
 
     Args:
-        folder: may be that of several such data sets.
-        seeds, scans, sensor: as of `buildings.DataSet`.
+        folder: of the files; several data sets may share it.
+        seeds, scans, sensor: as for `buildings.DataSet`.
     """
 
     def __init__(self, folder: Path, seeds: Iterable[int], scans: int, sensor: str | None = None) -> None:
@@ -58,8 +58,7 @@ class DataSet(BaseDataSet):
                 found = Returns(*(file[f"{index}.{name}"] for name in Returns._fields))
         except (OSError, EOFError, ValueError, LookupError, BadZipFile) as error:
             raise UserError(
-                f"simulated scans {path} cannot be read: {error}; remove the file, and the same command simulates it "
-                "again"
+                f"simulated scans {path} cannot be read: {error}; remove the file and run the command again"
             ) from error
         return Frame(
             f"{seed}/{index}",
@@ -72,14 +71,14 @@ class DataSet(BaseDataSet):
         )
 
     def parts(self) -> Iterator["DataSet"]:
-        """A building each."""
+        """One data set per building."""
         for seed in self.seeds:
             part = copy(self)
             part.seeds, part.count = [seed], self.scans
             yield part
 
     def file(self, seed: int) -> Path:
-        """Of a building."""
+        """Path of a building's scans."""
         return self._files / f"{seed}.npz"
 
     @cached_property
@@ -88,10 +87,10 @@ class DataSet(BaseDataSet):
         return self.path / f"{self.sensor or 'any'}-{self.scans}-{version}"
 
     def fill(self, processes: int | None = None) -> Iterator[int]:
-        """Simulate the buildings that are not there yet, or cut off; yields each seed when its file is there.
+        """Simulate the buildings whose file is missing or cut short; yields each seed when its file exists.
 
         Raises:
-            UserError: unknown sensor, or a full disk.
+            UserError: unknown sensor, or the disk is full.
         """
         if self.sensor:
             Lidar.load(self.sensor)
@@ -110,18 +109,18 @@ class DataSet(BaseDataSet):
             if not outputs.is_about(self.path, error):
                 raise
             raise UserError(
-                f"simulated scans cannot be written to {self.path}: {error.strerror or error}; make room there, or "
+                f"simulated scans cannot be written to {self.path}: {error.strerror or error}; free some space, or "
                 "give another --cache"
             ) from error
 
     def _simulate(self, seed: int) -> int:
-        """Write the file of a building; returns its seed."""
+        """Simulate a building and write its file; returns the seed."""
         self.keep(seed, (frame.returns() for frame in buildings.DataSet([seed], self.scans, self.sensor)))
         return seed
 
     def keep(self, seed: int, scans: Iterable[Returns]) -> None:
-        """Write the file of a building. Raises OSError."""
-        arrays: dict[str, Any] = {}  # `savez` has other options by keyword, of other types
+        """Write the scans of a building. Raises OSError."""
+        arrays: dict[str, Any] = {}  # Any, since `savez` also has options by keyword
         for index, scan in enumerate(scans):
             arrays |= {f"{index}.{name}": value for name, value in scan._asdict().items()}
         content = BytesIO()

@@ -1,4 +1,4 @@
-"""Random changes that make one simulated scan many, and its voxels with their targets."""
+"""Augmentation of training scans, and their voxels with targets."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from cmp_seg_ros.waffleiron.preprocess import Voxels, prepare
 
 
 def augment(scan: Returns, config: AugmentConfig, rng: np.random.Generator, limit: float | None = None) -> Returns:
-    """Turn, mirror, scale and tilt a scan; drop points, rings and intensities; give intensities another response.
+    """Rotate, mirror and scale a scan at random, drop points, rings and intensities, and change the intensities.
 
     Args:
         limit: of intensities, as in the bundle's IntensityConfig.
@@ -89,14 +89,14 @@ def random_response(
 
 
 def _standard(value: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
-    """With mean 0 and deviation 1; a constant becomes 0."""
+    """Normalise to mean 0 and standard deviation 1; a constant becomes 0."""
     return (value - value.mean()) / (float(value.std()) or 1.0)
 
 
 def voxels_and_targets(
     scan: Returns, preprocess: PreprocessConfig, config: AugmentConfig | None, rng: np.random.Generator
 ) -> tuple[Voxels, UInt8]:
-    """The network's input for a scan and the label of each voxel's representative. Without `config`, all voxels."""
+    """Voxels of a scan and the label of each voxel's representative point. Without `config`, nothing is random."""
     xyz, intensity, label = scan.xyz, scan.intensity, scan.label
     if config is not None:
         order = rng.permutation(len(xyz))  # so that any point may represent its voxel
@@ -114,13 +114,13 @@ def voxels_and_targets(
 
 
 def standardised(scan: Returns, limit: float | None = None) -> Returns:
-    """A validation scan: intensities in the scale of their own scan, all else as it is."""
+    """A scan with normalised intensities, otherwise unchanged."""
     intensity = _standard(scan.intensity).astype(np.float32)
     return scan._replace(intensity=intensity if limit is None else intensity.clip(-limit, limit))
 
 
 def _rotation(rng: np.random.Generator, tilt: float) -> Float32:
-    """Any yaw, and a little roll and pitch."""
+    """(3, 3) random rotation: any yaw, small roll and pitch."""
     yaw, (roll, pitch) = rng.uniform(-np.pi, np.pi), rng.normal(0, tilt, 2)
     about_z = _axis_rotation(2, yaw)
     return (_axis_rotation(0, roll) @ _axis_rotation(1, pitch) @ about_z).astype(np.float32)

@@ -13,8 +13,8 @@ class Strict(BaseModel):
 
 
 class DataConfig(Strict):
-    """Simulated scans. Buildings are seeds: training takes first_building and those after it, and as many of the second
-    world (simulation/building.py) as `second_world` says."""
+    """Simulated scans. Training uses `buildings` seeds from `first_building`, and `second_world` seeds of the second
+    world (simulation/building.py)."""
 
     first_building: int = Field(default=1_000_000, ge=0)
     buildings: int = Field(default=300, gt=0)
@@ -27,33 +27,33 @@ class DataConfig(Strict):
 
     @property
     def seeds(self) -> list[int]:
-        """Of all buildings that training takes."""
+        """Of all training buildings."""
         first, second = self.first_building, self.first_of_second_world
         return [*range(first, first + self.buildings), *range(second, second + self.second_world)]
 
     def training(self, folder: Path) -> scan_cache.DataSet:
-        """Scans by any lidar, kept in the folder."""
+        """Scans of random lidars, cached in the folder."""
         return scan_cache.DataSet(folder, self.seeds, self.scans_per_building)
 
     def validation(self, folder: Path) -> scan_cache.DataSet:
-        """Two scans a building by one lidar, kept in the folder."""
+        """Two scans per building of one lidar, cached in the folder."""
         first = self.first_validation_building
         return scan_cache.DataSet(folder, range(first, first + self.validation_buildings), 2, self.validation_sensor)
 
 
 class AugmentConfig(Strict):
-    """What is changed at random in a training scan; probabilities and half ranges."""
+    """Random changes of a training scan: probabilities and half ranges."""
 
-    tilt: float = Field(default=0.03, ge=0)  # rad, standard deviation of roll and pitch: what a calibration leaves
+    tilt: float = Field(default=0.03, ge=0)  # rad, standard deviation of roll and pitch, as of a calibration's error
     scale: float = Field(default=0.05, ge=0, lt=1)
     jitter: float = Field(default=0.01, ge=0)  # m, standard deviation
-    drop_points: float = Field(default=0.5, ge=0, le=1)  # probability; then up to half of the points go
-    drop_rings: float = Field(default=0.2, ge=0, le=1)  # probability; then every second ring goes
+    drop_points: float = Field(default=0.5, ge=0, le=1)  # probability; then up to half of the points are dropped
+    drop_rings: float = Field(default=0.2, ge=0, le=1)  # probability; then every second ring is dropped
     drop_intensity: float = Field(default=0.2, ge=0, le=1)  # probability
     response: float = Field(default=0.0, ge=0, le=1)  # probability; then intensities come by another, random response
     wrong_scale: float = Field(default=0.0, ge=0, le=1)  # probability; then their mean and deviation are far off
     coarse_voxels: float = Field(default=0.5, ge=0, le=1)  # probability; then voxels are up to twice as large
-    max_voxels: int = Field(default=8000, gt=1)  # those nearest to a random one are kept
+    max_voxels: int = Field(default=8000, gt=1)  # the nearest to a random one are kept
 
 
 class OptimiserConfig(Strict):
@@ -66,10 +66,7 @@ class OptimiserConfig(Strict):
 
 
 class TrainConfig(Strict):
-    """What the loop knows of a run; each task adds what is its own.
-
-    With `hours` given, the schedule ends then, if `steps` have not been reached before.
-    """
+    """Settings of the training loop; each task adds its own. A run ends after `steps`, or `hours` if that is first."""
 
     name: str
     task: str = "segmentation"  # a file in training/tasks/
@@ -77,9 +74,11 @@ class TrainConfig(Strict):
     optimiser: OptimiserConfig = OptimiserConfig()
     steps: int = Field(gt=0)
     hours: float | None = Field(default=None, gt=0)
-    accumulate: int = Field(default=1, gt=0)  # batches a step, of each device
+    accumulate: int = Field(default=1, gt=0)  # batches per step, on each device
     validate_every: int = Field(default=500, gt=0)  # steps
-    accelerator: Literal["auto", "cpu", "cuda"] = "auto"  # auto: a GPU where there is one
-    devices: int = Field(default=1, gt=0)  # GPUs, or processes on the processor
-    strategy: Literal["auto", "ddp", "ddp_find_unused_parameters_true"] = "auto"  # auto: ddp for several devices
-    precision: Literal["auto", "32-true", "bf16-mixed", "64-true"] = "auto"  # auto: bf16 where the hardware has it
+    accelerator: Literal["auto", "cpu", "cuda"] = "auto"  # auto: a GPU if there is one
+    devices: int = Field(default=1, gt=0)  # number of GPUs, or of processes on the CPU
+    strategy: Literal["auto", "ddp", "ddp_find_unused_parameters_true"] = (
+        "auto"  # auto: ddp if there are several devices
+    )
+    precision: Literal["auto", "32-true", "bf16-mixed", "64-true"] = "auto"  # auto: bf16 if the hardware supports it

@@ -1,7 +1,4 @@
-"""Batches of a task, made ahead by processes of their own.
-
-Batch i is a function of the configuration and i, so a resumed run sees what it would have seen.
-"""
+"""Loads the batches of a task in worker processes."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,15 +12,15 @@ from cmp_seg_ros.errors import UserError
 
 Batch = TypeVar("Batch")
 
-AHEAD = 4  # batches of each process that wait to be taken
+AHEAD = 4  # batches that each process loads in advance
 
 
 @contextmanager
 def loading(batch: Callable[[int], Batch], items: range, workers: int) -> Iterator[Iterator[Batch]]:
-    """The batches of those numbers, in order, made by `workers` processes; without any, when they are taken.
+    """Yield an iterator over `batch(item)` for `items`, in order, computed by `workers` processes (0: by this one).
 
-    The processes begin here and end with the context. They pass over signals, which batch systems send to all: what
-    the training has begun needs its next batches.
+    The processes start here and end with the block. They ignore signals, which batch systems send to all processes of a
+    job, so that the current training step can finish.
     """
     if not workers:
         yield map(batch, items)
@@ -35,17 +32,17 @@ def loading(batch: Callable[[int], Batch], items: range, workers: int) -> Iterat
         num_workers=workers,
         prefetch_factor=AHEAD,
         worker_init_fn=_begin,
-        generator=torch.Generator(),  # else it draws from the generator that a resumed run goes on with
+        generator=torch.Generator(),  # the default one is part of the run's state
     )
     iterator: Any = iter(loader)
     try:
         yield map(_raised, iterator)
     finally:
-        iterator._shutdown_workers()  # else an exception's traceback keeps them, and the end of the program waits
+        iterator._shutdown_workers()  # a traceback would keep them alive, and the exit of the program would wait
 
 
 class _Batches(Dataset[Any], Generic[Batch]):
-    """What a user can mend comes in a batch's place: raised in a process of the loader, it would lose its one line."""
+    """Returns a UserError in place of a batch: raised in a worker, it would arrive as another exception."""
 
     def __init__(self, batch: Callable[[int], Batch]) -> None:
         self.batch = batch

@@ -1,4 +1,4 @@
-"""The log of a run: log.csv, and the same for TensorBoard where that is installed."""
+"""The log of a run: log.csv, and TensorBoard if it is installed."""
 
 import csv
 from importlib.util import find_spec
@@ -15,7 +15,7 @@ class Log:
 
     Args:
         out: folder of the run.
-        step: where it goes on; what an interrupted run logged beyond is dropped, since those steps are done again.
+        step: where the run continues; later rows are removed, since those steps are done again.
     """
 
     def __init__(self, out: Path, step: int = 0) -> None:
@@ -32,7 +32,7 @@ class Log:
             self._board = SummaryWriter(str(out / BOARD), purge_step=step + 1)
 
     def add(self, step: int, seconds: float, **values: float) -> None:
-        """Log values by name; a name such as loss or iou_wall. Written at once."""
+        """Log values by name, such as loss or iou_wall; written immediately."""
         with self.path.open("a", newline="") as file:
             writer = csv.writer(file)
             for name, value in values.items():
@@ -56,16 +56,16 @@ class Log:
 
 
 def read(path: Path) -> list[dict[str, str]]:
-    """The rows of a log.csv: step, seconds, name, value; a last line that was cut off is left out."""
+    """The rows of a log.csv: step, seconds, name, value; without an incomplete last line."""
     with path.open(newline="") as file:
         return [row for row in csv.DictReader(file) if None not in row.values()]
 
 
 def title_of(name: str) -> str:
-    """A logged value's name for readers."""
+    """A logged value's name as it is displayed."""
     return {"miou": "mIoU", "primary_miou": "primary mIoU"}.get(name, name.removeprefix("iou_"))
 
 
 def has_tensorboard() -> bool:
-    """Whether runs can be logged for TensorBoard; if not, `pip install tensorboard`."""
+    """Whether TensorBoard is installed."""
     return find_spec("tensorboard") is not None

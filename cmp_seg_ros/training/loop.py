@@ -1,11 +1,11 @@
-"""The one training loop: get batch, forward, backward, step, log, validate, save.
+"""The training loop: get batch, forward, backward, step, log, validate, save.
 
-Lightning Fabric takes it to one processor, several, or GPUs. Every process runs all of it; the first one writes.
+Lightning Fabric runs it on one or more processes or GPUs: each process runs the whole loop, the first writes files.
 """
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, nullcontext
+from contextlib import closing, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -18,7 +18,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
 from torch import Tensor
 
-from cmp_seg_ros import outputs
+from cmp_seg_ros import interrupts, outputs
 from cmp_seg_ros.bundle import Bundle
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.kernels.vector import HAS_BFLOAT16
@@ -35,19 +35,19 @@ BUNDLE = "bundle"
 PICTURE = "validation.png"
 SAVE_EVERY = 300.0  # seconds of training
 LOG_EVERY = 10  # steps
-SCHEDULE_STEPS = 100_000  # resolution of the schedule, which runs over progress and not over steps
+SCHEDULE_STEPS = 100_000  # resolution of the schedule, which depends on progress, not on steps
 ENDLESS = 1 << 60
 
 
 @dataclass
 class Progress:
-    """Where a run is. `fraction` drives the schedule: of the steps, or of the hours where those end first."""
+    """Progress of a run. The schedule depends on `fraction`: of the steps or of the hours, whichever is larger."""
 
     step: int = 0
     seconds: float = 0.0
     loss: float = float("nan")
-    scores: dict[str, float] = field(default_factory=dict)  # of the last validation; the first is what counts
-    scored: int = -1  # its step
+    scores: dict[str, float] = field(default_factory=dict)  # of the last validation, the main one first
+    scored: int = -1  # step of the last validation
 
     def fraction(self, config: TrainConfig) -> float:
         of_time = self.seconds / (3600 * config.hours) if config.hours else 0.0
@@ -55,33 +55,32 @@ class Progress:
 
     @property
     def score(self) -> float:
-        """That which counts."""
+        """The main score of the last validation; NaN before the first."""
         return next(iter(self.scores.values()), float("nan"))
 
     @property
     def measure(self) -> str:
-        """What `score` is."""
+        """Name of `score`, as it is displayed."""
         return title_of(next(iter(self.scores), ""))
 
     def left(self, config: TrainConfig) -> float | None:
-        """Seconds of training that are left, at the pace so far; None before the first step."""
+        """Remaining seconds of training at the average speed so far; None before the first step."""
         done = self.fraction(config)
         return self.seconds * (1 - done) / done if done else None
 
 
 class Trainer:
-    """Trains the network of a task; `out` holds checkpoint, log, picture and, at the end, the bundle.
+    """Trains the network of a task. Resumes from the checkpoint in `out`, exactly as if it had never stopped.
 
-    A run is repeatable with the same configuration; with `hours`, as far as the machine is equally fast. It is refused
-    at once where checkpoint or start do not fit; what the task prepares may still be missing then.
+    Runs of one configuration are identical (with `hours`, only on equally fast machines).
 
     Args:
-        task: what is learnt.
-        out: folder of the run.
-        workers: processes that make batches, for each device.
+        task: what is learned; its `prepare` may run after this.
+        out: folder for checkpoint, log, picture and, at the end, the bundle.
+        workers: processes that load batches, per device.
 
     Raises:
-        UserError: checkpoint, or what the run starts with, damaged or of another configuration.
+        UserError: the checkpoint, or the bundle to start with, is damaged or has another configuration.
     """
 
     def __init__(self, task: Task[Any, Any, Any], out: Path, workers: int = 1) -> None:
@@ -95,7 +94,7 @@ class Trainer:
         self.fabric, self.precision = fabric_of(self.config)
         self.fabric.launch()
         if self.fabric.global_rank:
-            torch.manual_seed(self.config.seed + self.fabric.global_rank)  # else each process drops the same paths
+            torch.manual_seed(self.config.seed + self.fabric.global_rank)  # for different dropped paths in each process
         settings = self.config.optimiser
         optimiser = torch.optim.AdamW(
             task.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
@@ -107,29 +106,32 @@ class Trainer:
     def run(
         self, report: Callable[[Progress], None] = lambda _: None, stop: Callable[[], bool] = lambda: False
     ) -> Bundle | None:
-        """Train to the end (from the checkpoint, where there is one), validate, and write the bundle.
+        """Train to the end, validate, and write the bundle.
 
-        Where `stop` says so after a step, or between batches of a validation, save instead, and return None.
+        Args:
+            report: called after each step.
+            stop: checked after each step and validation batch; if true, or on Ctrl-C, save and return None.
 
         Raises:
-            UserError: a damaged input, a loss that is NaN or infinite, or a folder that cannot be written.
+            UserError: damaged data, a loss that is NaN or infinite, or `out` cannot be written.
         """
         config, fabric = self.config, self.fabric
-        _ = self.task.validation  # what is damaged is found now, not after hours
+        _ = self.task.validation  # find damaged data now, not after hours
         first = self.progress.step * config.accumulate * fabric.world_size + fabric.global_rank
         try:
             with (
                 loading(self.task.batch, range(first, ENDLESS, fabric.world_size), self.workers) as batches,
-                # After the workers, since a thread of the log forks badly.
+                # After the workers are forked, since TensorBoard starts a thread.
                 closing(Log(self.out, self.progress.step)) if fabric.is_global_zero else nullcontext() as self.log,
+                interrupts.handled(defer=True) as received,
             ):
-                return self._train(batches, report, lambda: fabric.broadcast(stop()))
+                return self._train(batches, report, lambda: fabric.broadcast(bool(received) or stop()))
         except OSError as error:
             if not outputs.is_about(self.out, error):
                 raise
             raise UserError(
-                f"{self.out} cannot be written: {error.strerror or error}; make room there, and the same command goes "
-                f"on from {CHECKPOINT}, saved last at step {self.saved}"
+                f"{self.out} cannot be written: {error.strerror or error}; free some space, then the same command "
+                f"resumes from {CHECKPOINT}, saved at step {self.saved}"
             ) from error
 
     def _train(
@@ -159,7 +161,7 @@ class Trainer:
                 self._note(loss=progress.loss)
 
     def _step(self, batches: Iterator[Any]) -> float:
-        """One optimiser step; returns the mean loss."""
+        """Do one optimiser step; returns the mean loss."""
         config, fabric, step = self.config, self.fabric, self.progress.step
         self.network.train()
         warmup = max(1, round(SCHEDULE_STEPS * config.optimiser.warmup))
@@ -180,14 +182,14 @@ class Trainer:
             count = config.accumulate * fabric.world_size
             raise UserError(
                 f"the loss became {mean} at step {step} (batches {step * count} to {(step + 1) * count - 1}); lower "
-                f"optimiser.learning_rate, and the same command goes on from {self.out / CHECKPOINT}"
+                f"optimiser.learning_rate, then the same command resumes from {self.out / CHECKPOINT}"
             )
         self.optimiser.step()
         return mean
 
     @torch.inference_mode()
     def answers(self, stop: Callable[[], bool] = lambda: False) -> list[Any] | None:
-        """The answers to the validation's batches; None where `stop` says so."""
+        """The answers to all validation batches; None if stopped."""
         self.network.eval()
         found = []
         for batch in self.task.validation:
@@ -197,7 +199,7 @@ class Trainer:
         return found
 
     def _validate(self, stop: Callable[[], bool]) -> None:
-        """Score, log and draw, unless it is stopped."""
+        """Score the network, log and draw the result, unless stopped."""
         answers = self.answers(stop)
         if answers is None:
             return
@@ -207,15 +209,16 @@ class Trainer:
         if self.log is not None:
             self._note(**progress.scores)
             after = f"{self.config.name} after {progress.step} steps, {progress.seconds / 3600:.2f} hours"
-            draw(self.out / PICTURE, f"{after}: {progress.measure} of all validation scans {progress.score:.1%}")
-            self.log.add_picture(progress.step, "validation", self.out / PICTURE)
+            with suppress(KeyboardInterrupt), interrupts.handled():  # a picture takes seconds, and may be cut
+                draw(self.out / PICTURE, f"{after}: {progress.measure} of all validation scans {progress.score:.1%}")
+                self.log.add_picture(progress.step, "validation", self.out / PICTURE)
 
     def _note(self, **values: float) -> None:
         if self.log is not None:
             self.log.add(self.progress.step, self.progress.seconds, **values)
 
     def save(self) -> None:
-        """Write the checkpoint, whole or not at all."""
+        """Write the checkpoint atomically. Raises OSError."""
         state = {
             "config": self.config.model_dump(mode="json"),
             "fixed": self.task.fixed(),
@@ -225,13 +228,13 @@ class Trainer:
             "random": self._random_states(),
         }
         if self.fabric.is_global_zero:
-            content = BytesIO()  # what torch raises of a full disk does not say so
+            content = BytesIO()  # torch hides the OSError of a full disk
             torch.save(state, content)
             outputs.write_whole(self.out / CHECKPOINT, content.getbuffer())
         self.saved = self.progress.step
 
     def _random_states(self) -> dict[str, Tensor]:
-        """(processes, bytes) of each generator that a step may draw from."""
+        """(processes, bytes) states of torch's random generators, by device type."""
         states = {"cpu": torch.get_rng_state()}
         if self.fabric.device.type == "cuda":
             states["cuda"] = torch.cuda.get_rng_state(self.fabric.device)
@@ -239,7 +242,7 @@ class Trainer:
         return {name: state.reshape(self.fabric.world_size, -1).cpu() for name, state in gathered.items()}
 
     def _read_checkpoint(self) -> dict[str, Any] | None:
-        """None where there is none. Raises UserError where it is not of this run."""
+        """The checkpoint, or None if there is none. Raises UserError if it is damaged or of another run."""
         path = self.out / CHECKPOINT
         if not path.exists():
             return None
@@ -249,17 +252,17 @@ class Trainer:
             self.progress = Progress(**state["progress"])
         except (OSError, EOFError, RuntimeError, UnpicklingError, LookupError, TypeError, ValueError) as error:
             raise UserError(
-                f"checkpoint {path} is damaged, or not of this program; remove it to start again"
+                f"checkpoint {path} is damaged or from another version; remove it to start again"
             ) from error
         if _fixed(theirs) != _fixed(self.config) or fixed != self.task.fixed():
-            raise UserError(f"{path} is of another configuration; give another --out, or remove it to start again")
+            raise UserError(f"{path} has another configuration; give another --out, or remove it to start again")
         self.saved = self.progress.step
         return state
 
     def _resume(self, state: dict[str, Any]) -> None:
         self.task.network.load_state_dict(state["network"])
         self.optimiser.load_state_dict(state["optimiser"])
-        # Cloned, since torch crashes on rows of a larger tensor.
+        # Cloned: torch crashes when given a row of a larger tensor.
         random = {name: states[self.fabric.global_rank].clone() for name, states in state["random"].items()}
         torch.set_rng_state(random["cpu"])
         if self.fabric.device.type == "cuda" and "cuda" in random:
@@ -275,14 +278,14 @@ class Trainer:
 
 
 class _Autocast(MixedPrecision):
-    """Inputs stay as they are: in bfloat16 a point 20 m away would move by 6 cm."""
+    """Mixed precision with float32 inputs: in bfloat16 a point at 20 m would move by 6 cm."""
 
     def convert_input(self, data: Any) -> Any:
         return data
 
 
 def fabric_of(config: TrainConfig) -> tuple[Fabric, str]:
-    """Devices of a run, and their precision."""
+    """Lightning Fabric for the devices of a run, and the name of the precision."""
     accelerator, precision = config.accelerator, config.precision
     if accelerator == "auto":
         accelerator = "cuda" if torch.cuda.is_available() else "cpu"
@@ -296,6 +299,6 @@ def fabric_of(config: TrainConfig) -> tuple[Fabric, str]:
 
 
 def _fixed(config: TrainConfig) -> dict[str, Any]:
-    """What must not change when a run goes on."""
+    """The settings that must be unchanged when a run is resumed."""
     free = {"steps", "hours", "validate_every", "accelerator", "strategy"}
     return config.model_dump(exclude={**dict.fromkeys(free, True), "optimiser": {"learning_rate"}})

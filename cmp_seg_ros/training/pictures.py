@@ -15,7 +15,7 @@ SCANS = 3
 
 
 class ValidationScan(NamedTuple):
-    """The voxels of a validation scan, and what is said of them."""
+    """The voxels of a validation scan with their true and predicted labels."""
 
     number: int
     xyz: Float32  # (M, 3), upright
@@ -24,13 +24,13 @@ class ValidationScan(NamedTuple):
 
 
 def some_of(scans: Sequence[ValidationScan], count: int = SCANS) -> list[ValidationScan]:
-    """As many, spread over all."""
+    """At most `count` scans, spread evenly."""
     chosen = np.linspace(0, len(scans) - 1, min(count, len(scans))).round().astype(int)
     return [scans[number] for number in chosen.tolist()]
 
 
 def draw(path: Path, scans: Sequence[ValidationScan], space: LabelSpace, title: str = "") -> None:
-    """Truth, prediction and errors of each scan, from above and from the side, in a .png."""
+    """Draw truth, prediction and errors of each scan, from above and from the side, to a .png."""
     height = 6.8 * len(scans) + 1.8  # inches
     figure = plots.new_figure(16, height, title)
     rows = figure.add_gridspec(

@@ -1,4 +1,4 @@
-"""Begin a run with the weights of a bundle, of the same width or of one that goes into it."""
+"""Initialise a network with the weights of a bundle of the same width, or of a divisor of it."""
 
 import torch
 from torch import Tensor
@@ -12,10 +12,10 @@ from cmp_seg_ros.waffleiron.network import Segmenter
 
 
 def start_with(network: Segmenter, bundle: Bundle, space: LabelSpace) -> None:
-    """Fill the network with the bundle's weights; where it is wider, it says at first just what the bundle says.
+    """Load the bundle's weights; a wider network initially computes the same outputs as the bundle.
 
     Raises:
-        UserError: the bundle is of another label space or architecture, or of a width that does not go into this one.
+        UserError: the bundle has another label space or architecture, or a width that does not divide the network's.
     """
     description, width = bundle.description, network.config.width
     theirs = bundle.points.network.width
@@ -32,8 +32,8 @@ def start_with(network: Segmenter, bundle: Bundle, space: LabelSpace) -> None:
         )
     if width % theirs:
         raise UserError(
-            f"bundle {bundle.path} is {theirs} wide, which does not go into {width}; "
-            f"take network.width: {theirs * max(1, round(width / theirs))}, or start with another bundle"
+            f"bundle {bundle.path} is {theirs} wide, which does not divide {width}; "
+            f"use network.width: {theirs * max(1, round(width / theirs))}, or start with another bundle"
         )
     state = weights.load(bundle.weights_path, bundle.points.network).state_dict()
     shapes = {key: value.shape for key, value in network.state_dict().items()}
@@ -41,7 +41,7 @@ def start_with(network: Segmenter, bundle: Bundle, space: LabelSpace) -> None:
 
 
 def _differences(theirs: NetworkConfig, ours: NetworkConfig) -> list[str]:
-    """What weights depend on, besides the width, and differs."""
+    """The settings, besides the width, that decide shapes or outputs and differ."""
     free = {"width", "drop_path"} | ({"head_hidden"} if ours.head != "mlp" else set())
     own = ours.model_dump(exclude=free)
     return [
@@ -52,10 +52,10 @@ def _differences(theirs: NetworkConfig, ours: NetworkConfig) -> list[str]:
 
 
 def widened(state: dict[str, Tensor], width: int, shapes: dict[str, torch.Size]) -> dict[str, Tensor]:
-    """Weights of `width` channels in those shapes, a multiple as wide, that compute the same.
+    """Widen weights from `width` channels to the given shapes, whose width is a multiple; outputs stay the same.
 
-    Every channel is repeated. What reads the copies of a channel shares its weight out among them at random, else they
-    would get the same gradients for ever (Net2WiderNet, Chen et al., ICLR 2016).
+    Each channel is repeated. Weights that read its copies are split among them at random; equal shares would always get
+    equal gradients (Net2WiderNet, Chen et al., ICLR 2016).
     """
     return {key: _widened(value, width, shapes.get(key, value.shape)) for key, value in state.items()}
 

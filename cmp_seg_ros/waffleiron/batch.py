@@ -10,7 +10,7 @@ from torch import Tensor
 from cmp_seg_ros.waffleiron.preprocess import VoxelInputs, Voxels, occupied_box
 
 
-@dataclass
+@dataclass  # not frozen: Lightning Fabric moves such batches to a device, but no frozen ones
 class PlaneCells:
     """Cells of the points of a batch on one plane, cropped to the occupied cells and a margin (`occupied_box`).
 

@@ -1,4 +1,4 @@
-"""What a run can learn: one file a task, with its `Config` and its `Task`, found by its name."""
+"""Training tasks: one file per task with its `Config` and `Task`, found by name."""
 
 from importlib import import_module
 from pathlib import Path
@@ -15,27 +15,24 @@ FOLDER = "config/training"
 
 
 class _Header(BaseModel):
-    """What is read of a configuration first."""
+    """The field of a configuration that selects its class."""
 
     task: str = TrainConfig.model_fields["task"].default
 
 
 def names() -> list[str]:
-    """Of all tasks."""
+    """Names of all tasks."""
     return [info.name for info in iter_modules(__path__) if info.name != "base"]
 
 
 def module_of(task: str) -> Any:
-    """Raises UserError for a task that is none."""
+    """The module of a task. Raises UserError for an unknown name."""
     if task not in names():
-        raise UserError(f"no task '{task}'; there is {', '.join(names())}")
+        raise UserError(f"no task '{task}'; known: {', '.join(names())}")
     return import_module(f"{__name__}.{task}")
 
 
 def load_config(name_or_path: str | Path) -> Any:
-    """Read a configuration by its path, or by its name in config/training/: the `Config` of its task.
-
-    Raises UserError.
-    """
+    """Read a configuration by its path, or its name in config/training/, as `Config` of its task. Raises UserError."""
     header = configuration.load(_Header, FOLDER, "training configuration", name_or_path)
     return configuration.load(module_of(header.task).Config, FOLDER, "training configuration", name_or_path)

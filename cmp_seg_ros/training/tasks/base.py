@@ -1,4 +1,4 @@
-"""What the loop asks of a task."""
+"""The interface between the training loop and its tasks."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,7 +17,7 @@ Answer = TypeVar("Answer")
 
 
 class Preparation(NamedTuple):
-    """Work that is done once, before the first batch, and kept: what, how many pieces, and doing them."""
+    """Work to do once, before training: its name, number of pieces, and an iterable that does a piece per step."""
 
     what: str
     total: int
@@ -25,20 +25,21 @@ class Preparation(NamedTuple):
 
 
 class Validation(NamedTuple):
-    """How good the network is: scores by name, that which counts first; and what draws its answers, under a title."""
+    """Scores of the network by name, the main one first, and a function that draws its answers (path, title)."""
 
     scores: dict[str, float]
     draw: Callable[[Path, str], None]
 
 
 class Task(ABC, Generic[Config, Batch, Answer]):
-    """Batches, loss and score of a run. The loop trains `network`, and keeps its weights in the checkpoint.
-
-    A constructor says at once what is wrong, with a UserError; whatever takes time belongs to `prepare`.
+    """Batches, loss and score of a run. The loop trains `network` and saves it in the checkpoint.
 
     Args:
-        config: of the run. Weights are drawn from its seed.
-        folder: keeps what `prepare` makes.
+        config: of the run; initial weights depend on its seed.
+        folder: for data that `prepare` makes.
+
+    Raises:
+        UserError: the configuration or its inputs are wrong. Constructors are fast; slow work belongs to `prepare`.
     """
 
     network: nn.Module
@@ -48,41 +49,41 @@ class Task(ABC, Generic[Config, Batch, Answer]):
         self.config, self.folder = config, folder
 
     def fixed(self) -> Any:
-        """What must be alike, besides the configuration, for a run to go on: as JSON takes it."""
+        """Further data that must be unchanged when a run is resumed, as JSON values."""
         return None
 
     def start(self) -> None:
-        """Fill the network of a run that begins, and does not go on. Raises UserError."""
+        """Initialise the network of a new run; not called when a run is resumed. Raises UserError."""
 
     def prepare(self) -> Iterator[Preparation]:
-        """What has to be made before the first batch. Raises UserError."""
+        """Work to do before the first batch. Raises UserError."""
         return iter(())
 
     def parameters(self) -> list[dict[str, Any]]:
-        """Groups of parameters to optimise; `scale` of a group is a factor on its learning rate."""
+        """Parameter groups for the optimiser; a group's `scale` multiplies its learning rate."""
         return [{"params": list(self.network.parameters())}]
 
     @abstractmethod
     def batch(self, item: int) -> Batch:
-        """Batch `item` of training: a function of the configuration and that number. Raises UserError."""
+        """Training batch number `item`, which depends on the configuration and `item` only. Raises UserError."""
 
     @abstractmethod
     def loss(self, network: nn.Module, batch: Batch) -> Tensor:
-        """The loss of a batch, a scalar; `network` is the task's, wrapped for the device and its precision."""
+        """Scalar loss of a batch; `network` is the task's network, wrapped for device and precision."""
 
     @property
     @abstractmethod
     def validation(self) -> Sequence[Batch]:
-        """The batches of each validation. Raises UserError."""
+        """The validation batches. Raises UserError."""
 
     @abstractmethod
     def answer(self, network: nn.Module, batch: Batch) -> Answer:
-        """What is remembered of a validation batch, without gradients."""
+        """What `validate` needs to know of a validation batch; called without gradients."""
 
     @abstractmethod
     def validate(self, answers: Sequence[Answer]) -> Validation:
-        """Scores of the answers to all of `validation`, in order."""
+        """Score the answers to all validation batches, in order."""
 
     @abstractmethod
     def write(self, path: Path, training: dict[str, Any], scores: dict[str, float]) -> Bundle:
-        """The bundle of the trained network; `training` is how it was made."""
+        """Write the trained network as a bundle; `training` tells how it was made."""

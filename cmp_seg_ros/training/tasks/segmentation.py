@@ -1,4 +1,4 @@
-"""Supervised segmentation: the class of every voxel, from the truth of frames."""
+"""Supervised segmentation: learn the class of each voxel from frames with truth."""
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property, partial
@@ -32,9 +32,9 @@ from cmp_seg_ros.waffleiron.preprocess import Voxels
 
 
 class Config(TrainConfig):
-    """What makes a bundle that labels, and what it learns from."""
+    """Configuration of a segmentation bundle and its training data."""
 
-    start: str | None = None  # bundle, by name or path, whose weights the run begins with; a narrower one is widened
+    start: str | None = None  # bundle whose weights initialise the network, by name or path; may be narrower
     label_space: str = "structural6"
     data: DataConfig = DataConfig()
     network: NetworkConfig
@@ -47,14 +47,14 @@ class Config(TrainConfig):
     @model_validator(mode="after")
     def _makes_a_bundle(self) -> "Config":
         space = LabelSpace.load(self.label_space)
-        if space.ids.tolist() != list(range(len(space.classes))):  # they are places among the network's outputs
+        if space.ids.tolist() != list(range(len(space.classes))):  # they index the network's outputs
             raise ValueError(
                 f"label_space {space.name} has other ids than 0, 1, 2 ...; number its classes so, in order"
             )
         if self.intensity.mode != "per_sensor":
             raise ValueError(
-                f"intensity mode {self.intensity.mode}: training brings the intensities of each scan to mean 0 and "
-                "deviation 1, which the bundle calls per_sensor; leave `intensity` out"
+                f"intensity mode {self.intensity.mode}: training normalises the intensities of each scan, which is "
+                "mode per_sensor; leave `mode` out"
             )
         try:
             points = PointNetwork(network=self.network, preprocess=self.preprocess, intensity=self.intensity)
@@ -68,16 +68,16 @@ class Item(NamedTuple):
     """Scans with M voxels in all."""
 
     batch: Batch
-    target: Tensor  # (M,) int64, UNLABELLED where there is no truth
-    xyz: Float32  # where the voxels of the first scan are, upright
+    target: Tensor  # (M,) int64, UNLABELLED without truth
+    xyz: Float32  # positions of the voxels of the first scan, upright
 
 
 class Task(base.Task[Config, Item, UInt8]):
-    """Trains on any frames with truth; by default on simulated scans, which it prepares.
+    """Trains on frames with truth; by default on simulated scans, cached in `folder`.
 
     Args:
-        config, folder: as of every task.
-        frames, validation_frames: to learn from and to be judged by.
+        config, folder: as for every task.
+        frames, validation_frames: training and validation data.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class Task(base.Task[Config, Item, UInt8]):
         self._tables = {space.name: self.space.id_map(space) for space in spaces}  # (256,) ids each
 
     def fixed(self) -> list[str]:
-        return self.space.names  # of a label space that may be a file
+        return self.space.names  # the label space may be a file, which may change
 
     def start(self) -> None:
         if self.config.start:
@@ -119,17 +119,17 @@ class Task(base.Task[Config, Item, UInt8]):
 
     @cached_property
     def validation(self) -> list[Item]:
-        """One scan a batch, as it is."""
-        config, rng = self.config, np.random.default_rng(0)  # which nothing is drawn from
+        """One scan per batch, not augmented."""
+        config, rng = self.config, np.random.default_rng(0)  # not used without augmentation
         scans = (standardised(self._labelled(frame), config.intensity.limit) for frame in self.validation_frames)
         return [self._item([voxels_and_targets(scan, config.preprocess, None, rng)]) for scan in scans]
 
     def answer(self, network: nn.Module, batch: Item) -> UInt8:
-        """(M,) ids."""
+        """(M,) predicted ids."""
         return self.space.ids[network(batch.batch).argmax(dim=1).cpu().numpy()]
 
     def validate(self, answers: Sequence[UInt8]) -> base.Validation:
-        """IoU of the voxels by class, mIoU, and in structural4 the primary mIoU, which then counts."""
+        """IoU of voxels by class and mIoU; in `structural6` the main score is the primary mIoU in `structural4`."""
         confusion = Confusion(self.space)
         for item, answer in zip(self.validation, answers, strict=True):
             confusion.add(item.target.numpy().astype(np.uint8), answer)
@@ -148,7 +148,7 @@ class Task(base.Task[Config, Item, UInt8]):
 
     def write(self, path: Path, training: dict[str, Any], scores: dict[str, float]) -> Bundle:
         config = self.config
-        own = {"network", "preprocess", "intensity", "label_space", "name"}  # which the bundle has elsewhere
+        own = {"network", "preprocess", "intensity", "label_space", "name"}  # fields of the bundle itself
         return Bundle.write(
             path,
             weights.serialise(self.network),
@@ -162,7 +162,7 @@ class Task(base.Task[Config, Item, UInt8]):
         )
 
     def _labelled(self, frame: Frame) -> Returns:
-        """The returns of a frame with the classes of the run."""
+        """The returns of a frame, with truth in the label space of the run."""
         scan = frame.returns(TRUTH)
         return scan._replace(label=self._tables[frame.labels[TRUTH].space.name][scan.label])
 
