@@ -1,6 +1,7 @@
 # make demo    a simulated robot's scans, labelled over ROS 2 and compared with the truth, in out/demo
 # make test    linters, types and tests
 # make bench   every engine against the plain network and bare matrix products, in out/bench (about 25 minutes)
+# make test-oldest  the tests that need neither simulator nor ROS, with the oldest versions that setup.py names
 # make setup   only .venv with everything in it
 # make pins    renew requirements.txt from setup.py
 
@@ -20,7 +21,7 @@ VERSION = $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2]
 # The pinned numpy and scipy are not made for 3.10, which takes the newest that are.
 WANTED = $(if $(filter 3.10,$(VERSION)),$(TORCH) setuptools '.[$(EXTRAS)]',-r requirements.txt)
 
-.PHONY: setup demo bench test lint format pins clean
+.PHONY: setup demo bench test test-oldest lint format pins clean
 
 setup: $(INSTALLED)
 
@@ -50,6 +51,16 @@ lint: setup
 test: lint
 	$(BIN)/python -m pytest
 
+OLDEST := $(shell sed -n '/install_requires/,/\]/s/.*"\(.*\)>=\(.*\)".*/\1==\2/p' setup.py)
+OLDEST_TESTS := bundle checkpoint cli_label datasets datasets_bag engine_cpu field_bags fuzzed_inputs geometry_cameras \
+	geometry_plausibility kernels_launch label_space losses messages_point_cloud2 outputs preprocess_search segmenter \
+	shipped_bundles waffleiron_network waffleiron_preprocess
+
+test-oldest:
+	$(PYTHON) -m venv $(VENV)-oldest
+	$(VENV)-oldest/bin/python $(PIP) install --only-binary :all: $(OLDEST) hypothesis pytest
+	$(VENV)-oldest/bin/python -m pytest $(OLDEST_TESTS:%=test/test_%.py)
+
 format: setup
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
@@ -67,4 +78,4 @@ pins:
 	rm -r $(VENV)-pins
 
 clean:
-	rm -rf $(VENV) build install log out .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-oldest build install log out .mypy_cache .pytest_cache .ruff_cache .hypothesis

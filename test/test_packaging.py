@@ -68,6 +68,16 @@ def test_the_installed_package_finds_its_data(prefix: Path, ament: bool) -> None
     assert done.stdout.strip() == str(prefix / "share" / "cmp_seg_ros" / "config" / "label_spaces" / "structural6.yaml")
 
 
+def test_every_requirement_states_the_oldest_version_that_works() -> None:
+    """`make test-oldest` installs these."""
+    text = (CHECKOUT / "setup.py").read_text()
+    required = re.search(r"install_requires=\[(.*?)\]", text, re.DOTALL)
+    assert required is not None
+    names = re.findall(r'"([^"]+)"', required[1])
+    assert len(names) > 10 and all(">=" in name for name in names)
+    assert "numpy>=1.26" in names  # of ROS 2 Jazzy
+
+
 def test_package_xml_agrees_with_setup(prefix: Path) -> None:
     package = ElementTree.parse(CHECKOUT / "package.xml").getroot()
     metadata = next(prefix.rglob("cmp_seg_ros-*.egg-info/PKG-INFO")).read_text()

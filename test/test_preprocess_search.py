@@ -113,6 +113,19 @@ def test_voxels_are_those_of_unique_rows(kind: str, points: int, seed: int, size
     np.testing.assert_array_equal(voxelise(wild, size), expected + (expected >= points // 2))
 
 
+@given(KINDS, st.integers(1, 500), st.integers(0, 1000), st.sampled_from([0.01, 0.1, 3.0]))
+@settings(max_examples=60)
+def test_anchored_voxels_are_those_of_unique_rows_and_hold_whatever_else_is_there(
+    kind: str, points: int, seed: int, size: float
+) -> None:
+    xyz = cloud(kind, points, seed)
+    steps = np.floor(xyz / np.float32(size)).astype(np.int64)
+    expected = np.unique(steps, axis=0, return_index=True)[1]
+    np.testing.assert_array_equal(voxelise(xyz, size, anchored=True), expected)
+    stray = np.append(xyz, [[-987.654, 321.0, 765.4]], axis=0).astype(np.float32)
+    np.testing.assert_array_equal(np.sort(voxelise(stray, size, anchored=True)), np.sort(np.append(expected, points)))
+
+
 def test_millimetre_voxels_over_the_whole_reach() -> None:
     random = np.random.default_rng(0)
     xyz = random.uniform(-FAR, FAR, (3000, 3)).astype(np.float32)

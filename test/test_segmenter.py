@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from engines import changed
+from engines import PREPROCESS, MakeBundle, changed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
@@ -72,6 +72,18 @@ def test_points_beyond_the_view_have_no_label(segmenter: Segmenter) -> None:
     without = segmenter(Scan(scan.xyz[:-2], scan.intensity[:-2]))
     with_it = segmenter(Scan(scan.xyz[:-1], scan.intensity[:-1]))
     np.testing.assert_array_equal(with_it.confidence[:-1], without.confidence)
+
+
+def test_a_stray_return_changes_no_label_where_voxels_are_anchored(make_bundle: MakeBundle) -> None:
+    """It does where they start at the minimum of the cloud, as in published models."""
+    stray = Scan(np.append(room().xyz, [[-217.33, 0.04, 0]], axis=0), np.append(room().intensity, [9.0]))
+    changed = {}
+    for origin in ("lidar", "minimum"):
+        bundle = make_bundle(PREPROCESS.model_copy(update={"voxel_origin": origin}))
+        with_it, without = (Segmenter(bundle, "reference", None, None, 30, 9)(scan) for scan in (stray, room()))
+        assert with_it.label[-1] == UNLABELLED
+        changed[origin] = (with_it.label[:-1] != without.label).mean()
+    assert changed["lidar"] == 0 < changed["minimum"]
 
 
 def test_points_without_a_return_change_nothing(segmenter: Segmenter) -> None:

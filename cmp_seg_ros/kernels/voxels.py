@@ -10,11 +10,11 @@ DIGIT = 11  # bits per pass of the radix sort
 
 
 @kernel
-def first_points(xyz: Any, voxel_size: Any, far: Any) -> Any:
+def first_points(xyz: Any, voxel_size: Any, far: Any, anchored: Any) -> Any:
     """(M,) int64: the first of (N, 3) float32 points in each voxel, voxels sorted by x, y, z.
 
-    Voxels start at the minimum of the cloud; points beyond `far` along an axis are ignored. The bounding box must
-    contain less than 2^63 voxels.
+    Points beyond `far` along an axis are ignored. Voxels start at the minimum of the cloud or, anchored, at the origin,
+    so that no point changes the voxels of others. The bounding box must contain less than 2^63 voxels.
     """
     points = np.empty(len(xyz), np.int64)
     count = 0
@@ -29,12 +29,12 @@ def first_points(xyz: Any, voxel_size: Any, far: Any) -> Any:
     if count == 0:
         return points
     keys = np.empty(count, np.int64)
-    shape1, shape2 = _step(high, low, 1, voxel_size) + 1, _step(high, low, 2, voxel_size) + 1
+    shape0, shape1, shape2 = _steps(high, low, voxel_size, anchored)
+    shape1, shape2 = shape1 + 1, shape2 + 1
     for k in range(count):
-        point = xyz[points[k]]
-        steps = _step(point, low, 0, voxel_size) * shape1 + _step(point, low, 1, voxel_size)
-        keys[k] = steps * shape2 + _step(point, low, 2, voxel_size)
-    _sort(keys, points, (_step(high, low, 0, voxel_size) + 1) * shape1 * shape2)
+        step0, step1, step2 = _steps(xyz[points[k]], low, voxel_size, anchored)
+        keys[k] = (step0 * shape1 + step1) * shape2 + step2
+    _sort(keys, points, (shape0 + 1) * shape1 * shape2)
     first = 0
     for k in range(count):
         if k == 0 or keys[k] != keys[k - 1]:
@@ -44,8 +44,20 @@ def first_points(xyz: Any, voxel_size: Any, far: Any) -> Any:
 
 
 @inlined
-def _step(point: Any, low: Any, axis: int, voxel_size: Any) -> Any:
-    return np.int64((point[axis] - low[axis]) / voxel_size)
+def _steps(point: Any, low: Any, voxel_size: Any, anchored: Any) -> Any:
+    """Voxels from that of `low` to that of `point` along each axis."""
+    return (
+        _step(point[0], low[0], voxel_size, anchored),
+        _step(point[1], low[1], voxel_size, anchored),
+        _step(point[2], low[2], voxel_size, anchored),
+    )
+
+
+@inlined
+def _step(at: Any, low: Any, voxel_size: Any, anchored: Any) -> Any:
+    if anchored:
+        return np.int64(np.floor(at / voxel_size)) - np.int64(np.floor(low / voxel_size))
+    return np.int64((at - low) / voxel_size)
 
 
 @kernel

@@ -35,6 +35,7 @@ class PreprocessConfig(BaseModel):
 
     features: list[Feature] = ["intensity", "xyz", "radius"]
     voxel_size: FiniteFloat = Field(default=0.1, ge=0.001)
+    voxel_origin: Literal["minimum", "lidar"] = "minimum"  # (of the cloud): as published
     neighbours: int = Field(default=16, gt=0)
     fov_min: tuple[FiniteFloat, FiniteFloat, FiniteFloat]
     fov_max: tuple[FiniteFloat, FiniteFloat, FiniteFloat]

@@ -57,12 +57,12 @@ class Voxels:
         return VoxelInputs(self.features, self.neighbours, self.cells)
 
 
-def voxelise(xyz: Float32, voxel_size: float) -> Int64:
+def voxelise(xyz: Float32, voxel_size: float, anchored: bool = False) -> Int64:
     """(N, 3) points -> (M,) index of the first point of each occupied voxel, in the order of the voxels.
 
-    Voxels start at the minimum of the cloud; points beyond FAR are ignored.
+    Voxels start at the minimum of the cloud, or anchored at the lidar; points beyond FAR are ignored.
     """
-    points: Int64 = first_points(xyz, np.float32(voxel_size), np.float32(FAR))
+    points: Int64 = first_points(xyz, np.float32(voxel_size), np.float32(FAR), anchored)
     return points
 
 
@@ -112,7 +112,7 @@ def occupied_box(index: Int64, grid: tuple[int, int]) -> tuple[int, int, int, in
 
 def prepare(xyz: Float32, intensity: Float32, config: PreprocessConfig) -> tuple[Voxels, search.Grid | None]:
     """Voxels of (N, 3) finite points in the gravity-aligned frame, and their search grid (None without voxels)."""
-    points = voxelise(xyz, config.voxel_size)
+    points = voxelise(xyz, config.voxel_size, config.voxel_origin == "lidar")
     points = points[inside_fov(xyz.take(points, axis=0), config)]
     position = xyz.take(points, axis=0)
     grid = search.build(position, CELL * config.voxel_size) if len(points) else None
