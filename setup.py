@@ -72,6 +72,7 @@ setup(
             "hypothesis",
             "mypy",
             "pytest",
+            "pytest-xdist",
             "ruff",
             "scikit-learn>=1.3",  # this and torchmetrics compute our metrics once more
             "torchmetrics>=1",
