@@ -20,6 +20,7 @@ COMMANDS = {
     "label": "label",
     "evaluate": "evaluate",
     "compare": "compare",
+    "map": "map",
     "simulate": "simulate",
     "train": "train",
     "import-checkpoint": "import_checkpoint",
