@@ -20,6 +20,7 @@ COMMANDS = {
     "label": "label",
     "evaluate": "evaluate",
     "compare": "compare",
+    "map": "map",
     "simulate": "simulate",
     "convert": "convert",
     "train": "train",
