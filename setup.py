@@ -49,7 +49,7 @@ setup(
     # Install it with `pip install --no-deps ouster-sdk`.
     extras_require={
         "simulation": ["embreex", "trimesh"],
-        "teacher": ["ai-edge-litert"],  # MOSAIC, which benchmarks/teacher.py asks whether simulated images look real
+        "teacher": ["ai-edge-litert"],  # runs MOSAIC
         # rclpy and messages without a ROS distribution; the distribution's own are used where one is sourced
         "ros": [
             "ros-kilted-diagnostic-msgs",
@@ -72,6 +72,7 @@ setup(
             "hypothesis",
             "mypy",
             "pytest",
+            "pytest-xdist",
             "ruff",
             "scikit-learn>=1.3",  # this and torchmetrics compute our metrics once more
             "torchmetrics>=1",

@@ -3,7 +3,7 @@
 import re
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping
-from functools import partial
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +16,7 @@ from cmp_seg_ros.datasets.base import Problems
 from cmp_seg_ros.datasets.frame import TRUTH, Frame, PointLabels
 from cmp_seg_ros.datasets.storage import CDR, METADATA, ROS1, ZSTD, RawMessage, Topic
 from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.geometry.motion import point_times
 from cmp_seg_ros.geometry.sensor_set import SensorSet
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.messages import cdr, point_cloud2
@@ -343,16 +344,18 @@ class DataSet(BaseDataSet):
 
     def _frame(self, number: int, scan: Scan, message: Any, truth: PointLabels | None, begin: int) -> Frame:
         stretch = (scan.stamp - begin) // STRETCH if scan.stamp else number // 100
+        lidar = self.sensors.lidar
         return Frame(
             f"{number:06d}",
-            scan,
+            scan if lidar is None else replace(scan, time=point_times(scan, lidar)),
             number,
             message,
             labels={} if truth is None else {TRUTH: truth},
             images=bag_index.NearestImages(self._cameras, self._camera_stamp(scan)),
             T_base_lidar=self.sensors.T_base_lidar,
             intensity_statistics=self.sensors.intensity_statistics,
-            locate=partial(self._poses.T_world_lidar, scan.stamp),
+            camera_offset=round(lidar.time_offset * 1e9) if lidar else 0,
+            locate=self._poses.T_world_lidar,
             sequence=str(self.path),
             group=f"{self.path.name}/{stretch}",
         )

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +11,7 @@ from cmp_seg_ros.datasets.frame import CameraImage
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.geometry.calibration import CalibratedCamera, Transform
 from cmp_seg_ros.geometry.sensor_set import SensorSet
+from cmp_seg_ros.geometry.track import Track
 from cmp_seg_ros.messages import cdr
 from cmp_seg_ros.messages.images import to_rgb
 from cmp_seg_ros.messages.point_cloud2 import stamp_ns
@@ -104,34 +105,17 @@ class Poses:
         self.topics = [name for name, info in bag.topics.items() if info.type == ODOMETRY]
 
     @cached_property
-    def _track(self) -> tuple[Int64, npt.NDArray[np.float64], Any] | None:
-        """Stamps, positions of the base and its interpolated rotation."""
-        from scipy.spatial.transform import Rotation, Slerp
-
-        if len(self.topics) != 1:
-            return None
+    def _track(self) -> Track:
+        """Of the base; empty where the bag has none, or several topics of odometry."""
         found = {}
-        for message in self._bag.messages(self.topics):
+        for message in self._bag.messages(self.topics if len(self.topics) == 1 else []):
             pose = message.message.pose.pose
             p, q = pose.position, pose.orientation
             found[stamp_ns(message.message.header)] = (p.x, p.y, p.z, q.x, q.y, q.z, q.w)
-        if len(found) < 2:
-            return None
-        stamps = np.array(sorted(found), np.int64)
-        table = np.array([found[stamp] for stamp in stamps.tolist()])  # (M, 7)
-        return stamps, table[:, :3], Slerp((stamps - stamps[0]) * 1e-9, Rotation.from_quat(table[:, 3:]))
+        return Track(found)
 
     def T_world_lidar(self, stamp: int) -> Transform | None:
         """(4, 4) at a stamp in nanoseconds; None outside the track, or where the lidar's mount is not known."""
         T_base_lidar = self._sensors.T_base_lidar
-        if T_base_lidar is None or self._track is None:
-            return None
-        stamps, positions, rotation = self._track
-        if not stamps[0] <= stamp <= stamps[-1]:
-            return None
-        seconds = (stamp - int(stamps[0])) * 1e-9
-        T_world_base = np.eye(4)
-        T_world_base[:3, :3] = rotation(seconds).as_matrix()
-        times = (stamps - stamps[0]) * 1e-9
-        T_world_base[:3, 3] = [np.interp(seconds, times, positions[:, axis]) for axis in range(3)]
-        return T_world_base @ T_base_lidar
+        T_world_base = None if T_base_lidar is None else self._track.at(stamp)
+        return None if T_world_base is None or T_base_lidar is None else T_world_base @ T_base_lidar
