@@ -14,6 +14,7 @@ import io
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +24,7 @@ from pydantic import BaseModel, ConfigDict
 
 from cmp_seg_ros import configuration
 from cmp_seg_ros.datasets import drives, open_input
-from cmp_seg_ros.datasets.frame import TRUTH, Frame
+from cmp_seg_ros.datasets.frame import TRUTH, Frame, PointLabels
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.evaluation import plots
 from cmp_seg_ros.evaluation.bootstrap import Bootstrap
@@ -34,7 +35,7 @@ from cmp_seg_ros.mapping.fusion import VoxelMap
 from cmp_seg_ros.outputs import write_whole
 from cmp_seg_ros.pseudo_labels import pictures, refine
 from cmp_seg_ros.pseudo_labels.copies import consensus
-from cmp_seg_ros.pseudo_labels.labeller import PseudoLabeller, Refinements, project, read, upright
+from cmp_seg_ros.pseudo_labels.labeller import Evidence, PseudoLabeller, Refinements, project, read, upright
 from cmp_seg_ros.pseudo_labels.surfaces import surfaces, with_geometry
 from cmp_seg_ros.scan import UNLABELLED, Bool, Float32, Labels, UInt8
 from cmp_seg_ros.teachers.base import Teacher, open_teacher
@@ -263,18 +264,26 @@ def _difference(
     return {"value": float(value), "interval": study.bootstrap.interval(drawn)}
 
 
-WAYS = {
-    "raw": Refinements.none(),
-    "refined, without geometry": Refinements(geometry=False, time=False),
-    "refined": Refinements(time=False),  # pairs of one place each: nothing agrees over time
-}
+WAYS = ("raw", "refined, without geometry", "refined")
+
+
+def ways_of(frame: Frame, raw: PseudoLabeller, refined: PseudoLabeller) -> Iterator[tuple[Evidence, PointLabels]]:
+    """Evidence and labels of a pair in each of WAYS; pairs are of one moment each, so that nothing agrees over time."""
+    evidence = raw.look(frame)
+    yield evidence, raw.confident(raw.decide(evidence))
+    evidence = refined.look(frame)
+    yield evidence, refined.confident(refined.decide(evidence))
+    weighed = with_geometry(evidence.probabilities, surfaces(find_planes(upright(frame))), refined.space)
+    evidence = replace(evidence, probabilities=weighed)
+    yield evidence, refined.confident(refined.decide(evidence))
 
 
 def run_real(study: Study, arguments: argparse.Namespace) -> dict[str, Any]:
     """Labels of real pairs against planes, by set and way; pictures of all pairs, raw and refined."""
     teacher, space = open_teacher(study.teacher), LabelSpace.load(study.label_space)
     variant = "" if study.variant == "hand" else study.variant
-    labellers = {way: PseudoLabeller(teacher, space, variant, refinements) for way, refinements in WAYS.items()}
+    raw = PseudoLabeller(teacher, space, variant, Refinements.none())
+    refined = PseudoLabeller(teacher, space, variant, Refinements(geometry=False, time=False))
     report: dict[str, Any] = {}
     for name in study.real:
         counts = {way: {surface: np.zeros(2, np.int64) for surface in study.musts} for way in WAYS}
@@ -285,9 +294,7 @@ def run_real(study: Study, arguments: argparse.Namespace) -> dict[str, Any]:
             near = {surface: _near(planes, surface, must.within) for surface, must in study.musts.items()}
             for surface, points in near.items():
                 found[surface] += points is not None
-            for way, labeller in labellers.items():
-                evidence = labeller.look(frame)
-                labels = labeller.confident(labeller.decide(evidence))
+            for way, (evidence, labels) in zip(WAYS, ways_of(frame, raw, refined), strict=True):
                 labelled[way] += int((labels.label != UNLABELLED).sum())
                 seen += int(evidence.seen.sum()) if way == "raw" else 0
                 for surface, points in near.items():
@@ -296,7 +303,7 @@ def run_real(study: Study, arguments: argparse.Namespace) -> dict[str, Any]:
                         counts[way][surface] += int((named & points).sum()), int(named.sum())
                 if way != "refined, without geometry":
                     path = arguments.out / "pictures" / f"{name}-{frame.key}-{way}.png"
-                    pictures.draw(path, frame, evidence, labels, labeller, f"{name} {frame.key}, {way}")
+                    pictures.draw(path, frame, evidence, labels, refined, f"{name} {frame.key}, {way}")
         report[name] = {
             "pairs": len(frames),
             "seen": seen,

@@ -42,7 +42,7 @@ def pseudo_label(
 
     from cmp_seg_ros.cli.progress import progress_bar
     from cmp_seg_ros.cli.tables import percent, print_warnings
-    from cmp_seg_ros.datasets import conversion, unified
+    from cmp_seg_ros.datasets import unified
     from cmp_seg_ros.label_space import LabelSpace
     from cmp_seg_ros.pseudo_labels.labeller import PseudoLabeller, Refinements
     from cmp_seg_ros.pseudo_labels.report import PseudoReport
@@ -61,7 +61,7 @@ def pseudo_label(
     labeller = PseudoLabeller(
         open_teacher(teacher), LabelSpace.load(label_space), "" if variant == "hand" else variant, refinements
     )
-    folder = conversion.converted(input, out, topic, calibration, lidar)
+    folder = _converted(input, out, topic, calibration, lidar)
     data = unified.DataSet(folder)
     report = PseudoReport(
         input=str(input),
@@ -86,3 +86,22 @@ def pseudo_label(
     print_warnings(report.problems)
     seen = percent(report.seen / max(1, report.points))
     console.print(f"{seen} of the points are seen by a camera\n{folder}", markup=False)
+
+
+def _converted(input: Path, out: Path | None, topic: str, calibration: Path | None, lidar: str) -> Path:
+    """The folder of the input in the unified form; converts it into `out` if it has another."""
+    from cmp_seg_ros.cli.progress import progress_bar
+    from cmp_seg_ros.datasets import conversion, unified
+    from cmp_seg_ros.errors import UserError
+
+    if unified.DataSet.recognises(input) and out in (None, input):
+        return input
+    if out is None:
+        raise UserError(f"{input} is not a converted set; give a folder for it with --out")
+    work = conversion.Conversion(conversion.sources_of([input], topic, calibration, lidar), out)
+    if not work.is_finished:
+        with progress_bar("converting", work.total) as progress:
+            for done in work.run():
+                progress(done)
+        work.finish()
+    return out
