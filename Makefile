@@ -49,7 +49,7 @@ lint: setup
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
 
 OLDEST := $(shell sed -n '/install_requires/,/\]/s/.*"\(.*\)>=\(.*\)".*/\1==\2/p' setup.py)
 OLDEST_TESTS := bundle checkpoint cli_label datasets datasets_bag engine_cpu field_bags fuzzed_inputs geometry_cameras \

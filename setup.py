@@ -51,7 +51,7 @@ setup(
         "simulation": ["embreex", "trimesh"],
         "mapping": ["kiss-icp>=1.3"],  # odometry of recordings without poses
         "las": ["laspy>=2.7"],  # hand-labelled .las files
-        "teacher": ["ai-edge-litert"],  # MOSAIC, which benchmarks/teacher.py asks whether simulated images look real
+        "teacher": ["ai-edge-litert"],  # runs MOSAIC
         # rclpy and messages without a ROS distribution; the distribution's own are used where one is sourced
         "ros": [
             "ros-kilted-diagnostic-msgs",
@@ -74,6 +74,7 @@ setup(
             "hypothesis",
             "mypy",
             "pytest",
+            "pytest-xdist",
             "ruff",
             "scikit-learn>=1.3",  # this and torchmetrics compute our metrics once more
             "torchmetrics>=1",

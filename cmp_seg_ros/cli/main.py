@@ -23,6 +23,7 @@ COMMANDS = {
     "map": "map",
     "annotate": "annotate",
     "simulate": "simulate",
+    "convert": "convert",
     "train": "train",
     "import-checkpoint": "import_checkpoint",
     "export": "export",
@@ -32,7 +33,7 @@ COMMANDS = {
 
 app = typer.Typer(
     name="cmp-seg",
-    help="Semantic labels for indoor lidar: label, evaluate, simulate, train.",
+    help="Semantic labels for indoor lidar: label, evaluate, simulate, convert, train.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -150,6 +150,7 @@ class Report(_Part):
     voxels_per_scan: float = 0.0
     share: dict[str, float] = {}  # of each class in the labelled points
     unlabelled: float = 0.0  # share of all points
+    unlikeness: float | None = None  # to the scans of the training, where the bundle estimates it; median
     latency_ms: Percentiles = {}
     stages_ms: dict[str, Percentiles] = {}
 
