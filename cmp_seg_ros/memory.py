@@ -6,7 +6,7 @@ import psutil
 
 
 def resident_mb(pid: int | None = None) -> float:
-    """Resident memory of a process now, of this one by default; NaN where it has ended."""
+    """Resident memory of a process in MiB, by default of this one; NaN if it has ended."""
     try:
         return float(psutil.Process(pid).memory_info().rss) / 2**20
     except psutil.NoSuchProcess:
@@ -14,7 +14,7 @@ def resident_mb(pid: int | None = None) -> float:
 
 
 def peak_mb(pid: int | str = "self") -> float:
-    """The most that was resident since the process began; NaN where the system does not tell."""
+    """Peak resident memory of a process in MiB; NaN if the system does not say."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:

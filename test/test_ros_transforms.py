@@ -14,9 +14,10 @@ from sensor_msgs.msg import CameraInfo
 
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.geometry.calibration import CalibratedCamera, Calibration
-from cmp_seg_ros.ros import transforms
+from cmp_seg_ros.messages.transforms import matrix
 from cmp_seg_ros.ros.camera import CameraInput
 from cmp_seg_ros.ros.sensors import Sensors
+from cmp_seg_ros.ros.transforms import TfExtrinsics
 from cmp_seg_ros.scan import Scan
 
 K = [500.0, 0, 320, 0, 510, 240, 0, 0, 1]
@@ -33,7 +34,7 @@ def transform(rotation: Rotation, translation=(1.0, 2.0, 3.0)):
 @given(st.integers(0, 2**32 - 1))
 def test_matrix_of_a_transform(seed):
     rotation = Rotation.random(random_state=seed)
-    T = transforms.matrix(transform(rotation))
+    T = matrix(transform(rotation))
     np.testing.assert_allclose(T[:3, :3], rotation.as_matrix(), atol=1e-12)
     np.testing.assert_array_equal(T[:, 3], [1, 2, 3, 1])
 
@@ -61,7 +62,7 @@ def tf(monkeypatch):
     stand_in.Buffer, stand_in.TransformException = Buffer, Missing
     stand_in.TransformListener = lambda buffer, node: (buffer, node)
     monkeypatch.setitem(sys.modules, "tf2_ros", stand_in)
-    return transforms.TfExtrinsics(SimpleNamespace())
+    return TfExtrinsics(SimpleNamespace())
 
 
 def test_transforms_are_those_that_tf_has_at_present(tf):
@@ -75,7 +76,7 @@ def test_transforms_are_those_that_tf_has_at_present(tf):
 def test_without_tf2_ros_the_remedy_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "tf2_ros", None)
     with pytest.raises(UserError, match=r"needs tf2_ros.*calibration_file"):
-        transforms.TfExtrinsics(SimpleNamespace())
+        TfExtrinsics(SimpleNamespace())
 
 
 def calibrated(**changes):

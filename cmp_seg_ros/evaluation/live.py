@@ -72,7 +72,8 @@ class LivePictures(Consumer):
     def add(self, result: Result, report: Report) -> None:
         if result.labels is None:
             return
-        self.bag.write(result.frame.message, result.labels)
+        frame = result.frame
+        self.bag.write(frame.message, result.labels, frame.T_base_lidar, frame.T_world_lidar)
         if self.done == self.pictured:
             self.result = result
         self.done += 1

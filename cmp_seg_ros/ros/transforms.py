@@ -2,24 +2,9 @@
 
 from typing import Any
 
-import numpy as np
-
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.geometry.calibration import Transform
-
-
-def matrix(transform: Any) -> Transform:
-    """(4, 4) of a geometry_msgs/Transform."""
-    q, t = transform.rotation, transform.translation
-    x, y, z, w = np.array([q.x, q.y, q.z, q.w]) / np.linalg.norm([q.x, q.y, q.z, q.w])
-    T = np.eye(4)
-    T[:3, :3] = [
-        [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
-        [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
-        [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
-    ]
-    T[:3, 3] = [t.x, t.y, t.z]
-    return T
+from cmp_seg_ros.messages.transforms import matrix
 
 
 class TfExtrinsics:
