@@ -1,11 +1,7 @@
 """Scores of occupancy and depth against a truth."""
 
-
-
 import numpy as np
 
-
-from cmp_seg_ros.evaluation.metrics import Confusion
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.occupancy.grid import FREE, UNKNOWN
 from cmp_seg_ros.scan import Bool, Float32, UInt8
@@ -74,7 +70,6 @@ class DepthScores:
         if not count:
             return dict.fromkeys(("abs_rel", "rmse", "delta_125"), float("nan"))
         return {"abs_rel": relative / count, "rmse": float(np.sqrt(square / count)), "delta_125": within / count}
-
 
 
 def _ratio(part: float, whole: float) -> float:

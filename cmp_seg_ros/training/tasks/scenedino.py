@@ -17,6 +17,7 @@ from torch.nn import functional
 from cmp_seg_ros.bundle import Bundle, ImageNetwork
 from cmp_seg_ros.geometry.cameras import Camera
 from cmp_seg_ros.label_space import LabelSpace
+from cmp_seg_ros.network_weights import serialise
 from cmp_seg_ros.occupancy import pictures
 from cmp_seg_ros.occupancy.grid import FREE, UNKNOWN, Grid
 from cmp_seg_ros.occupancy.scores import DepthScores, OccupancyScores
@@ -29,7 +30,6 @@ from cmp_seg_ros.scenedino.field import FeatureField, normalised_intrinsics
 from cmp_seg_ros.scenedino.rendering import rays_of, render
 from cmp_seg_ros.training.config import Strict, TrainConfig
 from cmp_seg_ros.training.tasks import base
-from cmp_seg_ros.waffleiron.weights import serialise
 
 Rng = np.random.Generator
 
@@ -325,7 +325,7 @@ class Task(base.Task[Config, Item, Answer]):
         own = {"network", "label_space", "name", "focal", "threshold"}
         return Bundle.write(
             path,
-            serialise(self.network),  # type: ignore[arg-type]
+            serialise(self.network),
             name=config.name,
             kind="occupancy",
             label_space=self.space,
