@@ -23,6 +23,7 @@ COMMANDS = {
     "map": "map",
     "simulate": "simulate",
     "convert": "convert",
+    "pseudo-label": "pseudo_label",
     "train": "train",
     "distill": "teach",
     "probe": "teach",
