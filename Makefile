@@ -8,7 +8,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-EXTRAS := dev,onnxruntime,openvino,ros,simulation,teacher,tensorboard
+EXTRAS := dev,las,mapping,onnxruntime,openvino,ros,simulation,teacher,tensorboard
 TORCH := torch==2.13.0
 # Without what they depend on: an old rosbags (see setup.py), and TensorRT itself.
 ALONE := ouster-sdk==1.0.1 tensorrt-stubs==10.13.0.35.1
@@ -49,7 +49,7 @@ lint: setup
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
 
 OLDEST := $(shell sed -n '/install_requires/,/\]/s/.*"\(.*\)>=\(.*\)".*/\1==\2/p' setup.py)
 OLDEST_TESTS := bundle checkpoint cli_label datasets datasets_bag engine_cpu field_bags fuzzed_inputs geometry_cameras \

@@ -51,7 +51,9 @@ setup(
     # Install it with `pip install --no-deps ouster-sdk`.
     extras_require={
         "simulation": ["embreex", "trimesh"],
-        "teacher": ["ai-edge-litert"],  # MOSAIC, which benchmarks/teacher.py asks whether simulated images look real
+        "mapping": ["kiss-icp>=1.2"],  # odometry of recordings without poses
+        "las": ["laspy>=2.5"],  # hand-labelled .las files
+        "teacher": ["ai-edge-litert"],  # runs MOSAIC
         # rclpy and messages without a ROS distribution; the distribution's own are used where one is sourced
         "ros": [
             "ros-kilted-diagnostic-msgs",
@@ -74,6 +76,7 @@ setup(
             "hypothesis",
             "mypy",
             "pytest",
+            "pytest-xdist",
             "ruff",
             "scikit-learn>=1.3",  # this and torchmetrics compute our metrics once more
             "torchmetrics>=1",

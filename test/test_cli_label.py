@@ -315,7 +315,7 @@ def test_wrong_options(label: Run, tmp_path: Path, args: tuple[str, ...], says: 
         ("intensity_mean: 7.0, intensity_std: 0.0", "lidars.lidar.intensity_std"),
         ("intensity_mean: .nan, intensity_std: 1.0", "lidars.lidar.intensity_mean"),
         ("time_offset: .nan", "lidars.lidar.time_offset"),
-        ("stamp: end", "lidars.lidar.stamp: only 'start' is supported; subtract half a sweep"),
+        ("stamp: end", "stamp: end needs sweep, the seconds of one turn"),
         ("stamp: noon", "lidars.lidar.stamp"),
         ("stampp: start", "lidars.lidar.stampp"),
     ],

@@ -20,7 +20,9 @@ COMMANDS = {
     "label": "label",
     "evaluate": "evaluate",
     "compare": "compare",
+    "map": "map",
     "simulate": "simulate",
+    "convert": "convert",
     "train": "train",
     "import-checkpoint": "import_checkpoint",
     "export": "export",
@@ -30,7 +32,7 @@ COMMANDS = {
 
 app = typer.Typer(
     name="cmp-seg",
-    help="Semantic labels for indoor lidar: label, evaluate, simulate, train.",
+    help="Semantic labels for indoor lidar: label, evaluate, simulate, convert, train.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

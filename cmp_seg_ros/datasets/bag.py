@@ -1,9 +1,11 @@
 """Bags: ROS 1, and ROS 2 in sqlite3 or mcap, whole or cut short."""
 
 import re
+from bisect import bisect_left
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping
-from functools import partial
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
+from dataclasses import replace
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +18,7 @@ from cmp_seg_ros.datasets.base import Problems
 from cmp_seg_ros.datasets.frame import TRUTH, Frame, PointLabels
 from cmp_seg_ros.datasets.storage import CDR, METADATA, ROS1, ZSTD, RawMessage, Topic
 from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.geometry.motion import point_times
 from cmp_seg_ros.geometry.sensor_set import SensorSet
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.messages import cdr, point_cloud2
@@ -111,12 +114,17 @@ class Bag:
     def messages(self, topics: Collection[str], start: int | None = None, stop: int | None = None) -> Iterator[Message]:
         """The messages of some topics, in the order of recording: those recorded from `start` to before `stop` (ns)."""
         for raw in self.serialised(topics, start, stop):
-            try:
-                message = self._types.deserialise(raw.data, self.topics[raw.topic])
-            except Exception as error:  # whatever damaged bytes make of the library
-                self._note_undecodable(raw.topic, error)
-                continue
-            yield Message(raw.topic, raw.time, message)
+            message = self.deserialised(raw)
+            if message is not None:
+                yield Message(raw.topic, raw.time, message)
+
+    def deserialised(self, raw: RawMessage) -> Any:
+        """One of the messages of `serialised`; None where it cannot be decoded, which is noted."""
+        try:
+            return self._types.deserialise(raw.data, self.topics[raw.topic])
+        except Exception as error:  # whatever damaged bytes make of the library
+            self._note_undecodable(raw.topic, error)
+            return None
 
     def serialised(
         self, topics: Collection[str], start: int | None = None, stop: int | None = None
@@ -218,6 +226,7 @@ class DataSet(BaseDataSet):
     """
 
     has_topics = True
+    is_general = True
 
     def __init__(self, path: Path, topic: str = "", sensors: SensorSet | None = None) -> None:
         super().__init__(path, topic, sensors)
@@ -232,7 +241,7 @@ class DataSet(BaseDataSet):
             self.label_spaces = {TRUTH: LabelSpace.load(TRUTH_SPACE)}
         self._cameras = bag_index.image_topics(self.bag, self.sensors)
         self._poses = bag_index.Poses(self.bag, self.sensors)
-        self._times: list[int] | None = None
+        self.seeks = self.count is not None and not self.bag.damage()
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
@@ -244,8 +253,12 @@ class DataSet(BaseDataSet):
         if self.packets:
             yield from ouster.frames_of_bag(self.bag, self.topic, self.sensors)
             return
-        begin = before = 0
-        for number, scan, message, truth in self._joined():
+        yield from self._noted(self._joined())
+
+    def _noted(self, joined: Iterable[tuple[int, Scan, Any, PointLabels | None]]) -> Iterator[Frame]:
+        """The frames, with a note on stamps that are of no use."""
+        before = 0
+        for number, scan, message, truth in joined:
             if scan.stamp == 0:
                 self.notes.add(
                     f"scan {number:06d} on {self.topic} of {self.path} has the stamp zero: it cannot be matched in "
@@ -259,14 +272,23 @@ class DataSet(BaseDataSet):
                     "backwards",
                 )
             before = scan.stamp
-            begin = begin or scan.stamp
-            yield self._frame(number, scan, message, truth, begin)
+            yield self._frame(number, scan, message, truth)
+
+    def stretch(self, start: int, stop: int | None = None) -> Iterator[Frame]:
+        if not self.seeks or self._times != sorted(self._times):  # as files that are read as they lie may have it
+            yield from super().stretch(start, stop)
+            return
+        stop = len(self._times) if stop is None else min(stop, len(self._times))
+        if start >= stop:
+            return
+        margin = NEAR if self.label_spaces else 0  # the truth is recorded before or after
+        begin, end = self._times[start] - margin, self._times[stop - 1] + 1 + margin
+        joined = self._joined(bisect_left(self._times, begin), begin, end)
+        yield from self._noted(one for one in joined if start <= one[0] < stop)
 
     def __getitem__(self, number: int) -> Frame:
-        if self.packets or self.bag.damage():
+        if not self.seeks:
             return super().__getitem__(number)
-        if self._times is None:
-            self._times = [raw.time for raw in self.bag.serialised([self.topic])]
         if not 0 <= number < len(self._times):
             raise IndexError(f"{self.path} has no scan {number} on {self.topic}")
         time = self._times[number]
@@ -280,7 +302,18 @@ class DataSet(BaseDataSet):
             near = self.bag.messages([TRUTH_TOPIC], time - NEAR, time + NEAR)
             same = (m.message for m in near if point_cloud2.stamp_ns(m.message.header) == scan.stamp)
             truth = self._truth_of(next(same, None), len(scan), number)
-        return self._frame(number, scan, message, truth, scan.stamp)
+        return self._frame(number, scan, message, truth)
+
+    @cached_property
+    def _times(self) -> list[int]:
+        """When each cloud was recorded."""
+        return [raw.time for raw in self.bag.serialised([self.topic])]
+
+    @cached_property
+    def _begin(self) -> int:
+        """The first stamp."""
+        first = self.bag.first(self.topic, lambda message: point_cloud2.stamp_ns(message.header) != 0)
+        return 0 if first is None else point_cloud2.stamp_ns(first.header)
 
     def _decoded(self, message: Any, number: int) -> tuple[Any, Scan]:
         """A message of the topic as PointCloud2, and its scan. Raises UserError."""
@@ -291,18 +324,23 @@ class DataSet(BaseDataSet):
         cloud = livox.cloud_of(message) if self._is_livox else message
         return cloud, point_cloud2.decode(cloud, note=note)
 
-    def _joined(self) -> Iterator[tuple[int, Scan, Any, PointLabels | None]]:
-        """Number, scan and message of each cloud that can be read, with the truth of its stamp."""
+    def _joined(
+        self, number: int = 0, start: int | None = None, stop: int | None = None
+    ) -> Iterator[tuple[int, Scan, Any, PointLabels | None]]:
+        """Number, scan and message of each cloud that can be read, with the truth of its stamp.
+
+        Args:
+            number: of the first cloud recorded from `start` on.
+        """
         topics = [self.topic] if not self.label_spaces else [self.topic, TRUTH_TOPIC]
         waiting: deque[tuple[int, Scan, Any]] = deque()
         truths: dict[int, Any] = {}
-        number = 0
 
         def next_one() -> tuple[int, Scan, Any, PointLabels | None]:
             place, scan, message = waiting.popleft()
             return place, scan, message, self._truth_of(truths.pop(scan.stamp, None), len(scan), place)
 
-        for topic, _, message in self.bag.messages(topics):
+        for topic, _, message in self.bag.messages(topics, start, stop):
             if topic == TRUTH_TOPIC and topic != self.topic:
                 truths[point_cloud2.stamp_ns(message.header)] = message
                 if len(truths) > WAITING:
@@ -341,18 +379,20 @@ class DataSet(BaseDataSet):
             return None
         return PointLabels(self.label_spaces[TRUTH], label)
 
-    def _frame(self, number: int, scan: Scan, message: Any, truth: PointLabels | None, begin: int) -> Frame:
-        stretch = (scan.stamp - begin) // STRETCH if scan.stamp else number // 100
+    def _frame(self, number: int, scan: Scan, message: Any, truth: PointLabels | None) -> Frame:
+        stretch = (scan.stamp - self._begin) // STRETCH if scan.stamp else number // 100
+        lidar = self.sensors.lidar
         return Frame(
             f"{number:06d}",
-            scan,
+            scan if lidar is None else replace(scan, time=point_times(scan, lidar)),
             number,
             message,
             labels={} if truth is None else {TRUTH: truth},
             images=bag_index.NearestImages(self._cameras, self._camera_stamp(scan)),
             T_base_lidar=self.sensors.T_base_lidar,
             intensity_statistics=self.sensors.intensity_statistics,
-            locate=partial(self._poses.T_world_lidar, scan.stamp),
+            camera_offset=round(lidar.time_offset * 1e9) if lidar else 0,
+            locate=self._poses.T_world_lidar,
             sequence=str(self.path),
             group=f"{self.path.name}/{stretch}",
         )

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.geometry.calibration import CalibratedCamera, Transform
 from cmp_seg_ros.label_space import LabelSpace
+from cmp_seg_ros.messages.images import is_jpeg, to_jpeg
 from cmp_seg_ros.scan import Float32, Scan, UInt8
 
 TRUTH, HAND, PSEUDO, PREDICTIONS = "truth", "hand", "pseudo", "predictions"  # the usual names of label sources
@@ -43,15 +44,22 @@ class CameraImage:
         stamp: nanoseconds, by the camera's clock; 0 where it has none.
         read: gives (H, W, 3) uint8 red, green, blue. Raises UserError.
         camera: its intrinsics and place, or None where they are not known.
+        stored: gives the file or message that it lies in, where that may be a JPEG. Raises UserError.
     """
 
     stamp: int
     read: Callable[[], UInt8]
     camera: CalibratedCamera | None = None
+    stored: Callable[[], bytes] | None = None
 
     def rgb(self) -> UInt8:
         """(H, W, 3) uint8. Raises UserError where it cannot be read."""
         return self.read()
+
+    def jpeg(self) -> bytes:
+        """The image as JPEG: as it lies where it is one already. Raises UserError where it cannot be read."""
+        content = self.stored() if self.stored is not None else b""
+        return content if is_jpeg(content) else to_jpeg(self.rgb())
 
 
 class Returns(NamedTuple):
@@ -63,7 +71,7 @@ class Returns(NamedTuple):
     label: UInt8  # (N,)
 
 
-def _nowhere() -> None:
+def _nowhere(stamp: int) -> None:
     """Where no pose is known."""
 
 
@@ -73,7 +81,7 @@ class Frame:
 
     Args:
         key: its name in the data set, the same on every run.
-        scan: in the lidar's frame.
+        scan: in the lidar's frame; its times count from its stamp, whichever moment of the sweep that is.
         number: its place in the data set, from 0; gaps are frames that could not be read.
         message: the scan as a PointCloud2 with all its fields, or None where it has no others than the scan.
         labels: by name of their source.
@@ -81,7 +89,8 @@ class Frame:
         images: by name of their camera, the nearest in time; a mapping that may look for them when it is asked.
         T_base_lidar: (4, 4) how the lidar is mounted, where the data set knows; its rotation makes the scan upright.
         intensity_statistics: mean and deviation of the lidar's intensities, where the data set knows.
-        locate: gives T_world_lidar at the scan's stamp, or None where poses are not known.
+        camera_offset: nanoseconds, added to the lidar's stamps to get the cameras' time.
+        locate: gives T_world_lidar at a stamp in nanoseconds by the lidar's clock, or None where it is not known.
         sequence: scans of one sequence are by one lidar, and follow each other in time.
         group: what of the data is drawn together in intervals: a building, a stretch of a sequence.
         split: train, val, test, or nothing.
@@ -96,7 +105,8 @@ class Frame:
     images: Mapping[str, CameraImage] = field(default_factory=dict)
     T_base_lidar: Transform | None = None
     intensity_statistics: tuple[float, float] | None = None
-    locate: Callable[[], Transform | None] = _nowhere
+    camera_offset: int = 0
+    locate: Callable[[int], Transform | None] = _nowhere
     sequence: str = ""
     group: str = ""
     split: str = ""
@@ -104,7 +114,7 @@ class Frame:
     @cached_property
     def T_world_lidar(self) -> Transform | None:
         """(4, 4) at the scan's stamp, or None."""
-        return self.locate()
+        return self.locate(self.scan.stamp)
 
     def __post_init__(self) -> None:
         rows, columns = self.scan.shape

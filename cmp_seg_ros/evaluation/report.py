@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cmp_seg_ros.datasets.base import DataSet
 from cmp_seg_ros.evaluation.accuracy import Accuracy
+from cmp_seg_ros.evaluation.bootstrap import Interval
 from cmp_seg_ros.evaluation.consistency import TemporalConsistency
 
 Percentiles = dict[str, float]  # p50, p95, p99
@@ -119,6 +120,34 @@ class LiveScans(_Part):
     dropped_by_reason: dict[str, int]
 
 
+class Gain(_Part):
+    """mIoU of single scans and of the map, on the same points; `interval` is of the difference, by stretches."""
+
+    single: float | None
+    fused: float | None
+    difference: float | None
+    interval: Interval | None
+    iou_single: dict[str, float | None]
+    iou_fused: dict[str, float | None]
+
+
+class MapReport(_Part):
+    """The map of a drive: voxels = still + moving + those of a single scan."""
+
+    odometry: str
+    complete: bool  # false if the odometry jumped: the map ends there
+    scans: int
+    metres: float  # way of the lidar
+    voxel_size: float
+    voxels: int
+    moving: int
+    still: int
+    area: dict[str, float]  # square metres of the floor plan by class
+    seconds: dict[str, float]
+    memory_mb: float  # the most that was resident
+    gain: dict[str, Gain] | None = None  # by reading
+
+
 class Report(_Part):
     """All of a run; sections that a command does not have are None."""
 
@@ -144,6 +173,7 @@ class Report(_Part):
     voxels_per_scan: float = 0.0
     share: dict[str, float] = {}  # of each class in the labelled points
     unlabelled: float = 0.0  # share of all points
+    unlikeness: float | None = None  # to the scans of the training, where the bundle estimates it; median
     latency_ms: Percentiles = {}
     stages_ms: dict[str, Percentiles] = {}
     latency_by_frame_ms: list[float] = []
@@ -160,6 +190,7 @@ class Report(_Part):
     # Without a truth
     consistency: TemporalConsistency | None = None
     planes: PlaneReport | None = None
+    map: MapReport | None = None
 
     # A live run
     seed: int | None = None

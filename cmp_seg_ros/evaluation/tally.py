@@ -12,7 +12,7 @@ from cmp_seg_ros.datasets.frame import PREDICTIONS, Frame
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.evaluation.metrics import percentiles, stage_percentiles
 from cmp_seg_ros.evaluation.report import Hashes, Report
-from cmp_seg_ros.remarks import implausible, remarks
+from cmp_seg_ros.remarks import Unfamiliar, implausible, remarks
 from cmp_seg_ros.scan import UNLABELLED, Labels
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ class Tally:
         self.ids = np.zeros(256, dtype=np.int64)
         self.skipped: Counter[str] = Counter()
         self.scans_hash, self.labels_hash = hashlib.sha256(), hashlib.sha256()
+        self.unlikeness: list[float] = []
+        self._unfamiliar = Unfamiliar()
 
     def add(self, frame: Frame, labels: Labels | None, skipped: str = "") -> None:
         """Count a frame, and add warnings about it."""
@@ -49,6 +51,7 @@ class Tally:
             self.voxels.append(labels.voxels)
             self.sizes.append(labels.voxel_size)
             self.stages_ms.append(labels.stages_ms)
+            self.unlikeness += [] if labels.unlikeness is None else [labels.unlikeness]
         if (labels.label == UNLABELLED).all():
             self.report.frames.without_labels.append(frame.key)
 
@@ -65,6 +68,7 @@ class Tally:
         config = self.labeller.segmenter.preprocess
         found = list(remarks(frame.scan, labels, int(frame.scan.valid().sum()), name, config))
         found += implausible(frame.scan, labels, frame.T_base_lidar is not None, name)
+        found += self._unfamiliar(labels, name)
         for remark in found:
             (self.problems if remark.serious else self.warnings).add(remark.text, remark.kind)
 
@@ -83,6 +87,7 @@ class Tally:
         report.points, report.points_per_scan = sum(self.points), float(np.median(self.points))
         report.voxels_per_scan = float(np.median(self.voxels)) if self.voxels else 0.0
         report.voxel_size = float(np.median(self.sizes)) if self.sizes else 0.0
+        report.unlikeness = float(np.median(self.unlikeness)) if self.unlikeness else None
         counts = self.ids[self.space.ids]
         report.share = dict(zip(self.space.names, (counts / max(1, counts.sum())).tolist(), strict=True))
         report.unlabelled = float(self.ids[UNLABELLED] / max(1, report.points))

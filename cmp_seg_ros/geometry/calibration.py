@@ -6,7 +6,7 @@ from typing import Annotated, Literal, TypeVar
 import numpy as np
 import numpy.typing as npt
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from cmp_seg_ros import configuration
 from cmp_seg_ros.errors import UserError
@@ -15,6 +15,7 @@ from cmp_seg_ros.geometry.cameras import Camera
 Transform = npt.NDArray[np.float64]
 T = TypeVar("T")
 
+STAMPED = {"start": 0.0, "middle": 0.5, "end": 1.0}  # share of a sweep that lies before its stamp
 LEAST_STD = 1e-4  # of intensities; about 0.1 for sensors with a range of 0 to 1
 
 
@@ -39,16 +40,9 @@ RigidTransform = Annotated[list[list[float]], AfterValidator(_rigid)]
 class CalibratedCamera(Camera):
     """A camera and its extrinsics. Camera frames are optical: z forward, x right, y down."""
 
+    topic: str | None = None  # of its images in a bag, where the camera's name does not say it
     T_camera_lidar: RigidTransform
     T_base_camera: RigidTransform | None = None
-
-
-def _start(stamp: object) -> object:
-    if stamp in ("middle", "end"):
-        raise ValueError(
-            "only 'start' is supported; subtract half a sweep (middle) or a whole one (end) in time_offset"
-        )
-    return stamp
 
 
 class CalibratedLidar(BaseModel):
@@ -57,20 +51,28 @@ class CalibratedLidar(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     T_base_lidar: RigidTransform
-    stamp: Annotated[Literal["start"], BeforeValidator(_start)] = "start"  # which moment of the sweep the stamp is
+    stamp: Literal["start", "middle", "end"] = "start"  # which moment of the sweep the stamp is
+    sweep: float | None = Field(default=None, gt=0, le=2)  # seconds of one turn
     time_offset: float = Field(default=0.0, ge=-1e6, le=1e6)  # seconds, added to a stamp to get the cameras' time
     intensity_mean: float | None = None
     intensity_std: float | None = Field(default=None, ge=LEAST_STD)
 
     @model_validator(mode="after")
-    def _both_statistics(self) -> "CalibratedLidar":
+    def _consistent(self) -> "CalibratedLidar":
         if (self.intensity_mean is None) != (self.intensity_std is None):
             raise ValueError("give both of intensity_mean and intensity_std, or neither to have them learnt")
+        if self.stamp != "start" and self.sweep is None:
+            raise ValueError(f"stamp: {self.stamp} needs sweep, the seconds of one turn (0.1 at 10 Hz)")
         return self
 
+    @property
+    def before_stamp(self) -> float:
+        """Seconds of the sweep that lie before its stamp."""
+        return STAMPED[self.stamp] * (self.sweep or 0.0)
+
     def camera_stamp(self, stamp: int) -> int:
-        """The stamp of a scan in the cameras' clock, nanoseconds; 0 if it has none."""
-        return stamp + round(self.time_offset * 1e9) if stamp else 0
+        """The start of the sweep of a scan in the cameras' clock, nanoseconds; 0 if it has no stamp."""
+        return stamp + round((self.time_offset - self.before_stamp) * 1e9) if stamp else 0
 
 
 class Calibration(BaseModel):

@@ -29,6 +29,14 @@ class SensorSet:
         self.lidar = self.calibration.lidar(lidar) if lidar or self.calibration.lidars else None
 
     @classmethod
+    def of(cls, calibration: Calibration, lidar: str = "") -> "SensorSet":
+        """The sensors of a calibration that comes from no file. Raises UserError."""
+        sensors = cls()
+        sensors.calibration = calibration
+        sensors.lidar = calibration.lidar(lidar) if lidar or calibration.lidars else None
+        return sensors
+
+    @classmethod
     def around(cls, path: Path, file: Path | None = None, lidar: str = "") -> "SensorSet":
         """The sensors of an input; without a file, a calibration.yaml in the input or beside it is used."""
         found = (folder / CALIBRATION for folder in (path, path.resolve().parent))
