@@ -71,6 +71,7 @@ setup(
             "cuda-bindings",
             "hypothesis",
             "mypy",
+            "opencv-contrib-python-headless>=4.9,<5",  # camera models again; contrib for mei (omnidir)
             "pytest",
             "ruff",
             "scikit-learn>=1.3",  # this and torchmetrics compute our metrics once more
