@@ -75,6 +75,7 @@ setup(
             "cuda-bindings",
             "hypothesis",
             "mypy",
+            "opencv-contrib-python-headless>=4.9,<5",  # camera models again; contrib for mei (omnidir)
             "pytest",
             "pytest-xdist",
             "ruff",
