@@ -78,6 +78,7 @@ class Labels:
         stages_ms: milliseconds by stage.
         unlikeness: distance of the scan from the training scans, about 1 for those; None if the bundle does not
             estimate it. Above the bundle's `familiarity.threshold` the scan is out of distribution.
+        unfamiliar: if it is above, what the scan is least usual in; else empty.
         probabilities: (N, C) float32 probability of every class of the label space, 0 where unlabelled; or None.
     """
 
@@ -88,3 +89,4 @@ class Labels:
     stages_ms: dict[str, float] = field(default_factory=dict)
     probabilities: Float32 | None = None
     unlikeness: float | None = None
+    unfamiliar: str = ""

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import ValidationError
 
+from cmp_seg_ros import familiarity
 from cmp_seg_ros.bundle import Bundle
 from cmp_seg_ros.engine.base import softmax
 from cmp_seg_ros.engine.loading import load_engine
@@ -114,15 +115,18 @@ class Segmenter:
         label = np.full(len(scan), UNLABELLED, dtype=np.uint8)
         confidence = np.zeros(len(scan), dtype=np.float32)
         every = np.zeros((len(scan), len(self.label_space.ids)), np.float32) if self.probabilities else None
-        familiarity = self.bundle.description.familiarity
-        unlikeness = None if familiarity is None else float("inf")  # without voxels
+        known = self.bundle.description.familiarity
+        unlikeness, unfamiliar = None if known is None else float("inf"), ""  # without voxels
         inferred = prepared
         if grid is not None:
             temperature = np.float32(self.bundle.description.temperature)
             probabilities = softmax(self._logits(voxels) / temperature)  # (M, C)
             inferred = perf_counter()
-            if familiarity is not None:
-                unlikeness = familiarity.unlikeness(xyz, voxels.xyz, probabilities)
+            if known is not None:
+                figures = familiarity.figures(xyz, voxels.xyz, probabilities)
+                unlikeness = known.distance(figures)
+                if unlikeness > known.threshold:
+                    unfamiliar = familiarity.strangest(known, figures)
             if self.merge is not None:
                 probabilities = probabilities @ self.merge
             best = probabilities.argmax(axis=1)  # (M,)
@@ -140,6 +144,7 @@ class Segmenter:
             confidence=confidence,
             probabilities=every,
             unlikeness=unlikeness,
+            unfamiliar=unfamiliar,
             voxels=len(voxels),
             voxel_size=self.voxel_size,
             stages_ms={
