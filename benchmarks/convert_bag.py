@@ -10,6 +10,7 @@ SIGKILL at five random moments, goes on each time, and compares all checksums wi
 import argparse
 import json
 import random
+import resource
 import subprocess
 import sys
 import threading
@@ -24,6 +25,7 @@ from cmp_seg_ros.messages.bag_writer import BagWriter
 
 SHORT = 2.0  # seconds of the recording that is repeated
 RATE = 10.0  # scans per second
+IMAGES = (cdr.IMAGE, cdr.COMPRESSED_IMAGE)
 
 
 def repeat(short: Path, path: Path, scans: int) -> None:
@@ -40,9 +42,6 @@ def repeat(short: Path, path: Path, scans: int) -> None:
                     later = turn * length
                     data = cdr.with_stamp(bytes(raw.data), cdr.stamp_ns(raw.data) + later)
                     writer.write(raw.topic, raw.time + later, data)
-
-
-IMAGES = (cdr.IMAGE, cdr.COMPRESSED_IMAGE)
 
 
 def convert(bag: Path, out: Path, processes: int, kill_after: float | None = None) -> tuple[float, list[int]]:
@@ -84,7 +83,11 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--kill", action="store_true")
     options = parser.parse_args()
-    short, bag, out = options.out / "short", options.out / "bag" / "drive", options.out / f"set-{options.scans}"
+    short, bag, out = (
+        options.out / "short",
+        options.out / f"bag-{options.scans}" / "drive",
+        options.out / f"set-{options.scans}",
+    )
     if not short.exists():
         cameras = ["--camera", "raw=pinhole", "--camera", "packed=pinhole,compressed,yaw=180"]
         simulate = ["simulate", "--seconds", str(SHORT), "--out", str(short), *cameras]
@@ -92,13 +95,17 @@ def main() -> None:
     if not bag.exists():
         repeat(short / "bag", bag, options.scans)
         (bag / "calibration.yaml").write_text((short / "calibration.yaml").read_text())
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     seconds, memory = convert(bag, out, options.processes)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    work = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     report = json.loads((out / "report.json").read_text())
     half = len(memory) // 2
     print(f"{report['scans']} scans, {report['images']}, {report['bytes'] / 1e9:.2f} GB")
-    print(f"{seconds:.1f} s: {report['scans'] / RATE / seconds:.1f} times real time with {options.processes} processes")
-    print(f"memory: at most {max(memory) / 1e6:.0f} MB; first half {max(memory[:half]) / 1e6:.0f}, "
-          f"second half {max(memory[half:]) / 1e6:.0f}")  # fmt: skip
+    speed = report["scans"] / RATE / seconds
+    print(f"{seconds:.1f} s: {speed:.1f} x real time, {options.processes} processes, {work:.1f} s of processor time")
+    first, second = max(memory[:half]) / 1e6, max(memory[half:]) / 1e6
+    print(f"memory: at most {first:.0f} MB in the first half, {second:.0f} MB in the second")
     if options.kill:
         again = options.out / "set-killed"
         for _ in range(5):

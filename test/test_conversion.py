@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import subprocess
 import sys
 import tarfile
@@ -13,6 +14,7 @@ from bags import STORAGES, Recording, bag_path, columns, scans, write_bag
 from conftest import Run
 from PIL import Image
 
+from cmp_seg_ros import datasets
 from cmp_seg_ros.datasets import conversion, open_input, shards
 from cmp_seg_ros.datasets.added_labels import BLOCK, write_labels
 from cmp_seg_ros.datasets.frame import PointLabels
@@ -320,3 +322,21 @@ def test_a_full_disk_is_said_and_what_is_finished_stays(tmp_path: Path, monkeypa
     with pytest.raises(UserError, match=r"out cannot be written: No space left on device"):
         list(conversion.Conversion(sources, tmp_path / "out").run(1))
     assert [path.name for path in (tmp_path / "out/shards").iterdir()] == ["drive-00000-00.tar"]
+
+
+def test_the_documents_example_of_a_new_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
+    text = (Path(__file__).resolve().parent.parent / "docs/data-sets.md").read_text()
+    (code,) = (block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "rooms.py" in block)
+    (tmp_path / "modules").mkdir()
+    (tmp_path / "modules/rooms.py").write_text(code)
+    monkeypatch.setattr(datasets, "__path__", [*datasets.__path__, str(tmp_path / "modules")])
+    rooms = tmp_path / "rooms"
+    rooms.mkdir()
+    (rooms / "rooms.txt").touch()
+    for i in range(3):
+        xyz = np.random.default_rng(i).normal(size=(50, 3))
+        np.savez(rooms / f"{i:03d}.npz", xyz=xyz, intensity=np.zeros(50), stamp=i, label=np.full(50, i, np.uint8))
+    assert run("convert", rooms, "--out", tmp_path / "out", "--processes", 1).code == 0
+    data = open_input(tmp_path / "out")
+    assert [frame.key for frame in data] == ["rooms/000", "rooms/001", "rooms/002"]
+    assert data.label_spaces["hand"].name == "indoor" and (data[2].labels["hand"].label == 2).all()
