@@ -24,6 +24,7 @@ COMMANDS = {
     "simulate": "simulate",
     "convert": "convert",
     "pseudo-label": "pseudo_label",
+    "teachers": "teachers",
     "train": "train",
     "import-checkpoint": "import_checkpoint",
     "export": "export",
