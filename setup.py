@@ -54,6 +54,7 @@ setup(
         "mapping": ["kiss-icp>=1.3"],  # odometry of recordings without poses
         "las": ["laspy>=2.7"],  # hand-labelled .las files
         "teacher": ["ai-edge-litert"],  # runs MOSAIC
+        "transformers": ["transformers>=5.24"],  # DINOv2, OneFormer, EoMT, SegFormer
         # rclpy and messages without a ROS distribution; the distribution's own are used where one is sourced
         "ros": [
             "ros-kilted-diagnostic-msgs",

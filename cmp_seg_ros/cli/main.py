@@ -25,6 +25,7 @@ COMMANDS = {
     "simulate": "simulate",
     "convert": "convert",
     "pseudo-label": "pseudo_label",
+    "teachers": "teachers",
     "train": "train",
     "distill": "teach",
     "probe": "teach",
