@@ -19,7 +19,7 @@ from cmp_seg_ros.scenedino.field import FeatureField
 from cmp_seg_ros.scenedino.head import ClusterHead, UpProjection
 
 TILE = 4  # outputs of a tile along each axis
-BANDS = 1 << 25  # elements of transformed tiles at a time, at most
+BANDS = 1 << 23  # elements of transformed tiles at a time, at most
 # Winograd's matrices for outputs at 0, 1, -1, 2, -2, infinity
 B = [[4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0], [0, -2, -1, 2, 1, 0], [0, 2, -1, -2, 1, 0]]
 B += [[0, 4, 0, -5, 0, 1]]

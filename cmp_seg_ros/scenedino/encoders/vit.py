@@ -1,4 +1,4 @@
-"""Vision transformer with the parameter names of DINO (Caron et al., ICCV 2021) and DINOv2 (Oquab et al., 2024)."""
+"""Vision transformer with the parameter names of DINO (Caron et al., 2021) and DINOv2 (Oquab et al., 2024)."""
 
 import torch
 from torch import Tensor, nn
