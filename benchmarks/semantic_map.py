@@ -58,6 +58,9 @@ def main(
         Path | None, typer.Option(help="Folder of the scenes; by default $CMP_SEG_SHARED_DATA/scenes.")
     ] = None,
     model: Annotated[str, typer.Option(help="A bundle: a folder, or a name in models/.")] = DEFAULT_BUNDLE,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes that simulate; by default one per core.", min=1)
+    ] = None,
 ) -> None:
     config = yaml.safe_load(resources.resource(CONFIG).read_text())
     scenes = data or Path(os.environ.get("CMP_SEG_SHARED_DATA", "../shared/data")) / "scenes"
@@ -68,16 +71,16 @@ def main(
     for name in names:
         if not (out / name / RESULT).exists():
             print(f"{name} ...", flush=True)
-            measure(out / name, config | drives[name], scenes, model)
+            measure(out / name, config | drives[name], scenes, model, workers)
     summarise(out, config)
 
 
-def measure(folder: Path, about: dict[str, Any], scenes: Path, model: str) -> None:
+def measure(folder: Path, about: dict[str, Any], scenes: Path, model: str, workers: int | None) -> None:
     """Simulate, label and map a drive, and write result.json."""
     scene = scenes / about["scene"] if "scene" in about else None
     config = RigConfig(about["seed"], about["sensor"], about["seconds"], rate=10.0, cameras=(), scene=scene)
     if not (folder / "drive" / "report.json").exists():
-        for _ in record(config, folder / "drive"):
+        for _ in record(config, folder / "drive", workers):
             pass
     data = open_input(folder / "drive", sensors=SensorSet.around(folder / "drive"))
     labeller = Kept(model, folder / "labels")
