@@ -79,7 +79,7 @@ def measure(folder: Path, about: dict[str, Any], scenes: Path, model: str, worke
     """Simulate, label and map a drive, and write result.json."""
     scene = scenes / about["scene"] if "scene" in about else None
     config = RigConfig(about["seed"], about["sensor"], about["seconds"], rate=10.0, cameras=(), scene=scene)
-    if not (folder / "drive" / "report.json").exists():
+    if not is_recorded(folder / "drive"):
         for _ in record(config, folder / "drive", workers):
             pass
     data = open_input(folder / "drive", sensors=SensorSet.around(folder / "drive"))
@@ -125,6 +125,12 @@ def measure(folder: Path, about: dict[str, Any], scenes: Path, model: str, worke
             "groups": {name: [pack(counts) for counts in both] for name, both in consumer.score.groups.items()},
         }
     (folder / RESULT).write_text(json.dumps(result, indent=1) + "\n")
+
+
+def is_recorded(drive: Path) -> bool:
+    """Whether a recording is there to its end."""
+    report = drive / "report.json"
+    return report.exists() and json.loads(report.read_text()).get("finished", True)
 
 
 class Kept(Model):
