@@ -95,6 +95,7 @@ setup(
         "console_scripts": [
             "cmp-seg = cmp_seg_ros.cli.main:main",
             "segmentation_node = cmp_seg_ros.nodes.segmentation_node:main",
+            "semantic_map_node = cmp_seg_ros.nodes.semantic_map_node:main",
             "bag_player = cmp_seg_ros.nodes.bag_player:main",
         ]
     },
