@@ -86,10 +86,22 @@ class Adaptation:
     # Data
 
     def convert(self, progress: Progress) -> None:
-        """All recordings into one unified set. Raises UserError."""
+        """All recordings into one unified set.
+
+        Raises:
+            UserError: a recording has no images of a calibrated camera, or cannot be read.
+        """
         settings = self.settings
         calibration = None if settings.calibration is None else Path(settings.calibration)
         sources = sources_of([Path(path) for path in settings.recordings], settings.topic, calibration)
+        for source in sources:  # before hours of work
+            frame = next(iter(source.open()), None)
+            if frame is not None and all(image.camera is None for image in frame.images.values()):
+                known = ", ".join(frame.images) or "none"
+                raise UserError(
+                    f"{source.path} has no image of a calibrated camera (its cameras: {known}); a camera teaches the "
+                    "lidar: give intrinsics and T_camera_lidar with --calibration"
+                )
         conversion = Conversion(sources, self.out / DATA)
         with progress("converting", conversion.total) as update:
             for done in conversion.run():

@@ -1,6 +1,5 @@
 """`cmp-seg adapt`."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -40,6 +39,7 @@ def adapt(
     from cmp_seg_ros.cli.progress import progress_bar
     from cmp_seg_ros.cli.training_run import run
     from cmp_seg_ros.outputs import REPORT, writing
+    from cmp_seg_ros.teachers.base import open_teacher
 
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     settings = Settings(
@@ -53,6 +53,7 @@ def adapt(
         held_back=held_back,
         buildings=buildings,
     )
+    open_teacher(teacher)  # complains before the work
     work = Adaptation(settings, out)
     with writing(out):
         work.convert(progress_bar)
@@ -71,7 +72,7 @@ def adapt(
     if as_json:
         print((out / REPORT).read_text(), end="")
         return
-    print(json.dumps(verdict.title)[1:-1])
+    print(verdict.title)
     for reason in verdict.reasons:
         print(f"- {reason}")
     print(f"page: {out / PAGE}\nbundle: {bundle.path}\ndata: {out / DATA}")
