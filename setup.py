@@ -22,10 +22,12 @@ setup(
     description="Online frame-wise semantic segmentation of indoor lidar scans in ROS 2",
     license="Apache-2.0",
     packages=find_packages(include=[PACKAGE, f"{PACKAGE}.*"]),
+    package_data={f"{PACKAGE}.evaluation": ["*.j2"]},  # the template of pages
     python_requires=">=3.10",
     # The oldest versions that it works with, about those of Ubuntu 24.04 (ROS 2 Jazzy): `make test-oldest` tries them.
     install_requires=[
         "filelock>=3.13",
+        "jinja2>=3.1.2",
         "lightning-fabric>=2.4",
         "matplotlib>=3.6.3",
         "mcap>=1.6",
@@ -49,8 +51,8 @@ setup(
     # Install it with `pip install --no-deps ouster-sdk`.
     extras_require={
         "simulation": ["embreex", "trimesh"],
-        "mapping": ["kiss-icp>=1.2"],  # odometry of recordings without poses
-        "las": ["laspy>=2.5"],  # hand-labelled .las files
+        "mapping": ["kiss-icp>=1.3"],  # odometry of recordings without poses
+        "las": ["laspy>=2.7"],  # hand-labelled .las files
         "teacher": ["ai-edge-litert"],  # runs MOSAIC
         # rclpy and messages without a ROS distribution; the distribution's own are used where one is sourced
         "ros": [

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from cmp_seg_ros import configuration, resources
-from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.errors import UserError, describe_invalid
 from cmp_seg_ros.scan import UNLABELLED, Float32, UInt8
 
 FOLDER = "config/label_spaces"
@@ -56,6 +56,16 @@ class LabelSpace(BaseModel):
     def load(cls, name_or_path: str | Path) -> "LabelSpace":
         """Read a label space by its name in config/label_spaces/, or from a YAML file. Raises UserError."""
         return configuration.load(cls, FOLDER, "label space", name_or_path)
+
+    @classmethod
+    def from_yaml(cls, text: str, what: str) -> "LabelSpace":
+        """The space of the YAML that `to_yaml` makes; `what` names it in errors. Raises UserError."""
+        try:
+            return cls.model_validate(yaml.safe_load(text))
+        except ValidationError as error:
+            raise UserError(f"label space {what} is not valid: {describe_invalid(error)}") from error
+        except yaml.YAMLError as error:
+            raise UserError(f"label space {what} is not YAML: {' '.join(str(error).split())}") from error
 
     @classmethod
     def numbered(cls, count: int, name: str = "numbered") -> "LabelSpace":

@@ -131,6 +131,7 @@ def _input(
     from cmp_seg_ros.evaluation.pipeline import Model, run
     from cmp_seg_ros.evaluation.plane_check import PlaneCheck
     from cmp_seg_ros.evaluation.report import Report
+    from cmp_seg_ros.evaluation.report_page import PageFiles
     from cmp_seg_ros.evaluation.scoring import Scores, space_of
     from cmp_seg_ros.geometry.sensor_set import SensorSet
     from cmp_seg_ros.outputs import require_writable
@@ -144,8 +145,9 @@ def _input(
     space = labeller.label_space
     consumer: Consumer = Scores(truth, space, out) if truth else PlaneCheck(space, data.path, sensors.file, out)
     report = Report.of("evaluate", data)
+    consumers = [consumer] if out is None else [consumer, PageFiles(out)]
     with progress_bar("scans", data.count) as progress:
-        run(data, labeller, [consumer], report, out, needs="" if planes else TRUTH, progress=progress)
+        run(data, labeller, consumers, report, out, needs="" if planes else TRUTH, progress=progress)
     if report.unlabelled == 1:
         raise UserError(f"no point could be labelled: {'; '.join(report.problems)}")
     scans = counted(report.frames.labelled, "scan")

@@ -11,7 +11,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from cmp_seg_ros import outputs
+from cmp_seg_ros import interrupts, outputs
 from cmp_seg_ros.datasets.base import DataSet
 from cmp_seg_ros.datasets.frame import PREDICTIONS, Frame
 from cmp_seg_ros.errors import UserError
@@ -171,6 +171,8 @@ def run(
 ) -> Report:
     """Label all frames and complete the report, which is also written to `out`, if given.
 
+    After an interruption, the report is about the frames labelled until then, and its `finished` is false.
+
     Args:
         consumers: process the results.
         report: with the command and what is known beforehand.
@@ -181,6 +183,7 @@ def run(
     Raises:
         UserError: there is no frame, or none could be labelled; `out` is not writable, or holds another command's
             results.
+        KeyboardInterrupt: the run was interrupted, and its report is written.
     """
     every = results(data, labeller, needs)
     first = next(every, None)  # before old results are replaced
@@ -189,7 +192,7 @@ def run(
     if out is not None:
         replaced = [outputs.REPORT, *(name for consumer in consumers for name in consumer.replaces)]
         outputs.claim(out, report.command, replaced, data.path)
-    with outputs.writing(out) if out is not None else nullcontext():
+    with outputs.writing(out) if out is not None else nullcontext(), interrupts.handled(defer=True) as interrupted:
         try:
             for consumer in consumers:
                 consumer.begin()
@@ -199,16 +202,20 @@ def run(
                 for consumer in consumers:
                     consumer.add(result, report)
                 progress(done)
+                if interrupted:
+                    break
             tally.finish(data.problems, data.notes)
+            report.finished = not interrupted
             for consumer in consumers:
                 consumer.finish(report)
         finally:
             for consumer in consumers:
                 consumer.close()
-        report.finished = True
         if out is not None:
             report.files.append(outputs.REPORT)
             outputs.write_report(out, report.to_json())
+    if interrupted:
+        raise KeyboardInterrupt
     return report
 
 

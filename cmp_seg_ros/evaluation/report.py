@@ -16,8 +16,20 @@ from pydantic import BaseModel, ConfigDict, Field
 from cmp_seg_ros.datasets.base import DataSet
 from cmp_seg_ros.evaluation.accuracy import Accuracy
 from cmp_seg_ros.evaluation.bootstrap import Interval
+from cmp_seg_ros.evaluation.consistency import TemporalConsistency
 
 Percentiles = dict[str, float]  # p50, p95, p99
+# The sections that differ between two runs on the same input with the same model and engine.
+TIMINGS = (
+    "machine",
+    "latency_ms",
+    "stages_ms",
+    "latency_by_frame_ms",
+    "rate_hz",
+    "scans",
+    "scans_by_voxel_size",
+    "memory_mb",
+)
 
 
 class _Part(BaseModel):
@@ -32,6 +44,16 @@ class Machine(_Part):
     python: str = Field(default_factory=platform.python_version)
 
 
+class Hashes(_Part):
+    """SHA-256 over the labelled frames, in their order: reports with the same `scans` were measured on the same data.
+
+    scans: points, intensities, and the labels that they came with. labels: what the labeller answered.
+    """
+
+    scans: str
+    labels: str
+
+
 class Frames(_Part):
     """Frames by what became of them: read = labelled + skipped."""
 
@@ -39,6 +61,7 @@ class Frames(_Part):
     labelled: int = 0
     skipped: dict[str, int] = {}  # by reason
     without_labels: list[str] = []  # keys of labelled frames of which no point got a label
+    hashes: Hashes | None = None
 
 
 class PlaneScore(_Part):
@@ -153,14 +176,19 @@ class Report(_Part):
     unlikeness: float | None = None  # to the scans of the training, where the bundle estimates it; median
     latency_ms: Percentiles = {}
     stages_ms: dict[str, Percentiles] = {}
+    latency_by_frame_ms: list[float] = []
 
     # Against the truth: structural4 primary where labels and truth have it, else the truth's own space
     miou: float | None = None
     iou: dict[str, float | None] = {}
+    source: str | None = None  # of the truth: `truth` of a simulation, `hand`, `pseudo`, ...
     accuracy: Accuracy | None = None
+    other_sources: dict[str, Accuracy] = {}  # against further sources, by name
     worst: Extreme | None = None
     best: Extreme | None = None
 
+    # Without a truth
+    consistency: TemporalConsistency | None = None
     planes: PlaneReport | None = None
     map: MapReport | None = None
 

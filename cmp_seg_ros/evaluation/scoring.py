@@ -54,7 +54,7 @@ class Scores(Consumer):
                 self.extremes[which] = score, result
 
     def finish(self, report: Report) -> None:
-        report.accuracy = self.scorer.result()
+        report.accuracy, report.source = self.scorer.result(), self.source
         headline = report.accuracy.readings[report.accuracy.headline]
         report.miou, report.iou = headline.miou, headline.iou
         for which, (score, result) in self.extremes.items():
