@@ -30,6 +30,7 @@ COMMANDS = {
     "distill": "teach",
     "probe": "teach",
     "finetune": "teach",
+    "adapt": "adapt",
     "import-checkpoint": "import_checkpoint",
     "export": "export",
     "bench": "bench",
