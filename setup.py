@@ -51,8 +51,8 @@ setup(
     # Install it with `pip install --no-deps ouster-sdk`.
     extras_require={
         "simulation": ["embreex", "trimesh"],
-        "mapping": ["kiss-icp>=1.2"],  # odometry of recordings without poses
-        "las": ["laspy>=2.5"],  # hand-labelled .las files
+        "mapping": ["kiss-icp>=1.3"],  # odometry of recordings without poses
+        "las": ["laspy>=2.7"],  # hand-labelled .las files
         "teacher": ["ai-edge-litert"],  # runs MOSAIC
         # rclpy and messages without a ROS distribution; the distribution's own are used where one is sourced
         "ros": [

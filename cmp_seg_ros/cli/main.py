@@ -14,16 +14,21 @@ from cmp_seg_ros import interrupts
 from cmp_seg_ros.errors import UserError, describe_os_error
 from cmp_seg_ros.kernels import COMPILING
 
-# Command -> module of cmp_seg_ros.cli; the function has the command's name.
+# Command -> module of cmp_seg_ros.cli; the function, or group of functions, has the command's name.
 COMMANDS = {
     "demo": "demo",
     "label": "label",
     "evaluate": "evaluate",
     "compare": "compare",
     "map": "map",
+    "annotate": "annotate",
     "simulate": "simulate",
     "convert": "convert",
+    "pseudo-label": "pseudo_label",
     "train": "train",
+    "distill": "teach",
+    "probe": "teach",
+    "finetune": "teach",
     "import-checkpoint": "import_checkpoint",
     "export": "export",
     "bench": "bench",
@@ -39,7 +44,10 @@ app = typer.Typer(
 )
 for command, module in COMMANDS.items():
     function: Any = getattr(import_module(f"cmp_seg_ros.cli.{module}"), command.replace("-", "_"))
-    app.command(command)(function)
+    if isinstance(function, typer.Typer):  # a group of commands
+        app.add_typer(function, name=command)
+    else:
+        app.command(command)(function)
 
 
 def main() -> None:

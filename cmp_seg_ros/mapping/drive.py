@@ -32,6 +32,7 @@ class DriveMap(Consumer):
         out: folder for the files of the map; None: none are written.
         odometry: name of its source, see `odometry_of`.
         voxel_size: metres, also of a cell of the grid.
+        score: whether to compare single scans and map with the truth, where there is one.
 
     Attributes:
         map: the map so far.
@@ -41,7 +42,13 @@ class DriveMap(Consumer):
     replaces = (files.PLY, files.PCD, files.PGM, files.YAML, files.PNG, files.SVG)
 
     def __init__(
-        self, data: DataSet, space: LabelSpace, out: Path | None, odometry: str = "auto", voxel_size: float = VOXEL
+        self,
+        data: DataSet,
+        space: LabelSpace,
+        out: Path | None,
+        odometry: str = "auto",
+        voxel_size: float = VOXEL,
+        score: bool = True,
     ) -> None:
         self.data, self.space, self.out, self.source = data, space, out, odometry
         self.map = SemanticMap(space, voxel_size)
@@ -49,7 +56,7 @@ class DriveMap(Consumer):
         self.lost = ""  # why the map ends before the drive does
         self._odometry: Odometry | None = None
         self._sequence = ""
-        self._truth = data.label_spaces.get(TRUTH)
+        self._truth = data.label_spaces.get(TRUTH) if score else None
         self._single: dict[int, bytes] = {}  # compressed labels of scans that have a truth
         self._without_pose = Problems()
         self._seconds = {"odometry": 0.0, "fusion": 0.0}

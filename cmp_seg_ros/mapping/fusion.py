@@ -91,9 +91,7 @@ class VoxelMap:
         enlarged("_mean", np.float32, 3)
         enlarged("_through", np.int32)
         self._seen = np.zeros(room, np.int32)
-        self._table = np.full(2 * room, kernels.EMPTY, np.int32)
-        if count:
-            kernels.insert(self._table, np.empty_like(self._keys), 0, self._keys[:count])
+        self._table = table_of(self._keys[:count], room)
 
     def add(self, xyz: Float64, labels: Labels, distance: Float32) -> None:
         """Add the votes of a scan.
@@ -183,6 +181,11 @@ class VoxelMap:
             self._mean[every].copy(), label, confidence, self._scans[every].copy(), self._through[every].copy()
         )
 
+    def keys(self) -> Int64:
+        """(M,) packed index of each voxel (see `kernels.pack`)."""
+        found: Int64 = self._keys[: self._count].copy()
+        return found
+
     def places(self) -> Float32:
         """(M, 3) mean place of the points in each voxel; a view, until the next `add`."""
         return self._mean[: self._count]
@@ -203,3 +206,10 @@ class VoxelMap:
             self._count = len(kept)
             self._allocate(max(1 << 14, 1 << (2 * len(kept)).bit_length()))
         return removed
+
+
+def table_of(keys: Int64, room: int) -> Int32:
+    """The hash table of (M,) keys, with room for so many."""
+    table = np.full(1 << (2 * max(room, 1) - 1).bit_length(), kernels.EMPTY, np.int32)
+    kernels.insert(table, np.empty_like(keys), 0, keys)
+    return table

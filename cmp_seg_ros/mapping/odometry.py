@@ -16,15 +16,16 @@ import numpy.typing as npt
 
 from cmp_seg_ros.datasets.frame import Frame
 from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.geometry import motion
 from cmp_seg_ros.geometry.calibration import Transform
-from cmp_seg_ros.scan import Scan
+from cmp_seg_ros.scan import Float32, Scan
 
 Float64 = npt.NDArray[np.float64]
 
 SOURCES = ("auto", "recorded", "kiss-icp")
-STEPS = 128  # moments of a sweep at which its pose is computed
 FASTEST = 15.0  # metres per second; faster is a jump
 FASTEST_TURN = np.radians(720)  # per second
+AHEAD = 100_000_000  # ns after the stamp, at which the velocity of a sweep is taken
 JUMP = 0.5  # metres that are no jump however short the time
 LONGEST_SWEEP = 0.5  # seconds
 RANGE = 60.0  # metres that KISS-ICP looks at; its voxels are a hundredth
@@ -48,23 +49,11 @@ class Motion:
 
     def to_world(self, scan: Scan) -> Float64:
         """(N, 3) the points in the world, each from where the lidar was at its own time, where times are known."""
-        xyz = scan.xyz.astype(np.float64)
-        if scan.time is None or not self.velocity.any() or not len(xyz):
-            return xyz @ self.start[:3, :3].T + self.start[:3, 3]
-        low, high = float(np.nanmin(scan.time)), float(np.nanmax(scan.time))
-        step = max((high - low) / STEPS, 1e-6)
-        number = np.clip(np.nan_to_num((scan.time - low) / step), 0, STEPS - 1).astype(np.int64)
-        R, t = self._poses(low + (np.arange(STEPS) + 0.5) * step)
-        return np.einsum("nij,nj->ni", R[number], xyz) + t[number]
-
-    def _poses(self, seconds: Float64) -> tuple[Float64, Float64]:
-        """(K, 3, 3) and (K, 3) of T_world_lidar at (K,) times, along a straight line between the first and the last."""
-        from scipy.spatial.transform import Rotation
-
-        R = self.start[:3, :3] @ Rotation.from_rotvec(self.velocity[3:] * seconds[:, None]).as_matrix()
-        first, last = (self.at(float(at))[:3, 3] for at in seconds[[0, -1]])
-        share = (seconds - seconds[0]) / max(float(np.ptp(seconds)), 1e-9)
-        return R, first + share[:, None] * (last - first)
+        xyz: Float32 | None = scan.xyz
+        if scan.time is not None and self.velocity.any():
+            xyz = motion.at(scan, scan.stamp, lambda stamp: self.at((stamp - scan.stamp) * 1e-9))
+        assert xyz is not None  # the motion is known at any time
+        return xyz.astype(np.float64) @ self.start[:3, :3].T + self.start[:3, 3]
 
 
 def twist(T: Transform) -> Float64:
@@ -127,12 +116,16 @@ class Recorded:
                 "calibration has no T_base_lidar; use --odometry kiss-icp"
             )
         before, self._before = self._before, (frame.sequence, frame.scan.stamp, T)
-        if before is None or before[0] != frame.sequence or not frame.scan.stamp > before[1]:
-            return Motion(T, np.zeros(6))
-        seconds = (frame.scan.stamp - before[1]) * 1e-9
-        step = twist(np.linalg.inv(before[2]) @ T)
-        check_step(step, seconds, f"scan {frame.key} of {frame.sequence}")
-        return Motion(T, step / seconds if seconds < LONGEST_SWEEP else np.zeros(6))
+        velocity = np.zeros(6)
+        if before is not None and before[0] == frame.sequence and frame.scan.stamp > before[1]:
+            seconds = (frame.scan.stamp - before[1]) * 1e-9
+            step = twist(np.linalg.inv(before[2]) @ T)
+            check_step(step, seconds, f"scan {frame.key} of {frame.sequence}")
+            velocity = step / seconds if seconds < LONGEST_SWEEP else velocity
+        later = frame.locate(frame.scan.stamp + AHEAD)
+        if later is not None:
+            velocity = twist(np.linalg.inv(T) @ later) / (AHEAD * 1e-9)
+        return Motion(T, velocity)
 
 
 class KissIcp:

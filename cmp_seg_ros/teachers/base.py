@@ -121,7 +121,8 @@ class Teacher(ABC):
 class Card(NamedTuple):
     """A teacher that can be opened, whether or not its weights are here.
 
-    name: of the teacher. file: of its weights, in `folder()`. source: where to get them. licence: of the weights.
+    name: of the teacher. file: of its weights, in `folder()`; empty if it has none. source: where to get them.
+    licence: of the weights.
     load: opens the teacher from its weights; raises UserError. recognises: whether a path holds weights of this kind.
     """
 
@@ -157,7 +158,7 @@ def open_teacher(name_or_path: str | Path) -> Teacher:
     known = cards()
     if card := known.get(str(name_or_path)):
         path = folder() / card.file
-        if not path.exists():
+        if card.file and not path.exists():
             raise UserError(
                 f"the weights of teacher {card.name} are not at {path}: {card.source}; copy them there, or set "
                 f"{FOLDER} to their folder"
