@@ -29,7 +29,7 @@ from cmp_seg_ros.mapping.grid import Grid, grid_of
 from cmp_seg_ros.mapping.odometry import Motion, check_step, twist
 from cmp_seg_ros.mapping.semantic_map import SemanticMap
 from cmp_seg_ros.messages import cdr, point_cloud2
-from cmp_seg_ros.ros import node, odometry, qos
+from cmp_seg_ros.ros import grids, node, odometry, qos
 from cmp_seg_ros.ros.diagnostics import WARN
 from cmp_seg_ros.ros.inputs import Arrival
 from cmp_seg_ros.ros.node import NotYet, Rejected, WorkerNode
@@ -221,16 +221,7 @@ class SemanticMapNode(WorkerNode[Fused]):
         return cdr.serialize_cloud(cloud, cdr.header(stamp, self.odometry.frame))
 
     def _encode_grid(self, grid: Grid, stamp: int) -> OccupancyGrid:
-        message = OccupancyGrid()
-        message.header.frame_id = self.odometry.frame
-        message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp, 1_000_000_000)
-        message.info.map_load_time = message.header.stamp
-        message.info.resolution = float(grid.resolution)
-        message.info.height, message.info.width = grid.occupancy.shape
-        message.info.origin.position.x, message.info.origin.position.y = grid.origin
-        message.info.origin.orientation.w = 1.0
-        message.data.frombytes(np.ascontiguousarray(grid.occupancy).tobytes())
-        return message
+        return grids.encode(grid.occupancy, grid.origin, grid.resolution, self.odometry.frame, stamp)
 
     # Saving.
 
