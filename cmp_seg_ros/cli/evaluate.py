@@ -53,6 +53,7 @@ def evaluate(
             help="Voxel size in metres instead of the model's; every point still gets a label.", min=0.01, max=2.0
         ),
     ] = None,
+    against: Annotated[str, typer.Option(help="Label source that counts as the truth, such as hand.")] = "truth",
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
     suite: Annotated[
         str, typer.Option(help="Run this benchmark suite: a name in config/suites/, or a file.", rich_help_panel=SUITE)
@@ -107,7 +108,7 @@ def evaluate(
         raise UserError(f"{', '.join(given)} only works with --suite NAME")
     if input is None:
         raise UserError("nothing to evaluate; give a simulated bag, any scans and --planes, or --suite NAME")
-    _input(input, planes, out, model, engine, topic, columns, calibration, lidar, voxel_size, as_json)
+    _input(input, planes, out, model, engine, topic, columns, calibration, lidar, voxel_size, against, as_json)
 
 
 def _input(
@@ -121,13 +122,13 @@ def _input(
     calibration: Path | None,
     lidar: str,
     voxel_size: float | None,
+    against: str,
     as_json: bool,
 ) -> None:
     from rich.console import Console
 
     from cmp_seg_ros.cli.progress import progress_bar
     from cmp_seg_ros.datasets import open_input
-    from cmp_seg_ros.datasets.frame import TRUTH
     from cmp_seg_ros.evaluation.pipeline import Model, run
     from cmp_seg_ros.evaluation.plane_check import PlaneCheck
     from cmp_seg_ros.evaluation.report import Report
@@ -140,14 +141,16 @@ def _input(
         require_writable(out, "evaluate")
     sensors = SensorSet.around(input, calibration, lidar)
     data = open_input(input, topic, sensors, columns)
-    truth = None if planes else space_of(data)
+    truth = None if planes else space_of(data, against)
     labeller = Model(model, engine, voxel_size=voxel_size)
     space = labeller.label_space
-    consumer: Consumer = Scores(truth, space, out) if truth else PlaneCheck(space, data.path, sensors.file, out)
+    consumer: Consumer = (
+        Scores(truth, space, out, against) if truth else PlaneCheck(space, data.path, sensors.file, out)
+    )
     report = Report.of("evaluate", data)
     consumers = [consumer] if out is None else [consumer, PageFiles(out)]
     with progress_bar("scans", data.count) as progress:
-        run(data, labeller, consumers, report, out, needs="" if planes else TRUTH, progress=progress)
+        run(data, labeller, consumers, report, out, needs="" if planes else against, progress=progress)
     if report.unlabelled == 1:
         raise UserError(f"no point could be labelled: {'; '.join(report.problems)}")
     scans = counted(report.frames.labelled, "scan")
