@@ -68,7 +68,16 @@ def map(
     report = Report.of("map", data)
     total = data.count if max_scans is None else min(max_scans, data.count or max_scans)
     with progress_bar("scans", total) as progress:
-        run(data, labeller, [drive], report, out, max_frames=max_scans, needs=labels, progress=progress)
+        run(
+            data,
+            labeller,
+            [drive],
+            report,
+            out,
+            max_frames=max_scans,
+            needs=(labels,) if labels else (),
+            progress=progress,
+        )
     assert report.map is not None
     if as_json:
         print(json.dumps(report.to_json()))

@@ -246,6 +246,11 @@ class DataSet(BaseDataSet):
         self._poses = bag_index.Poses(self.bag, self.sensors)
         self.seeks = self.count is not None and not self.bag.damage()
 
+    @property
+    def has_clouds(self) -> bool:
+        """Whether its topic is of PointCloud2, and not of packets or of a driver's own messages."""
+        return not self.packets and not self._is_livox
+
     @classmethod
     def recognises(cls, path: Path) -> bool:
         if path.is_dir():

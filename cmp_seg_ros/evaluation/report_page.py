@@ -285,7 +285,21 @@ def speed(report: Report, folder: Path) -> list[Block]:
         blocks.append(Table(["ms per scan", "p50", "p95", "p99"], rows, note="Without the first scan."))
     if LATENCY in report.files:
         blocks.append(Picture(folder / LATENCY, "Milliseconds of each scan in order, and their distribution."))
-    machine = report.machine
+    machine, live = report.machine, report.scans
+    if live is not None:
+        dropped = ", ".join(f"{reason} {count:,}" for reason, count in live.dropped_by_reason.items() if count)
+        age = ", ".join(f"{name} {value:.1f} ms" for name, value in report.latency_ms.items())
+        blocks.append(
+            facts(
+                [
+                    ("played", f"{live.played:,} scans at {report.played_at:g} times the recorded rate"),
+                    ("labelled", f"{live.out:,} of {live.in_:,} that came in, {report.rate_hz:.2f} a second"),
+                    ("dropped", f"{live.dropped:,}" + (f" ({dropped})" if dropped else "")),
+                    ("age, scan stamp to labelled cloud", age),
+                ],
+                "Live, over ROS",
+            )
+        )
     blocks.append(
         facts(
             [

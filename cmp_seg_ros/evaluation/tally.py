@@ -16,7 +16,7 @@ from cmp_seg_ros.remarks import Unfamiliar, implausible, remarks
 from cmp_seg_ros.scan import UNLABELLED, Labels
 
 if TYPE_CHECKING:
-    from cmp_seg_ros.evaluation.pipeline import Labeller
+    from cmp_seg_ros.evaluation.pipeline import Labeller, Result
 
 
 class Tally:
@@ -36,12 +36,14 @@ class Tally:
         self.unlikeness: list[float] = []
         self._unfamiliar = Unfamiliar()
 
-    def add(self, frame: Frame, labels: Labels | None, skipped: str = "") -> None:
+    def add(self, result: "Result") -> None:
         """Count a frame, and add warnings about it."""
+        frame, labels = result.frame, result.labels
         name = name_of(frame, self.path)
         if labels is None:
-            self.skipped[skipped] += 1
-            self.problems.add(f"{name}: {skipped}", skipped)
+            kind = result.kind or result.skipped
+            self.skipped[kind] += 1
+            (self.problems if result.serious else self.warnings).add(f"{name}: {result.skipped}", kind)
             return
         self._remark(frame, labels, name)
         self._hash(frame, labels)
@@ -80,7 +82,7 @@ class Tally:
         for note in notes:
             self.warnings.add(note)
         if not labelled:
-            raise UserError("; ".join(self.problems))
+            raise UserError("; ".join([*self.problems, *self.warnings]))
         report.frames.read = labelled + self.skipped.total()
         report.frames.labelled, report.frames.skipped = labelled, dict(self.skipped)
         report.frames.hashes = Hashes(scans=self.scans_hash.hexdigest(), labels=self.labels_hash.hexdigest())

@@ -13,14 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rclpy.serialization import deserialize_message
-from sensor_msgs.msg import PointCloud2
-
 from cmp_seg_ros import memory
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.nodes.bag_player import shifted
 from cmp_seg_ros.ros import environment
 from cmp_seg_ros.ros.receiver import Received, Receiver
+from cmp_seg_ros.scan import Labels
 
 NODE, PLAYER = "segmentation_node", "bag_player"
 START_TIMEOUT = 300.0  # seconds for the node to compile its kernels, load its model and find the player
@@ -32,7 +30,7 @@ class LiveRun:
     """What a run gave.
 
     Args:
-        clouds: labelled clouds, serialised, in the order they came.
+        clouds: labels in the order they came.
         scan_infos: the values of ~/scan_info by stamp.
         diagnostics: the node's last report.
         player: the player's report.
@@ -45,8 +43,8 @@ class LiveRun:
     player: dict[str, Any]
     memory_mb: dict[str, float]
 
-    def messages(self, stamps: Iterable[int], rate: float) -> dict[int, PointCloud2]:
-        """The labelled clouds by the stamps of their scans in the bag.
+    def labels(self, stamps: Iterable[int], rate: float) -> dict[int, Labels]:
+        """The labels by the stamps of their scans in the bag.
 
         Args:
             stamps: of the bag's scans, nanoseconds.
@@ -59,13 +57,7 @@ class LiveRun:
         played = {shifted(stamp, first, first + offset, rate): stamp for stamp in stamps}
         if unknown := sum(cloud.stamp not in played for cloud in self.clouds):
             raise UserError(f"{unknown} labelled clouds are of no scan of the bag; is something else publishing?")
-        found = {}
-        for cloud in self.clouds:
-            message = deserialize_message(cloud.data, PointCloud2)
-            stamp = played[cloud.stamp]
-            message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp, 1_000_000_000)
-            found[stamp] = message
-        return found
+        return {played[cloud.stamp]: cloud.labels for cloud in self.clouds}
 
 
 def play_to_node(
