@@ -289,7 +289,7 @@ def run_real(study: Study, arguments: argparse.Namespace) -> dict[str, Any]:
         counts = {way: {surface: np.zeros(2, np.int64) for surface in study.musts} for way in WAYS}
         seen, labelled, found = 0, dict.fromkeys(WAYS, 0), dict.fromkeys(study.musts, 0)
         frames = list(open_input(arguments.pairs / name))
-        for number, frame in enumerate(frames):
+        for index, frame in enumerate(frames):
             planes = find_planes(upright(frame))
             near = {surface: _near(planes, surface, must.within) for surface, must in study.musts.items()}
             for surface, points in near.items():
@@ -301,7 +301,7 @@ def run_real(study: Study, arguments: argparse.Namespace) -> dict[str, Any]:
                     named = labels.label == space.ids[space.names.index(surface)]
                     if points is not None:
                         counts[way][surface] += int((named & points).sum()), int(named.sum())
-                if way != "refined, without geometry" and number < PICTURED:
+                if way != "refined, without geometry" and index < PICTURED:
                     path = arguments.out / "pictures" / f"{name}-{frame.key}-{way}.png"
                     pictures.draw(path, frame, evidence, labels, refined, f"{name} {frame.key}, {way}")
         report[name] = {
