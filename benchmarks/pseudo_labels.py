@@ -263,6 +263,7 @@ def _difference(
     return {"value": float(value), "interval": study.bootstrap.interval(drawn)}
 
 
+PICTURED = 4  # pairs of each set
 WAYS = ("raw", "refined, without geometry", "refined")
 
 
@@ -278,17 +279,17 @@ def ways_of(frame: Frame, raw: PseudoLabeller, refined: PseudoLabeller) -> Itera
 
 
 def run_real(study: Study, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Labels of real pairs against planes, by set and way; pictures of all pairs, raw and refined."""
+    """Labels of real pairs against planes, by set and way; pictures of the first pairs, raw and refined."""
     teacher, space = open_teacher(study.teacher), LabelSpace.load(study.label_space)
     variant = "" if study.variant == "hand" else study.variant
     raw = PseudoLabeller(teacher, space, variant, Refinements.none())
     refined = PseudoLabeller(teacher, space, variant, Refinements(geometry=False, time=False))
     report: dict[str, Any] = {}
-    for name in study.real:
+    for name in arguments.set or study.real:
         counts = {way: {surface: np.zeros(2, np.int64) for surface in study.musts} for way in WAYS}
         seen, labelled, found = 0, dict.fromkeys(WAYS, 0), dict.fromkeys(study.musts, 0)
         frames = list(open_input(arguments.pairs / name))
-        for frame in frames:
+        for index, frame in enumerate(frames):
             planes = find_planes(upright(frame))
             near = {surface: _near(planes, surface, must.within) for surface, must in study.musts.items()}
             for surface, points in near.items():
@@ -300,7 +301,7 @@ def run_real(study: Study, arguments: argparse.Namespace) -> dict[str, Any]:
                     named = labels.label == space.ids[space.names.index(surface)]
                     if points is not None:
                         counts[way][surface] += int((named & points).sum()), int(named.sum())
-                if way != "refined, without geometry":
+                if way != "refined, without geometry" and index < PICTURED:
                     path = arguments.out / "pictures" / f"{name}-{frame.key}-{way}.png"
                     pictures.draw(path, frame, evidence, labels, refined, f"{name} {frame.key}, {way}")
         report[name] = {
@@ -397,6 +398,7 @@ def parse() -> argparse.Namespace:
     truth.add_argument("--collect", action="store_true", help="only fill the cache")
     real = commands.add_parser("real", help="against planes of real pairs")
     real.add_argument("--pairs", type=Path, required=True, help="folder of the sets of real pairs")
+    real.add_argument("--set", action="append", help="of the study; by default all")
     for command in (truth, real):
         command.add_argument("--out", type=Path, required=True, help="folder for reports and pictures")
     return parser.parse_args()
