@@ -27,7 +27,7 @@ VOXEL = 0.1  # metres
 HALF_WEIGHT = 10.0  # metres from the sensor at which a vote has half the weight: points are sparse, and labels worse
 LEAST = 0.01  # probability: no single vote rules a class out
 INDEPENDENT = 4.0  # K: votes for a place count as at most so many independent ones
-MOST_VOXELS = 20_000_000  # about 1.5 GB
+MOST_VOXELS = 10_000_000  # below a gigabyte
 
 
 @dataclass(frozen=True)
