@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 import yaml
 from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import TransformStamped
 from nav_msgs.msg import OccupancyGrid, Odometry
 from ros_harness import SECOND, START, Robot, header
 from sensor_msgs.msg import PointCloud2, PointField
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
+from test_node_tf import broadcaster  # noqa: F401  (a fixture)
 
 from cmp_seg_ros import resources
 from cmp_seg_ros.label_space import LabelSpace
@@ -50,7 +52,7 @@ class MapRobot(Robot):
         arguments = ["semantic_map_node", "--ros-args", *(part for one in given for part in ("-p", one))]
         self.program = self.start(*arguments)
         self.clouds = self.publisher(PointCloud2, "/labelled_points")
-        self.odometry = self.publisher(Odometry, "/odometry")
+        self.odometry = None if "odometry:=tf" in parameters else self.publisher(Odometry, "/odometry")
         self.number = 0
 
     def say_space(self) -> None:
@@ -60,7 +62,7 @@ class MapRobot(Robot):
     def drive(self, x0: float = 0.0, with_odometry: bool = True) -> None:
         """Publish the next cloud, and the odometry around it."""
         stamp, x = START + self.number * STEP, x0 + 0.05 * self.number
-        for before in (-1, 0, 1) if with_odometry else ():
+        for before in (-1, 0, 1) if with_odometry and self.odometry else ():
             message = Odometry(header=header(stamp + before * STEP, "odom"), child_frame_id="base_link")
             message.pose.pose.position.x = x + 0.05 * before
             message.pose.pose.orientation.w = 1.0
@@ -145,6 +147,20 @@ def test_clouds_wait_for_odometry_and_a_jump_begins_a_new_map(drive, tmp_path):
     assert "odometry jumps by" in robot.program.err
     robot.until(lambda: robot.drive(x0=-30) or robot.grids[-1].info.width == first.width, "a grid of the new map alone")
     assert (tmp_path / "saved-1" / "map.ply").exists()
+
+
+def test_poses_come_from_tf_where_that_is_asked_for(broadcaster, drive):  # noqa: F811
+    robot = drive("odometry:=tf", "fixed_frame:=map", "grid_rate_hz:=5.0", "label_space:=structural6")
+    robot.drive()
+    robot.until(lambda: "note.no_pose" in robot.counts(), "a note of the missing transform")
+    message = TransformStamped(header=header(START, "map"), child_frame_id="lidar")
+    message.transform.translation.x, message.transform.translation.z = 10.0, 0.9
+    message.transform.rotation.w = 1.0
+    broadcaster(robot.node).sendTransform(message)
+    robot.until(lambda: robot.drive() or robot.grids, "a grid")
+    grid = robot.grids[-1]
+    assert grid.header.frame_id == "map"
+    assert occupancy_at(grid, 11.05, 1.0) == 0, "ten metres on, as TF says"
 
 
 def test_far_places_are_forgotten(drive):

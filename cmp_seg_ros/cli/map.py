@@ -21,7 +21,8 @@ def map(
     out: Annotated[Path, typer.Option(help="Folder for the map, its floor plan and grid, and report.json.")],
     model: Annotated[str, typer.Option(help="A bundle: a folder, or a name in models/.")] = DEFAULT_BUNDLE,
     labels: Annotated[
-        str, typer.Option(help="Fuse stored labels of this source (hand, pseudo, ...) instead of the model's.")
+        str,
+        typer.Option(help="Fuse stored labels (truth, pseudo, ...) or hand labels (a path) instead of the model's."),
     ] = "",
     engine: Annotated[
         str, typer.Option(help="auto, or the name of an engine; reference is PyTorch in float32.")
@@ -49,6 +50,9 @@ def map(
 
     from cmp_seg_ros.cli.progress import progress_bar
     from cmp_seg_ros.datasets import open_input
+    from cmp_seg_ros.datasets.base import DataSet
+    from cmp_seg_ros.datasets.frame import HAND
+    from cmp_seg_ros.datasets.hand import with_hand_labels
     from cmp_seg_ros.evaluation.pipeline import Labeller, Model, StoredLabels, run
     from cmp_seg_ros.evaluation.report import Report
     from cmp_seg_ros.evaluation.scoring import space_of
@@ -56,8 +60,10 @@ def map(
     from cmp_seg_ros.mapping.drive import DriveMap
     from cmp_seg_ros.outputs import require_writable
 
-    data = open_input(input, topic, SensorSet.around(input, calibration, lidar))
+    data: DataSet = open_input(input, topic, SensorSet.around(input, calibration, lidar))
     require_writable(out, "map")
+    if labels and Path(labels).exists():
+        data, labels = with_hand_labels(data, labels), HAND
     labeller: Labeller
     if labels:
         labeller = StoredLabels(space_of(data, labels), labels)
