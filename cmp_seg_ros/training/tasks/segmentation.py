@@ -20,6 +20,7 @@ from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.scan import Float32, UInt8
 from cmp_seg_ros.training import pictures
 from cmp_seg_ros.training.augment import augment, standardised, voxels_and_targets
+from cmp_seg_ros.training.calibration import calibrate
 from cmp_seg_ros.training.config import AugmentConfig, DataConfig, TrainConfig
 from cmp_seg_ros.training.losses import segmentation_loss
 from cmp_seg_ros.training.start import start_with
@@ -78,18 +79,28 @@ class Task(base.Task[Config, Item, UInt8]):
     Args:
         config, folder: as for every task.
         frames, validation_frames: training and validation data.
+        calibration_frames: data for `calibrate`; by default simulated as well, unless `frames` is given.
     """
 
     def __init__(
-        self, config: Config, folder: Path, frames: DataSet | None = None, validation_frames: DataSet | None = None
+        self,
+        config: Config,
+        folder: Path,
+        frames: DataSet | None = None,
+        validation_frames: DataSet | None = None,
+        calibration_frames: DataSet | None = None,
     ) -> None:
         super().__init__(config, folder)
         self.network: Segmenter = Segmenter(config.network)
         self.space = LabelSpace.load(config.label_space)
         self.frames = config.data.training(folder) if frames is None else frames
         self.validation_frames = config.data.validation(folder) if validation_frames is None else validation_frames
+        self.calibration_frames = calibration_frames
+        if frames is None and calibration_frames is None and config.data.calibration_buildings:
+            self.calibration_frames = config.data.calibration(folder)
         self._parts = list(self.frames.parts())
-        spaces = [data.label_spaces[TRUTH] for data in (self.frames, self.validation_frames)]
+        sources = (self.frames, self.validation_frames, self.calibration_frames)
+        spaces = [data.label_spaces[TRUTH] for data in sources if data is not None]
         self._tables = {space.name: self.space.id_map(space) for space in spaces}  # (256,) ids each
 
     def fixed(self) -> list[str]:
@@ -100,7 +111,8 @@ class Task(base.Task[Config, Item, UInt8]):
             start_with(self.network, Bundle.find(self.config.start), self.space)
 
     def prepare(self) -> Iterator[base.Preparation]:
-        for name, frames in (("validation", self.validation_frames), ("training", self.frames)):
+        sources = {"validation": self.validation_frames, "calibration": self.calibration_frames}
+        for name, frames in (sources | {"training": self.frames}).items():
             if isinstance(frames, scan_cache.DataSet):
                 yield base.Preparation(f"simulating {name} buildings", len(frames.seeds), frames.fill())
 
@@ -149,7 +161,7 @@ class Task(base.Task[Config, Item, UInt8]):
     def write(self, path: Path, training: dict[str, Any], scores: dict[str, float]) -> Bundle:
         config = self.config
         own = {"network", "preprocess", "intensity", "label_space", "name"}  # fields of the bundle itself
-        return Bundle.write(
+        bundle = Bundle.write(
             path,
             weights.serialise(self.network),
             name=config.name,
@@ -160,6 +172,9 @@ class Task(base.Task[Config, Item, UInt8]):
             training={**training, "configuration": config.model_dump(mode="json", exclude=own)},
             measured={"validation": {name: round(value, 4) for name, value in scores.items()}},
         )
+        if self.calibration_frames is None:
+            return bundle
+        return calibrate(bundle, (self._labelled(frame) for frame in self.calibration_frames), path)
 
     def _labelled(self, frame: Frame) -> Returns:
         """The returns of a frame, with truth in the label space of the run."""
