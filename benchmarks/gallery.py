@@ -25,6 +25,7 @@ from cmp_seg_ros.evaluation import plots
 from cmp_seg_ros.evaluation.labelling import image_to_draw
 from cmp_seg_ros.evaluation.pipeline import Model
 from cmp_seg_ros.geometry.sensor_set import SensorSet
+from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.outputs import write_whole
 
 LARGEST = 300_000  # bytes of a picture
@@ -77,7 +78,7 @@ def gallery(
             T_base_lidar=frame.T_base_lidar,
             title=f"{shown.title}; {name}",
         )
-        write(out / f"gallery-{shown.name}.png", draw)
+        write(out / f"gallery-{shown.name}.png", draw, labeller.label_space)
     with tempfile.TemporaryDirectory() as folder:
         drive = Path(folder) / "drive"
         options = ["--seconds", SECONDS, "--seed", SEED, "--sensor", SENSOR, "--no-camera"]
@@ -93,18 +94,22 @@ def gallery(
             T_base_lidar=frame.T_base_lidar,
             title=f"Simulated building, not one of the training, {SENSOR}; {name}",
         )
-        write(out / "gallery-building.png", draw)
+        write(out / "gallery-building.png", draw, labeller.label_space)
 
 
-def write(path: Path, draw: Callable[[Path], None]) -> None:
-    """Draw a picture, and make it smaller than LARGEST: by a palette, then by fewer pixels."""
+def write(path: Path, draw: Callable[[Path], None], space: LabelSpace) -> None:
+    """Draw a picture, and make it smaller than LARGEST: by a palette with the colours of the classes, then by size."""
     draw(path)
     picture = Image.open(path).convert("RGB")
     size = path.stat().st_size
+    exact = [*space.palette[space.ids].ravel().tolist(), 255, 255, 255]
     while True:
         for colours in COLOURS:
+            palette = Image.new("P", (1, 1))
+            found = picture.quantize(colours).getpalette() or []
+            palette.putpalette([*exact, *found[: 3 * colours - len(exact)]])
             content = io.BytesIO()
-            picture.quantize(colours).save(content, "PNG", optimize=True)
+            picture.quantize(palette=palette, dither=Image.Dither.NONE).save(content, "PNG", optimize=True)
             if content.tell() < LARGEST:
                 write_whole(path, content.getvalue())
                 typer.echo(f"{path}: {picture.width} x {picture.height}, {content.tell():,} bytes (were {size:,})")
