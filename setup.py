@@ -54,6 +54,7 @@ setup(
         "mapping": ["kiss-icp>=1.3"],  # odometry of recordings without poses
         "las": ["laspy>=2.7"],  # hand-labelled .las files
         "teacher": ["ai-edge-litert"],  # runs MOSAIC
+        "transformers": ["transformers>=5.24"],  # DINOv2, OneFormer, EoMT, SegFormer
         # rclpy and messages without a ROS distribution; the distribution's own are used where one is sourced
         "ros": [
             "ros-kilted-diagnostic-msgs",
@@ -75,6 +76,7 @@ setup(
             "cuda-bindings",
             "hypothesis",
             "mypy",
+            "opencv-contrib-python-headless>=4.9,<5",  # camera models again; contrib for mei (omnidir)
             "pytest",
             "pytest-xdist",
             "ruff",
@@ -93,6 +95,7 @@ setup(
         "console_scripts": [
             "cmp-seg = cmp_seg_ros.cli.main:main",
             "segmentation_node = cmp_seg_ros.nodes.segmentation_node:main",
+            "semantic_map_node = cmp_seg_ros.nodes.semantic_map_node:main",
             "bag_player = cmp_seg_ros.nodes.bag_player:main",
         ]
     },

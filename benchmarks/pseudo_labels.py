@@ -118,9 +118,8 @@ def see(frame: Frame, index: int, teacher: Teacher, space: LabelSpace, variant: 
     rows = np.flatnonzero(projection.visible)
     uv, width = projection.uv[rows], rgb.shape[1]
     merge = space.merge_matrix(teacher.label_space, variant)
-    raw = consensus(teacher, rgb, uv, merge, augmented=False)
-    mean = consensus(teacher, rgb, uv, merge, augmented=True)
-    mask = space.id_map(teacher.label_space, variant)[raw.masks.label]
+    said = consensus(teacher, rgb, uv, merge, augmented=True)
+    mask = space.id_map(teacher.label_space, variant)[said.masks.label]
     default, T = Refinements(), frame.T_world_lidar
     assert T is not None
     truth = frame.labels[TRUTH]
@@ -128,9 +127,9 @@ def see(frame: Frame, index: int, teacher: Teacher, space: LabelSpace, variant: 
     return Seen(
         np.full(len(rows), index, np.int32),
         space.id_map(truth.space)[truth.label[rows]],
-        raw.probabilities,
-        mean.probabilities,
-        mean.agreement,
+        said.single,
+        said.probabilities,
+        said.agreement,
         refine.near_border(mask, uv, default.borders * width),
         refine.near_depth_edge(uv, projection.depth[rows], default.depth_edges * width),
         surfaces(find_planes(upright(frame)))[rows],

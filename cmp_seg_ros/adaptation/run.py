@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from cmp_seg_ros import outputs
+from cmp_seg_ros import label_space, outputs, resources
 from cmp_seg_ros.adaptation import pictures
 from cmp_seg_ros.adaptation.holding import HeldBack, Stretches, hold_back
 from cmp_seg_ros.adaptation.page import Page
@@ -25,6 +25,7 @@ from cmp_seg_ros.evaluation.pipeline import Consumer, Model, Result, run
 from cmp_seg_ros.evaluation.plane_check import PlaneCheck
 from cmp_seg_ros.evaluation.report import Report
 from cmp_seg_ros.evaluation.scoring import Scores
+from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.scan import UNLABELLED, UInt8
 from cmp_seg_ros.training import tasks
 from cmp_seg_ros.training.config import TrainConfig
@@ -41,7 +42,7 @@ Progress = Callable[[str, int | None], Any]  # (what, total) -> context manager 
 
 
 class Settings(BaseModel):
-    """What an adaptation is made of; fixed when it is resumed, but for the hours."""
+    """What an adaptation is made of; fixed when it is resumed, but for hours and buildings."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -74,9 +75,9 @@ class Adaptation:
         self.settings, self.out = settings, out
         outputs.require_writable(out, COMMAND, (outputs.REPORT, SETTINGS, DATA, TRAINING, BUNDLE, PAGE))
         self.start = Bundle.find(settings.start)
-        self.space = self.start.description.label_space
-        known = self._read(SETTINGS)
-        if known is not None and Settings(**known).model_copy(update={"hours": settings.hours}) != settings:
+        self.space = _with_mappings(self.start.description.label_space)
+        known, free = self._read(SETTINGS), settings.model_dump(include={"hours", "buildings"})
+        if known is not None and Settings(**known).model_copy(update=free) != settings:
             raise UserError(f"{out} holds another adaptation; give another --out")
         with outputs.writing(out):
             outputs.write_report(out, {"command": COMMAND, "finished": False})
@@ -85,10 +86,22 @@ class Adaptation:
     # Data
 
     def convert(self, progress: Progress) -> None:
-        """All recordings into one unified set. Raises UserError."""
+        """All recordings into one unified set.
+
+        Raises:
+            UserError: a recording has no images of a calibrated camera, or cannot be read.
+        """
         settings = self.settings
         calibration = None if settings.calibration is None else Path(settings.calibration)
         sources = sources_of([Path(path) for path in settings.recordings], settings.topic, calibration)
+        for source in sources:  # before hours of work
+            frame = next(iter(source.open()), None)
+            if frame is not None and all(image.camera is None for image in frame.images.values()):
+                known = ", ".join(frame.images) or "none"
+                raise UserError(
+                    f"{source.path} has no image of a calibrated camera (its cameras: {known}); a camera teaches the "
+                    "lidar: give intrinsics and T_camera_lidar with --calibration"
+                )
         conversion = Conversion(sources, self.out / DATA)
         with progress("converting", conversion.total) as update:
             for done in conversion.run():
@@ -318,6 +331,15 @@ class Adaptation:
 
     def _write(self, name: str, content: dict[str, Any]) -> None:
         outputs.write_whole(self.out / name, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def _with_mappings(space: LabelSpace) -> LabelSpace:
+    """The label space of config/ where it has these classes: it maps from teachers that came after the bundle."""
+    if space.name not in resources.names(label_space.FOLDER, ".yaml"):
+        return space
+    found = LabelSpace.load(space.name)
+    same = [(c.name, c.id) for c in found.classes] == [(c.name, c.id) for c in space.classes]
+    return found if same else space
 
 
 class Kept(Consumer):

@@ -1,6 +1,5 @@
 """`cmp-seg adapt`."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -24,7 +23,6 @@ def adapt(
     buildings: Annotated[
         int | None, typer.Option(help="Simulated buildings to look for what was forgotten; default all.", min=1)
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Go on with a calibration that fails the check.")] = False,
     workers: Annotated[int, typer.Option(help="Processes that prepare batches.", min=0)] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
@@ -41,6 +39,7 @@ def adapt(
     from cmp_seg_ros.cli.progress import progress_bar
     from cmp_seg_ros.cli.training_run import run
     from cmp_seg_ros.outputs import REPORT, writing
+    from cmp_seg_ros.teachers.base import open_teacher
 
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     settings = Settings(
@@ -54,13 +53,12 @@ def adapt(
         held_back=held_back,
         buildings=buildings,
     )
+    open_teacher(teacher)  # complains before the work
     work = Adaptation(settings, out)
     with writing(out):
         work.convert(progress_bar)
         _ = work.stretches  # too short a recording is known now
-        checked = work.check(progress_bar, force)
-        for text in checked:
-            console.print(text, markup=False)
+        checked: list[str] = []
         labelled = work.label(progress_bar)
         console.print(f"the teacher labelled {labelled.covered:.0%} of the points that are learnt from", markup=False)
         if not work.is_trained:
@@ -74,7 +72,7 @@ def adapt(
     if as_json:
         print((out / REPORT).read_text(), end="")
         return
-    print(json.dumps(verdict.title)[1:-1])
+    print(verdict.title)
     for reason in verdict.reasons:
         print(f"- {reason}")
     print(f"page: {out / PAGE}\nbundle: {bundle.path}\ndata: {out / DATA}")

@@ -19,6 +19,7 @@ def convert(
         typer.Option(help="Calibration file; by default calibration.yaml in or beside each input, if there is one."),
     ] = None,
     lidar: Annotated[str, typer.Option(help="Name of the lidar, if the calibration has several.")] = "",
+    no_images: Annotated[bool, typer.Option("--no-images", help="Convert the scans alone.")] = False,
     processes: Annotated[
         int | None, typer.Option(help="Number of processes; by default one per core.", min=1)
     ] = None,
@@ -32,7 +33,7 @@ def convert(
     from cmp_seg_ros.cli.tables import counted, print_warnings
     from cmp_seg_ros.datasets import conversion
 
-    sources = conversion.sources_of(inputs, topic, calibration, lidar, columns)
+    sources = conversion.sources_of(inputs, topic, calibration, lidar, columns, not no_images)
     work = conversion.Conversion(sources, out)
     with progress_bar("scans", work.total) as progress:
         for done in work.run(processes):

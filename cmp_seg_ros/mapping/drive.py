@@ -37,6 +37,9 @@ class DriveMap(Consumer):
     Attributes:
         map: the map so far.
         motions: by number of the frame.
+        result: what the report says of it, once finished.
+        score: counts of single scans and map against the truth, once finished; None without a truth.
+        grid: the floor plan, once finished.
     """
 
     replaces = (files.PLY, files.PCD, files.PGM, files.YAML, files.PNG, files.SVG)
@@ -57,6 +60,9 @@ class DriveMap(Consumer):
         self._odometry: Odometry | None = None
         self._sequence = ""
         self._truth = data.label_spaces.get(TRUTH) if score else None
+        self.result: MapReport | None = None
+        self.score: FusionScore | None = None
+        self.grid: Grid | None = None
         self._single: dict[int, bytes] = {}  # compressed labels of scans that have a truth
         self._without_pose = Problems()
         self._seconds = {"odometry": 0.0, "fusion": 0.0}
@@ -99,9 +105,9 @@ class DriveMap(Consumer):
         report.warnings += list(self._without_pose)
         found, moves = self.map.every()
         still = self.map.still()
-        grid = grid_of(still, self.space, self.map.voxels.voxel_size)
+        grid = self.grid = grid_of(still, self.space, self.map.voxels.voxel_size)
         way = np.array([motion.start[:2, 3] for motion in self.motions.values()]).reshape(-1, 2)
-        report.map = MapReport(
+        report.map = self.result = MapReport(
             odometry=self._odometry.name if self._odometry else "",
             complete=not self.lost,
             scans=len(self.motions),
@@ -128,7 +134,7 @@ class DriveMap(Consumer):
         """Single scans and map against the truth; reads the data once more."""
         if not self._single or self._truth is None:
             return None
-        score = FusionScore(self._truth, self.space)
+        score = self.score = FusionScore(self._truth, self.space)
         for frame in self.data:
             if frame.number > max(self._single):
                 break

@@ -103,7 +103,10 @@ class KeptScans(Sequence[dict[str, npt.NDArray[Any]]]):
                         count += 1
                     yield count
             if not count:
-                raise UserError(f"no frame of {self._where()} has {self.what}; see --labels and the splits of the data")
+                raise UserError(
+                    f"no frame of {self._where()} has {self.what}; see --labels, and the splits that "
+                    "`cmp-seg convert` makes"
+                )
             outputs.write_whole(self.folder / INDEX, json.dumps({"count": count}).encode())
         except OSError as error:
             if not outputs.is_about(self.folder, error):
