@@ -202,7 +202,7 @@ class Adaptation:
         ]
         report = Report.of("evaluate", data)
         with progress(f"{which} bundle on held-back scans", data.count) as update:
-            run(data, labeller, consumers, report, folder, needs=PSEUDO, progress=update)
+            run(data, labeller, consumers, report, folder, needs=(PSEUDO,), progress=update)
         if report.accuracy is None:
             raise UserError("no held-back scan has labels of the teacher")
         self._labels[which] = kept.label
