@@ -31,6 +31,7 @@ COMMANDS = {
     "finetune": "teach",
     "import-checkpoint": "import_checkpoint",
     "export": "export",
+    "scenedino": "scenedino",
     "bench": "bench",
     "doctor": "doctor",
 }
