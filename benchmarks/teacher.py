@@ -1,30 +1,31 @@
 """Does a real 2D teacher see a building in the simulator's images?
 
-    python benchmarks/teacher.py --model TFLITE --scene small_house --out out/teacher
-    python benchmarks/teacher.py --model TFLITE --buildings 12 --out out/teacher_buildings [--views 24] [--json]
+    python benchmarks/teacher.py --scene small_house --out out/teacher [--teacher mosaic]
+    python benchmarks/teacher.py --buildings 12 --out out/teacher_buildings [--views 24] [--json]
+    python benchmarks/teacher.py --buildings 24 --views 96 --out out/teacher --errors config/teachers/mosaic.yaml
 
-Renders views from random free places (those whose median depth is at least 1.5 m), lets MOSAIC (ADE20K's 31 most
-frequent classes, 512 x 512) label them, and scores its labels against the truth of every pixel: IoU by class in
-structural6, and in structural4 with doors, windows and the like ignored (primary) or counted as non-structural
-(strict). Leaves report.json and views.png.
-MOSAIC R4 is in mlcommons/mobile_open 86a8737, vision/mosaic/models_and_checkpoints/R4, as
-mobile_segmenter_r4_quant_argmax_uint8.tflite; it runs with ai-edge-litert.
+Renders views from random free places (those whose median depth is at least 1.5 m), lets a teacher label them, and
+scores its labels against the truth of every pixel: IoU by class in structural6, and in structural4 with doors, windows
+and the like ignored (primary) or counted as non-structural (strict). Leaves report.json and views.png.
+With --errors, also measures how often each answer comes inside surfaces of each class, for the simulated teacher.
 """
 
 import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
+import yaml
 
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.evaluation.metrics import Confusion, readings
 from cmp_seg_ros.label_space import LabelSpace
-from cmp_seg_ros.scan import UInt8
+from cmp_seg_ros.scan import UNLABELLED, Bool, UInt8
 from cmp_seg_ros.simulation.building import Building, make_building
 from cmp_seg_ros.simulation.camera import Image, Renderer
 from cmp_seg_ros.simulation.generate import rotation
@@ -33,13 +34,16 @@ from cmp_seg_ros.simulation.people import people_mesh
 from cmp_seg_ros.simulation.raycast import Scene, cast_all
 from cmp_seg_ros.simulation.rig_camera import OPTICAL, load_camera
 from cmp_seg_ros.simulation.scene_folder import load_scene
+from cmp_seg_ros.teachers.base import open_teacher
+from cmp_seg_ros.teachers.simulated import ErrorModel
 
-SIZE = 512  # pixels, of the teacher's input
 STRUCTURE = ("floor", "wall", "ceiling")
 MUST = 0.5
 SHOWN = 6  # views in the picture
 FIRST_BUILDING = 10_000_000  # beyond those that training sees
 NEAREST = 1.5  # metres, median over the image
+INSIDE = 8  # pixels
+SIMULATED: dict[str, Any] = {"cells": 128, "blur": 1.0, "patch": 5.0, "sharpness": 1.0}  # fitted by eye
 HEIGHT, PITCH = (0.7, 1.6), (-10.0, 15.0)  # metres above the floor; degrees downwards
 
 
@@ -49,38 +53,6 @@ class View(NamedTuple):
     image: Image
     truth: UInt8
     taught: UInt8
-
-
-def mosaic(path: Path) -> Callable[[UInt8], UInt8]:
-    """The teacher: (H, W, 3) image -> (H, W) ids of mosaic32. Raises UserError where it cannot run."""
-    try:
-        from ai_edge_litert.interpreter import Interpreter
-    except ImportError as error:
-        raise UserError(f"the teacher needs ai-edge-litert ({error}); pip install ai-edge-litert") from error
-    if not path.is_file():
-        raise UserError(f"there is no teacher at {path}; --model takes MOSAIC's .tflite file (where from: --help)")
-    try:
-        interpreter = Interpreter(str(path))
-        interpreter.allocate_tensors()
-    except (ValueError, RuntimeError) as error:
-        raise UserError(f"{path} is no model that ai-edge-litert runs: {' '.join(str(error).split())}") from error
-    given, found = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
-    if tuple(given["shape"]) != (1, SIZE, SIZE, 3) or given["dtype"] != np.uint8:
-        raise UserError(
-            f"{path} takes {given['shape']} of {given['dtype'].__name__}, MOSAIC 1 x 512 x 512 x 3 of uint8"
-        )
-
-    def label(rgb: UInt8) -> UInt8:
-        from PIL import Image as Picture
-
-        height, width = rgb.shape[:2]
-        square = np.asarray(Picture.fromarray(rgb).resize((SIZE, SIZE), Picture.Resampling.BILINEAR))
-        interpreter.set_tensor(given["index"], square[None])
-        interpreter.invoke()
-        ids = interpreter.get_tensor(found["index"]).reshape(SIZE, SIZE).astype(np.uint8)
-        return np.asarray(Picture.fromarray(ids).resize((width, height), Picture.Resampling.NEAREST))
-
-    return label
 
 
 def views(building: Building, count: int, camera_name: str) -> Iterator[Image]:
@@ -122,28 +94,35 @@ def all_views(arguments: argparse.Namespace) -> Iterator[tuple[str, Image]]:
 
 def run(arguments: argparse.Namespace) -> tuple[dict[str, Any], list[View]]:
     """Render, label and score. The report, and evenly chosen views for the picture."""
-    teacher = mosaic(arguments.model)
-    truth_space, taught_space = LabelSpace.load("structural6"), LabelSpace.load("mosaic32")
-    to_truth, to_taught = truth_space.id_map(indoor()), truth_space.id_map(taught_space)
+    teacher = open_teacher(arguments.teacher)
+    if teacher.label_space is None:
+        raise UserError(f"teacher {arguments.teacher} gives no masks; take another --teacher")
+    truth_space = LabelSpace.load("structural6")
+    to_truth, to_taught = truth_space.id_map(indoor()), truth_space.id_map(teacher.label_space)
     confusion, places, shown, teaching, number = Confusion(truth_space), [], [], 0.0, -1
+    errors = np.zeros((256, 256), np.int64)
     chosen = set(np.linspace(0, arguments.views - 1, SHOWN).round().astype(int).tolist())
     began = time.perf_counter()
     for number, (place, image) in enumerate(all_views(arguments)):
         rendered = time.perf_counter()
-        taught = teacher(image.rgb)
+        taught = teacher.masks(image.rgb).label
         teaching += time.perf_counter() - rendered
         view = View(image, to_truth[image.label], to_taught[taught])
         confusion.add(view.truth.ravel(), view.taught.ravel())
+        inside = interior(image.label)
+        np.add.at(errors, (image.label[inside], taught[inside]), 1)
         places += [place] * (place not in places)
         if number in chosen:
             shown.append(view)
     seconds, views_made = time.perf_counter() - began, number + 1
     if not views_made:
         raise UserError("no view of these places shows anything at least 1.5 m away; take another --seed")
+    if arguments.errors:
+        write_errors(arguments.errors, arguments.teacher, teacher.label_space, errors)
     found = {name: reading.report() for name, reading in readings(confusion).items()}
     iou = found["structural6"]["iou"]
     report = {
-        "model": arguments.model.name,
+        "teacher": arguments.teacher,
         "camera": arguments.camera,
         "places": places,
         "views": views_made,
@@ -156,6 +135,27 @@ def run(arguments: argparse.Namespace) -> tuple[dict[str, Any], list[View]]:
         },
     }
     return report, shown
+
+
+def interior(truth: UInt8) -> Bool:
+    """(H, W) whether all pixels within INSIDE pixels of one are of its class."""
+    from scipy.ndimage import maximum_filter, minimum_filter
+
+    size = 2 * INSIDE + 1
+    alike: Bool = maximum_filter(truth, size) == minimum_filter(truth, size)
+    return alike
+
+
+def write_errors(path: Path, teacher: str, answers: LabelSpace, counts: npt.NDArray[np.int64]) -> None:
+    """Keep the shares of the answers by true class, of (256, 256) pixels by true and answered id."""
+    confusion = {}
+    for name, row in [(c.name, counts[c.id]) for c in indoor().classes] + [("nothing", counts[UNLABELLED])]:
+        shares = row[answers.ids] / max(1, row.sum())
+        known = zip(answers.names, shares.tolist(), strict=True)
+        confusion[name] = {answer: round(share, 3) for answer, share in known if share >= 0.002}
+    model = ErrorModel(teacher=teacher, answers=answers.name, confusion=confusion, **SIMULATED)
+    head = "# Errors of a real teacher in simulated images, for the simulated one (benchmarks/teacher.py --errors).\n"
+    path.write_text(head + yaml.safe_dump(model.model_dump(), sort_keys=False, width=110))
 
 
 def draw(path: Path, shown: list[View], title: str) -> None:
@@ -190,7 +190,7 @@ def show(report: dict[str, Any]) -> None:
     def percent(value: float | None) -> str:
         return "-" if value is None else f"{value:.1%}"
 
-    table = Table("class", title=f"{report['views']} views, {report['model']}")
+    table = Table("class", title=f"{report['views']} views, {report['teacher']}")
     for column in ("pixels", "recall", "IoU structural6", "structural4 primary", "structural4 strict"):
         table.add_column(column, justify="right")
     six, four = report["structural6"], [report[f"structural4_{variant}"]["iou"] for variant in ("primary", "strict")]
@@ -208,7 +208,7 @@ def show(report: dict[str, Any]) -> None:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, required=True, help="MOSAIC's .tflite file")
+    parser.add_argument("--teacher", default="mosaic", help="its name, or its weights (default: mosaic)")
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--scene", type=Path, help="folder of a furnished scene")
     where.add_argument("--buildings", type=int, help="how many generated buildings")
@@ -216,6 +216,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--camera", default="pinhole", help="of config/cameras, or a .yaml file")
     parser.add_argument("--seed", type=int, default=0, help="of the places, and the first building")
     parser.add_argument("--out", type=Path, required=True, help="folder for report.json and views.png")
+    parser.add_argument("--errors", type=Path, help="file for how often which class is taken for which")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     arguments = parser.parse_args()
     if arguments.views < 1 or (arguments.buildings is not None and not 0 < arguments.buildings <= arguments.views):
@@ -236,7 +237,7 @@ def main() -> int:
         return 1
     (arguments.out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
     where = report["places"][0] if arguments.scene else f"{arguments.buildings} generated buildings"
-    draw(arguments.out / "views.png", shown, f"MOSAIC in {where}, classes of structural6")
+    draw(arguments.out / "views.png", shown, f"{arguments.teacher} in {where}, classes of structural6")
     if arguments.json:
         print(json.dumps(report))
     else:

@@ -1,5 +1,6 @@
 """Warnings about unusual scans, with remedies, for reports and for a node's diagnostics."""
 
+from collections import deque
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ from cmp_seg_ros.scan import Labels, Scan
 from cmp_seg_ros.waffleiron.config import PreprocessConfig
 
 OUTSIDE = 0.2  # share of the returns beyond the model's field of view that gives a warning
+RECENT = 10  # scans; one usual scan in a hundred is over a threshold by chance
 
 
 class Remark(NamedTuple):
@@ -45,6 +47,32 @@ def remarks(scan: Scan, labels: Labels, returns: int, name: str, config: Preproc
         yield Remark("outside_view", text, serious=outside == 1)
     if scan.intensity is None or not (np.abs(scan.intensity) < PLAUSIBLE).any():
         yield Remark("no_intensity", f"{name} has no usable intensity: labels are predicted from shape alone")
+
+
+class Unfamiliar:
+    """Remarks on scans, or intensities, that are unlike those of the training: if most of the last RECENT are."""
+
+    def __init__(self) -> None:
+        self._scans: deque[bool] = deque(maxlen=RECENT)
+        self._intensities: deque[bool] = deque(maxlen=RECENT)
+
+    def __call__(self, labels: Labels, name: str) -> Iterator[Remark]:
+        """Remarks on the next scan."""
+        self._scans.append(bool(labels.unfamiliar))
+        self._intensities.append(labels.strange_intensity)
+        if labels.unfamiliar and 2 * sum(self._scans) > len(self._scans):
+            yield Remark(
+                "unfamiliar",
+                f"{name} is unlike the scans that the model was trained on (unlikeness {labels.unlikeness:.1f}, mostly "
+                f"in {labels.unfamiliar}), so its labels are unreliable: the model knows indoor scans in metres, z up, "
+                "of an uncovered sensor",
+            )
+        if labels.strange_intensity and 2 * sum(self._intensities) > len(self._intensities):
+            yield Remark(
+                "strange_intensity",
+                f"{name} has intensities unlike those that the model was trained on: labels are predicted from shape "
+                "alone",
+            )
 
 
 def implausible(scan: Scan, labels: Labels, mount_known: bool, name: str) -> Iterator[Remark]:

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import ValidationError
 
+from cmp_seg_ros import familiarity, strange_intensity
 from cmp_seg_ros.bundle import Bundle
 from cmp_seg_ros.engine.base import softmax
 from cmp_seg_ros.engine.loading import load_engine
@@ -15,7 +16,7 @@ from cmp_seg_ros.intensity import IntensityScale
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.scan import UNLABELLED, Float32, Labels, Scan
 from cmp_seg_ros.waffleiron.config import PreprocessConfig
-from cmp_seg_ros.waffleiron.preprocess import Voxels, inside_fov, nearest_voxel, prepare
+from cmp_seg_ros.waffleiron.preprocess import Voxels, column_of, inside_fov, nearest_voxel, prepare
 
 
 class Segmenter:
@@ -109,20 +110,28 @@ class Segmenter:
         if self.rotation is not None:
             xyz = xyz @ self.rotation.T
         voxels, grid = prepare(xyz, intensity, self.preprocess)
+        intensity_unlikeness, strange = None, False
+        gate, names = self.bundle.description.intensities, self.preprocess.features
+        if gate is not None and scan.intensity is not None and "intensity" in names:
+            voxels, intensity_unlikeness = strange_intensity.gated(voxels, column_of("intensity", names), gate)
+            strange = intensity_unlikeness is not None and intensity_unlikeness > gate.threshold
         prepared = perf_counter()
 
         label = np.full(len(scan), UNLABELLED, dtype=np.uint8)
         confidence = np.zeros(len(scan), dtype=np.float32)
         every = np.zeros((len(scan), len(self.label_space.ids)), np.float32) if self.probabilities else None
-        familiarity = self.bundle.description.familiarity
-        unlikeness = None if familiarity is None else float("inf")  # without voxels
+        known = self.bundle.description.familiarity
+        unlikeness, unfamiliar = None if known is None else float("inf"), ""  # without voxels
         inferred = prepared
         if grid is not None:
             temperature = np.float32(self.bundle.description.temperature)
             probabilities = softmax(self._logits(voxels) / temperature)  # (M, C)
             inferred = perf_counter()
-            if familiarity is not None:
-                unlikeness = familiarity.unlikeness(xyz, voxels.xyz, probabilities)
+            if known is not None:
+                figures = familiarity.figures(xyz, voxels.xyz, probabilities)
+                unlikeness = known.distance(figures)
+                if unlikeness > known.threshold:
+                    unfamiliar = familiarity.strangest(known, figures)
             if self.merge is not None:
                 probabilities = probabilities @ self.merge
             best = probabilities.argmax(axis=1)  # (M,)
@@ -140,6 +149,9 @@ class Segmenter:
             confidence=confidence,
             probabilities=every,
             unlikeness=unlikeness,
+            unfamiliar=unfamiliar,
+            intensity_unlikeness=intensity_unlikeness,
+            strange_intensity=strange,
             voxels=len(voxels),
             voxel_size=self.voxel_size,
             stages_ms={

@@ -4,18 +4,17 @@ import importlib.util
 import json
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
 
-from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.scan import UNLABELLED
 from cmp_seg_ros.simulation.building import make_building
+from cmp_seg_ros.teachers.base import Masks
 
 ROOT = Path(__file__).resolve().parents[1]
-MODEL = "teachers/mosaic_r4_ade20k31_uint8.tflite"
 
 
 @pytest.fixture(scope="module")
@@ -64,16 +63,17 @@ def test_the_report_scores_a_perfect_teacher_as_perfect(
     answers = structural6.id_map(mosaic)
     back = np.array([np.flatnonzero(answers == i)[0] for i in range(6)], dtype=np.uint8)
 
-    def perfect(rgb: np.ndarray) -> np.ndarray:
+    def perfect(rgb: np.ndarray) -> Masks:
         truth = to_structural6[seen[-1]]
-        return np.where(truth == UNLABELLED, 3, back[np.minimum(truth, 5)]).astype(np.uint8)
+        label = np.where(truth == UNLABELLED, 3, back[np.minimum(truth, 5)]).astype(np.uint8)
+        return Masks(label, np.ones(label.shape, np.float32))
 
     monkeypatch.setattr(teacher.Renderer, "render", remember)
-    monkeypatch.setattr(teacher, "mosaic", lambda path: perfect)
+    monkeypatch.setattr(teacher, "open_teacher", lambda name: SimpleNamespace(masks=perfect, label_space=mosaic))
     monkeypatch.setattr(
         sys,
         "argv",
-        ["teacher.py", "--model", "x.tflite", "--buildings", "2", "--views", "3", "--out", str(tmp_path), "--json"],
+        ["teacher.py", "--buildings", "2", "--views", "3", "--out", str(tmp_path), "--json"],
     )
     assert teacher.main() == 0
     report = json.loads(capsys.readouterr().out)
@@ -82,31 +82,3 @@ def test_the_report_scores_a_perfect_teacher_as_perfect(
     assert {value for value in report["structural6"]["iou"].values() if value is not None} == {1.0}
     assert report["structural4_primary"]["miou"] == 1.0
     assert (tmp_path / "views.png").stat().st_size > 10_000
-
-
-def test_mosaic_labels_a_view(teacher: ModuleType, shared_data: Path) -> None:
-    pytest.importorskip("ai_edge_litert")
-    label = teacher.mosaic(shared_data / MODEL)
-    (image,) = teacher.views(make_building(10_000_001), 1, "pinhole")
-    found = label(image.rgb)
-    assert found.shape == image.label.shape and found.dtype == np.uint8
-    assert found.max() < 32
-    assert set(np.unique(found)) & {1, 4, 6}  # wall, floor or ceiling
-
-
-def test_a_missing_or_wrong_model_is_named(teacher: ModuleType, tmp_path: Path) -> None:
-    pytest.importorskip("ai_edge_litert")
-    with pytest.raises(UserError, match="there is no teacher at"):
-        teacher.mosaic(tmp_path / "none.tflite")
-    (tmp_path / "broken.tflite").write_bytes(b"nothing")
-    with pytest.raises(UserError, match="is no model that ai-edge-litert runs"):
-        teacher.mosaic(tmp_path / "broken.tflite")
-
-
-def test_without_its_library_the_command_says_what_to_install(
-    teacher: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
-    monkeypatch.setattr(sys, "argv", ["teacher.py", "--model", "x.tflite", "--buildings", "1", "--out", str(tmp_path)])
-    assert teacher.main() == 1
-    assert "pip install ai-edge-litert" in capsys.readouterr().err

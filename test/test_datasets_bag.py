@@ -17,6 +17,7 @@ from cmp_seg_ros.datasets.storage import open_files
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.messages import point_cloud2
+from cmp_seg_ros.messages.transforms import matrix
 from cmp_seg_ros.scan import Labels
 
 SPACE = LabelSpace.load("structural6")
@@ -214,6 +215,22 @@ def test_labelled_bag(tmp_path: Path, storage: str) -> None:
         text = raw.deserialize(data, connection.msgtype).data
     (tmp_path / "space.yaml").write_text(text)
     assert LabelSpace.load(tmp_path / "space.yaml") == SPACE
+
+
+def test_a_labelled_bag_has_the_poses_that_are_known(tmp_path: Path) -> None:
+    path = write_bag(tmp_path / "scans", "mcap", {"/points": scans(2)})
+    labels = Labels(np.zeros(400, np.uint8), np.ones(400, np.float32))
+    T_base_lidar, T_world_lidar = np.eye(4), np.eye(4)
+    T_base_lidar[:3, 3], T_world_lidar[:3, 3] = (0.1, 0, 0.5), (3, 4, 0.5)
+    with LabelledBagWriter(tmp_path / "labelled", SPACE) as bag:
+        for sample in open_input(path):
+            bag.write(sample.message, labels, T_base_lidar, T_world_lidar)
+    found = [(m.topic, m.message.transforms) for m in Bag(tmp_path / "labelled").messages(["/tf", "/tf_static"])]
+    assert [topic for topic, _ in found] == ["/tf_static", "/tf", "/tf"]
+    frames = [(t.header.frame_id, t.child_frame_id) for _, (t,) in found]
+    assert frames == [("base_link", "lidar"), ("odom", "base_link"), ("odom", "base_link")]
+    mount, move, _ = (matrix(t.transform) for _, (t,) in found)
+    np.testing.assert_allclose(move @ mount, T_world_lidar, atol=1e-12)
 
 
 def test_scans_without_a_stamp_are_written_one_after_the_other(tmp_path: Path) -> None:

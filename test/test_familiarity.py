@@ -10,6 +10,8 @@ from cmp_seg_ros.bundle import Bundle
 from cmp_seg_ros.datasets import boxes
 from cmp_seg_ros.datasets.frame import Returns
 from cmp_seg_ros.label_space import LabelSpace
+from cmp_seg_ros.remarks import Unfamiliar
+from cmp_seg_ros.scan import Labels
 from cmp_seg_ros.training.calibration import calibrate, fit_temperature
 
 
@@ -63,6 +65,10 @@ def test_strange_scans_are_told_from_those_of_the_training(tiny_bundle: Path, tm
     }
     for name, xyz in strange.items():
         assert unlikeness(xyz) > max(threshold, max(usual)), name
+    assert segmenter(Scan(1000 * room)).unfamiliar in ("distances", "how many voxels")
+    told = [segmenter(Scan(scan.xyz)) for scan in training_scans(range(100, 108))]
+    assert [bool(labels.unfamiliar) for labels in told] == [(labels.unlikeness or 0) > threshold for labels in told]
+    assert not all(labels.unfamiliar for labels in told)
     assert Segmenter.from_bundle(tiny_bundle, "reference")(Scan(room)).unlikeness is None
 
 
@@ -74,3 +80,16 @@ def test_temperature_changes_confidences_and_no_label(tiny_bundle: Path, tmp_pat
     cold, hot = (Segmenter.from_bundle(path, "reference")(scan) for path in (tiny_bundle, tmp_path / "warm"))
     np.testing.assert_array_equal(cold.label, hot.label)
     assert hot.confidence.mean() < cold.confidence.mean()
+
+
+def test_one_strange_scan_among_usual_ones_is_not_remarked() -> None:
+    usual, strange = Labels(np.zeros(0, np.uint8), np.zeros(0, np.float32), unlikeness=1.0), labels_of_strange(5.0)
+    watch = Unfamiliar()
+    assert [remark.kind for remark in watch(strange, "scan 0")] == ["unfamiliar"]
+    watch = Unfamiliar()
+    told = [len(list(watch(labels, "a scan"))) for labels in [usual] * 9 + [strange] * 8 + [usual] * 2 + [strange]]
+    assert told == [0] * 14 + [1] * 3 + [0, 0, 1]
+
+
+def labels_of_strange(unlikeness: float) -> Labels:
+    return Labels(np.zeros(0, np.uint8), np.zeros(0, np.float32), unlikeness=unlikeness, unfamiliar="heights")

@@ -14,9 +14,10 @@ from sensor_msgs.msg import CameraInfo
 
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.geometry.calibration import CalibratedCamera, Calibration
-from cmp_seg_ros.ros import transforms
+from cmp_seg_ros.messages.transforms import matrix
 from cmp_seg_ros.ros.camera import CameraInput
 from cmp_seg_ros.ros.sensors import Sensors
+from cmp_seg_ros.ros.transforms import TfExtrinsics
 from cmp_seg_ros.scan import Scan
 
 K = [500.0, 0, 320, 0, 510, 240, 0, 0, 1]
@@ -33,7 +34,7 @@ def transform(rotation: Rotation, translation=(1.0, 2.0, 3.0)):
 @given(st.integers(0, 2**32 - 1))
 def test_matrix_of_a_transform(seed):
     rotation = Rotation.random(random_state=seed)
-    T = transforms.matrix(transform(rotation))
+    T = matrix(transform(rotation))
     np.testing.assert_allclose(T[:3, :3], rotation.as_matrix(), atol=1e-12)
     np.testing.assert_array_equal(T[:, 3], [1, 2, 3, 1])
 
@@ -61,7 +62,7 @@ def tf(monkeypatch):
     stand_in.Buffer, stand_in.TransformException = Buffer, Missing
     stand_in.TransformListener = lambda buffer, node: (buffer, node)
     monkeypatch.setitem(sys.modules, "tf2_ros", stand_in)
-    return transforms.TfExtrinsics(SimpleNamespace())
+    return TfExtrinsics(SimpleNamespace())
 
 
 def test_transforms_are_those_that_tf_has_at_present(tf):
@@ -75,7 +76,7 @@ def test_transforms_are_those_that_tf_has_at_present(tf):
 def test_without_tf2_ros_the_remedy_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "tf2_ros", None)
     with pytest.raises(UserError, match=r"needs tf2_ros.*calibration_file"):
-        transforms.TfExtrinsics(SimpleNamespace())
+        TfExtrinsics(SimpleNamespace())
 
 
 def calibrated(**changes):
@@ -112,9 +113,9 @@ def test_a_camera_nobody_knows():
 def test_the_calibration_file_comes_first():
     camera, store = camera_input(calibrated(), None)
     store["camera_info"](info())
-    assert camera.intrinsics(10, 10).intrinsics == (9, 9, 5, 5)
+    assert camera.intrinsics.of(10, 10).intrinsics == (9, 9, 5, 5)
     np.testing.assert_array_equal(camera.T_camera_lidar("camera", "lidar"), np.eye(4))
-    assert camera.intrinsics(640, 480).intrinsics == (500, 510, 320, 240), "for other sizes the camera info"
+    assert camera.intrinsics.of(640, 480).intrinsics == (500, 510, 320, 240), "for other sizes the camera info"
 
 
 @pytest.mark.parametrize("extrinsics", ["file", "tf", "none"])
@@ -135,7 +136,7 @@ def test_the_file_tells_of_intensities_and_clocks_wherever_poses_come_from(tf, t
     if extrinsics == "tf":
         sensors._tf._buffer.known["camera", "lidar"] = transform(Rotation.identity())
         np.testing.assert_array_equal(camera.T_camera_lidar("camera", "lidar")[:3, 3], [1, 2, 3])
-        assert camera.intrinsics(10, 10).intrinsics == (9, 9, 5, 5)
+        assert camera.intrinsics.of(10, 10).intrinsics == (9, 9, 5, 5)
     if extrinsics == "none":
         with pytest.raises(UserError, match="where the camera sits is not known"):
             camera.T_camera_lidar("camera", "lidar")
@@ -144,12 +145,12 @@ def test_the_file_tells_of_intensities_and_clocks_wherever_poses_come_from(tf, t
 def test_intrinsics_that_do_not_fit(tf):
     camera, store = camera_input(None, tf)
     with pytest.raises(UserError, match="no calibration for images of 640 x 480"):
-        camera.intrinsics(640, 480)
+        camera.intrinsics.of(640, 480)
     store["camera_info"](info(k=[0.0] * 9))
     with pytest.raises(UserError, match="K is zero"):
-        camera.intrinsics(640, 480)
+        camera.intrinsics.of(640, 480)
     store["camera_info"](info())
     with pytest.raises(UserError, match="for 640 x 480 pixels, the image has 320 x 240"):
-        camera.intrinsics(320, 240)
+        camera.intrinsics.of(320, 240)
     with pytest.raises(UserError, match="TF has no transform from lidar to camera"):
         camera.T_camera_lidar("camera", "lidar")

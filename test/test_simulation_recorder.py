@@ -19,6 +19,7 @@ from cmp_seg_ros.geometry.calibration import Calibration
 from cmp_seg_ros.geometry.cameras import Camera
 from cmp_seg_ros.messages import camera_info, images, point_cloud2
 from cmp_seg_ros.messages.bag_writer import BagWriter
+from cmp_seg_ros.messages.transforms import matrix
 from cmp_seg_ros.scan import UNLABELLED
 from cmp_seg_ros.simulation.lidar import NO_NOISE, fixed_pose, sweep
 from cmp_seg_ros.simulation.recorder import START, record, to_space, to_structural6
@@ -60,7 +61,8 @@ def test_the_bag_has_every_topic_in_the_order_of_time(recording: Path) -> None:
     counts: dict[str, int] = {}
     for topic, _, _ in found:
         counts[topic] = counts.get(topic, 0) + 1
-    assert counts.pop("/odom") >= 15
+    assert counts["/odom"] == counts.pop("/tf") and counts.pop("/odom") >= 15
+    assert counts.pop("/tf_static") == 1
     truth = [f"/truth/{name}/{space}" for name in ("camera", "rear", "side") for space in ("structural6", "indoor")]
     infos = ["/camera/camera_info", "/rear/camera_info"]  # CameraInfo has no model for the wide camera
     topics = ["/lidar/points", "/truth/points", "/camera/image", "/rear/image", "/side/image/compressed"]
@@ -305,3 +307,20 @@ def test_a_full_disk_is_said_in_one_line(tmp_path: Path, monkeypatch: pytest.Mon
     result = CliRunner().invoke(app, arguments)
     assert isinstance(result.exception, UserError)
     assert "cannot be written: No space left on device" in str(result.exception)
+
+
+def test_tf_agrees_with_odometry_and_calibration(recording: Path) -> None:
+    found = messages(recording / "bag")
+    poses = [m.pose.pose for topic, _, m in found if topic == "/odom"]
+    moves = [m.transforms for topic, _, m in found if topic == "/tf"]
+    for pose, (moved,) in zip(poses, moves, strict=True):
+        p, q, t, r = pose.position, pose.orientation, moved.transform.translation, moved.transform.rotation
+        assert (p.x, p.y, p.z) == (t.x, t.y, t.z) and (q.x, q.y, q.z, q.w) == (r.x, r.y, r.z, r.w)
+        assert (moved.header.frame_id, moved.child_frame_id) == ("odom", "base_link")
+    [static] = [m.transforms for topic, _, m in found if topic == "/tf_static"]
+    calibration = Calibration.load(recording / "calibration.yaml")
+    expected = {"lidar": calibration.lidars["lidar"].T_base_lidar}
+    expected |= {name: camera.T_base_camera for name, camera in calibration.cameras.items()}
+    assert {t.child_frame_id for t in static} == set(expected)
+    for mounted in static:
+        np.testing.assert_allclose(matrix(mounted.transform), expected[mounted.child_frame_id], atol=1e-6)

@@ -1,15 +1,20 @@
-"""Labelled clouds in a ROS 2 bag (mcap)."""
+"""Labelled clouds in a ROS 2 bag (mcap), with TF where poses are known."""
 
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from cmp_seg_ros.geometry.calibration import Transform
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.messages import cdr, point_cloud2
 from cmp_seg_ros.messages.bag_writer import BagWriter
+from cmp_seg_ros.messages.transforms import TF, TF_MESSAGE, TF_STATIC, tf_message
 from cmp_seg_ros.scan import Labels
 
 STRING = "std_msgs/msg/String"
 BAG = "labelled"  # its name in a folder of results
+ODOM, BASE = "odom", "base_link"  # frames (REP 105)
 PERIOD = 100_000_000  # nanoseconds between scans that have no stamp
 
 
@@ -32,16 +37,38 @@ class LabelledBagWriter:
         self.label_space = label_space
         self.topic, self.space_topic = topic, f"{topic.rpartition('/')[0]}/label_space"
         self.written = 0
-        self.bag = BagWriter(path, {topic: cdr.POINT_CLOUD2, self.space_topic: STRING}, latched=[self.space_topic])
+        topics = {topic: cdr.POINT_CLOUD2, self.space_topic: STRING, TF: TF_MESSAGE, TF_STATIC: TF_MESSAGE}
+        self.bag = BagWriter(path, topics, latched=[self.space_topic, TF_STATIC])
+        self._mounted: set[str] = set()  # frames that TF_STATIC has
 
-    def write(self, message: Any, labels: Labels) -> None:
-        """Write the labelled cloud of a scan: `message` is its PointCloud2 (of ROS 1 or 2, or alike)."""
+    def write(
+        self,
+        message: Any,
+        labels: Labels,
+        T_base_lidar: Transform | None = None,
+        T_world_lidar: Transform | None = None,
+    ) -> None:
+        """Write the labelled cloud of a scan.
+
+        Args:
+            message: its PointCloud2 (of ROS 1 or 2, or a stand-in with the same attributes).
+            labels: of its points.
+            T_base_lidar: (4, 4); written once to /tf_static, as the lidar's place on `base_link`.
+            T_world_lidar: (4, 4) at the scan's stamp; written to /tf, as the place of `base_link` in `odom`.
+        """
         stamp = point_cloud2.stamp_ns(message.header)
         time = stamp or (self.written + 1) * PERIOD
         if self.written == 0:
             self.bag.write(self.space_topic, time, cdr.message_class(STRING)(data=self.label_space.to_yaml()))
         cloud = point_cloud2.encode_labelled(message, labels, self.label_space)
         frame_id = message.header.frame_id or "lidar"  # RViz shows nothing without a frame
+        if T_base_lidar is not None:
+            if frame_id not in self._mounted:
+                self.bag.write(TF_STATIC, time, tf_message(BASE, {frame_id: T_base_lidar}, stamp))
+                self._mounted.add(frame_id)
+            if T_world_lidar is not None:
+                T_world_base = T_world_lidar @ np.linalg.inv(T_base_lidar)
+                self.bag.write(TF, time, tf_message(ODOM, {BASE: T_world_base}, stamp))
         self.bag.write(self.topic, time, cdr.serialize_cloud(cloud, cdr.header(stamp, frame_id)))
         self.written += 1
 

@@ -26,7 +26,7 @@ from cmp_seg_ros.messages import cdr, images, label_info, point_cloud2
 from cmp_seg_ros.nodes.segmentation.level_check import LevelCheck
 from cmp_seg_ros.nodes.segmentation.rate import Rate
 from cmp_seg_ros.nodes.segmentation.rehearsal import empty_room_message
-from cmp_seg_ros.remarks import implausible, remarks
+from cmp_seg_ros.remarks import Unfamiliar, implausible, remarks
 from cmp_seg_ros.ros import camera, diagnostics, node, qos, sensors
 from cmp_seg_ros.ros.camera import Stamped
 from cmp_seg_ros.ros.inputs import Arrival
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from cmp_seg_ros.segmenter import Segmenter
 
 NAME = "segmentation_node"
+HARMLESS = ("no_intensity", "strange_intensity")  # remarks that leave the health as it is
 PARAMETERS = [
     Parameter("model", DEFAULT_BUNDLE, "Model bundle: a folder, or a name in models/"),
     Parameter("engine", "auto", "What runs the network; auto takes the fastest that is right on this machine"),
@@ -113,6 +114,7 @@ class SegmentationNode(WorkerNode[Labelled]):
     def __init__(self) -> None:
         super().__init__(NAME, PARAMETERS, PointCloud2, "points")
         self.level_check = LevelCheck(partial(self.report.note, lasting=True))
+        self.unfamiliar = Unfamiliar()
         self.segmenter: Segmenter | None = None
 
     def set_up(self) -> None:
@@ -233,8 +235,9 @@ class SegmentationNode(WorkerNode[Labelled]):
         for remark in chain(
             remarks(scan, labels, returns, f"a cloud on {topic}", self.segmenter.preprocess),
             implausible(scan, labels, not self.sensors.unknown, f"clouds on {topic}"),
+            self.unfamiliar(labels, f"a cloud on {topic}"),
         ):
-            self.report.note(remark.kind, remark.text, harmless=remark.kind == "no_intensity")
+            self.report.note(remark.kind, remark.text, harmless=remark.kind in HARMLESS)
         if self.sensors.unknown:
             self.level_check(scan, returns)
         labelled.match = self.camera.match(labelled.stamp)
@@ -289,6 +292,9 @@ class SegmentationNode(WorkerNode[Labelled]):
             "voxel_size": repr(float(labels.voxel_size)),  # in full, so that the scan can be labelled again just so
             "model": self.parameters["model"],
             "engine": self.segmenter.engine,
+            "unlikeness": labels.unlikeness,
+            "intensity_unlikeness": labels.intensity_unlikeness,
+            "strange_intensity": labels.strange_intensity,
             "image_offset_ms": match and match.offset * 1e-6,
         } | {f"ms.{stage}": milliseconds for stage, milliseconds in labelled.clock.stages_ms.items()}
         return diagnostics.status(

@@ -2,24 +2,9 @@
 
 from typing import Any
 
-import numpy as np
-
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.geometry.calibration import Transform
-
-
-def matrix(transform: Any) -> Transform:
-    """(4, 4) of a geometry_msgs/Transform."""
-    q, t = transform.rotation, transform.translation
-    x, y, z, w = np.array([q.x, q.y, q.z, q.w]) / np.linalg.norm([q.x, q.y, q.z, q.w])
-    T = np.eye(4)
-    T[:3, :3] = [
-        [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
-        [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
-        [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
-    ]
-    T[:3, 3] = [t.x, t.y, t.z]
-    return T
+from cmp_seg_ros.messages.transforms import matrix
 
 
 class TfExtrinsics:
@@ -37,11 +22,12 @@ class TfExtrinsics:
         self._listener = tf2_ros.TransformListener(self._buffer, node)
         self._error: type[Exception] = tf2_ros.TransformException
 
-    def lookup(self, target: str, source: str) -> Transform | None:
-        """The latest T_target_source, or None while it is not known."""
+    def lookup(self, target: str, source: str, stamp: int = 0) -> Transform | None:
+        """T_target_source at a stamp in nanoseconds, the latest for 0; None while it is not known."""
         import rclpy.time
 
         try:
-            return matrix(self._buffer.lookup_transform(target, source, rclpy.time.Time()).transform)
+            time = rclpy.time.Time(nanoseconds=stamp)
+            return matrix(self._buffer.lookup_transform(target, source, time).transform)
         except self._error:
             return None

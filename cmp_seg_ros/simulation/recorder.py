@@ -16,6 +16,7 @@ from cmp_seg_ros.geometry.cameras import Camera
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.messages import cdr, images, point_cloud2
 from cmp_seg_ros.messages.bag_writer import BagWriter
+from cmp_seg_ros.messages.transforms import TF, TF_MESSAGE, TF_STATIC, tf_message
 from cmp_seg_ros.outputs import REPORT, claim, remove_bag, write_report
 from cmp_seg_ros.scan import UNLABELLED, Bool, UInt8
 from cmp_seg_ros.simulation.camera import Image
@@ -32,6 +33,7 @@ BAG, CALIBRATION, PREVIEW = "bag", "calibration.yaml", "preview.png"
 
 CLOUD, IMAGE, COMPRESSED, INFO = cdr.POINT_CLOUD2, cdr.IMAGE, cdr.COMPRESSED_IMAGE, cdr.CAMERA_INFO
 ODOMETRY = "nav_msgs/msg/Odometry"
+ODOM, BASE = "odom", "base_link"  # frames (REP 105)
 DISTORTION_MODELS = {"pinhole": "plumb_bob", "equidistant": "equidistant"}  # CameraInfo has no name for mei
 JPEG_QUALITY = 90
 
@@ -62,7 +64,7 @@ def topics_of(config: RigConfig) -> dict[str, str]:
         if camera.camera.model in DISTORTION_MODELS:
             topics[f"/{camera.name}/camera_info"] = INFO
         topics |= {f"/truth/{camera.name}/{space}": IMAGE for space in TRUTH_SPACES}
-    return topics | {"/odom": ODOMETRY}
+    return topics | {"/odom": ODOMETRY, TF: TF_MESSAGE, TF_STATIC: TF_MESSAGE}
 
 
 def _image_topic(camera: RigCamera) -> str:
@@ -90,7 +92,8 @@ def record(config: RigConfig, out: Path, processes: int | None = None) -> Iterat
     points, seen, classes = [], np.zeros(len(config.cameras), np.int64), np.zeros(256, np.int64)
     end = rig.frames / rig.rate
     odometry = list(_odometry(rig, end))
-    with BagWriter(out / BAG, topics_of(config)) as bag:
+    with BagWriter(out / BAG, topics_of(config), latched=[TF_STATIC]) as bag:
+        bag.write(TF_STATIC, START, _mounts(rig))
         for index, frame in enumerate(_frames(rig, config, processes)):
             for entry in frame.records:
                 while odometry and odometry[0].time <= entry.time:
@@ -278,7 +281,7 @@ def _camera_info(camera: Camera, header: Any) -> Any:
 
 
 def _odometry(rig: Rig, end: float) -> Iterator[Record]:
-    """Poses of `base` in `odom` (the building's frame), from the start until one sweep after the end."""
+    """Poses of the base in `odom` (the building's frame), from the start until one sweep after the end."""
     from scipy.spatial.transform import Rotation
 
     types = cdr.typestore().types
@@ -293,12 +296,20 @@ def _odometry(rig: Rig, end: float) -> Iterator[Record]:
         twist = types["geometry_msgs/msg/Twist"](linear=linear, angular=angular)
         stamp = START + round(float(at) * 1e9)
         message = types[ODOMETRY](
-            header=cdr.header(stamp, "odom"),
-            child_frame_id="base",
+            header=cdr.header(stamp, ODOM),
+            child_frame_id=BASE,
             pose=types["geometry_msgs/msg/PoseWithCovariance"](pose=pose, covariance=np.zeros(36)),
             twist=types["geometry_msgs/msg/TwistWithCovariance"](twist=twist, covariance=np.zeros(36)),
         )
         yield Record("/odom", stamp, cdr.serialize(message, ODOMETRY))
+        yield Record(TF, stamp, cdr.serialize(tf_message(ODOM, {BASE: T}, stamp), TF_MESSAGE))
+
+
+def _mounts(rig: Rig) -> Any:
+    """TFMessage: lidar and cameras on the base."""
+    mounts = {"lidar": rig.T_base_lidar}
+    mounts |= {c.name: T for c, T in zip(rig.config.cameras, rig.T_base_cameras, strict=True)}
+    return tf_message(BASE, mounts, START)
 
 
 def _report(

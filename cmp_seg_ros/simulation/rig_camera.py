@@ -19,7 +19,7 @@ OPTICAL = np.array(
     [[0.0, 0, 1], [-1, 0, 0], [0, -1, 0]]
 )  # rotation from optical axes to base axes, for a camera that looks ahead
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
-RESERVED_NAMES = ("lidar", "truth", "odom", "base")  # other topics and frames of a recording
+RESERVED_NAMES = ("lidar", "truth", "odom", "base_link", "tf")  # other topics and frames of a recording
 SPEC = "[NAME=]KIND[,mono][,compressed][,yaw=DEGREES][,pitch=DEGREES]"
 
 
