@@ -94,7 +94,9 @@ class Alignment:
         h_joint, h_intensity, h_brightness = map(_entropy, (joint, joint.sum(axis=1), joint.sum(axis=0)))
         return (h_intensity + h_brightness - h_joint) / h_joint if h_joint > 0 else 0.0
 
-    def _pixels(self, T_camera_lidar: Transform, rows: Int64) -> tuple[tuple[Int64, Int64, Int64], npt.NDArray[np.bool_]]:
+    def _pixels(
+        self, T_camera_lidar: Transform, rows: Int64
+    ) -> tuple[tuple[Int64, Int64, Int64], npt.NDArray[np.bool_]]:
         """View, row and column of the points that are in their images, and which these are of `rows`."""
         uv, inside = self.camera.project(transform(T_camera_lidar, self.xyz[rows]))
         column, row = np.rint(uv[inside]).astype(np.int64).T
