@@ -1,10 +1,18 @@
 """`cmp-seg convert`."""
 
 import json
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+
+class Runner(str, Enum):
+    """Where the work is done."""
+
+    local = "local"
+    ray = "ray"
 
 
 def convert(
@@ -23,6 +31,7 @@ def convert(
     processes: Annotated[
         int | None, typer.Option(help="Number of processes; by default one per core.", min=1)
     ] = None,
+    runner: Annotated[Runner, typer.Option(help="local, or ray: a Ray cluster ($RAY_ADDRESS).")] = Runner.local,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:  # fmt: skip
     """Pair scans with their nearest images and write them as one set for training. Resumes; merges its inputs."""
@@ -36,7 +45,7 @@ def convert(
     sources = conversion.sources_of(inputs, topic, calibration, lidar, columns, not no_images)
     work = conversion.Conversion(sources, out)
     with progress_bar("scans", work.total) as progress:
-        for done in work.run(processes):
+        for done in work.run(processes, runner.value):
             progress(done)
     report = work.finish()
     if as_json:

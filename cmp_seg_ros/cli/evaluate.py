@@ -337,7 +337,7 @@ def _suite(
 
     from cmp_seg_ros.cli.progress import progress_bar
     from cmp_seg_ros.evaluation.suites import plot
-    from cmp_seg_ros.evaluation.suites.run import SCENES, SuiteRun
+    from cmp_seg_ros.evaluation.suites.run import SuiteRun
     from cmp_seg_ros.evaluation.suites.scores import compile_report
     from cmp_seg_ros.evaluation.suites.suite import Suite
     from cmp_seg_ros.evaluation.suites.tables import heading, markdown, sheets
@@ -345,15 +345,17 @@ def _suite(
 
     if out is not None:
         require_writable(out, "evaluate")
-    run = SuiteRun(Suite.load(name), model, engine, voxel_size, only, buildings, data and data / SCENES, out, workers)
+    run = SuiteRun(Suite.load(name), model, engine, voxel_size, only, buildings, data, out, workers)
     print_warnings(f"row {row} is left out: {reason}" for row, reason in run.skipped.items())
     with progress_bar("buildings by sensor and place", run.count) as progress:
-        report = compile_report(run, run.run(progress))
+        parts = run.run(progress)
+    report = compile_report(run, parts, dict(run.run_recordings()))
     if out is not None:
         with writing(out):
             write_report(out, report)
             (out / "table.md").write_text(markdown(report))
-            plot.draw(out / "suite.png", report)
+            if report["rows"]:
+                plot.draw(out / "suite.png", report)
     if as_json:
         print(json.dumps(report))
     else:

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
 from itertools import chain, groupby
 from pathlib import Path
+from platform import node
 from shutil import rmtree
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -47,7 +48,7 @@ from cmp_seg_ros.geometry.calibration import Transform
 from cmp_seg_ros.geometry.sensor_set import SensorSet
 from cmp_seg_ros.geometry.track import pose_of
 from cmp_seg_ros.outputs import REPORT
-from cmp_seg_ros.workers import process_map
+from cmp_seg_ros.workers import lasting_map
 
 PART = 200  # scans
 COMMAND = "convert"
@@ -76,10 +77,7 @@ class Source:
 
     def open(self) -> DataSet:
         """Raises UserError."""
-        path = Path(self.path)
-        if not path.exists():
-            raise UserError(f"{path} is not on this machine; every worker needs the data at the same path")
-        return open_input(path, self.topic, self.sensors(), self.columns)
+        return open_input(Path(self.path), self.topic, self.sensors(), self.columns)
 
     def sensors(self) -> SensorSet:
         """Raises UserError."""
@@ -89,7 +87,7 @@ class Source:
         """What decides its scans in the unified set, calibration included. Raises UserError."""
         file = self.sensors().file
         checksum = None if file is None else sha256(file.read_bytes())
-        return asdict(self) | {"path": str(Path(self.path).resolve()), "calibration": checksum}
+        return asdict(self) | {"calibration": checksum}
 
 
 class Job(NamedTuple):
@@ -122,7 +120,15 @@ def sources_of(
     sources: list[Source] = []
     taken: set[str] = set()  # names of sequences
     for path in paths:
-        own = Source("", str(path), topic, str(calibration or ""), lidar, columns, with_images=with_images)
+        own = Source(
+            "",
+            str(path.resolve()),
+            topic,
+            str(calibration.resolve() if calibration else ""),
+            lidar,
+            columns,
+            with_images=with_images,
+        )
         data = own.open()
         if isinstance(data, unified.DataSet):
             name = _new_name(plain(path.name), {source.name for source in sources})
@@ -137,7 +143,7 @@ def sources_of(
             own = replace(own, calibration=str(SensorSet.around(path, calibration, lidar).file or ""))
         for file in files:
             name = _new_name(plain(file.name if file.is_dir() else file.stem), taken)
-            sources.append(replace(own, name=name, path=str(file)))
+            sources.append(replace(own, name=name, path=str(file.resolve())))
             taken.add(name)
     return sources
 
@@ -300,18 +306,22 @@ class Conversion:
                 (out / PARTS).mkdir(exist_ok=True)
         self._start = perf_counter()
 
-    def run(self, processes: int | None = None) -> Iterator[int]:
+    def run(self, processes: int | None = None, runner: str = "local") -> Iterator[int]:
         """Do what is missing; yields the number of scans done so far. Raises UserError.
 
         Args:
             processes: None: one per processor. They read side by side what can be read in parts.
+            runner: "local", or "ray": on a Ray cluster. The set is the same.
         """
         count = min(processes or len(os.sched_getaffinity(0)), len(self.jobs))
+        converted: Iterable[int] = chain.from_iterable(convert(job, self.out) for job in self.jobs)
+        if runner == "ray":
+            from cmp_seg_ros.ray_cluster import ray_map
+
+            converted = ray_map(partial(_convert_all, out=self.out.resolve()), self.jobs, count)
+        elif count > 1:
+            converted = lasting_map(partial(_convert_all, out=self.out), self.jobs, count)
         done = 0
-        if count > 1:
-            converted: Iterable[int] = process_map(partial(_convert_all, out=self.out), self.jobs, count)
-        else:
-            converted = chain.from_iterable(convert(job, self.out) for job in self.jobs)
         for scans in converted:
             done += scans
             yield done
@@ -355,6 +365,10 @@ class Conversion:
 
 
 def _convert_all(job: Job, out: Path) -> int:
+    """All of a job, on whichever machine. Raises UserError."""
+    for path in (Path(job.source.path), out / PARTS):
+        if not path.exists():
+            raise UserError(f"{path} is not on this machine ({node()}); all need inputs and output at the same paths")
     return sum(convert(job, out))
 
 

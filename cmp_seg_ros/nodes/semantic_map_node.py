@@ -25,11 +25,11 @@ from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.mapping import files
 from cmp_seg_ros.mapping.fusion import VOXEL, Voxels
-from cmp_seg_ros.mapping.grid import Grid, grid_of
+from cmp_seg_ros.mapping.grid import RESOLUTION, Grid, grid_of
 from cmp_seg_ros.mapping.odometry import Motion, check_step, twist
 from cmp_seg_ros.mapping.semantic_map import SemanticMap
 from cmp_seg_ros.messages import cdr, point_cloud2
-from cmp_seg_ros.ros import node, odometry, qos
+from cmp_seg_ros.ros import grids, node, odometry, qos
 from cmp_seg_ros.ros.diagnostics import WARN
 from cmp_seg_ros.ros.inputs import Arrival
 from cmp_seg_ros.ros.node import NotYet, Rejected, WorkerNode
@@ -43,7 +43,8 @@ NAME = "semantic_map_node"
 STRING = "std_msgs/msg/String"
 WAY_STEP, LONGEST_WAY = 0.1, 100_000  # metres between two places of the lidar's way, and their greatest number
 PARAMETERS = [
-    Parameter("voxel_size", VOXEL, "Metres, of the map's voxels and the grid's cells", (0.02, 1.0)),
+    Parameter("voxel_size", VOXEL, "Of the map's voxels, metres", (0.02, 1.0)),
+    Parameter("resolution", RESOLUTION, "Of the grid's cells, metres", (0.02, 1.0)),
     Parameter("radius", 50.0, "Metres around the lidar beyond which the map is forgotten; 0: never", (0.0, 10_000.0)),
     Parameter("map_rate_hz", 0.5, "Times a second that the map is published; 0: never", (0.0, 10.0), read_only=False),
     Parameter("grid_rate_hz", 1.0, "Times a second that the grid is published; 0: never", (0.0, 10.0), read_only=False),
@@ -198,7 +199,7 @@ class SemanticMapNode(WorkerNode[Fused]):
 
     def _grid(self, still: Voxels) -> Grid:
         assert self.space is not None
-        return grid_of(still, self.space, self.parameters["voxel_size"])
+        return grid_of(still, self.space, self.parameters["resolution"])
 
     # What is published of it.
 
@@ -221,16 +222,7 @@ class SemanticMapNode(WorkerNode[Fused]):
         return cdr.serialize_cloud(cloud, cdr.header(stamp, self.odometry.frame))
 
     def _encode_grid(self, grid: Grid, stamp: int) -> OccupancyGrid:
-        message = OccupancyGrid()
-        message.header.frame_id = self.odometry.frame
-        message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp, 1_000_000_000)
-        message.info.map_load_time = message.header.stamp
-        message.info.resolution = float(grid.resolution)
-        message.info.height, message.info.width = grid.occupancy.shape
-        message.info.origin.position.x, message.info.origin.position.y = grid.origin
-        message.info.origin.orientation.w = 1.0
-        message.data.frombytes(np.ascontiguousarray(grid.occupancy).tobytes())
-        return message
+        return grids.encode(grid.occupancy, grid.origin, grid.resolution, self.odometry.frame, stamp)
 
     # Saving.
 
