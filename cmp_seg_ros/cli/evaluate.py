@@ -199,13 +199,13 @@ def _input(asked: Request) -> None:
     from cmp_seg_ros.bundle import Bundle
     from cmp_seg_ros.cli.progress import progress_bar
     from cmp_seg_ros.datasets import open_input
+    from cmp_seg_ros.datasets.frame import TEACHER
     from cmp_seg_ros.evaluation.animation import Animation
     from cmp_seg_ros.evaluation.pipeline import Labeller, Model, run
     from cmp_seg_ros.evaluation.predictions import Predictions, open_id_map
     from cmp_seg_ros.evaluation.report import Report
     from cmp_seg_ros.evaluation.report_page import PageFiles
     from cmp_seg_ros.evaluation.scoring import consumers_for
-    from cmp_seg_ros.evaluation.teacher_agreement import TEACHER
     from cmp_seg_ros.geometry.sensor_set import SensorSet
     from cmp_seg_ros.outputs import require_writable
 
@@ -246,10 +246,10 @@ def _input(asked: Request) -> None:
 
 def _compared(data: "DataSet", asked: Request) -> "tuple[DataSet, dict[str, LabelSpace]]":
     """The data set with all label sources, and those to compare with."""
-    from cmp_seg_ros.datasets.frame import HAND
+    from cmp_seg_ros.datasets.frame import HAND, TEACHER
     from cmp_seg_ros.datasets.hand import Labelled, with_hand_labels
     from cmp_seg_ros.evaluation.scoring import sources_of
-    from cmp_seg_ros.evaluation.teacher_agreement import TEACHER, TeacherLabels
+    from cmp_seg_ros.evaluation.teacher_agreement import TeacherLabels
 
     wanted = asked.labels
     if asked.hand is not None:

@@ -6,7 +6,6 @@ from cmp_seg_ros.pseudo_labels.labeller import PseudoLabeller, Refinements
 from cmp_seg_ros.scan import UInt8
 from cmp_seg_ros.teachers.base import open_teacher
 
-TEACHER = "teacher"  # name of the source
 SPACE, VARIANT = "structural6", "pseudo"
 
 
