@@ -65,6 +65,7 @@ setup(
             "ros-kilted-sensor-msgs",
             "ros-kilted-std-msgs",
             "ros-kilted-std-srvs",
+            "ros-kilted-visualization-msgs",
         ],
         "openvino": ["onnx", "openvino>=2025"],
         "onnxruntime": ["onnx", "onnxruntime>=1.20"],
@@ -97,6 +98,7 @@ setup(
             "cmp-seg = cmp_seg_ros.cli.main:main",
             "segmentation_node = cmp_seg_ros.nodes.segmentation_node:main",
             "semantic_map_node = cmp_seg_ros.nodes.semantic_map_node:main",
+            "occupancy_node = cmp_seg_ros.nodes.occupancy_node:main",
             "bag_player = cmp_seg_ros.nodes.bag_player:main",
         ]
     },

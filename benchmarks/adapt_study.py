@@ -52,7 +52,7 @@ def measure(out: Path) -> dict[str, Any]:
     for name, bundle in (("shipped", work.start), ("new", Bundle(out / BUNDLE))):
         model, taught = Model(bundle.path), OnTaughtPoints()
         scores = Scores(data.label_spaces[TRUTH], model.label_space)
-        run(data, model, [scores, taught], Report.of("evaluate", data), out / "truth" / name, needs=TRUTH)
+        run(data, model, [scores, taught], Report.of("evaluate", data), out / "truth" / name, needs=(TRUTH,))
         found[f"{name} on taught points"] = readings(taught.student)["structural6"].report()
         found["pseudo-labels"] = readings(taught.teacher)["structural6"].report()
     comparison = compare(Loaded(out / "truth" / "shipped"), Loaded(out / "truth" / "new"))

@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 import yaml
 from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import TransformStamped
 from nav_msgs.msg import OccupancyGrid, Odometry
 from ros_harness import SECOND, START, Robot, header
 from sensor_msgs.msg import PointCloud2, PointField
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
+from test_node_tf import broadcaster  # noqa: F401  (a fixture)
 
 from cmp_seg_ros import resources
 from cmp_seg_ros.label_space import LabelSpace
@@ -50,23 +52,25 @@ class MapRobot(Robot):
         arguments = ["semantic_map_node", "--ros-args", *(part for one in given for part in ("-p", one))]
         self.program = self.start(*arguments)
         self.clouds = self.publisher(PointCloud2, "/labelled_points")
-        self.odometry = self.publisher(Odometry, "/odometry")
+        self.odometry = None if "odometry:=tf" in parameters else self.publisher(Odometry, "/odometry")
         self.number = 0
 
     def say_space(self) -> None:
         self.spaces = self.publisher(String, "/label_space", qos.LATCHED)
         self.spaces.publish(String(data=SIX.to_yaml()))
 
-    def drive(self, x0: float = 0.0, with_odometry: bool = True) -> None:
-        """Publish the next cloud, and the odometry around it."""
+    def drive(self, x0: float = 0.0, with_odometry: bool = True, sight: float = 100.0) -> None:
+        """Publish the next cloud, of what is in sight, and the odometry around it."""
         stamp, x = START + self.number * STEP, x0 + 0.05 * self.number
-        for before in (-1, 0, 1) if with_odometry else ():
+        for before in (-1, 0, 1) if with_odometry and self.odometry else ():
             message = Odometry(header=header(stamp + before * STEP, "odom"), child_frame_id="base_link")
             message.pose.pose.position.x = x + 0.05 * before
             message.pose.pose.orientation.w = 1.0
             self.odometry.publish(message)
         xyz, label = places()
         seen = (xyz - [x, 0, 0.9]).astype(np.float32)
+        near = np.hypot(seen[:, 0], seen[:, 1]) < sight
+        seen, label = seen[near], label[near]
         bare = point_cloud2.encode({axis: seen[:, i] for i, axis in enumerate("xyz")}, (1, len(seen)))
         bare = bare.message(header(stamp), PointCloud2, PointField)
         labelled = point_cloud2.encode_labelled(bare, Labels(label, np.full(len(label), 0.9, np.float32)), SIX)
@@ -147,13 +151,31 @@ def test_clouds_wait_for_odometry_and_a_jump_begins_a_new_map(drive, tmp_path):
     assert (tmp_path / "saved-1" / "map.ply").exists()
 
 
+def test_poses_come_from_tf_where_that_is_asked_for(broadcaster, drive):  # noqa: F811
+    robot = drive("odometry:=tf", "fixed_frame:=map", "grid_rate_hz:=5.0", "label_space:=structural6")
+    robot.drive()
+    robot.until(lambda: "note.no_pose" in robot.counts(), "a note of the missing transform")
+    message = TransformStamped(header=header(START, "map"), child_frame_id="lidar")
+    message.transform.translation.x, message.transform.translation.z = 10.0, 0.9
+    message.transform.rotation.w = 1.0
+    broadcaster(robot.node).sendTransform(message)
+    robot.until(lambda: robot.drive() or robot.grids, "a grid")
+    grid = robot.grids[-1]
+    assert grid.header.frame_id == "map"
+    assert occupancy_at(grid, 11.05, 1.0) == 0, "ten metres on, as TF says"
+
+
 def test_far_places_are_forgotten(drive):
-    robot = drive("radius:=3.0", "label_space:=structural6", "map_rate_hz:=10.0")
-    robot.until(lambda: robot.drive() or robot.maps, "a map")
-    size = robot.maps[0].width
-    robot.until(lambda: robot.drive() or (robot.number > 40 and robot.maps[-1].width < 0.8 * size), "a smaller map")
-    xyz = point_cloud2.decode(robot.maps[-1]).xyz
-    assert np.hypot(xyz[:, 0] - 0.05 * robot.number, xyz[:, 1]).max() < 3.5
+    robot = drive("radius:=2.0", "label_space:=structural6", "map_rate_hz:=10.0")
+    robot.until(lambda: robot.drive(sight=1.5) or len(robot.maps) > 2, "a map")
+    assert least_x(robot) < 0.2
+    robot.number += 70  # seven seconds and 3.5 m on
+    robot.until(lambda: robot.drive(sight=1.5) or least_x(robot) > 1.0, "its start to be forgotten")
+
+
+def least_x(robot: MapRobot) -> float:
+    """Of the last map."""
+    return float(point_cloud2.decode(robot.maps[-1]).xyz[:, 0].min())
 
 
 def test_the_parameter_file_has_every_parameter_with_its_default():

@@ -22,7 +22,7 @@ from sensor_msgs.msg import PointCloud2
 
 from cmp_seg_ros import resources
 from cmp_seg_ros.messages import point_cloud2
-from cmp_seg_ros.nodes import bag_player, segmentation_node, semantic_map_node
+from cmp_seg_ros.nodes import bag_player, occupancy_node, segmentation_node, semantic_map_node
 
 FILE = resources.resource("launch/segmentation.launch.py")
 
@@ -118,6 +118,19 @@ def test_the_map_node_alone_and_with_the_segmentation_node(monkeypatch):
     assert included.args[0].args[0] == str(FILE) and ("points", "/ouster/points") in included.launch_arguments
     with pytest.raises(RuntimeError, match="params_file is 'none', which does not exist"):
         start(functions, params_file="none")
+    documentation = (Path(__file__).parents[1] / "docs" / "node.md").read_text()
+    assert all(f"`{name}`" in documentation for name in functions["ARGUMENTS"])
+
+
+def test_the_occupancy_node_gets_the_topics_of_its_camera(monkeypatch):
+    functions = functions_of(FILE.with_name("occupancy.launch.py"), monkeypatch)
+    (node,) = start(functions, image="/front/image", camera_info="/front/camera_info", model="mine")
+    assert node.executable == "occupancy_node" == node.name
+    assert dict(node.remappings)["image/compressed"] == "/front/image/compressed"
+    known = {p.name for p in occupancy_node.PARAMETERS} | {"use_sim_time"}
+    assert {name for given in node.parameters[1:] for name in given} <= known and {"model": "mine"} in node.parameters
+    file = yaml.safe_load(Path(node.parameters[0]).read_text())["/**"]["ros__parameters"]
+    assert file == {p.name: p.default for p in occupancy_node.PARAMETERS}
     documentation = (Path(__file__).parents[1] / "docs" / "node.md").read_text()
     assert all(f"`{name}`" in documentation for name in functions["ARGUMENTS"])
 

@@ -29,15 +29,16 @@ def adapt(
     """Adapt a bundle to recordings of your robot, without labels, and say whether it became better.
 
     A camera and an image model teach the lidar network: convert, check the calibration, pseudo-label, fine-tune, and
-    compare with the bundle before, on a stretch that was held back. OUT/report.html has figures, pictures and advice;
+    compare with the bundle before, on a stretch that was held back. OUT/page.html has figures, pictures and advice;
     OUT/bundle the new bundle. The same command resumes.
     """
     from rich.console import Console
 
-    from cmp_seg_ros.adaptation.run import DATA, NEW, OLD, PAGE, TRAINING, Adaptation, Settings
+    from cmp_seg_ros.adaptation.run import DATA, NEW, OLD, TRAINING, Adaptation, Settings
     from cmp_seg_ros.bundle import Bundle
     from cmp_seg_ros.cli.progress import progress_bar
     from cmp_seg_ros.cli.training_run import run
+    from cmp_seg_ros.evaluation.page import HTML
     from cmp_seg_ros.outputs import REPORT, writing
     from cmp_seg_ros.teachers.base import open_teacher
 
@@ -58,7 +59,6 @@ def adapt(
     with writing(out):
         work.convert(progress_bar)
         _ = work.stretches  # too short a recording is known now
-        checked: list[str] = []
         labelled = work.label(progress_bar)
         console.print(f"the teacher labelled {labelled.covered:.0%} of the points that are learnt from", markup=False)
         if not work.is_trained:
@@ -68,11 +68,11 @@ def adapt(
         reports = {which: work.evaluate(which, one, progress_bar) for which, one in bundles.items()}
         for which, one in bundles.items():
             work.remember(which, one, progress_bar)
-        verdict = work.conclude(labelled, reports, checked)
+        verdict = work.conclude(labelled, reports)
     if as_json:
         print((out / REPORT).read_text(), end="")
         return
     print(verdict.title)
     for reason in verdict.reasons:
         print(f"- {reason}")
-    print(f"page: {out / PAGE}\nbundle: {bundle.path}\ndata: {out / DATA}")
+    print(f"page: {out / HTML}\nbundle: {bundle.path}\ndata: {out / DATA}")

@@ -73,7 +73,7 @@ def demo(
         status.update("comparing with the truth")
         data = DataSet(drive / "bag", sensors=sensors)
         report = Report.of("demo", data)
-        report.seed, report.sensor, report.seconds, report.played_at = seed, sensor, seconds, rate
+        report.seed, report.sensor, report.seconds = seed, sensor, seconds
         space = bundle.description.label_space
         frames = len(run.clouds)
         consumers = [Scores(space_of(data), space), live.LivePictures(data, space, out, frames), PageFiles(out)]

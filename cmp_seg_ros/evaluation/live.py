@@ -1,14 +1,14 @@
 """Evaluates a live run over ROS: labels, rates, latencies, pictures."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cmp_seg_ros.bundle import Bundle
-from cmp_seg_ros.datasets.bag import DataSet
+from cmp_seg_ros.datasets.base import DataSet
 from cmp_seg_ros.datasets.frame import Frame
 from cmp_seg_ros.datasets.labelled_bag import BAG, LabelledBagWriter
 from cmp_seg_ros.errors import UserError
@@ -18,7 +18,6 @@ from cmp_seg_ros.evaluation.metrics import percentiles
 from cmp_seg_ros.evaluation.pipeline import CannotLabel, Consumer, Result
 from cmp_seg_ros.evaluation.report import LiveScans, Report
 from cmp_seg_ros.label_space import LabelSpace
-from cmp_seg_ros.messages import cdr
 from cmp_seg_ros.outputs import remove_bag
 from cmp_seg_ros.scan import Labels
 
@@ -31,15 +30,15 @@ PICTURED = 0.4  # position of the scan that is drawn, as a fraction of the run
 
 
 class Received:
-    """The labels received from a node, by the stamps of their scans in the bag."""
+    """The labels received from a node that the bag was played to."""
 
     segmenter = None
 
-    def __init__(self, labels: Mapping[int, Labels], label_space: LabelSpace) -> None:
-        self.labels, self.label_space = labels, label_space
+    def __init__(self, run: "LiveRun", label_space: LabelSpace) -> None:
+        self.run, self.label_space = run, label_space
 
     def __call__(self, frame: Frame) -> Labels:
-        found = self.labels.get(frame.scan.stamp)
+        found = self.run.labels_of(frame.scan.stamp)
         if found is None:
             raise CannotLabel(DROPPED, serious=False)
         return found
@@ -102,8 +101,14 @@ class LiveFigures(Consumer):
 
     def __init__(self, run: "LiveRun", bundle: Bundle) -> None:
         self.run, self.bundle = run, bundle
+        self.unknown = len(run.clouds)  # labelled clouds without a scan in the bag
+
+    def add(self, result: Result, report: Report) -> None:
+        self.unknown -= self.run.labels_of(result.frame.scan.stamp) is not None
 
     def finish(self, report: Report) -> None:
+        if self.unknown > 0:
+            raise UserError(f"{self.unknown} labelled clouds are of no scan of the bag; is something else publishing?")
         run, infos = self.run, list(self.run.scan_infos.values())
         arrivals = np.array([cloud.time for cloud in run.clouds]) * 1e-9
         stages = sorted({key.removeprefix("ms.") for info in infos for key in info if key.startswith("ms.")})
@@ -148,7 +153,6 @@ def evaluate(
     Args:
         run: the bag, as it was played to the node.
         bundle: the node's.
-        report: with `played_at`.
         consumers: of the results; after them the report gets rates, latencies and counts.
         out, needs: as for `pipeline.run`.
 
@@ -157,6 +161,6 @@ def evaluate(
     """
     if not run.clouds:
         raise UserError("received no labelled cloud from the node; see its log, or retry on a less busy machine")
-    stamps = (cdr.stamp_ns(raw.data) for raw in data.bag.serialised([data.topic]))
-    labels = Received(run.labels(stamps, report.played_at or 1.0), bundle.description.label_space)
+    labels = Received(run, bundle.description.label_space)
+    report.played_at = run.rate
     return pipeline.run(data, labels, [LiveFigures(run, bundle), *consumers], report, out, needs=needs)

@@ -128,15 +128,18 @@ class OverTime(Consumer):
 def consumers_for(
     data: DataSet, space: LabelSpace, sources: Mapping[str, LabelSpace], out: Path | None = None
 ) -> list[Consumer]:
-    """What evaluates labels of `space`: scores against the sources, the first for the headline, or else by planes and
-    over time.
+    """What evaluates labels of `space`: scores against the sources, the first for the headline; without a truth or hand
+    labels among them also planes; without any also over time.
 
     Raises UserError if labels and sources cannot be compared.
     """
+    consumers: list[Consumer] = []
     if sources:
         first, *others = sources
-        return [Scores(sources[first], space, out, first, {name: sources[name] for name in others})]
-    return [PlaneCheck(space, data.path, data.sensors.file, out), OverTime(space)]
+        consumers.append(Scores(sources[first], space, out, first, {name: sources[name] for name in others}))
+    if not {TRUTH, HAND} & sources.keys():
+        consumers.append(PlaneCheck(space, data.path, data.sensors.file, out))
+    return consumers if sources else [*consumers, OverTime(space)]
 
 
 def sources_of(data: DataSet, wanted: Sequence[str] = ()) -> dict[str, LabelSpace]:

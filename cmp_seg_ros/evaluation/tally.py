@@ -34,6 +34,7 @@ class Tally:
         self.skipped: Counter[str] = Counter()
         self.scans_hash, self.labels_hash = hashlib.sha256(), hashlib.sha256()
         self.unlikeness: list[float] = []
+        self.strange_intensity: list[bool] = []
         self._unfamiliar = Unfamiliar()
 
     def add(self, result: "Result") -> None:
@@ -54,6 +55,7 @@ class Tally:
             self.sizes.append(labels.voxel_size)
             self.stages_ms.append(labels.stages_ms)
             self.unlikeness += [] if labels.unlikeness is None else [labels.unlikeness]
+            self.strange_intensity += [] if labels.intensity_unlikeness is None else [labels.strange_intensity]
         if (labels.label == UNLABELLED).all():
             self.report.frames.without_labels.append(frame.key)
 
@@ -90,6 +92,7 @@ class Tally:
         report.voxels_per_scan = float(np.median(self.voxels)) if self.voxels else 0.0
         report.voxel_size = float(np.median(self.sizes)) if self.sizes else 0.0
         report.unlikeness = float(np.median(self.unlikeness)) if self.unlikeness else None
+        report.strange_intensity = float(np.mean(self.strange_intensity)) if self.strange_intensity else None
         counts = self.ids[self.space.ids]
         report.share = dict(zip(self.space.names, (counts / max(1, counts.sum())).tolist(), strict=True))
         report.unlabelled = float(self.ids[UNLABELLED] / max(1, report.points))

@@ -7,9 +7,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ class LiveRun:
         scan_infos: the values of ~/scan_info by stamp.
         diagnostics: the node's last report.
         player: the player's report.
+        rate: how many times as fast the bag was played.
         memory_mb: peak resident memory by process, and what the node holds at the end (`node_now`).
     """
 
@@ -41,23 +43,17 @@ class LiveRun:
     scan_infos: dict[int, dict[str, str]]
     diagnostics: dict[str, str]
     player: dict[str, Any]
+    rate: float
     memory_mb: dict[str, float]
 
-    def labels(self, stamps: Iterable[int], rate: float) -> dict[int, Labels]:
-        """The labels by the stamps of their scans in the bag.
+    @cached_property
+    def _labels(self) -> dict[int, Labels]:
+        return {cloud.stamp: cloud.labels for cloud in self.clouds}
 
-        Args:
-            stamps: of the bag's scans, nanoseconds.
-            rate: how many times as fast the bag was played.
-
-        Raises:
-            UserError: a cloud is of none of these scans.
-        """
-        first, offset = self.player["first_ns"], self.player["offset_ns"]
-        played = {shifted(stamp, first, first + offset, rate): stamp for stamp in stamps}
-        if unknown := sum(cloud.stamp not in played for cloud in self.clouds):
-            raise UserError(f"{unknown} labelled clouds are of no scan of the bag; is something else publishing?")
-        return {played[cloud.stamp]: cloud.labels for cloud in self.clouds}
+    def labels_of(self, stamp: int) -> Labels | None:
+        """The labels of the scan with this stamp (nanoseconds) in the bag; None if none came."""
+        first = self.player["first_ns"]
+        return self._labels.get(shifted(stamp, first, first + self.player["offset_ns"], self.rate))
 
 
 def play_to_node(
@@ -113,7 +109,14 @@ def play_to_node(
                 "receiver": memory.peak_mb(),
                 "node_now": memory.resident_mb(node.pid),
             }
-        return LiveRun(receiver.clouds, receiver.scan_infos, receiver.diagnostics, played, memory_mb)
+        return LiveRun(
+            receiver.clouds,
+            receiver.scan_infos,
+            receiver.diagnostics,
+            played,
+            player_parameters.get("rate", 1.0),
+            memory_mb,
+        )
 
 
 class Process:

@@ -1,6 +1,6 @@
 """Pseudo-labels of a whole set in the unified form, stretch by stretch; goes on where an earlier run was broken off."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 from itertools import groupby
@@ -26,7 +26,7 @@ from cmp_seg_ros.scan import UNLABELLED
 from cmp_seg_ros.teachers.base import open_teacher
 from cmp_seg_ros.workers import spread
 
-PICTURES = 5  # at most, from as many blocks as there are
+PICTURES = 5  # of scans spread over the set
 COUNTS = "[0-9]*.json"
 
 
@@ -112,11 +112,10 @@ def _label_block(first: int, recipe: Recipe, data: unified.DataSet, labeller: Ps
     """Write the counts of a block, then its labels; returns its number of scans. Raises UserError, OSError."""
     report = recipe.report.model_copy(deep=True)
     frames = [data[number] for number in range(first, min(first + BLOCK, len(data)))]
-    blocks = (len(data) + BLOCK - 1) // BLOCK
-    drawn = PICTURES // blocks + (first // BLOCK < PICTURES % blocks)
+    pictured = set(np.linspace(0, len(data) - 1, PICTURES).astype(int).tolist())
     folder = recipe.folder / LABELS / report.source
     writer = LabelWriter(folder, [entry.key for entry in data.entries], recipe.space)
-    for frame, labels in _labelled(frames, labeller, report, recipe.odometry, folder, drawn):
+    for frame, labels in _labelled(frames, labeller, report, recipe.odometry, folder, pictured):
         writer.add(frame.number, labels)
     outputs.write_whole(folder / f"{first:06d}.json", report.to_json())
     writer.flush(first)
@@ -131,11 +130,16 @@ def _read(path: Path) -> PseudoReport:
 
 
 def _labelled(
-    block: Sequence[Frame], labeller: PseudoLabeller, report: PseudoReport, odometry: str, folder: Path, drawn: int
+    block: Sequence[Frame],
+    labeller: PseudoLabeller,
+    report: PseudoReport,
+    odometry: str,
+    folder: Path,
+    pictured: Collection[int],
 ) -> Iterator[tuple[Frame, PointLabels]]:
-    """The frames of a block that get labels, with these; of at most `drawn` of them a picture."""
+    """The frames of a block that get labels, with these; draws those whose number is in `pictured`."""
     for _, sequence in groupby(block, lambda frame: frame.sequence):
-        frames, evidence = _looked_at(list(sequence), labeller, report, len(report.files) < drawn)
+        frames, evidence = _looked_at(list(sequence), labeller, report, pictured)
         labels = [labeller.decide(one) for one in evidence]
         if labeller.refinements.time and (motions := _motions(frames, odometry, report)):
             labels = over_time.fused(frames, motions, labels, [one.probabilities for one in evidence], labeller.space)
@@ -148,9 +152,9 @@ def _labelled(
 
 
 def _looked_at(
-    frames: Sequence[Frame], labeller: PseudoLabeller, report: PseudoReport, drawn: bool
+    frames: Sequence[Frame], labeller: PseudoLabeller, report: PseudoReport, pictured: Collection[int]
 ) -> tuple[list[Frame], list[Evidence]]:
-    """The frames whose images can be used, and what they show; images are kept of the first, if it is to be drawn."""
+    """The frames whose images can be used, and what they show; images are kept of those that are to be drawn."""
     used, evidence = [], []
     for frame in frames:
         try:
@@ -158,9 +162,8 @@ def _looked_at(
         except UserError as error:
             report.skip(str(error))
             continue
-        keep = drawn and not used
         used.append(frame)
-        evidence.append(one if keep else replace(one, views={}))
+        evidence.append(one if frame.number in pictured else replace(one, views={}))
     return used, evidence
 
 

@@ -49,10 +49,9 @@ class Teacher(pretrained.Pretrained):
         """(1, 77) the task in words, as tokens; 0 behind the end."""
         from transformers import CLIPTokenizer
 
-        try:
-            tokenizer = CLIPTokenizer.from_pretrained(path, local_files_only=True)
-        except (OSError, ValueError, TypeError) as error:
-            raise UserError(f"{path} lacks the tokenizer's files ({error}); fetch the teacher again") from error
+        if missing := [name for name in TOKENIZER[:2] if not (path / name).is_file()]:
+            raise UserError(f"{path} lacks the tokenizer's {', '.join(missing)}; fetch the teacher again")
+        tokenizer = CLIPTokenizer.from_pretrained(path, local_files_only=True)
         length = self.network.config.task_seq_len
         found = tokenizer([TASK], padding="max_length", max_length=length, truncation=True, return_tensors="pt")
         return (found["input_ids"] * found["attention_mask"]).to(self.device)

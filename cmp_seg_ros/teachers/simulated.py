@@ -56,6 +56,8 @@ class ErrorModel(BaseModel):
     def matrix(self) -> Float32:
         """(C + 1, A) shares of the answers by class of `indoor`, in order; the last row is of what has no class.
 
+        Classes that were never seen get the mean of the others.
+
         Raises:
             UserError: a class is missing.
         """
@@ -65,7 +67,9 @@ class ErrorModel(BaseModel):
             raise UserError(f"the errors of teacher {self.teacher} lack {', '.join(missing)}; measure them again")
         rows = [self.confusion[name] for name in [*truth.names, "nothing"]]
         table = np.array([[row.get(name, 0.0) for name in answers.names] for row in rows], np.float32)
-        return table / table.sum(axis=1, keepdims=True)
+        seen = table.sum(axis=1, keepdims=True)
+        mean = table.sum(axis=0) / table.sum()
+        return np.where(seen > 0, table / np.maximum(seen, 1e-9), mean)
 
 
 class Teacher(base.Teacher):

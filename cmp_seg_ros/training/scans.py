@@ -63,7 +63,7 @@ class SetConfig(Strict):
                 yield frame
 
 
-class KeptScans(Sequence[dict[str, npt.NDArray[Any]]]):
+class KeptScans:
     """Arrays by name of each frame of some data sets, in one .npz each.
 
     Args:
@@ -98,7 +98,8 @@ class KeptScans(Sequence[dict[str, npt.NDArray[Any]]]):
                 for frame in source.frames():
                     for arrays in self.make(frame, source):
                         content = BytesIO()
-                        np.savez(content, **dict(arrays))
+                        found: dict[str, Any] = dict(arrays)  # Any, since `savez` also has options by keyword
+                        np.savez(content, **found)
                         outputs.write_whole(self.file(count), content.getbuffer())
                         count += 1
                     yield count
@@ -124,7 +125,7 @@ class KeptScans(Sequence[dict[str, npt.NDArray[Any]]]):
             self._count = int(json.loads((self.folder / INDEX).read_text())["count"])
         return self._count
 
-    def __getitem__(self, number: Any) -> dict[str, npt.NDArray[Any]]:
+    def __getitem__(self, number: int) -> dict[str, npt.NDArray[Any]]:
         if not 0 <= number < len(self):
             raise IndexError(f"there are {len(self)} {self.what}, none of number {number}")
         path = self.file(number)
