@@ -30,8 +30,10 @@ COMMANDS = {
     "distill": "teach",
     "probe": "teach",
     "finetune": "teach",
+    "adapt": "adapt",
     "import-checkpoint": "import_checkpoint",
     "export": "export",
+    "scenedino": "scenedino",
     "bench": "bench",
     "doctor": "doctor",
 }

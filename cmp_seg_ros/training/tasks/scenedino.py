@@ -77,8 +77,8 @@ class Config(TrainConfig):
     before: int = Field(default=3, gt=0)  # points before each surface
     rendered: int = Field(default=96, ge=0)  # rays a view whose depth is rendered
     samples: int = Field(default=32, gt=1)  # along each
-    depth_weight: float = Field(default=0.1, ge=0)
-    class_weight: float = Field(default=0.3, ge=0)
+    depth_weight: float = Field(default=0.5, ge=0)
+    class_weight: float = Field(default=0.5, ge=0)
 
     @model_validator(mode="after")
     def _consistent(self) -> "Config":
