@@ -19,7 +19,10 @@ def pseudo_label(
         str, typer.Option(help="Of its mapping from the teacher's classes; hand maps all of them.")
     ] = "pseudo",
     source: Annotated[str, typer.Option(help="Name that the labels get in the set.")] = "pseudo",
-    confidence: Annotated[float, typer.Option(help="Least probability of a label.", min=0, max=1)] = 0.6,
+    confidence: Annotated[float, typer.Option(help="Least probability of a label.", min=0, max=1)] = 0.4,
+    keep: Annotated[
+        float, typer.Option(help="Share of each class that is kept, the most probable first.", min=0.01, max=1)
+    ] = 0.8,
     agreement: Annotated[bool, typer.Option(help="Ask the teacher about augmented copies of each image.")] = True,
     borders: Annotated[bool, typer.Option(help="Reject points near borders of the masks.")] = True,
     depth_edges: Annotated[bool, typer.Option(help="Reject points near edges in depth.")] = True,

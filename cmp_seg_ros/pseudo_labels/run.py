@@ -143,8 +143,8 @@ def _labelled(
         labels = [labeller.decide(one) for one in evidence]
         if labeller.refinements.time and (motions := _motions(frames, odometry, report)):
             labels = over_time.fused(frames, motions, labels, [one.probabilities for one in evidence], labeller.space)
-        for frame, one, found in zip(frames, evidence, labels, strict=True):
-            final = labeller.confident(found)
+        finals = labeller.balanced([labeller.confident(one) for one in labels])
+        for frame, one, final in zip(frames, evidence, finals, strict=True):
             report.add(frame.scan.valid(), one, final, labeller.space)
             if one.views:
                 _draw(folder, frame, one, final, labeller, report)
