@@ -64,6 +64,7 @@ setup(
             "ros-kilted-sensor-msgs",
             "ros-kilted-std-msgs",
             "ros-kilted-std-srvs",
+            "ros-kilted-visualization-msgs",
         ],
         "openvino": ["onnx", "openvino>=2025"],
         "onnxruntime": ["onnx", "onnxruntime>=1.20"],
@@ -93,6 +94,7 @@ setup(
         "console_scripts": [
             "cmp-seg = cmp_seg_ros.cli.main:main",
             "segmentation_node = cmp_seg_ros.nodes.segmentation_node:main",
+            "occupancy_node = cmp_seg_ros.nodes.occupancy_node:main",
             "bag_player = cmp_seg_ros.nodes.bag_player:main",
         ]
     },

@@ -121,21 +121,7 @@ class CameraInput:
 
     def intrinsics(self, width: int, height: int, info: bytes | None = None) -> Camera:
         """The camera for images of that size; `info`: that of the image. Raises UserError where it is not known."""
-        if self._calibrated is not None and (self._calibrated.width, self._calibrated.height) == (width, height):
-            return self._calibrated
-        info = info or self._info
-        if info is None:
-            raise UserError(
-                f"there is no calibration for images of {width} x {height}; "
-                "publish camera_info, or give the camera in the calibration file"
-            )
-        camera = camera_info.decode(cdr.deserialize(info, cdr.CAMERA_INFO))
-        if (camera.width, camera.height) != (width, height):
-            raise UserError(
-                f"the camera info is for {camera.width} x {camera.height} pixels, the image has {width} x {height}; "
-                "both must come from the same camera"
-            )
-        return camera
+        return intrinsics_of(width, height, self._calibrated, info or self._info)
 
     def draw(self, image: Stamped, scan: Scan, label: UInt8, palette: UInt8) -> bytes:
         """The image with the labels (N,) of the scan's points in it, as a serialised Image. Raises UserError."""
@@ -156,3 +142,22 @@ class CameraInput:
         with self._inputs.changed:
             offset, match_rate = self._synchroniser.median_offset, self._synchroniser.match_rate
         return {"image.match_rate": match_rate, "image.median_offset_ms": None if offset is None else offset * 1e-6}
+
+
+def intrinsics_of(width: int, height: int, calibrated: CalibratedCamera | None, info: bytes | None) -> Camera:
+    """The camera for images of that size: that of the calibration file where it has this size, else of the serialised
+    camera info. Raises UserError where neither is known, or the info is of another size."""
+    if calibrated is not None and (calibrated.width, calibrated.height) == (width, height):
+        return calibrated
+    if info is None:
+        raise UserError(
+            f"there is no calibration for images of {width} x {height}; "
+            "publish camera_info, or give the camera in the calibration file"
+        )
+    camera = camera_info.decode(cdr.deserialize(info, cdr.CAMERA_INFO))
+    if (camera.width, camera.height) != (width, height):
+        raise UserError(
+            f"the camera info is for {camera.width} x {camera.height} pixels, the image has {width} x {height}; "
+            "both must come from the same camera"
+        )
+    return camera

@@ -283,7 +283,8 @@ class WorkerNode(Node, Generic[Result]):
             if main.wanted:
                 message = main.make(result)
                 clock.lap("encode")
-                main.publisher.publish(message)
+                if message is not None:
+                    main.publisher.publish(message)
                 clock.lap("publish")
         except NotYet:
             raise
