@@ -54,6 +54,7 @@ setup(
         "mapping": ["kiss-icp>=1.3"],  # odometry of recordings without poses
         "las": ["laspy>=2.7"],  # hand-labelled .las files
         "teacher": ["ai-edge-litert"],  # runs MOSAIC
+        "transformers": ["transformers>=5.24"],  # DINOv2, OneFormer, EoMT, SegFormer
         # rclpy and messages without a ROS distribution; the distribution's own are used where one is sourced
         "ros": [
             "ros-kilted-diagnostic-msgs",
@@ -70,12 +71,14 @@ setup(
         "onnxruntime": ["onnx", "onnxruntime>=1.20"],
         # engine tensorrt; on a Jetson JetPack brings tensorrt, and the others are installed by name
         "tensorrt": ["cuda-bindings>=12.6", "onnx", "tensorrt>=10.3"],
+        "ray": ["ray>=2.9"],  # cmp-seg convert --runner ray: many machines
         "tensorboard": ["tensorboard"],  # curves and pictures of a training run, beside its log.csv
         "test": ["hypothesis", "pytest"],  # by this colcon test knows that it is to run pytest
         "dev": [
             "cuda-bindings",
             "hypothesis",
             "mypy",
+            "opencv-contrib-python-headless>=4.9,<5",  # camera models again; contrib for mei (omnidir)
             "pytest",
             "pytest-xdist",
             "ruff",
@@ -94,6 +97,7 @@ setup(
         "console_scripts": [
             "cmp-seg = cmp_seg_ros.cli.main:main",
             "segmentation_node = cmp_seg_ros.nodes.segmentation_node:main",
+            "semantic_map_node = cmp_seg_ros.nodes.semantic_map_node:main",
             "occupancy_node = cmp_seg_ros.nodes.occupancy_node:main",
             "bag_player = cmp_seg_ros.nodes.bag_player:main",
         ]

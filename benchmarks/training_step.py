@@ -43,7 +43,7 @@ def measure(width: int, steps: int, plain: bool) -> dict[str, Any]:
     batch = collate(scans, PREPROCESS.grids)
     if plain:
         batch.planes = whole_grids(scans, batch)
-        pooling.applies = lambda x: False  # type: ignore[assignment]
+        pooling.applies = lambda x: False
     else:
         memory.keep_freed()
     torch.manual_seed(0)

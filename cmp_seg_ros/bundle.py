@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationErro
 
 from cmp_seg_ros import resources
 from cmp_seg_ros.errors import UserError, describe_invalid
-from cmp_seg_ros.familiarity import Familiarity
+from cmp_seg_ros.familiarity import Choice, Familiarity
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.scenedino.config import FieldConfig
 from cmp_seg_ros.waffleiron.config import NetworkConfig, PreprocessConfig
@@ -90,6 +90,7 @@ class BundleDescription(BaseModel):
     weights_sha256: str
     temperature: float = Field(default=1.0, gt=0)  # divides the logits (Guo et al., ICML 2017): calibrates confidences
     familiarity: Familiarity | None = None  # how unlike those of the training a scan may be
+    intensities: Choice | None = None  # which a scan is labelled with (strange_intensity.py); None: with all
     training: dict[str, Any] = {}  # how it was made
     measured: dict[str, Any] = {}  # what it scores, and on what
     segmentation: PointNetwork | None = None
@@ -214,6 +215,8 @@ class Bundle:
         classes = [(found.name, found.id) for found in known.classes.classes] if known.classes else []
         section = known.section.model_dump(mode="json")
         confidence = known.model_dump(mode="json", include={"temperature", "familiarity"})
+        if known.intensities is not None:  # else hashes are those from before it existed
+            confidence |= known.model_dump(mode="json", include={"intensities"})
         content = [known.kind, section, classes, confidence, known.weights_sha256]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 

@@ -10,6 +10,8 @@ found = figures(xyz, voxels.xyz, probabilities)
 known.distance(found) > known.threshold                   # Labels.unlikeness; Labels.unfamiliar says in what
 """
 
+from functools import cached_property
+
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
@@ -36,25 +38,53 @@ class Familiarity(BaseModel):
         threshold: unlikeness beyond which a scan is strange.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, ignored_types=(cached_property,))
 
     mean: list[float]
     whitening: list[list[float]]
     threshold: float
 
-    def distance(self, found: Float64) -> float:
-        """Unlikeness of (D,) figures: about 1 for scans like those of the training."""
-        away = found - self.mean
-        steps = [np.dot(row, away[: len(row)]) for row in self.whitening]
-        return float(np.sqrt(np.mean(np.square(steps))))
+    @cached_property
+    def log_volume(self) -> float:
+        """The logarithm of the covariance's determinant."""
+        return -2 * float(np.sum(np.log([row[-1] for row in self.whitening])))
 
-    def deviations(self, found: Float64) -> Float64:
-        """(D,) how far each figure is from its mean, in standard deviations."""
+    @cached_property
+    def _lower(self) -> Float64:
+        """(D, D) `whitening`."""
         lower = np.zeros((len(self.mean), len(self.mean)))
         for i, row in enumerate(self.whitening):
             lower[i, : i + 1] = row
-        spread = np.linalg.norm(np.linalg.inv(lower), axis=1)  # the roots of the covariance's diagonal
+        return lower
+
+    def distance(self, found: Float64) -> float:
+        """Unlikeness of (D,) figures: about 1 for scans like those of the training."""
+        return float(np.sqrt(np.mean(np.square(self._lower @ (found - self.mean)))))
+
+    def deviations(self, found: Float64) -> Float64:
+        """(D,) how far each figure is from its mean, in standard deviations."""
+        spread = np.linalg.norm(np.linalg.inv(self._lower), axis=1)  # the roots of the covariance's diagonal
         return np.asarray((found - self.mean) / spread)
+
+
+class Choice(BaseModel):
+    """Tells scans like those of the training from others by which of two normal distributions they fit better.
+
+    Args:
+        usual, other: figures of the two kinds of scans.
+        threshold: `evidence` beyond which a scan is of the other kind.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, ignored_types=(cached_property,))
+
+    usual: Familiarity
+    other: Familiarity
+    threshold: float
+
+    def evidence(self, found: Float64) -> float:
+        """Twice the logarithm of the likelihood ratio of (D,) figures, other to usual, over D."""
+        distances = self.usual.distance(found) ** 2 - self.other.distance(found) ** 2
+        return distances + (self.usual.log_volume - self.other.log_volume) / len(found)
 
 
 def figures(xyz: Float32, voxels: Float32, probabilities: Float32) -> Float64:
@@ -74,6 +104,13 @@ def strangest(known: Familiarity, found: Float64) -> str:
     """What a scan with these `figures` is least usual in, in words."""
     worst = int(np.abs(known.deviations(found)).argmax())
     return SUBJECTS[worst] if worst < len(SUBJECTS) else CLASSES
+
+
+def fit_choice(usual: Float64, other: Float64, quantile: float) -> Choice:
+    """From (S, D) and (T, D) figures of scans of both kinds; `quantile` of the usual ones shall be taken as such."""
+    choice = Choice(usual=fit(usual), other=fit(other), threshold=0)
+    evidence = [choice.evidence(one) for one in usual]
+    return choice.model_copy(update={"threshold": round(float(np.quantile(evidence, quantile)), 3)})
 
 
 def fit(found: Float64, quantile: float = 0.99) -> Familiarity:

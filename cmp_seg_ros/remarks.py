@@ -50,20 +50,28 @@ def remarks(scan: Scan, labels: Labels, returns: int, name: str, config: Preproc
 
 
 class Unfamiliar:
-    """Remarks on scans that are unlike those of the training, if more than half of the last RECENT scans are."""
+    """Remarks on scans, or intensities, that are unlike those of the training: if most of the last RECENT are."""
 
     def __init__(self) -> None:
-        self._recent: deque[bool] = deque(maxlen=RECENT)
+        self._scans: deque[bool] = deque(maxlen=RECENT)
+        self._intensities: deque[bool] = deque(maxlen=RECENT)
 
     def __call__(self, labels: Labels, name: str) -> Iterator[Remark]:
-        """Remarks on the next scan, which may have become usual again."""
-        self._recent.append(bool(labels.unfamiliar))
-        if labels.unfamiliar and 2 * sum(self._recent) > len(self._recent):
+        """Remarks on the next scan."""
+        self._scans.append(bool(labels.unfamiliar))
+        self._intensities.append(labels.strange_intensity)
+        if labels.unfamiliar and 2 * sum(self._scans) > len(self._scans):
             yield Remark(
                 "unfamiliar",
                 f"{name} is unlike the scans that the model was trained on (unlikeness {labels.unlikeness:.1f}, mostly "
                 f"in {labels.unfamiliar}), so its labels are unreliable: the model knows indoor scans in metres, z up, "
                 "of an uncovered sensor",
+            )
+        if labels.strange_intensity and 2 * sum(self._intensities) > len(self._intensities):
+            yield Remark(
+                "strange_intensity",
+                f"{name} has intensities unlike those that the model was trained on: labels are predicted from shape "
+                "alone",
             )
 
 

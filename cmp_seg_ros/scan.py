@@ -78,7 +78,11 @@ class Labels:
         stages_ms: milliseconds by stage.
         unlikeness: distance of the scan from the training scans, about 1 for those; None if the bundle does not
             estimate it. Above the bundle's `familiarity.threshold` the scan is out of distribution.
-        unfamiliar: if it is above, what the scan is least usual in; else empty.
+        unfamiliar: if that is above, what the scan is least usual in; else empty.
+        intensity_unlikeness: evidence that its intensities are not like those of the training; None without
+            intensities, or if the bundle does not estimate it.
+        strange_intensity: whether that is above the bundle's `intensities.threshold`: then the labels are those of the
+            scan without intensity.
         probabilities: (N, C) float32 probability of every class of the label space, 0 where unlabelled; or None.
     """
 
@@ -90,3 +94,5 @@ class Labels:
     probabilities: Float32 | None = None
     unlikeness: float | None = None
     unfamiliar: str = ""
+    intensity_unlikeness: float | None = None
+    strange_intensity: bool = False

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import ValidationError
 
-from cmp_seg_ros import familiarity
+from cmp_seg_ros import familiarity, strange_intensity
 from cmp_seg_ros.bundle import Bundle
 from cmp_seg_ros.engine.base import softmax
 from cmp_seg_ros.engine.loading import load_engine
@@ -16,7 +16,7 @@ from cmp_seg_ros.intensity import IntensityScale
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.scan import UNLABELLED, Float32, Labels, Scan
 from cmp_seg_ros.waffleiron.config import PreprocessConfig
-from cmp_seg_ros.waffleiron.preprocess import Voxels, inside_fov, nearest_voxel, prepare
+from cmp_seg_ros.waffleiron.preprocess import Voxels, column_of, inside_fov, nearest_voxel, prepare
 
 
 class Segmenter:
@@ -110,6 +110,11 @@ class Segmenter:
         if self.rotation is not None:
             xyz = xyz @ self.rotation.T
         voxels, grid = prepare(xyz, intensity, self.preprocess)
+        intensity_unlikeness, strange = None, False
+        gate, names = self.bundle.description.intensities, self.preprocess.features
+        if gate is not None and scan.intensity is not None and "intensity" in names:
+            voxels, intensity_unlikeness = strange_intensity.gated(voxels, column_of("intensity", names), gate)
+            strange = intensity_unlikeness is not None and intensity_unlikeness > gate.threshold
         prepared = perf_counter()
 
         label = np.full(len(scan), UNLABELLED, dtype=np.uint8)
@@ -145,6 +150,8 @@ class Segmenter:
             probabilities=every,
             unlikeness=unlikeness,
             unfamiliar=unfamiliar,
+            intensity_unlikeness=intensity_unlikeness,
+            strange_intensity=strange,
             voxels=len(voxels),
             voxel_size=self.voxel_size,
             stages_ms={

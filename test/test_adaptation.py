@@ -7,8 +7,7 @@ import pytest
 
 from cmp_seg_ros import UserError
 from cmp_seg_ros.adaptation.holding import hold_back
-from cmp_seg_ros.adaptation.page import Page
-from cmp_seg_ros.adaptation.verdict import Difference, Verdict, judge
+from cmp_seg_ros.adaptation.verdict import Difference, judge
 from cmp_seg_ros.datasets.frame import PSEUDO
 
 SECOND = 1_000_000_000
@@ -70,18 +69,3 @@ def test_few_images_and_classes_that_were_not_taught_are_said() -> None:
     verdict = judge(4, teacher, Difference("mIoU", 0.9, 0.9), [], {**TAUGHT, "person": 0.0})
     assert any("4 held-back images are few" in reason for reason in verdict.reasons)
     assert any("never said person" in reason for reason in verdict.reasons)
-
-
-def test_the_page_holds_everything_in_one_file(tmp_path: Path) -> None:
-    from PIL import Image
-
-    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
-    page = Page("A <drive>")
-    page.verdict(Verdict("take", "Take it", ["it is better & cheap"]))
-    page.differences([Difference("mIoU", 0.5, 0.625, (0.1, 0.15)), Difference("none", None, 0.1)])
-    page.picture(tmp_path / "a.png", "a scan")
-    page.picture(tmp_path / "missing.png", "nothing")
-    page.write(tmp_path / "page.html")
-    text = (tmp_path / "page.html").read_text()
-    assert "A &lt;drive&gt;" in text and "better &amp; cheap" in text and "+10.0 to +15.0" in text and "+12.5" in text
-    assert "data:image/png;base64," in text and "nothing" not in text and "src=" in text and "http" not in text

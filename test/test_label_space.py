@@ -128,6 +128,9 @@ def test_every_class_of_a_teacher_has_a_place_and_pseudo_differs_only_in_what_it
         ignored = pseudo.sum(axis=1) == 0
         assert (hand[~ignored] == pseudo[~ignored]).all() and hand.sum() > pseudo.sum()
     assert [len(LabelSpace.load(s).classes) for s in ("ade20k", "coco")] == [150, 133]
+    indoor, structural6 = LabelSpace.load("indoor"), LabelSpace.load("structural6")
+    through = np.append(structural6.id_map(indoor)[:-1], UNLABELLED)[indoor.id_map(teacher)]
+    np.testing.assert_array_equal(through, structural6.id_map(teacher))
     primary = LabelSpace.load("structural4").id_map(teacher, "primary")
     door = next(c.id for c in teacher.classes if c.name == "door")
     assert primary[door] == UNLABELLED and LabelSpace.load("structural4").id_map(teacher)[door] == 3

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ from cmp_seg_ros import resources
 from cmp_seg_ros.cli.main import app
 from cmp_seg_ros.cli.tables import iou_table
 from cmp_seg_ros.datasets import boxes
-from cmp_seg_ros.datasets.frame import Frame
+from cmp_seg_ros.datasets.frame import CameraImage, Frame
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.evaluation.accuracy import Scorer
 from cmp_seg_ros.evaluation.metrics import Confusion, iou_of, mean_of
@@ -25,11 +25,13 @@ from cmp_seg_ros.evaluation.pipeline import Model
 from cmp_seg_ros.evaluation.reliability import BINS
 from cmp_seg_ros.evaluation.report import Report
 from cmp_seg_ros.evaluation.suites import run as suite_run
+from cmp_seg_ros.evaluation.suites.recordings import Agreement
 from cmp_seg_ros.evaluation.suites.run import Count, Counter, Part, SuiteRun
 from cmp_seg_ros.evaluation.suites.scans import Scans, shown
 from cmp_seg_ros.evaluation.suites.scores import Scores, compile_report
 from cmp_seg_ros.evaluation.suites.suite import Mount, Suite
 from cmp_seg_ros.evaluation.suites.tables import heading, markdown, sheets
+from cmp_seg_ros.geometry.calibration import CalibratedCamera
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.scan import Labels, Scan
 from cmp_seg_ros.simulation import generate
@@ -37,6 +39,7 @@ from cmp_seg_ros.simulation.building import make_building
 from cmp_seg_ros.simulation.generate import rotation, scans_in, views_in
 from cmp_seg_ros.simulation.lidar import Lidar
 from cmp_seg_ros.simulation.version import data_files
+from cmp_seg_ros.teachers.base import Masks
 from cmp_seg_ros.training import tasks
 
 SIX = LabelSpace.load("structural6")
@@ -173,7 +176,7 @@ def test_a_place_does_not_depend_on_other_mounts() -> None:
 def test_a_perfect_labeller_gets_all(perfect: list[dict[str, Any]], tiny_bundle: Path, tmp_path: Path) -> None:
     run = SuiteRun(small(), tiny_bundle, "reference", out=tmp_path)
     run.processes = 1
-    report = compile_report(run, run.run())
+    report = compile_report(run, run.run(), {})
     for row in report["rows"].values():
         assert row["mean"]["primary"] == row["mean"]["strict"] == 1 and row["mean"]["interval"] == [1, 1]
         for column in row["sensors"].values():
@@ -227,7 +230,7 @@ def counting(tiny_bundle: Path, tmp_path: Path) -> Callable[..., list[tuple[str,
     suite = small(rows={"level": {"mount": {}}, "shed": {"scene": "shed"}}, musts={}, sensors=["vlp-16"])
 
     def call(during: Callable[[], Any] = lambda: None, **options: Any) -> list[tuple[str, str]]:
-        run = SuiteRun(suite, tiny_bundle, "reference", scenes=tmp_path / "scenes", out=tmp_path / "out", **options)
+        run = SuiteRun(suite, tiny_bundle, "reference", data=tmp_path, out=tmp_path / "out", **options)
         done: list[tuple[str, str]] = []
 
         def counted(jobs: list[tuple[str, str]], progress: Any) -> Iterator[Any]:
@@ -463,7 +466,7 @@ def test_box_rooms_are_shown_with_every_intensity(tiny_bundle: Path, monkeypatch
         return {name: Count(points, self.calibration(truth, labels), 1, 5, "0") for name in scans.rows}
 
     monkeypatch.setattr(Counter, "__call__", count)
-    report = compile_report(run, run.run())
+    report = compile_report(run, run.run(), {})
     known = truth != 255
     share = (truth == OBJECT).sum() / (known & (truth != PERSON)).sum()
     column = report["rows"]["all"]["sensors"]["rings-16"]
@@ -516,3 +519,60 @@ def test_a_class_without_truth_is_marked() -> None:
     assert [figures[name] for name in ("wall", "floor", "object", "person *")] == ["100.0%", "50.0%", "-", "0.0%"]
     assert "not in the truth" in str(marked.caption)
     assert table([0, 0, 1, 5]).caption is None
+
+
+class Eyes:
+    """A teacher that sees people on the left half of an image and floor on the right, but is unsure of the top half."""
+
+    name, label_space = "eyes", LabelSpace.load("mosaic32")
+
+    def masks(self, rgb: np.ndarray) -> Masks:
+        label = np.full(rgb.shape[:2], 13, np.uint8)
+        label[:, rgb.shape[1] // 2 :] = 4
+        confidence = np.ones(rgb.shape[:2], np.float32)
+        confidence[: rgb.shape[0] // 2] = 0.5
+        return Masks(label, confidence)
+
+
+def test_labels_agree_with_the_teacher_where_it_is_sure_and_the_point_is_seen() -> None:
+    optical = [[0.0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, 1]]
+    camera = CalibratedCamera(
+        model="pinhole", intrinsics=(50, 50, 50, 50), width=100, height=100, T_camera_lidar=optical
+    )
+    left, right, down = 0.5, -0.5, -0.5
+    points = {
+        (2, left, down): PERSON,
+        (2, right, down): FLOOR,
+        (2, 1.5 * right, down): WALL,
+        (2, left, -down): FLOOR,  # where the teacher is unsure
+        (20, 10 * left, 10 * down): FLOOR,  # behind the first
+        (-2, left, down): FLOOR,  # behind the camera
+    }
+    frame = Frame("0", Scan(np.array(list(points), np.float32)))
+    labels = Labels(np.array(list(points.values()), np.uint8), np.ones(len(points), np.float32))
+    agreement = Agreement(SIX, cast(Any, Eyes()))
+    agreement.add(frame, CameraImage(0, lambda: np.zeros((100, 100, 3), np.uint8), camera), labels)
+    found = agreement.report()
+    assert found["person"] == {"points": 1, "agrees": 1.0} and found["floor"] == {"points": 2, "agrees": 0.5}
+    assert found["wall"] == {"points": 0, "agrees": None}
+
+
+def test_recordings_are_rows_of_a_suite(tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "real").mkdir()
+    [frame] = boxes.DataSet([7], 1, "rings-16")
+    np.save(tmp_path / "real" / "room.npy", frame.scan.xyz[::4])
+    rows = {"room": {"path": "real/room.npy", "people": False, "false_person": 0.0}, "gone": {"path": "real/gone"}}
+    seen = rows | {"seen": {"path": "real/room.npy", "teacher": True}}
+    monkeypatch.setenv("CMP_SEG_TEACHERS", str(tmp_path))
+    run = SuiteRun(
+        small(recordings=seen), tiny_bundle, "reference", only=list(seen), data=tmp_path, out=tmp_path / "out"
+    )
+    assert set(run.skipped) == {"gone", "seen"} and "mosaic" in run.skipped["seen"]
+    report = compile_report(run, run.run(), dict(run.run_recordings()))
+    room = report["recordings"]["room"]
+    assert room["scans"] == 1 and room["planes"]["floor"]["points"] > 1000
+    assert room["false_person"] == room["share"]["person"]
+    [must] = [must for must in report["musts"] if must["row"] == "room"]
+    assert must["met"] == (room["false_person"] == 0) and "| room | 1 |" in markdown(report)
+    monkeypatch.setattr(suite_run, "score", lambda *_: pytest.fail("it is kept"))
+    assert dict(run.run_recordings())["room"] == room

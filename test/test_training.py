@@ -20,6 +20,7 @@ from typer import Typer
 from typer.testing import CliRunner, Result
 
 from cmp_seg_ros import Scan, Segmenter, UserError
+from cmp_seg_ros.bundle import Bundle
 from cmp_seg_ros.cli.train import train
 from cmp_seg_ros.datasets import scan_cache
 from cmp_seg_ros.datasets.base import DataSet
@@ -85,10 +86,14 @@ class Rooms(DataSet):
 def cache(tmp_path: Path) -> Path:
     """A folder of scans in which the rooms take the place of simulated buildings."""
     data = config().data
-    for kept in (data.training(tmp_path / "scans"), data.validation(tmp_path / "scans")):
+    for kept in (
+        data.training(tmp_path / "scans"),
+        data.validation(tmp_path / "scans"),
+        data.calibration(tmp_path / "scans"),
+    ):
         kept.file(0).parent.mkdir(parents=True)
         for seed in kept.seeds:
-            kept.keep(seed, [box_room(10 * seed + i) for i in range(2)])
+            kept.keep(seed, [box_room(10 * seed + i) for i in range(kept.scans)])
     return tmp_path / "scans"
 
 
@@ -101,6 +106,8 @@ def config(**changes: object) -> Config:
             "scans_per_building": 2,
             "first_validation_building": 100,
             "validation_buildings": 2,
+            "first_calibration_building": 200,
+            "calibration_buildings": 4,
         },
         "network": {"width": 16, "depth": 3, "outputs": 6, "drop_path": 0.1},
         "preprocess": {
@@ -263,6 +270,8 @@ def test_the_command_says_which_step_scored_what(cache: Path, tmp_path: Path, ti
     assert "nan" not in result.output
     assert "primary mIoU" in result.stdout and "{" not in result.stdout
     assert str(tmp_path / "run" / "bundle") in result.stdout
+    learnt = Bundle(tmp_path / "run" / "bundle").description
+    assert learnt.familiarity is not None and learnt.temperature != 1, "calibrated"
     assert all("primary mIoU of all" in title and "all 6 classes of structural6" in title for title in titles)
     assert len(titles) == 2
 

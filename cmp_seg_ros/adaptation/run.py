@@ -1,7 +1,7 @@
 """The steps of `cmp-seg adapt`. Each leaves its result in the output folder, and is passed over when that is there."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,10 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from cmp_seg_ros import outputs
+from cmp_seg_ros import label_space, outputs, resources
 from cmp_seg_ros.adaptation import pictures
 from cmp_seg_ros.adaptation.holding import HeldBack, Stretches, hold_back
-from cmp_seg_ros.adaptation.page import Page
 from cmp_seg_ros.adaptation.verdict import Difference, Verdict, figure, judge, plane_differences
 from cmp_seg_ros.bundle import DEFAULT_BUNDLE, Bundle
 from cmp_seg_ros.datasets.conversion import Conversion, sources_of
@@ -21,27 +20,34 @@ from cmp_seg_ros.datasets.unified import DataSet as UnifiedSet
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.evaluation.compare import Comparison, Loaded, compare
 from cmp_seg_ros.evaluation.metrics import PRIMARY
+from cmp_seg_ros.evaluation.page import HTML, Notes, Page, Picture, Section, Table, facts, percent
 from cmp_seg_ros.evaluation.pipeline import Consumer, Model, Result, run
 from cmp_seg_ros.evaluation.plane_check import PlaneCheck
 from cmp_seg_ros.evaluation.report import Report
 from cmp_seg_ros.evaluation.scoring import Scores
+from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.scan import UNLABELLED, UInt8
 from cmp_seg_ros.training import tasks
 from cmp_seg_ros.training.config import TrainConfig
 
 SETTINGS = "settings.json"
-DATA, TRAINING, BUNDLE, PAGE = "data", "training", "bundle", "report.html"
+DATA, TRAINING, BUNDLE = "data", "training", "bundle"
 VARIANT = "pseudo"  # of the mapping from the teacher's classes
 SUITE = "forgetting"
 OLD, NEW = "shipped", "new"
 PICTURED = 3  # scans
 COMMAND = "adapt"
 
+TEACHER = "The teacher is no truth: it errs too, most at borders and on thin things. Higher is mostly better."
+PLANES = "Floor, ceiling and walls found by geometry alone, in which neither teacher nor bundle had a say."
+CHANGED = "The teacher, the shipped bundle and the new one, on a held-back scan"
+CURVES = "Loss, and scores against the teacher on held-back scans"
+
 Progress = Callable[[str, int | None], Any]  # (what, total) -> context manager of a function of the number done
 
 
 class Settings(BaseModel):
-    """What an adaptation is made of; fixed when it is resumed, but for the hours."""
+    """What an adaptation is made of; fixed when it is resumed, but for hours and buildings."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -72,11 +78,11 @@ class Adaptation:
 
     def __init__(self, settings: Settings, out: Path) -> None:
         self.settings, self.out = settings, out
-        outputs.require_writable(out, COMMAND, (outputs.REPORT, SETTINGS, DATA, TRAINING, BUNDLE, PAGE))
+        outputs.require_writable(out, COMMAND, (outputs.REPORT, SETTINGS, DATA, TRAINING, BUNDLE, HTML))
         self.start = Bundle.find(settings.start)
-        self.space = self.start.description.label_space
-        known = self._read(SETTINGS)
-        if known is not None and Settings(**known).model_copy(update={"hours": settings.hours}) != settings:
+        self.space = _with_mappings(self.start.description.label_space)
+        known, free = self._read(SETTINGS), settings.model_dump(include={"hours", "buildings"})
+        if known is not None and Settings(**known).model_copy(update=free) != settings:
             raise UserError(f"{out} holds another adaptation; give another --out")
         with outputs.writing(out):
             outputs.write_report(out, {"command": COMMAND, "finished": False})
@@ -85,10 +91,22 @@ class Adaptation:
     # Data
 
     def convert(self, progress: Progress) -> None:
-        """All recordings into one unified set. Raises UserError."""
+        """All recordings into one unified set.
+
+        Raises:
+            UserError: a recording has no images of a calibrated camera, or cannot be read.
+        """
         settings = self.settings
         calibration = None if settings.calibration is None else Path(settings.calibration)
         sources = sources_of([Path(path) for path in settings.recordings], settings.topic, calibration)
+        for source in sources:  # before hours of work
+            frame = next(iter(source.open()), None)
+            if frame is not None and all(image.camera is None for image in frame.images.values()):
+                known = ", ".join(frame.images) or "none"
+                raise UserError(
+                    f"{source.path} has no image of a calibrated camera (its cameras: {known}); a camera teaches the "
+                    "lidar: give intrinsics and T_camera_lidar with --calibration"
+                )
         conversion = Conversion(sources, self.out / DATA)
         with progress("converting", conversion.total) as update:
             for done in conversion.run():
@@ -184,7 +202,7 @@ class Adaptation:
         ]
         report = Report.of("evaluate", data)
         with progress(f"{which} bundle on held-back scans", data.count) as update:
-            run(data, labeller, consumers, report, folder, needs=PSEUDO, progress=update)
+            run(data, labeller, consumers, report, folder, needs=(PSEUDO,), progress=update)
         if report.accuracy is None:
             raise UserError("no held-back scan has labels of the teacher")
         self._labels[which] = kept.label
@@ -210,7 +228,7 @@ class Adaptation:
 
     # Verdict
 
-    def conclude(self, labelled: Labelled, reports: dict[str, Report], checked: list[str]) -> Verdict:
+    def conclude(self, labelled: Labelled, reports: dict[str, Report]) -> Verdict:
         """Compare, draw, and write the page and the report."""
         teacher = self._comparison("evaluation")
         simulated = self._comparison("simulated")
@@ -222,7 +240,7 @@ class Adaptation:
         verdict = judge(images, against, forgotten, planes, labelled.shares)
         drawn = self._draw()
         rows = self._rows(teacher)
-        self._write_page(verdict, labelled, rows, planes, simulated, drawn, checked)
+        self._page(verdict, labelled, rows, planes, simulated, drawn).write(self.out)
         outputs.write_report(
             self.out,
             {
@@ -237,7 +255,6 @@ class Adaptation:
                 "teacher": [row._asdict() for row in rows],
                 "planes": [row._asdict() for row in planes],
                 "simulated": forgotten._asdict(),
-                "calibration": checked,
             },
         )
         return verdict
@@ -270,7 +287,7 @@ class Adaptation:
             pictures.draw(self.out / f"changed-{number}.png", one, self.space)
         return [f"changed-{number}.png" for number in range(len(changed))]
 
-    def _write_page(
+    def _page(
         self,
         verdict: Verdict,
         labelled: Labelled,
@@ -278,39 +295,46 @@ class Adaptation:
         planes: list[Difference],
         simulated: Comparison,
         drawn: list[str],
-        checked: list[str],
-    ) -> None:
-        settings, page = self.settings, Page("Adaptation to your recordings")
-        page.verdict(verdict)
-        page.text(
-            f"{', '.join(settings.recordings)}; teacher {settings.teacher}; {settings.hours:g} hours of training from "
-            f"{self.start.description.name}. New bundle: {self.out / BUNDLE}"
-        )
-        page.heading("Against the teacher, on held-back images")
-        page.text("The teacher is no truth: it errs too, most at borders and on thin things. Higher is mostly better.")
-        page.differences(rows)
-        page.heading("Planes of the held-back scans")
-        page.text("Floor, ceiling and walls found by geometry alone, which neither teacher nor bundle had a say in.")
-        page.differences(planes)
-        page.heading("Simulated buildings: what was forgotten")
-        page.differences(
+    ) -> Page:
+        settings = self.settings
+        forgotten = [
             Difference(f"primary mIoU, {one.name}", one.a, one.b, one.interval)
             for section in simulated.sections
             for one in section.figures
             if section.title.startswith("primary mIoU")
-        )
-        page.heading("What the teacher taught")
+        ]
         shares = sorted(labelled.shares.items(), key=lambda item: -item[1])
-        page.text(f"{labelled.covered:.0%} of the points that were learnt from had its label:")
-        page.table(["class", "share"], [[name, f"{share:.1%}"] for name, share in shares])
-        for text in checked:
-            page.text(text)
-        page.heading("Scans that changed most")
-        for name in drawn:
-            page.picture(self.out / name, f"{name}: the teacher, the shipped bundle and the new one")
-        page.heading("Training")
-        page.picture(self.out / TRAINING / "curves.png", "Loss, and scores against the teacher on held-back scans")
-        page.write(self.out / PAGE)
+        covered = f"{labelled.covered:.0%} of the points that were learnt from had a label of the teacher."
+        curves = self.out / TRAINING / "curves.png"
+        return Page(
+            f"Adaptation: {verdict.title.lower()}",
+            [
+                Section(
+                    "What was done",
+                    [
+                        facts(
+                            [
+                                ("recordings", ", ".join(settings.recordings)),
+                                ("teacher", settings.teacher),
+                                ("training, hours", settings.hours),
+                                ("shipped bundle", f"{self.start.description.name} ({self.start.hash})"),
+                                ("new bundle", self.out / BUNDLE),
+                            ]
+                        )
+                    ],
+                ),
+                Section("Against the teacher, on held-back images", [TEACHER, _table(rows)]),
+                Section("Planes of the held-back scans", [PLANES, _table(planes)]),
+                Section("Simulated buildings: what was forgotten", [_table(forgotten)]),
+                Section(
+                    "What the teacher taught",
+                    [covered, Table(["class", "share"], [[name, percent(share, bar=True)] for name, share in shares])],
+                ),
+                Section("Scans that changed most", [Picture(self.out / name, CHANGED) for name in drawn]),
+                Section("Training", [Picture(curves, CURVES)] if curves.is_file() else []),
+            ],
+            notes=[Notes(verdict.reasons, serious=verdict.advice == "keep")],
+        )
 
     def _read(self, name: str) -> dict[str, Any] | None:
         path = self.out / name
@@ -318,6 +342,32 @@ class Adaptation:
 
     def _write(self, name: str, content: dict[str, Any]) -> None:
         outputs.write_whole(self.out / name, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def _table(rows: Iterable[Difference]) -> Table:
+    """Scores of both bundles in per cent, and their difference in points."""
+    return Table(
+        ["", "shipped", "new", "difference", "95 % interval"],
+        [
+            [
+                row.name,
+                percent(row.old),
+                percent(row.new),
+                "" if row.old is None or row.new is None else f"{100 * row.change:+.1f}",
+                "" if row.interval is None else f"{100 * row.interval[0]:+.1f} to {100 * row.interval[1]:+.1f}",
+            ]
+            for row in rows
+        ],
+    )
+
+
+def _with_mappings(space: LabelSpace) -> LabelSpace:
+    """The label space of config/ where it has these classes: it maps from teachers that came after the bundle."""
+    if space.name not in resources.names(label_space.FOLDER, ".yaml"):
+        return space
+    found = LabelSpace.load(space.name)
+    same = [(c.name, c.id) for c in found.classes] == [(c.name, c.id) for c in space.classes]
+    return found if same else space
 
 
 class Kept(Consumer):

@@ -1,6 +1,5 @@
 """`cmp-seg adapt`."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -24,23 +23,24 @@ def adapt(
     buildings: Annotated[
         int | None, typer.Option(help="Simulated buildings to look for what was forgotten; default all.", min=1)
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Go on with a calibration that fails the check.")] = False,
     workers: Annotated[int, typer.Option(help="Processes that prepare batches.", min=0)] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Adapt a bundle to recordings of your robot, without labels, and say whether it became better.
 
     A camera and an image model teach the lidar network: convert, check the calibration, pseudo-label, fine-tune, and
-    compare with the bundle before, on a stretch that was held back. OUT/report.html has figures, pictures and advice;
+    compare with the bundle before, on a stretch that was held back. OUT/page.html has figures, pictures and advice;
     OUT/bundle the new bundle. The same command resumes.
     """
     from rich.console import Console
 
-    from cmp_seg_ros.adaptation.run import DATA, NEW, OLD, PAGE, TRAINING, Adaptation, Settings
+    from cmp_seg_ros.adaptation.run import DATA, NEW, OLD, TRAINING, Adaptation, Settings
     from cmp_seg_ros.bundle import Bundle
     from cmp_seg_ros.cli.progress import progress_bar
     from cmp_seg_ros.cli.training_run import run
+    from cmp_seg_ros.evaluation.page import HTML
     from cmp_seg_ros.outputs import REPORT, writing
+    from cmp_seg_ros.teachers.base import open_teacher
 
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     settings = Settings(
@@ -54,13 +54,11 @@ def adapt(
         held_back=held_back,
         buildings=buildings,
     )
+    open_teacher(teacher)  # complains before the work
     work = Adaptation(settings, out)
     with writing(out):
         work.convert(progress_bar)
         _ = work.stretches  # too short a recording is known now
-        checked = work.check(progress_bar, force)
-        for text in checked:
-            console.print(text, markup=False)
         labelled = work.label(progress_bar)
         console.print(f"the teacher labelled {labelled.covered:.0%} of the points that are learnt from", markup=False)
         if not work.is_trained:
@@ -70,11 +68,11 @@ def adapt(
         reports = {which: work.evaluate(which, one, progress_bar) for which, one in bundles.items()}
         for which, one in bundles.items():
             work.remember(which, one, progress_bar)
-        verdict = work.conclude(labelled, reports, checked)
+        verdict = work.conclude(labelled, reports)
     if as_json:
         print((out / REPORT).read_text(), end="")
         return
-    print(json.dumps(verdict.title)[1:-1])
+    print(verdict.title)
     for reason in verdict.reasons:
         print(f"- {reason}")
-    print(f"page: {out / PAGE}\nbundle: {bundle.path}\ndata: {out / DATA}")
+    print(f"page: {out / HTML}\nbundle: {bundle.path}\ndata: {out / DATA}")

@@ -1,10 +1,18 @@
 """`cmp-seg convert`."""
 
 import json
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+
+class Runner(str, Enum):
+    """Where the work is done."""
+
+    local = "local"
+    ray = "ray"
 
 
 def convert(
@@ -19,9 +27,11 @@ def convert(
         typer.Option(help="Calibration file; by default calibration.yaml in or beside each input, if there is one."),
     ] = None,
     lidar: Annotated[str, typer.Option(help="Name of the lidar, if the calibration has several.")] = "",
+    no_images: Annotated[bool, typer.Option("--no-images", help="Convert the scans alone.")] = False,
     processes: Annotated[
         int | None, typer.Option(help="Number of processes; by default one per core.", min=1)
     ] = None,
+    runner: Annotated[Runner, typer.Option(help="local, or ray: a Ray cluster ($RAY_ADDRESS).")] = Runner.local,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:  # fmt: skip
     """Pair scans with their nearest images and write them as one set for training. Resumes; merges its inputs."""
@@ -32,10 +42,10 @@ def convert(
     from cmp_seg_ros.cli.tables import counted, print_warnings
     from cmp_seg_ros.datasets import conversion
 
-    sources = conversion.sources_of(inputs, topic, calibration, lidar, columns)
+    sources = conversion.sources_of(inputs, topic, calibration, lidar, columns, not no_images)
     work = conversion.Conversion(sources, out)
     with progress_bar("scans", work.total) as progress:
-        for done in work.run(processes):
+        for done in work.run(processes, runner.value):
             progress(done)
     report = work.finish()
     if as_json:

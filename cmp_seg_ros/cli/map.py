@@ -21,7 +21,8 @@ def map(
     out: Annotated[Path, typer.Option(help="Folder for the map, its floor plan and grid, and report.json.")],
     model: Annotated[str, typer.Option(help="A bundle: a folder, or a name in models/.")] = DEFAULT_BUNDLE,
     labels: Annotated[
-        str, typer.Option(help="Fuse stored labels of this source (hand, pseudo, ...) instead of the model's.")
+        str,
+        typer.Option(help="Fuse stored labels (truth, pseudo, ...) or hand labels (a path) instead of the model's."),
     ] = "",
     engine: Annotated[
         str, typer.Option(help="auto, or the name of an engine; reference is PyTorch in float32.")
@@ -29,9 +30,8 @@ def map(
     odometry: Annotated[
         str, typer.Option(help="recorded (in the bag), kiss-icp, or auto: recorded where there is one.")
     ] = "auto",
-    voxel_size: Annotated[
-        float, typer.Option(help="Of the map's voxels and the grid's cells, metres.", min=0.02, max=1.0)
-    ] = 0.1,
+    voxel_size: Annotated[float, typer.Option(help="Of the map, metres.", min=0.02, max=1.0)] = 0.05,
+    resolution: Annotated[float, typer.Option(help="Of floor plan and grid, metres.", min=0.02, max=1.0)] = 0.1,
     topic: Annotated[str, typer.Option(help="PointCloud2 topic, if a bag has several.")] = "",
     calibration: Annotated[
         Path | None, typer.Option(help="Calibration file; by default calibration.yaml in or beside INPUT, if there is.")
@@ -49,6 +49,9 @@ def map(
 
     from cmp_seg_ros.cli.progress import progress_bar
     from cmp_seg_ros.datasets import open_input
+    from cmp_seg_ros.datasets.base import DataSet
+    from cmp_seg_ros.datasets.frame import HAND
+    from cmp_seg_ros.datasets.hand import with_hand_labels
     from cmp_seg_ros.evaluation.pipeline import Labeller, Model, StoredLabels, run
     from cmp_seg_ros.evaluation.report import Report
     from cmp_seg_ros.evaluation.scoring import space_of
@@ -56,19 +59,30 @@ def map(
     from cmp_seg_ros.mapping.drive import DriveMap
     from cmp_seg_ros.outputs import require_writable
 
-    data = open_input(input, topic, SensorSet.around(input, calibration, lidar))
+    data: DataSet = open_input(input, topic, SensorSet.around(input, calibration, lidar))
     require_writable(out, "map")
+    if labels and Path(labels).exists():
+        data, labels = with_hand_labels(data, labels), HAND
     labeller: Labeller
     if labels:
         labeller = StoredLabels(space_of(data, labels), labels)
     else:
         labeller = Model(model, engine)
         labeller.segmenter.probabilities = True
-    drive = DriveMap(data, labeller.label_space, out, odometry, voxel_size)
+    drive = DriveMap(data, labeller.label_space, out, odometry, voxel_size, resolution)
     report = Report.of("map", data)
     total = data.count if max_scans is None else min(max_scans, data.count or max_scans)
     with progress_bar("scans", total) as progress:
-        run(data, labeller, [drive], report, out, max_frames=max_scans, needs=labels, progress=progress)
+        run(
+            data,
+            labeller,
+            [drive],
+            report,
+            out,
+            max_frames=max_scans,
+            needs=(labels,) if labels else (),
+            progress=progress,
+        )
     assert report.map is not None
     if as_json:
         print(json.dumps(report.to_json()))

@@ -83,7 +83,16 @@ def _sets(data: list[Path], calibration: Path | None, labels: str = "") -> list[
     return [{"path": str(path), **known} for path in data]
 
 
-def _run(command: str, recipe: str, sets: list[dict[str, Any]], changes: dict[str, Any], out: Path, *how: Any) -> None:
+def _run(
+    command: str,
+    recipe: str,
+    sets: list[dict[str, Any]],
+    changes: dict[str, Any],
+    out: Path,
+    cache: Path | None,
+    workers: int,
+    as_json: bool,
+) -> None:
     from cmp_seg_ros.cli.training_run import run
     from cmp_seg_ros.errors import UserError
     from cmp_seg_ros.training import tasks
@@ -92,4 +101,4 @@ def _run(command: str, recipe: str, sets: list[dict[str, Any]], changes: dict[st
     settings = tasks.load_config(recipe, sets=sets, **given)
     if settings.task != command:
         raise UserError(f"recipe {recipe} is of `cmp-seg {settings.task}`; give one whose `task` is {command}")
-    run(command, settings, out, *how, Path(recipe))
+    run(command, settings, out, cache, workers, as_json, Path(recipe))

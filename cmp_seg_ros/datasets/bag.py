@@ -5,7 +5,7 @@ from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -227,6 +227,7 @@ class DataSet(BaseDataSet):
 
     has_topics = True
     is_general = True
+    stamps_by_receipt = False  # whether images are stamped by when they were recorded; for scans see `stamp_of`
 
     def __init__(self, path: Path, topic: str = "", sensors: SensorSet | None = None) -> None:
         super().__init__(path, topic, sensors)
@@ -239,9 +240,16 @@ class DataSet(BaseDataSet):
             self.count = self.bag.topics[self.topic].size
         if TRUTH_TOPIC in self.bag.topics:
             self.label_spaces = {TRUTH: LabelSpace.load(TRUTH_SPACE)}
-        self._cameras = bag_index.image_topics(self.bag, self.sensors)
+        self._cameras = bag_index.image_topics(self.bag, self.sensors, self.stamps_by_receipt)
+        if (images := bag_index.topics_of_images(self.bag)) and not self.sensors.calibration.cameras:
+            self.uncalibrated = f"bag {path} has images ({', '.join(images)}), but no calibration file of their cameras"
         self._poses = bag_index.Poses(self.bag, self.sensors)
         self.seeks = self.count is not None and not self.bag.damage()
+
+    @property
+    def has_clouds(self) -> bool:
+        """Whether its topic is of PointCloud2, and not of packets or of a driver's own messages."""
+        return not self.packets and not self._is_livox
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
@@ -307,13 +315,22 @@ class DataSet(BaseDataSet):
     @cached_property
     def _times(self) -> list[int]:
         """When each cloud was recorded."""
-        return [raw.time for raw in self.bag.serialised([self.topic])]
+        return [time for time, _ in self._recorded]
+
+    @cached_property
+    def _recorded(self) -> list[tuple[int, int]]:
+        """When each cloud was recorded, and its header's stamp."""
+        return [(raw.time, cdr.stamp_ns(raw.data)) for raw in self.bag.serialised([self.topic])]
+
+    def stamp_of(self, number: int, stamp: int) -> int:
+        """The stamp of a scan whose header says `stamp`; data sets with known faults mend it here."""
+        return stamp
 
     @cached_property
     def _begin(self) -> int:
         """The first stamp."""
         first = self.bag.first(self.topic, lambda message: point_cloud2.stamp_ns(message.header) != 0)
-        return 0 if first is None else point_cloud2.stamp_ns(first.header)
+        return 0 if first is None else self.stamp_of(0, point_cloud2.stamp_ns(first.header))
 
     def _decoded(self, message: Any, number: int) -> tuple[Any, Scan]:
         """A message of the topic as PointCloud2, and its scan. Raises UserError."""
@@ -380,6 +397,7 @@ class DataSet(BaseDataSet):
         return PointLabels(self.label_spaces[TRUTH], label)
 
     def _frame(self, number: int, scan: Scan, message: Any, truth: PointLabels | None) -> Frame:
+        scan = replace(scan, stamp=self.stamp_of(number, scan.stamp))
         stretch = (scan.stamp - self._begin) // STRETCH if scan.stamp else number // 100
         lidar = self.sensors.lidar
         return Frame(
@@ -405,6 +423,19 @@ class DataSet(BaseDataSet):
 def bag_of(path: Path) -> Path:
     """The bag in a folder of `cmp-seg simulate`; else the path itself."""
     return path / "bag" if (path / "bag" / METADATA).is_file() else path
+
+
+def topics_at(path: Path) -> frozenset[str]:
+    """Names of the topics of a bag; none of what is no bag that can be read."""
+    try:
+        return _topics_at(path, path.stat().st_mtime_ns) if DataSet.recognises(path) else frozenset()
+    except (OSError, UserError):
+        return frozenset()
+
+
+@lru_cache(maxsize=16)
+def _topics_at(path: Path, _changed: int) -> frozenset[str]:
+    return frozenset(Bag(path).topics)
 
 
 def choose_topic(bag: Bag, topic: str = "") -> str:

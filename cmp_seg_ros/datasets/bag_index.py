@@ -1,7 +1,7 @@
 """What of a bag is looked up by time: the image nearest to a scan, and where the robot was."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cmp_seg_ros.datasets.frame import CameraImage
+from cmp_seg_ros.datasets.storage import RawMessage
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.geometry.calibration import CalibratedCamera, Transform
 from cmp_seg_ros.geometry.sensor_set import SensorSet
@@ -29,15 +30,18 @@ LATE = 500_000_000  # ns between a scan and an image that still go together
 SOON = 5_000_000_000  # ns of a bag that are read rather than skipped
 
 
-def image_topics(bag: "Bag", sensors: SensorSet) -> "dict[str, ImageTopic]":
+def image_topics(bag: "Bag", sensors: SensorSet, by_receipt: bool = False) -> "dict[str, ImageTopic]":
     """The images of each camera, by its name: of the topic that the calibration names, or that has the camera's name
     as a part, or of the only topic. Of an image recorded both raw and compressed the compressed one is taken.
 
     A camera of the calibration without images is noted.
+
+    Args:
+        by_receipt: whether images are stamped by when they were recorded, not by their headers.
     """
-    topics = _topics_of_images(bag)
+    topics = topics_of_images(bag)
     cameras: Mapping[str, CalibratedCamera | None] = sensors.calibration.cameras or {"camera": None}
-    stamps = Stamps(bag)
+    stamps = Stamps(bag, by_receipt)
     found = {}
     for name, camera in cameras.items():
         named = bag.named(camera.topic) if camera is not None and camera.topic else None
@@ -55,25 +59,28 @@ def image_topics(bag: "Bag", sensors: SensorSet) -> "dict[str, ImageTopic]":
     return found
 
 
-def _topics_of_images(bag: "Bag") -> list[str]:
+def topics_of_images(bag: "Bag") -> list[str]:
     """Those of one kind of image: not also of its compressed form, nor of the truth."""
     topics = [name for name, info in bag.topics.items() if info.type in IMAGE_TYPES and "truth" not in name]
     return [name for name in topics if f"{name}/compressed" not in topics]
 
 
 class Stamps:
-    """Header stamps and times of recording of all messages of some topics, read in one go when they are asked for."""
+    """Stamps and times of recording of all messages of some topics, read in one go when they are asked for."""
 
-    def __init__(self, bag: "Bag") -> None:
-        self._bag = bag
+    def __init__(self, bag: "Bag", by_receipt: bool) -> None:
+        self._bag, self._by_receipt = bag, by_receipt
         self.topics: list[str] = []
 
     @cached_property
     def _found(self) -> dict[str, Int64]:
         found: dict[str, list[tuple[int, int]]] = {topic: [] for topic in self.topics}
         for raw in self._bag.serialised(self.topics):
-            found[raw.topic].append((cdr.stamp_ns(raw.data), raw.time))
+            found[raw.topic].append((self.stamp_of(raw), raw.time))
         return {topic: np.array(sorted(pairs), np.int64).reshape(-1, 2) for topic, pairs in found.items()}
+
+    def stamp_of(self, raw: RawMessage) -> int:
+        return raw.time if self._by_receipt else cdr.stamp_ns(raw.data)
 
     def of(self, topic: str) -> tuple[Int64, Int64]:
         """(M,) each, in the order of stamps."""
@@ -111,11 +118,11 @@ class ImageTopic:
 
     def _message(self, stamp: int, time: int) -> Any:
         if self._reader is None or not self._reader.is_ahead(time):
-            self._reader = _Reader(self.bag, self.topic, time)
+            self._reader = _Reader(self.bag, self.topic, time, self._stamps.stamp_of)
         message = self._reader.find(stamp, time)
         if message is None:  # in a bag that is not in the order of time
-            near = self.bag.messages([self.topic], time, time + 1)
-            message = next((one.message for one in near if stamp_ns(one.message.header) == stamp), None)
+            near = self.bag.serialised([self.topic], time, time + 1)
+            message = next((self.bag.deserialised(raw) for raw in near if self._stamps.stamp_of(raw) == stamp), None)
         if message is None:
             raise UserError(f"the image of stamp {stamp} on {self.topic} of {self.bag.path} cannot be read")
         return message
@@ -127,8 +134,8 @@ class ImageTopic:
 class _Reader:
     """Reads a topic forwards, since scans ask for their images in the order of the bag, and a search costs more."""
 
-    def __init__(self, bag: "Bag", topic: str, start: int) -> None:
-        self._bag, self._process, self._position = bag, os.getpid(), start
+    def __init__(self, bag: "Bag", topic: str, start: int, stamp_of: Callable[[RawMessage], int]) -> None:
+        self._bag, self._process, self._position, self._stamp_of = bag, os.getpid(), start, stamp_of
         self._raw = bag.serialised([topic], start)
         self._last: tuple[int, int, Any] = (0, 0, None)
 
@@ -141,7 +148,7 @@ class _Reader:
         if self._last[:2] != (stamp, time):
             for raw in self._raw:
                 self._position = raw.time
-                if raw.time == time and cdr.stamp_ns(raw.data) == stamp:
+                if raw.time == time and self._stamp_of(raw) == stamp:
                     self._last = (stamp, time, self._bag.deserialised(raw))
                     break
                 if raw.time > time:

@@ -61,6 +61,7 @@ class DataSet(ABC):
         is_general: whether a data set that knows more about such a path goes before this one.
         seeks: whether a frame is read without those before it; then `count` is known.
         label_spaces: of the label sources that frames may have, by name.
+        uncalibrated: that there are images whose cameras are not calibrated, and the remedy; nothing where all are.
     """
 
     count: int | None = None
@@ -78,6 +79,7 @@ class DataSet(ABC):
         self.problems = Problems()
         self.notes = Problems()
         self.label_spaces: dict[str, LabelSpace] = {}
+        self.uncalibrated = ""
 
     @classmethod
     @abstractmethod
@@ -169,11 +171,12 @@ def pictures_beside(path: Path, sensors: SensorSet) -> dict[str, CameraImage]:
         candidates = (stem.with_name(stem.name + suffix) for stem in stems for suffix in PICTURES)
         picture = next((candidate for candidate in candidates if candidate.is_file()), None)
         if picture is not None:
-            found[name] = CameraImage(0, partial(_read_picture, picture), camera, partial(read_bytes, picture))
+            found[name] = CameraImage(0, partial(read_picture, picture), camera, partial(read_bytes, picture))
     return found
 
 
-def _read_picture(path: Path) -> UInt8:
+def read_picture(path: Path) -> UInt8:
+    """(H, W, 3) red, green, blue of a file. Raises UserError."""
     from PIL import Image
 
     try:

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
 from itertools import chain, groupby
 from pathlib import Path
+from platform import node
 from shutil import rmtree
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -30,6 +31,7 @@ from cmp_seg_ros.datasets.shards import (
     FIELDS,
     INDEX,
     LABEL_FILE,
+    PARTS,
     POINTS,
     SHARDS,
     SPACES,
@@ -46,11 +48,11 @@ from cmp_seg_ros.geometry.calibration import Transform
 from cmp_seg_ros.geometry.sensor_set import SensorSet
 from cmp_seg_ros.geometry.track import pose_of
 from cmp_seg_ros.outputs import REPORT
-from cmp_seg_ros.workers import process_map
+from cmp_seg_ros.workers import lasting_map
 
 PART = 200  # scans
-PARTS = "parts"  # folder of the manifests, while the conversion is under way
 COMMAND = "convert"
+CALIBRATE = "give --calibration with their T_camera_lidar, or --no-images to convert the scans alone"
 
 
 @dataclass(frozen=True)
@@ -71,50 +73,62 @@ class Source:
     columns: str = ""
     is_unified: bool = False
     prefix: str = ""
+    with_images: bool = True
 
     def open(self) -> DataSet:
         """Raises UserError."""
-        path = Path(self.path)
-        if not path.exists():
-            raise UserError(f"{path} is not on this machine; every worker needs the data at the same path")
-        sensors = SensorSet.around(path, Path(self.calibration) if self.calibration else None, self.lidar)
-        return open_input(path, self.topic, sensors, self.columns)
+        return open_input(Path(self.path), self.topic, self.sensors(), self.columns)
+
+    def sensors(self) -> SensorSet:
+        """Raises UserError."""
+        return SensorSet.around(Path(self.path), Path(self.calibration) if self.calibration else None, self.lidar)
 
     def described(self) -> dict[str, Any]:
         """What decides its scans in the unified set, calibration included. Raises UserError."""
-        path = Path(self.path).resolve()
-        file = SensorSet.around(path, Path(self.calibration) if self.calibration else None, self.lidar).file
+        file = self.sensors().file
         checksum = None if file is None else sha256(file.read_bytes())
-        return asdict(self) | {"path": str(path), "calibration": checksum}
+        return asdict(self) | {"calibration": checksum}
 
 
 class Job(NamedTuple):
-    """Scans of a source that one worker converts: those numbered from `start` to before `stop` (None: all others)."""
+    """What one worker converts: part number `part` of a source, scans `start` to before `stop`; None: all parts."""
 
     source: Source
-    start: int
-    stop: int | None
+    part: int | None = None
+    start: int = 0
+    stop: int = 0
 
 
-def plan(sources: Iterable[Source]) -> Iterator[Job]:
-    """A job for each part where parts can be read by themselves, else for the source. Raises UserError."""
-    for source in sources:
-        data = source.open()
-        if not data.seeks:
-            yield Job(source, 0, None)
-            continue
-        for start in range(0, len(data), PART):
-            yield Job(source, start, min(start + PART, len(data)))
+def jobs_of(source: Source, data: DataSet) -> Iterator[Job]:
+    """A job for each part where parts can be read by themselves, else for the source."""
+    if not data.seeks:
+        yield Job(source)
+        return
+    for part, start in enumerate(range(0, len(data), PART)):
+        yield Job(source, part, start, min(start + PART, len(data)))
 
 
 def sources_of(
-    paths: Sequence[Path], topic: str = "", calibration: Path | None = None, lidar: str = "", columns: str = ""
+    paths: Sequence[Path],
+    topic: str = "",
+    calibration: Path | None = None,
+    lidar: str = "",
+    columns: str = "",
+    with_images: bool = True,
 ) -> list[Source]:
     """What is to be converted: each input, and of a folder of bags each bag. Raises UserError."""
     sources: list[Source] = []
     taken: set[str] = set()  # names of sequences
     for path in paths:
-        own = Source("", str(path), topic, str(calibration or ""), lidar, columns)
+        own = Source(
+            "",
+            str(path.resolve()),
+            topic,
+            str(calibration.resolve() if calibration else ""),
+            lidar,
+            columns,
+            with_images=with_images,
+        )
         data = own.open()
         if isinstance(data, unified.DataSet):
             name = _new_name(plain(path.name), {source.name for source in sources})
@@ -129,7 +143,7 @@ def sources_of(
             own = replace(own, calibration=str(SensorSet.around(path, calibration, lidar).file or ""))
         for file in files:
             name = _new_name(plain(file.name if file.is_dir() else file.stem), taken)
-            sources.append(replace(own, name=name, path=str(file)))
+            sources.append(replace(own, name=name, path=str(file.resolve())))
             taken.add(name)
     return sources
 
@@ -149,16 +163,19 @@ def convert(job: Job, out: Path) -> Iterator[int]:
     Raises:
         UserError: the source cannot be read, or `out` not be written.
     """
+    if job.part is not None and manifest(out, job.source, job.part).is_file():
+        yield job.stop - job.start
+        return
     data = _opened(job.source)
     parts: Iterable[tuple[int, Iterable[Frame]]] = groupby(data.stretch(0), key=lambda frame: frame.number // PART)
-    if job.stop is not None:
-        parts = [(job.start // PART, data.stretch(job.start, job.stop))]
+    if job.part is not None:
+        parts = [(job.part, data.stretch(job.start, job.stop))]
     with outputs.writing(out):
         for part, frames in parts:
-            if not manifest(out, job.source, part).is_file():
-                yield _write_part(out, job.source, part, frames, data)
+            if manifest(out, job.source, part).is_file():
+                yield sum(1 for _ in frames)
             else:
-                yield sum(1 for _ in frames) if job.stop is None else job.stop - job.start
+                yield _write_part(out, job.source, part, frames, data)
 
 
 @lru_cache(maxsize=1)
@@ -178,6 +195,8 @@ def _write_part(out: Path, source: Source, part: int, frames: Iterable[Frame], d
     gaps: dict[str, list[int | None]] = defaultdict(list)  # ns from a scan to its image, by camera; None without stamps
     with ShardWriter(out / SHARDS, f"{source.name}-{part:05d}") as shards:
         for frame in frames:
+            if not source.with_images:
+                frame = replace(frame, images={})
             entry = _entry(frame, source)
             files = files_of(frame, entry.sequence, data.problems)
             for labels in frame.labels.values():
@@ -191,15 +210,16 @@ def _write_part(out: Path, source: Source, part: int, frames: Iterable[Frame], d
         Counter(found.counts()) - before for found, before in zip((data.problems, data.notes), noted, strict=True)
     )
     about = {"entries": [entry._asdict() for entry in entries], "gaps": gaps, "problems": problems, "notes": notes}
-    path = manifest(out, source, part)
-    path.parent.mkdir(exist_ok=True)
-    outputs.write_whole(path, json.dumps(about, separators=(",", ":")).encode())
+    outputs.write_whole(manifest(out, source, part), json.dumps(about, separators=(",", ":")).encode())
     return len(entries)
 
 
 def _entry(frame: Frame, source: Source) -> Entry:
     """What the index says of a frame, without its place."""
-    key = f"{source.prefix}{frame.key}" if source.is_unified else f"{source.name}/{plain(frame.key)}"
+    key = f"{source.prefix}{frame.key}"
+    if not source.is_unified:
+        part, _, name = frame.key.rpartition("/")
+        key = f"{source.name}{part and '-' + plain(part)}/{plain(name)}"
     pose = None if frame.T_world_lidar is None else pose_of(frame.T_world_lidar)
     return Entry(key, "", 0, 0, "", {}, frame.scan.stamp, len(frame.scan), pose, frame.split)
 
@@ -217,12 +237,14 @@ def files_of(frame: Frame, sequence: str, problems: Problems) -> dict[str, bytes
     files = {POINTS: content.getvalue()}
     cameras = {}
     for name, image in frame.images.items():
+        if image.camera is None:
+            raise UserError(f"camera '{name}' of scan {frame.key} is not calibrated; {CALIBRATE}")
         try:
             files[f"{plain(name)}.jpg"] = image.jpeg()
         except UserError as error:
             problems.add(f"an image is left out: {error}", f"image of {name}")
             continue
-        camera = None if image.camera is None else image.camera.model_dump(mode="json", exclude_none=True)
+        camera = image.camera.model_dump(mode="json", exclude_none=True)
         cameras[plain(name)] = {"stamp": image.stamp, "camera": camera}
     if frame.labels:
         files[LABEL_FILE] = pack_labels(frame.labels)
@@ -259,6 +281,7 @@ class Conversion:
     """
 
     def __init__(self, sources: Sequence[Source], out: Path) -> None:
+        _opened.cache_clear()  # of an earlier conversion, since which files may have changed
         self.sources, self.out = sources, out
         self._about = [source.described() for source in sources]
         outputs.require_writable(out, COMMAND, (REPORT, INDEX, SHARDS, PARTS, SPACES))
@@ -266,26 +289,39 @@ class Conversion:
         if report is not None and report["sources"] != self._about:
             raise UserError(f"{out} holds the conversion of other inputs, or with other settings; give another --out")
         self.is_finished = bool(report and report["finished"])
-        self.jobs = [] if self.is_finished else list(plan(sources))
-        stops = [job.stop for job in self.jobs]
-        self.total = None if None in stops else sum(job.stop - job.start for job in self.jobs if job.stop is not None)
+        self.jobs: list[Job] = []
+        self._noted: list[dict[str, dict[str, int]]] = []  # when the sources were opened
+        for source in () if self.is_finished else sources:
+            data = source.open()
+            if data.uncalibrated and source.with_images:
+                raise UserError(f"{data.uncalibrated}; {CALIBRATE}")
+            self.jobs += jobs_of(source, data)
+            self._noted.append({"problems": data.problems.counts(), "notes": data.notes.counts()})
+        is_known = all(job.part is not None for job in self.jobs)
+        self.total = sum(job.stop - job.start for job in self.jobs) if is_known else None
         if report is None:
             with outputs.writing(out):
                 outputs.write_report(out, {"command": COMMAND, "finished": False, "sources": self._about})
+                (out / SHARDS).mkdir(exist_ok=True)
+                (out / PARTS).mkdir(exist_ok=True)
         self._start = perf_counter()
 
-    def run(self, processes: int | None = None) -> Iterator[int]:
+    def run(self, processes: int | None = None, runner: str = "local") -> Iterator[int]:
         """Do what is missing; yields the number of scans done so far. Raises UserError.
 
         Args:
             processes: None: one per processor. They read side by side what can be read in parts.
+            runner: "local", or "ray": on a Ray cluster. The set is the same.
         """
         count = min(processes or len(os.sched_getaffinity(0)), len(self.jobs))
+        converted: Iterable[int] = chain.from_iterable(convert(job, self.out) for job in self.jobs)
+        if runner == "ray":
+            from cmp_seg_ros.ray_cluster import ray_map
+
+            converted = ray_map(partial(_convert_all, out=self.out.resolve()), self.jobs, count)
+        elif count > 1:
+            converted = lasting_map(partial(_convert_all, out=self.out), self.jobs, count)
         done = 0
-        if count > 1:
-            converted: Iterable[int] = process_map(partial(_convert_all, out=self.out), self.jobs, count)
-        else:
-            converted = chain.from_iterable(convert(job, self.out) for job in self.jobs)
         for scans in converted:
             done += scans
             yield done
@@ -296,10 +332,15 @@ class Conversion:
             report: dict[str, Any] = json.loads((self.out / REPORT).read_text())
             return report
         parts = [json.loads(path.read_text()) for source in self.sources for path in _manifests(self.out, source)]
-        found = {kind: _summed(part[kind] for part in parts) for kind in ("problems", "notes")}
+        found = {kind: _summed(part[kind] for part in [*self._noted, *parts]) for kind in ("problems", "notes")}
         entries = _with_splits([Entry(**entry) for part in parts for entry in part["entries"]])
         if not entries:
             raise UserError("; ".join(found["problems"]) or "the inputs hold no scans")
+        images = _pairing(part["gaps"] for part in parts)
+        wanted = (source for source in self.sources if source.with_images)
+        if not images and any(source.sensors().calibration.cameras for source in wanted):
+            why = "; ".join((*found["problems"], *found["notes"])) or "none is near in time, or of the same name"
+            raise UserError(f"no scan has an image of the calibration's cameras: {why}")
         twice = [key for key, count in Counter(entry.key for entry in entries).items() if count > 1]
         if twice:
             raise UserError(f"several scans are called {twice[0]}; rename their files or folders")
@@ -310,7 +351,7 @@ class Conversion:
             "scans": len(entries),
             "sequences": Counter(entry.sequence for entry in entries),
             "splits": Counter(entry.split or "left out" for entry in entries),
-            "images": _pairing(part["gaps"] for part in parts),
+            "images": images,
             "bytes": sum(entry.size for entry in entries),
             "sha256": sha256("".join(entry.sha256 for entry in entries).encode()),
             "seconds": round(perf_counter() - self._start, 1),  # of the last run
@@ -324,6 +365,10 @@ class Conversion:
 
 
 def _convert_all(job: Job, out: Path) -> int:
+    """All of a job, on whichever machine. Raises UserError."""
+    for path in (Path(job.source.path), out / PARTS):
+        if not path.exists():
+            raise UserError(f"{path} is not on this machine ({node()}); all need inputs and output at the same paths")
     return sum(convert(job, out))
 
 

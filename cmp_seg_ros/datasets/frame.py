@@ -18,7 +18,8 @@ from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.messages.images import is_jpeg, to_jpeg
 from cmp_seg_ros.scan import Float32, Scan, UInt8
 
-TRUTH, HAND, PSEUDO, PREDICTIONS = "truth", "hand", "pseudo", "predictions"  # the usual names of label sources
+# The usual names of label sources.
+TRUTH, HAND, PSEUDO, TEACHER, PREDICTIONS = "truth", "hand", "pseudo", "teacher", "predictions"
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ class Labelled(DataSet):
         super().__init__(data.path, data.topic, data.sensors)
         self.data, self.source, self.name = data, source, name
         self.problems, self.notes = data.problems, data.notes
-        self.count, self.one_file_each = data.count, data.one_file_each
+        self.count, self.seeks, self.one_file_each = data.count, data.seeks, data.one_file_each
         self.has_topics, self.has_columns = data.has_topics, data.has_columns
         self.label_spaces = {**data.label_spaces, name: source.space}
 

@@ -20,6 +20,7 @@ from cmp_seg_ros.geometry.track import Pose
 from cmp_seg_ros.label_space import LabelSpace
 
 INDEX, SHARDS, SPACES, LABELS = "index.jsonl", "shards", "label_spaces", "labels"
+PARTS = "parts"  # folder of the manifests, while a conversion is under way
 POINTS, ABOUT, LABEL_FILE = "points.npy", "json", "labels.npz"  # what follows KEY. in the names of files
 FIELDS = ("x", "y", "z", "intensity", "t")  # columns of KEY.points.npy
 LARGEST = 256 * 2**20  # bytes of a shard
@@ -60,10 +61,12 @@ class Entry(NamedTuple):
 def read_index(folder: Path) -> list[Entry]:
     """The scans of a unified set, in order. Raises UserError."""
     path = folder / INDEX
+    if (folder / PARTS).exists():
+        raise UserError(f"{folder} is not converted to its end; run the same cmp-seg convert again")
     try:
         return [Entry(**json.loads(line)) for line in path.read_text().splitlines()]
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}; run cmp-seg convert to its end") from error
+        raise UserError(f"{path} cannot be read: {error.strerror}; {AGAIN}") from error
     except (ValueError, TypeError) as error:
         raise UserError(f"{path} is damaged ({error}); {AGAIN}") from error
 
@@ -134,7 +137,6 @@ class ShardWriter:
             self._stream = None
 
     def __enter__(self) -> "ShardWriter":
-        self._folder.mkdir(parents=True, exist_ok=True)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:

@@ -7,14 +7,15 @@ import numpy as np
 SHARES = {"train": 0.7, "val": 0.15, "test": 0.15}
 GAP = 10_000_000_000  # ns left out between two splits of a sequence
 SHORTEST = 6  # gaps; a shorter sequence would be left out for a third of it, and goes to one split as a whole
+FEWEST = 7  # scans of a sequence that is cut
 
 
 def split(stamps: Sequence[Sequence[int]]) -> list[list[str]]:
     """The split of every scan of some sequences; nothing where it is left out.
 
-    A sequence is cut into contiguous stretches, train, val and test, with ten seconds left out between them. One that
-    is shorter than a minute is not cut, and goes to whichever split lacks most. Without stamps a sequence is cut by its
-    order, and nothing is left out.
+    A sequence is cut into contiguous stretches, train, val and test, with ten seconds left out between them. One
+    shorter than a minute, or of fewer than FEWEST scans, is not cut, and goes to whichever split lacks most. Without
+    stamps a sequence is cut by its order, and nothing is left out.
 
     Args:
         stamps: of each scan of each sequence, in order, nanoseconds; 0 where it has none. Steps back count as none.
@@ -40,7 +41,7 @@ def _cut(stamps: Sequence[int]) -> list[str]:
         time, gap = np.cumsum(np.maximum(steps, 0)).astype(np.float64), float(GAP)
     else:
         time, gap = np.arange(len(stamps), dtype=np.float64), 0.0
-    if time[-1] < SHORTEST * gap:
+    if time[-1] < SHORTEST * gap or len(stamps) < FEWEST:
         return []
     splits = np.full(len(stamps), "", dtype=object)
     start = 0.0

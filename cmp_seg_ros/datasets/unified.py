@@ -32,6 +32,7 @@ from cmp_seg_ros.datasets.shards import (
     FIELDS,
     INDEX,
     LABEL_FILE,
+    PARTS,
     POINTS,
     SHARDS,
     Entry,
@@ -65,7 +66,7 @@ class DataSet(BaseDataSet):
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
-        return (path / INDEX).is_file() and (path / SHARDS).is_dir()
+        return (path / SHARDS).is_dir() and any((path / name).exists() for name in (INDEX, PARTS))
 
     def of_split(self, split: str) -> "DataSet":
         """The frames of one split, which keep their numbers; `data[i]` is the i-th of them.
@@ -116,7 +117,7 @@ class DataSet(BaseDataSet):
         return labels | {source: found for source, found in added if found is not None}
 
     def _image(self, entry: Entry, name: str, about: dict[str, Any]) -> CameraImage:
-        camera = about["camera"] and CalibratedCamera.model_validate(about["camera"])
+        camera = CalibratedCamera.model_validate(about["camera"])
         stored = partial(self._file, entry, f"{name}.jpg")
         return CameraImage(about["stamp"], lambda: from_jpeg(stored()), camera, stored)
 

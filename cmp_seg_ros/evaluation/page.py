@@ -17,11 +17,15 @@ TYPES = {".png": "image/png", ".webp": "image/webp", ".gif": "image/gif", ".svg"
 
 
 class Cell(NamedTuple):
-    """A cell of a table. Of the two values, 0..1, the HTML page draws `bar` as a bar and `shade` as a shade behind."""
+    """A cell of a table. The HTML page draws `bar`, 0..1, as a bar behind the text, or else `shade`, 0..1, as a shade.
+
+    mark: "good" or "bad" for green or red text.
+    """
 
     text: str
     bar: float | None = None
     shade: float | None = None
+    mark: str = ""
 
 
 Row: TypeAlias = Sequence[str | Cell]
@@ -60,7 +64,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Notes:
-    """A list of sentences. `serious`: they say that something is wrong."""
+    """A list of sentences, highlighted. `serious`: they say that something is wrong."""
 
     lines: Sequence[str]
     serious: bool = False

@@ -174,6 +174,7 @@ class Report(_Part):
     share: dict[str, float] = {}  # of each class in the labelled points
     unlabelled: float = 0.0  # share of all points
     unlikeness: float | None = None  # to the scans of the training, where the bundle estimates it; median
+    strange_intensity: float | None = None  # share of scans labelled without their intensities, which are strange
     latency_ms: Percentiles = {}
     stages_ms: dict[str, Percentiles] = {}
     latency_by_frame_ms: list[float] = []

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cmp_seg_ros.datasets.frame import HAND, PSEUDO, TEACHER, TRUTH
 from cmp_seg_ros.evaluation import page, reliability
 from cmp_seg_ros.evaluation.accuracy import Accuracy, Reading
 from cmp_seg_ros.evaluation.consistency import TemporalConsistency
@@ -20,6 +21,7 @@ PICTURES = {
     "animation.webp": "The whole sequence: labels from above and as range images.",
     "overview.png": "A labelled scan.",
 }
+SOURCES = {TRUTH: "the truth", HAND: "hand labels", PSEUDO: "pseudo-labels", TEACHER: "the image teacher"}
 MANY = 16  # rows; longer tables of details are folded
 PLANES_SHOWN = 5  # pictures of plane checks
 
@@ -73,6 +75,11 @@ def sources_of(report: Report) -> dict[str, Accuracy]:
     return first | report.other_sources
 
 
+def named(source: str) -> str:
+    """A label source in a sentence."""
+    return SOURCES.get(source, source)
+
+
 def partial(report: Report) -> list[str]:
     """What to say of a run that was interrupted."""
     if report.finished:
@@ -83,7 +90,10 @@ def partial(report: Report) -> list[str]:
 def headline(report: Report) -> list[tuple[str, str]]:
     """The figures at the top."""
     found = [
-        (f"mIoU, {accuracy.headline.replace('_', ' ')}, against {source}", percent(_headline(accuracy).miou).text)
+        (
+            f"mIoU, {accuracy.headline.replace('_', ' ')}, against {named(source)}",
+            percent(_headline(accuracy).miou).text,
+        )
         for source, accuracy in sources_of(report).items()
     ]
     if report.planes is not None:
@@ -133,7 +143,7 @@ def side_by_side(accuracies: Mapping[str, Accuracy]) -> Table:
     rows.append(["mIoU", *(percent(reading.miou, bar=True) for reading in readings.values())])
     rows.append(["points", *(f"{sum(reading.points.values()):,}" for reading in readings.values())])
     rows.append(["scans", *(f"{accuracy.scans:,}" for accuracy in accuracies.values())])
-    names = [f"IoU against {source} ({accuracy.headline})" for source, accuracy in accuracies.items()]
+    names = [f"IoU against {named(source)} ({accuracy.headline})" for source, accuracy in accuracies.items()]
     return Table(["class", *names], rows)
 
 
@@ -141,7 +151,7 @@ def accuracy_section(source: str, accuracy: Accuracy) -> Section:
     """All scores against one source."""
     reading = _headline(accuracy)
     blocks: list[Block] = [
-        f"{accuracy.scans:,} scans, {sum(reading.points.values()):,} points with labels from {source} in "
+        f"{accuracy.scans:,} scans, {sum(reading.points.values()):,} points of {named(source)} in "
         f"{accuracy.truth_space}. Tables without another name are in {accuracy.headline}, the headline.",
         by_reading(accuracy),
         by_class(reading),
@@ -155,7 +165,7 @@ def accuracy_section(source: str, accuracy: Accuracy) -> Section:
     ]
     if reading.by_ring:
         blocks.append(by_ring(reading))
-    return Section(f"Accuracy against {source}", blocks)
+    return Section(f"Labels against {named(source)}", blocks)
 
 
 def by_reading(accuracy: Accuracy) -> Table:
@@ -285,7 +295,21 @@ def speed(report: Report, folder: Path) -> list[Block]:
         blocks.append(Table(["ms per scan", "p50", "p95", "p99"], rows, note="Without the first scan."))
     if LATENCY in report.files:
         blocks.append(Picture(folder / LATENCY, "Milliseconds of each scan in order, and their distribution."))
-    machine = report.machine
+    machine, live = report.machine, report.scans
+    if live is not None:
+        dropped = ", ".join(f"{reason} {count:,}" for reason, count in live.dropped_by_reason.items() if count)
+        age = ", ".join(f"{name} {value:.1f} ms" for name, value in report.latency_ms.items())
+        blocks.append(
+            facts(
+                [
+                    ("played", f"{live.played:,} scans at {report.played_at:g} times the recorded rate"),
+                    ("labelled", f"{live.out:,} of {live.in_:,} that came in, {report.rate_hz:.2f} a second"),
+                    ("dropped", f"{live.dropped:,}" + (f" ({dropped})" if dropped else "")),
+                    ("age, scan stamp to labelled cloud", age),
+                ],
+                "Live, over ROS",
+            )
+        )
     blocks.append(
         facts(
             [

@@ -16,7 +16,7 @@ from cmp_seg_ros.remarks import Unfamiliar, implausible, remarks
 from cmp_seg_ros.scan import UNLABELLED, Labels
 
 if TYPE_CHECKING:
-    from cmp_seg_ros.evaluation.pipeline import Labeller
+    from cmp_seg_ros.evaluation.pipeline import Labeller, Result
 
 
 class Tally:
@@ -34,14 +34,17 @@ class Tally:
         self.skipped: Counter[str] = Counter()
         self.scans_hash, self.labels_hash = hashlib.sha256(), hashlib.sha256()
         self.unlikeness: list[float] = []
+        self.strange_intensity: list[bool] = []
         self._unfamiliar = Unfamiliar()
 
-    def add(self, frame: Frame, labels: Labels | None, skipped: str = "") -> None:
+    def add(self, result: "Result") -> None:
         """Count a frame, and add warnings about it."""
+        frame, labels = result.frame, result.labels
         name = name_of(frame, self.path)
         if labels is None:
-            self.skipped[skipped] += 1
-            self.problems.add(f"{name}: {skipped}", skipped)
+            kind = result.kind or result.skipped
+            self.skipped[kind] += 1
+            (self.problems if result.serious else self.warnings).add(f"{name}: {result.skipped}", kind)
             return
         self._remark(frame, labels, name)
         self._hash(frame, labels)
@@ -52,6 +55,7 @@ class Tally:
             self.sizes.append(labels.voxel_size)
             self.stages_ms.append(labels.stages_ms)
             self.unlikeness += [] if labels.unlikeness is None else [labels.unlikeness]
+            self.strange_intensity += [] if labels.intensity_unlikeness is None else [labels.strange_intensity]
         if (labels.label == UNLABELLED).all():
             self.report.frames.without_labels.append(frame.key)
 
@@ -80,7 +84,7 @@ class Tally:
         for note in notes:
             self.warnings.add(note)
         if not labelled:
-            raise UserError("; ".join(self.problems))
+            raise UserError("; ".join([*self.problems, *self.warnings]))
         report.frames.read = labelled + self.skipped.total()
         report.frames.labelled, report.frames.skipped = labelled, dict(self.skipped)
         report.frames.hashes = Hashes(scans=self.scans_hash.hexdigest(), labels=self.labels_hash.hexdigest())
@@ -88,6 +92,7 @@ class Tally:
         report.voxels_per_scan = float(np.median(self.voxels)) if self.voxels else 0.0
         report.voxel_size = float(np.median(self.sizes)) if self.sizes else 0.0
         report.unlikeness = float(np.median(self.unlikeness)) if self.unlikeness else None
+        report.strange_intensity = float(np.mean(self.strange_intensity)) if self.strange_intensity else None
         counts = self.ids[self.space.ids]
         report.share = dict(zip(self.space.names, (counts / max(1, counts.sum())).tolist(), strict=True))
         report.unlabelled = float(self.ids[UNLABELLED] / max(1, report.points))

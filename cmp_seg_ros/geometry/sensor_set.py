@@ -17,6 +17,7 @@ class SensorSet:
         lidar: name of the lidar; needed only if the calibration has several.
 
     Attributes:
+        name: of the lidar, as given.
         lidar: its calibration, or None.
 
     Raises:
@@ -24,7 +25,7 @@ class SensorSet:
     """
 
     def __init__(self, file: Path | None = None, lidar: str = "") -> None:
-        self.file = file
+        self.file, self.name = file, lidar
         self.calibration = Calibration() if file is None else Calibration.load(file)
         self.lidar = self.calibration.lidar(lidar) if lidar or self.calibration.lidars else None
 

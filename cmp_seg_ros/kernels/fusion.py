@@ -115,7 +115,7 @@ def accumulate(
 
 @kernel
 def seen_through(places: Any, R: Any, t: Any, image: Any, xyz: Any, near: Any, far: Any, miss: Any, margin: Any) -> Any:
-    """(M,) bool: a ray of the scan passes through the place and ends beyond it.
+    """(M,) bool: of the rays of the scan that pass through the place the nearest ends beyond it.
 
     Args:
         places: (M, 3) in the world.
@@ -137,14 +137,21 @@ def seen_through(places: Any, R: Any, t: Any, image: Any, xyz: Any, near: Any, f
         if square < near * near or square > far * far:
             continue
         row, column = _direction(x, y, z, rows, columns)
-        i = image[row, column]
-        if i == EMPTY:
-            continue
-        px, py, pz = xyz[i, 0], xyz[i, 1], xyz[i, 2]
-        length = np.sqrt(px * px + py * py + pz * pz)
-        along = (x * px + y * py + z * pz) / length
-        if square - along * along <= miss * miss and length > along + margin:
-            passed[k] = True
+        nearest, beyond = miss * miss, False
+        for step in range(9):  # the ray may lie in the next row or column
+            near_row, near_column = row + step // 3 - 1, (column + step % 3 - 1) % columns
+            if near_row < 0 or near_row >= rows:
+                continue
+            i = image[near_row, near_column]
+            if i == EMPTY:
+                continue
+            px, py, pz = xyz[i, 0], xyz[i, 1], xyz[i, 2]
+            length = np.sqrt(px * px + py * py + pz * pz)
+            along = (x * px + y * py + z * pz) / length
+            away = square - along * along
+            if along > 0 and away <= nearest:
+                nearest, beyond = away, length > along + margin
+        passed[k] = beyond
     return passed
 
 

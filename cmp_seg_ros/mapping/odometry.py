@@ -28,7 +28,9 @@ FASTEST_TURN = np.radians(720)  # per second
 AHEAD = 100_000_000  # ns after the stamp, at which the velocity of a sweep is taken
 JUMP = 0.5  # metres that are no jump however short the time
 LONGEST_SWEEP = 0.5  # seconds
-RANGE = 60.0  # metres that KISS-ICP looks at; its voxels are a hundredth
+# Of KISS-ICP, for rooms: its defaults, voxels of 1 m and a threshold of 2 m, are for cars. With finer voxels the rings
+# of a lidar of 16 beams stick to their own traces.
+RANGE, ICP_VOXEL, FIRST_THRESHOLD = 60.0, 0.5, 0.5  # metres
 
 
 @dataclass(frozen=True)
@@ -148,7 +150,7 @@ class KissIcp:
             raise UserError("odometry kiss-icp is not installed; pip install kiss-icp") from None
         config: Any = KISSConfig()
         config.data.max_range = max_range
-        config.mapping.voxel_size = max_range / 100
+        config.mapping.voxel_size, config.adaptive_threshold.initial_threshold = ICP_VOXEL, FIRST_THRESHOLD
         config.registration.max_num_threads = 1
         self._make = lambda: KissICP(config)
         self._sequence: str | None = None

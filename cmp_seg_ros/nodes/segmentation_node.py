@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from cmp_seg_ros.segmenter import Segmenter
 
 NAME = "segmentation_node"
+HARMLESS = ("no_intensity", "strange_intensity")  # remarks that leave the health as it is
 PARAMETERS = [
     Parameter("model", DEFAULT_BUNDLE, "Model bundle: a folder, or a name in models/"),
     Parameter("engine", "auto", "What runs the network; auto takes the fastest that is right on this machine"),
@@ -236,7 +237,7 @@ class SegmentationNode(WorkerNode[Labelled]):
             implausible(scan, labels, not self.sensors.unknown, f"clouds on {topic}"),
             self.unfamiliar(labels, f"a cloud on {topic}"),
         ):
-            self.report.note(remark.kind, remark.text, harmless=remark.kind == "no_intensity")
+            self.report.note(remark.kind, remark.text, harmless=remark.kind in HARMLESS)
         if self.sensors.unknown:
             self.level_check(scan, returns)
         labelled.match = self.camera.match(labelled.stamp)
@@ -292,6 +293,8 @@ class SegmentationNode(WorkerNode[Labelled]):
             "model": self.parameters["model"],
             "engine": self.segmenter.engine,
             "unlikeness": labels.unlikeness,
+            "intensity_unlikeness": labels.intensity_unlikeness,
+            "strange_intensity": labels.strange_intensity,
             "image_offset_ms": match and match.offset * 1e-6,
         } | {f"ms.{stage}": milliseconds for stage, milliseconds in labelled.clock.stages_ms.items()}
         return diagnostics.status(

@@ -12,8 +12,7 @@ import numpy as np
 from cmp_seg_ros.scan import Float32, UInt8
 from cmp_seg_ros.teachers.base import Masks, Teacher
 
-PARTS = 3  # enlarged parts along the longer side of an image, overlapping by half; the shorter side has two
-SHARE = 0.6  # of each side that a part covers
+SHARE = 0.6  # of each side of an image that each of its four parts covers
 
 
 class Copy(NamedTuple):
@@ -27,14 +26,13 @@ class Copy(NamedTuple):
 
 
 def copies(rgb: UInt8) -> Iterator[Copy]:
-    """The image itself, its mirror image, and overlapping parts of it, which the teacher sees enlarged."""
+    """The image itself, its mirror image, and its four corners, which overlap and which the teacher sees enlarged."""
     height, width = rgb.shape[:2]
     yield Copy(rgb, lambda uv: uv)
     yield Copy(np.ascontiguousarray(rgb[:, ::-1]), lambda uv: uv * np.float32([-1, 1]) + np.float32([width - 1, 0]))
     h, w = round(SHARE * height), round(SHARE * width)
-    wide = width >= height
-    for top in np.linspace(0, height - h, 2 if wide else PARTS).astype(int).tolist():
-        for left in np.linspace(0, width - w, PARTS if wide else 2).astype(int).tolist():
+    for top in (0, height - h):
+        for left in (0, width - w):
             part = np.ascontiguousarray(rgb[top : top + h, left : left + w])
             yield Copy(part, lambda uv, left=left, top=top: uv - np.float32([left, top]))
 
@@ -43,11 +41,12 @@ class Consensus(NamedTuple):
     """What the copies say of N points.
 
     probabilities: (N, C) mean over the copies that show a point. agreement: (N,) share of these copies whose likeliest
-    class is that of the mean. masks: of the image itself.
+    class is that of the mean. single: (N, C) of the image itself. masks: of the image itself.
     """
 
     probabilities: Float32
     agreement: Float32
+    single: Float32
     masks: Masks
 
 
@@ -60,21 +59,22 @@ def consensus(teacher: Teacher, rgb: UInt8, uv: Float32, merge: Float32, augment
     """
     asked = [copy for number, copy in enumerate(copies(rgb)) if augmented or number == 0]
     total, count = np.zeros((len(uv), merge.shape[1]), np.float32), np.zeros(len(uv), np.float32)
-    votes, first = np.zeros_like(total), None
+    votes, single, first = np.zeros_like(total), total, None
     for copy in asked:
         masks = teacher.masks(copy.rgb)
-        first = first or masks
         height, width = copy.rgb.shape[:2]
         there = copy.pixel(uv)
         rows = np.flatnonzero(((there >= 0) & (there <= (width - 1, height - 1))).all(axis=1))
         said = probabilities_at(masks, there[rows], teacher) @ merge  # (M, C)
+        if first is None:  # the image itself shows all points
+            first, single = masks, said
         total[rows] += said
         votes[rows, said.argmax(axis=1)] += 1
         count[rows] += 1
     assert first is not None
     mean = total / np.maximum(count, 1)[:, None]
     agreement = votes[np.arange(len(uv)), mean.argmax(axis=1)] / np.maximum(count, 1)
-    return Consensus(mean, agreement, first)
+    return Consensus(mean, agreement, single, first)
 
 
 def probabilities_at(masks: Masks, uv: Float32, teacher: Teacher) -> Float32:

@@ -118,7 +118,7 @@ class PseudoLabeller:
                 rejected.setdefault(reason, np.zeros(points, np.bool_))[rows] |= untrusted
             views[name] = View(rgb, found.masks, projection)
         if not views:
-            raise UserError(f"{frame.key} of {frame.sequence} has no image of a calibrated camera")
+            raise UserError("it has no image of a calibrated camera")
         said /= np.maximum(weight, 1)[:, None]
         if self.refinements.geometry:
             said = with_geometry(said, surfaces(find_planes(upright(frame))), self.space)
@@ -168,7 +168,7 @@ def read(frame: Frame, name: str, image: CameraImage) -> UInt8:
     height, width = rgb.shape[:2]
     if (width, height) != (image.camera.width, image.camera.height):
         raise UserError(
-            f"image {name} of {frame.key} is {width} x {height} pixels, its calibration is for {image.camera.width} x "
+            f"image {name} is {width} x {height} pixels, its calibration is for {image.camera.width} x "
             f"{image.camera.height}; calibrate this camera at the size of its images"
         )
     return rgb

@@ -1,6 +1,6 @@
 """Pseudo-labels of a whole set in the unified form, stretch by stretch; goes on where an earlier run was broken off."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
@@ -18,7 +18,7 @@ from cmp_seg_ros.pseudo_labels.labeller import Evidence, PseudoLabeller
 from cmp_seg_ros.pseudo_labels.report import PseudoReport
 from cmp_seg_ros.scan import UNLABELLED
 
-PICTURES = 5  # at most, one from each of the first stretches
+PICTURES = 5  # of scans spread over the set
 
 
 def label_set(
@@ -43,9 +43,10 @@ def label_set(
     made_by = report.model_dump(mode="json", include={"teacher", "variant", "refinements"})
     writer = write_labels(data.path, report.source, labeller.space, made_by, again)
     report = _continued(report, writer)
+    pictured = set(np.linspace(0, len(data) - 1, PICTURES).astype(int).tolist())
     with outputs.writing(writer.folder), writer:
         for stretch in stretches(data, writer):
-            for frame, labels in _labelled(stretch, labeller, report, odometry, writer.folder):
+            for frame, labels in _labelled(stretch, labeller, report, odometry, writer.folder, pictured):
                 writer.add(frame.number, labels)
             writer.flush()
             outputs.write_whole(writer.folder / outputs.REPORT, report.to_json())
@@ -65,11 +66,16 @@ def stretches(data: unified.DataSet, writer: LabelWriter) -> Iterator[list[Frame
 
 
 def _labelled(
-    block: Sequence[Frame], labeller: PseudoLabeller, report: PseudoReport, odometry: str, folder: Path
+    block: Sequence[Frame],
+    labeller: PseudoLabeller,
+    report: PseudoReport,
+    odometry: str,
+    folder: Path,
+    pictured: Collection[int],
 ) -> Iterator[tuple[Frame, PointLabels]]:
-    """The frames of a block that get labels, with these."""
+    """The frames of a block that get labels, with these; draws those whose number is in `pictured`."""
     for _, sequence in groupby(block, lambda frame: frame.sequence):
-        frames, evidence = _looked_at(list(sequence), labeller, report)
+        frames, evidence = _looked_at(list(sequence), labeller, report, pictured)
         labels = [labeller.decide(one) for one in evidence]
         if labeller.refinements.time and (motions := _motions(frames, odometry, report)):
             labels = over_time.fused(frames, motions, labels, [one.probabilities for one in evidence], labeller.space)
@@ -82,9 +88,9 @@ def _labelled(
 
 
 def _looked_at(
-    frames: Sequence[Frame], labeller: PseudoLabeller, report: PseudoReport
+    frames: Sequence[Frame], labeller: PseudoLabeller, report: PseudoReport, pictured: Collection[int]
 ) -> tuple[list[Frame], list[Evidence]]:
-    """The frames whose images can be used, and what they show; images are kept of one of them, for a picture."""
+    """The frames whose images can be used, and what they show; images are kept of those that are to be drawn."""
     used, evidence = [], []
     for frame in frames:
         try:
@@ -92,9 +98,8 @@ def _looked_at(
         except UserError as error:
             report.skip(str(error))
             continue
-        drawn = not used and len(report.files) < PICTURES
         used.append(frame)
-        evidence.append(one if drawn else replace(one, views={}))
+        evidence.append(one if frame.number in pictured else replace(one, views={}))
     return used, evidence
 
 

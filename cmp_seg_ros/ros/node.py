@@ -129,7 +129,8 @@ class WorkerNode(Node, Generic[Result]):
             for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
                 os.environ[variable] = str(threads)
         self.report = Report(self, self.work, self.things)
-        self.inputs = Inputs(self, message, topic, self.report.tally, self.parameters["input_reliability"])
+        reliability = self.parameters["input_reliability"]
+        self.inputs = Inputs(self, *self.main_topic(message, topic), self.report.tally, reliability)
         self._outputs: list[Output[Result]] = []
         self._since: float | None = None  # arrival of the message being processed; None when idle
         self._oldest = 0.0  # seconds of the slowest message since the last report
@@ -139,6 +140,10 @@ class WorkerNode(Node, Generic[Result]):
         self.create_timer(1.0, self.publish_diagnostics, clock=steady)
 
     # To be overridden.
+
+    def main_topic(self, message: type, topic: str) -> tuple[type, str]:
+        """Type and name of the main topic; may depend on `parameters`."""
+        return message, topic
 
     def set_up(self) -> None:
         """Add inputs and outputs. Raises UserError."""
@@ -285,7 +290,7 @@ class WorkerNode(Node, Generic[Result]):
                 clock.lap("encode")
                 if message is not None:
                     main.publisher.publish(message)
-                clock.lap("publish")
+                    clock.lap("publish")
         except NotYet:
             raise
         except Exception as error:

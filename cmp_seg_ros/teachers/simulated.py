@@ -12,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
 from cmp_seg_ros import configuration
@@ -57,6 +56,8 @@ class ErrorModel(BaseModel):
     def matrix(self) -> Float32:
         """(C + 1, A) shares of the answers by class of `indoor`, in order; the last row is of what has no class.
 
+        Classes that were never seen get the mean of the others.
+
         Raises:
             UserError: a class is missing.
         """
@@ -66,7 +67,9 @@ class ErrorModel(BaseModel):
             raise UserError(f"the errors of teacher {self.teacher} lack {', '.join(missing)}; measure them again")
         rows = [self.confusion[name] for name in [*truth.names, "nothing"]]
         table = np.array([[row.get(name, 0.0) for name in answers.names] for row in rows], np.float32)
-        return table / table.sum(axis=1, keepdims=True)
+        seen = table.sum(axis=1, keepdims=True)
+        mean = table.sum(axis=0) / table.sum()
+        return np.where(seen > 0, table / np.maximum(seen, 1e-9), mean)
 
 
 class Teacher(base.Teacher):
@@ -93,7 +96,7 @@ class Teacher(base.Teacher):
         power = np.exp(self._errors.sharpness * (logits - logits.max(axis=2, keepdims=True)))
         probabilities = np.asarray(power / power.sum(axis=2, keepdims=True), np.float32)
         confidence = base.resized(probabilities.max(axis=2), size)
-        return Masks(self._space.ids[_nearest(probabilities.argmax(axis=2), size)], confidence, probabilities)
+        return Masks(base.nearest(self._space.ids[probabilities.argmax(axis=2)], size), confidence, probabilities)
 
     def features(self, rgb: UInt8) -> Features:
         raise UserError("the simulated teacher gives masks, but no features; take another --teacher")
@@ -102,7 +105,7 @@ class Teacher(base.Teacher):
         """(H, W) rows of the confusion -> (h, w, C + 1) share of each around each cell."""
         from scipy.ndimage import gaussian_filter
 
-        coarse = _nearest(truth, (self._errors.cells, self._errors.cells))
+        coarse = base.nearest(truth, (self._errors.cells, self._errors.cells))
         one_hot = np.eye(len(self._confusion), dtype=np.float32)[coarse]
         blurred: Float32 = gaussian_filter(one_hot, (self._errors.blur, self._errors.blur, 0), mode="nearest")
         return blurred
@@ -117,12 +120,6 @@ class Teacher(base.Teacher):
         normal = gaussian_filter(rng.standard_normal((cells, cells, answers)), (patch, patch, 0), mode="wrap")
         uniform = np.clip(ndtr(normal / normal.std()), 1e-6, 1 - 1e-6)
         return np.asarray(-np.log(-np.log(uniform)), np.float32)
-
-
-def _nearest(grid: npt.NDArray[np.integer], size: tuple[int, int]) -> npt.NDArray[np.integer]:
-    """(h, w) -> (H, W): the cell around each pixel's centre."""
-    rows, columns = (((np.arange(n) + 0.5) * (m / n)).astype(np.int64) for n, m in zip(size, grid.shape, strict=True))
-    return grid[rows[:, None], columns]
 
 
 def _without_truth(path: Path) -> base.Teacher:

@@ -27,6 +27,8 @@ class DataConfig(Strict):
     first_validation_building: int = Field(default=10_000_000, ge=0)
     validation_buildings: int = Field(default=12, gt=0)
     validation_sensor: str = "os1-16"
+    first_calibration_building: int = Field(default=11_000_000, ge=0)
+    calibration_buildings: int = Field(default=24, ge=0)  # 0: the bundle is not calibrated
 
     @property
     def seeds(self) -> list[int]:
@@ -42,6 +44,14 @@ class DataConfig(Strict):
         """Two scans per building of one lidar, cached in the folder."""
         first = self.first_validation_building
         return scan_cache.DataSet(folder, range(first, first + self.validation_buildings), 2, self.validation_sensor)
+
+    def calibration(self, folder: Path) -> scan_cache.DataSet:
+        """Four scans per building of random lidars, cached in the folder; half of the second world if that is used."""
+        first = self.first_calibration_building
+        second = self.calibration_buildings // 2 if self.second_world else 0
+        other = first + self.first_of_second_world - self.first_building
+        seeds = [*range(first, first + self.calibration_buildings - second), *range(other, other + second)]
+        return scan_cache.DataSet(folder, seeds, 4)
 
 
 class AugmentConfig(Strict):

@@ -63,7 +63,7 @@ class SetConfig(Strict):
                 yield frame
 
 
-class KeptScans(Sequence[dict[str, npt.NDArray[Any]]]):
+class KeptScans:
     """Arrays by name of each frame of some data sets, in one .npz each.
 
     Args:
@@ -98,12 +98,16 @@ class KeptScans(Sequence[dict[str, npt.NDArray[Any]]]):
                 for frame in source.frames():
                     for arrays in self.make(frame, source):
                         content = BytesIO()
-                        np.savez(content, **dict(arrays))
+                        found: dict[str, Any] = dict(arrays)  # Any, since `savez` also has options by keyword
+                        np.savez(content, **found)
                         outputs.write_whole(self.file(count), content.getbuffer())
                         count += 1
                     yield count
             if not count:
-                raise UserError(f"no frame of {self._where()} has {self.what}; see --labels and the splits of the data")
+                raise UserError(
+                    f"no frame of {self._where()} has {self.what}; see --labels, and the splits that "
+                    "`cmp-seg convert` makes"
+                )
             outputs.write_whole(self.folder / INDEX, json.dumps({"count": count}).encode())
         except OSError as error:
             if not outputs.is_about(self.folder, error):
@@ -121,7 +125,7 @@ class KeptScans(Sequence[dict[str, npt.NDArray[Any]]]):
             self._count = int(json.loads((self.folder / INDEX).read_text())["count"])
         return self._count
 
-    def __getitem__(self, number: Any) -> dict[str, npt.NDArray[Any]]:
+    def __getitem__(self, number: int) -> dict[str, npt.NDArray[Any]]:
         if not 0 <= number < len(self):
             raise IndexError(f"there are {len(self)} {self.what}, none of number {number}")
         path = self.file(number)

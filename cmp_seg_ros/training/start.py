@@ -60,8 +60,8 @@ def start_backbone(network: Segmenter, bundle: Bundle) -> None:
     kept = {key: value for key, value in state.items() if not key.startswith("classif.")}
     weights.load_state(network, {key: kept.get(key, value) for key, value in own.items()}, str(bundle.weights_path))
     if network.config.head == "probe":
-        for value in (network.classif[1].weight, network.classif[1].bias):
-            torch.nn.init.zeros_(value)
+        for name in ("1.weight", "1.bias"):
+            torch.nn.init.zeros_(network.classif.get_parameter(name))
 
 
 def _differences(theirs: NetworkConfig, ours: NetworkConfig) -> list[str]:

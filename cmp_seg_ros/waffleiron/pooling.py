@@ -29,17 +29,18 @@ def pool(branch: nn.Sequential, x: Tensor, neighbours: Tensor) -> Tensor:
     """
     rows, count = neighbours.shape
     difference = x.index_select(0, neighbours.flatten()) - x.repeat_interleave(count, dim=0)  # (M K, C)
-    before, first, after, _, second = branch
+    before, after = branch[0], branch[2]
+    first, second = branch[1].get_parameter("weight"), branch[4].get_parameter("weight")
     mean, variance, covariance = _moments(difference)
     factor, offset = _norm(before, mean, variance, rows * count)  # (C,) each
-    weight = first.weight * factor  # (F, C)
+    weight = first * factor  # (F, C)
     centre, spread = None, None
     if after.training:
-        centre = weight @ mean + first.weight @ offset
+        centre = weight @ mean + first @ offset
         spread = ((weight @ covariance) * weight).sum(dim=1)
     scale, shift = _norm(after, centre, spread, rows * count)  # (F,) each
-    weight, shift = weight * scale[:, None], shift + scale * (first.weight @ offset)
-    pooled: Tensor = _Pool.apply(difference.view(rows, count, -1), weight, shift, second.weight)
+    weight, shift = weight * scale[:, None], shift + scale * (first @ offset)
+    pooled: Tensor = _Pool.apply(difference.view(rows, count, -1), weight, shift, second)
     return pooled
 
 

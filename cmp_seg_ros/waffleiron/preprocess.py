@@ -85,6 +85,11 @@ def features(xyz: Float32, intensity: Float32, names: list[Feature]) -> Float32:
     return np.stack([column for name in names for column in columns[name]], axis=1)
 
 
+def column_of(name: Feature, names: list[Feature]) -> int:
+    """The first of a feature's columns in `features`. Raises ValueError if it is none of the names."""
+    return sum(3 if before == "xyz" else 1 for before in names[: names.index(name)])
+
+
 def cells(xyz: Float32, config: PreprocessConfig) -> Int64:
     """(G, M) flat cell of each point in each plane, first axis slowest. Points must be inside the field of view."""
     indices = np.empty((len(config.planes), len(xyz)), dtype=np.int64)

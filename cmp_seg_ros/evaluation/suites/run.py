@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from zipfile import BadZipFile
 
 import numpy as np
@@ -27,12 +27,14 @@ from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.evaluation.metrics import PRIMARY, STRICT, Confusion, readings
 from cmp_seg_ros.evaluation.pipeline import Model, Result, results_of_parts
 from cmp_seg_ros.evaluation.reliability import BINS, Reliability
+from cmp_seg_ros.evaluation.suites.recordings import TEACHER, Recording, score
 from cmp_seg_ros.evaluation.suites.scans import Scans
 from cmp_seg_ros.evaluation.suites.suite import Row, Suite
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.scan import UNLABELLED, Labels, Scan, UInt8
 from cmp_seg_ros.simulation import scene_folder
 from cmp_seg_ros.simulation.version import data_files
+from cmp_seg_ros.teachers.base import cards, folder, open_teacher
 
 Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
@@ -122,7 +124,7 @@ class SuiteRun:
         voxel_size: metres; None is the bundle's.
         only: names of rows, with those that they are compared with; empty for all.
         buildings: the first so many; None for all.
-        scenes: folder of furnished scenes; None looks for `scenes` in $CMP_SEG_SHARED_DATA.
+        data: folder of third-party data, with furnished scenes in `scenes`; None takes $CMP_SEG_SHARED_DATA.
         out: folder that keeps parts.
         processes: None takes one a processor.
 
@@ -138,23 +140,28 @@ class SuiteRun:
         voxel_size: float | None = None,
         only: Iterable[str] = (),
         buildings: int | None = None,
-        scenes: Path | None = None,
+        data: Path | None = None,
         out: Path | None = None,
         processes: int | None = None,
     ) -> None:
-        chosen = set(only) or set(suite.rows)
-        if unknown := sorted(chosen - set(suite.rows)):
-            raise UserError(f"suite {suite.name} has no row {', '.join(unknown)}; its rows: {', '.join(suite.rows)}")
-        chosen |= {suite.rows[name].against for name in chosen}
+        known = [*suite.rows, *suite.recordings]
+        chosen = set(only) or set(known)
+        if unknown := sorted(chosen - set(known)):
+            raise UserError(f"suite {suite.name} has no row {', '.join(unknown)}; its rows: {', '.join(known)}")
+        chosen |= {row.against for name, row in suite.rows.items() if name in chosen}
         if buildings is not None and not 0 < buildings <= suite.buildings.count:
             raise UserError(f"suite {suite.name} has {suite.buildings.count} buildings; give --buildings up to that")
         self.suite = suite
         bundle = Bundle.find(model)
-        self.scenes = scenes or default_scenes()
+        self.data = data or default_data()
+        self.scenes = self.data and self.data / SCENES
         self.rows = {name: row for name, row in suite.rows.items() if name in chosen}
-        self.skipped = {name: reason for name, row in self.rows.items() if (reason := self._missing(row, scenes))}
+        self.recordings = {name: row for name, row in suite.recordings.items() if name in chosen}
+        self.skipped = {name: reason for name, row in self.rows.items() if (reason := self._missing(row, data))}
+        self.skipped |= {name: reason for name, row in self.recordings.items() if (reason := self._no_scans(row))}
         self.rows = {name: row for name, row in self.rows.items() if name not in self.skipped}
-        if not self.rows:
+        self.recordings = {name: row for name, row in self.recordings.items() if name not in self.skipped}
+        if not self.rows and not self.recordings:
             raise UserError(f"nothing of suite {suite.name} can be run: {'; '.join(self.skipped.values())}")
         first = suite.buildings.first
         self.buildings = range(first, first + (buildings or suite.buildings.count))
@@ -165,7 +172,7 @@ class SuiteRun:
         self.out = out
         self.processes = processes or len(os.sched_getaffinity(0))
         # Now: what is edited during the work is not what counted.
-        self.keys = {row.places: self._key(row.scene) for row in self.rows.values()}
+        self.keys = {row.places: self._key(self._scene(row)) for row in self.rows.values()}
 
     @property
     def count(self) -> int:
@@ -221,15 +228,44 @@ class SuiteRun:
                 yield *jobs[done // len(self.buildings) - 1], counts
                 counts = []
 
-    def _missing(self, row: Row, scenes: Path | None) -> str:
+    def run_recordings(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Name and figures of each row on real scans, as JSON takes them. Raises UserError."""
+        teacher = None
+        for name, row in self.recordings.items():
+            assert self.data is not None
+            key = self._key(self.data / row.path, row)
+            kept = self.out and self.out / PARTS / f"{name}-{key[:8]}.json"
+            if kept and kept.is_file():
+                yield name, json.loads(kept.read_text())
+                continue
+            if row.teacher and teacher is None:
+                teacher = open_teacher(TEACHER)
+            found = score(row, self.data, self.labeller, teacher)
+            if kept:
+                with outputs.writing(kept.parent):
+                    outputs.write_whole(kept, json.dumps(found).encode())
+            yield name, found
+
+    def _no_scans(self, row: Recording) -> str:
+        """Why a row on real scans cannot be run; empty if it can."""
+        if self.data is None or not (self.data / row.path).exists():
+            where = (
+                f"not in {self.data}; give --data" if self.data else f"give --data FOLDER, or set {DATA_VARIABLE} to"
+            )
+            return f"{row.path}: {where} the folder that holds it"
+        if row.teacher and not (folder() / cards()[TEACHER].file).exists():
+            return f"teacher {TEACHER} is not in {folder()} ({cards()[TEACHER].source})"
+        return ""
+
+    def _missing(self, row: Row, data: Path | None) -> str:
         """Why a row cannot be run; empty if it can."""
         if not row.scene:
             return ""
         if self.scenes is None:
             return f"scene {row.scene}: give --data FOLDER, or set {DATA_VARIABLE} to the folder that holds `{SCENES}`"
         if not (self.scenes / row.scene).is_dir():
-            if scenes is not None:
-                raise UserError(f"{scenes} has no scene {row.scene}; give --data the folder that holds `{SCENES}`")
+            if data is not None:
+                raise UserError(f"{data} has no scene {row.scene}; give --data the folder that holds `{SCENES}`")
             return f"scene {row.scene} is not in {self.scenes}; give --data FOLDER"
         return ""
 
@@ -269,24 +305,29 @@ class SuiteRun:
     def _file(self, places: str, sensor: str) -> Path | None:
         return None if self.out is None else self.out / PARTS / f"{places}-{sensor}-{self.keys[places][:8]}.npz"
 
-    def _key(self, scene: str) -> str:
-        """Changes with all that the counts depend on: suite, bundle, engine, voxels, buildings, scene, program."""
+    def _scene(self, row: Row) -> Path | None:
+        return self.scenes / row.scene if self.scenes and row.scene else None
+
+    def _key(self, folder: Path | None, recording: Recording | None = None) -> str:
+        """Changes with all that the counts depend on: suite, bundle, engine, voxels, buildings, files, program."""
         program = [*Path(__file__).resolve().parents[1].rglob("*.py"), *data_files()]
         program.append(resources.resource(scene_folder.TABLE))
         settings = {
-            "suite": self.suite.model_dump(exclude={"description", "bootstrap", "musts"}),
+            "suite": recording.model_dump(exclude={"false_person"})
+            if recording
+            else self.suite.model_dump(exclude={"description", "bootstrap", "musts", "recordings"}),
             "bundle": self.segmenter.bundle.hash,
             "engine": self.segmenter.engine,
             "voxel_size": self.segmenter.voxel_size,
             "buildings": list(self.buildings),
-            "scene": digest(_files(self.scenes / scene)) if self.scenes and scene else "",
+            "files": digest(_files(folder)) if folder else "",
             "program": digest(program, *map(_version, LIBRARIES)),
         }
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
-def _files(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob("*") if path.is_file()]
+def _files(path: Path) -> list[Path]:
+    return [path] if path.is_file() else [found for found in path.rglob("*") if found.is_file()]
 
 
 def _version(library: str) -> str:
@@ -297,10 +338,10 @@ def _version(library: str) -> str:
         return ""
 
 
-def default_scenes() -> Path | None:
-    """The folder of furnished scenes in the shared data; None where that is not known."""
+def default_data() -> Path | None:
+    """The folder of third-party data; None where that is not known."""
     data = os.environ.get(DATA_VARIABLE)
-    return Path(data) / SCENES if data else None
+    return Path(data) if data else None
 
 
 def _part(counts: list[Count]) -> Part:

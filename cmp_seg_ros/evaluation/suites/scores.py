@@ -81,9 +81,16 @@ class Scores:
         return mean_of(self.drawn)
 
 
-def compile_report(run: SuiteRun, parts: dict[str, dict[str, Part]]) -> dict[str, Any]:
-    """The report of a run, as JSON takes it: fractions 0..1, None where there is nothing to score."""
-    suite = run.suite
+def compile_report(
+    run: SuiteRun, parts: dict[str, dict[str, Part]], recordings: dict[str, dict[str, Any]] | None = None
+) -> dict[str, Any]:
+    """The report of a run, as JSON takes it: fractions 0..1, None where there is nothing to score.
+
+    Args:
+        parts: by row and sensor.
+        recordings: figures of the rows on real scans.
+    """
+    suite, recordings = run.suite, recordings or {}
     count = len(run.buildings)
     weights = suite.bootstrap.weights(count)
     empty = Confusion(run.counter.truth, run.segmenter.label_space)
@@ -100,12 +107,13 @@ def compile_report(run: SuiteRun, parts: dict[str, dict[str, Part]]) -> dict[str
         "buildings": count,
         "first_building": suite.buildings.first,
         "scans_per_building": suite.scans,
-        "whole": count == suite.buildings.count and set(rows) == set(suite.rows),
+        "whole": count == suite.buildings.count and {*rows, *recordings} == {*suite.rows, *suite.recordings},
         "bootstrap": suite.bootstrap.model_dump(),
         "range_bins": suite.range_bins,
         "rows": rows,
+        "recordings": recordings,
         "skipped": run.skipped,
-        "musts": list(_musts(suite, rows, run.skipped)),
+        "musts": [*_musts(suite, rows, run.skipped), *_musts_of_recordings(suite, recordings)],
     }
 
 
@@ -202,6 +210,13 @@ def _musts(suite: Suite, rows: dict[str, Any], skipped: dict[str, str]) -> Itera
         if must.drop is not None:
             value = rows[name]["difference"][MEAN]
             yield _must(name, "drop", f"primary mIoU against {rows[name]['against']}", -must.drop, value)
+
+
+def _musts_of_recordings(suite: Suite, recordings: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for name, found in recordings.items():
+        if (limit := suite.recordings[name].false_person) is not None:
+            measured = found["false_person"]
+            yield _must(name, "false_person", "points wrongly called person", limit, measured, at_most=True)
 
 
 def _must(

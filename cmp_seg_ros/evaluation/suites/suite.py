@@ -11,6 +11,7 @@ from cmp_seg_ros import configuration
 from cmp_seg_ros.datasets import boxes
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.evaluation.bootstrap import Bootstrap
+from cmp_seg_ros.evaluation.suites.recordings import Recording
 from cmp_seg_ros.evaluation.suites.responses import RESPONSES
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.simulation.generate import Transform, rotation
@@ -105,6 +106,7 @@ class Suite(_Strict):
     scans: int = Field(default=2, gt=0)  # of a building with one sensor
     sensors: list[str] = Field(min_length=1)
     rows: dict[str, Row] = Field(min_length=1)
+    recordings: dict[str, Recording] = {}  # rows on real scans
     range_bins: list[float] = [0.0]  # lower edges, metres; the last bin is open
     bootstrap: Bootstrap = Bootstrap()
     musts: dict[str, Must] = {}
@@ -159,6 +161,8 @@ class Suite(_Strict):
                 raise ValueError(f"row {name} is compared with {row.against}, which is itself compared with another")
             if self.rows[row.against].places != row.places:
                 raise ValueError(f"row {name} is compared with {row.against}, which is taken at other places")
+        if both := sorted(set(self.rows) & set(self.recordings)):
+            raise ValueError(f"{', '.join(both)}: names of both a row and a recording")
         for name, must in self.musts.items():
             if name not in self.rows:
                 raise ValueError(f"musts are for rows; '{name}' is none of {', '.join(self.rows)}")

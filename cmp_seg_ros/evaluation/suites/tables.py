@@ -51,7 +51,9 @@ def in_detail(report: dict[str, Any]) -> list[str]:
 
 def sheets(report: dict[str, Any]) -> list[Sheet]:
     """All rows by sensor, some in detail, and the musts."""
-    found = [_overview(report), *(_details(report, name) for name in in_detail(report))]
+    found = [_overview(report), *(_details(report, name) for name in in_detail(report))] if report["rows"] else []
+    if report["recordings"]:
+        found += [_planes_sheet(report["recordings"]), _teacher_sheet(report["recordings"])]
     return [*found, _must_sheet(report)] if report["musts"] else found
 
 
@@ -99,6 +101,29 @@ def _details(report: dict[str, Any], name: str) -> Sheet:
     lines += [[], ["points", *(f"{column['points']:,}" for column in columns), ""]]
     lines.append(["voxels a scan", *(f"{column['voxels_per_scan']:,.0f}" for column in columns), ""])
     return Sheet(f"{name}: IoU in per cent", ["", *sensors, "mean"], lines)
+
+
+def _planes_sheet(recordings: dict[str, Any]) -> Sheet:
+    """Real scans against their planes: medians over the scans."""
+    lines = []
+    for name, row in recordings.items():
+        floor, ceiling, wall = (row["planes"][surface] for surface in ("floor", "ceiling", "wall"))
+        level = (percent(surface[figure]) for surface in (floor, ceiling) for figure in ("recall", "precision"))
+        person = percent(row["share"].get("person"), 2) + ("" if row["people"] else " (nobody there)")
+        unlike = "-" if row["unlikeness"] is None else f"{row['unlikeness']:.2f}"
+        lines.append([name, str(row["scans"]), *level, percent(wall["recall"]), person, unlike])
+    header = ["", "scans", "floor recall", "precision", "ceiling recall", "precision", "wall recall"]
+    return Sheet("Real scans against their planes, in per cent", [*header, "person", "unlikeness"], lines)
+
+
+def _teacher_sheet(recordings: dict[str, Any]) -> Sheet:
+    """Real scans against what the teacher sees in their images."""
+    looked = {name: row["agreement"] for name, row in recordings.items() if row["agreement"]}
+    names = list(next(iter(looked.values()), {}))
+    lines = [
+        [name, *(f"{percent(row[c]['agrees'])} of {row[c]['points']:,}" for c in names)] for name, row in looked.items()
+    ]
+    return Sheet("Labels that agree with the teacher where it is sure, in per cent of points", ["", *names], lines)
 
 
 def _must_sheet(report: dict[str, Any]) -> Sheet:

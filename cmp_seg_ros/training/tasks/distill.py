@@ -19,7 +19,7 @@ from torch.nn import functional
 from cmp_seg_ros.bundle import Bundle, IntensityConfig, PointNetwork
 from cmp_seg_ros.datasets.frame import Frame, Returns
 from cmp_seg_ros.errors import UserError
-from cmp_seg_ros.geometry.projection import project_scan
+from cmp_seg_ros.pseudo_labels.labeller import project, read
 from cmp_seg_ros.scan import Float32
 from cmp_seg_ros.teachers.base import open_teacher
 from cmp_seg_ros.training import pictures, start
@@ -127,10 +127,10 @@ class Task(base.Task[Config, Item, Answer]):
         scan, T = frame.scan, frame.T_base_lidar
         ring = np.zeros(len(scan.xyz)) if frame.ring is None else frame.ring
         intensity = np.zeros(len(scan.xyz), np.float32) if scan.intensity is None else scan.intensity
-        for image in frame.images.values():
+        for name, image in frame.images.items():
             if image.camera is None:
                 continue
-            found = project_scan(scan.xyz, image.camera, image.camera.T_camera_lidar)
+            found = project(frame, image)
             seen = found.visible & (found.depth > self.config.min_depth)
             if seen.sum() < FEWEST:
                 continue
@@ -138,7 +138,7 @@ class Task(base.Task[Config, Item, Answer]):
                 "xyz": scan.xyz[seen] if T is None else scan.xyz[seen] @ T[:3, :3].T.astype(np.float32),
                 "intensity": intensity[seen],
                 "ring": ring[seen].astype(np.uint8),
-                "features": self.teacher.features(image.rgb()).at(found.uv[seen]).astype(np.float16),
+                "features": self.teacher.features(read(frame, name, image)).at(found.uv[seen]).astype(np.float16),
             }
 
     def batch(self, item: int) -> Item:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydantic import Field, ValidationError, model_validator
@@ -15,6 +16,7 @@ from cmp_seg_ros.datasets.frame import TRUTH, Frame, Returns
 from cmp_seg_ros.errors import describe_invalid
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.training.augment import augment, standardised, voxels_and_targets
+from cmp_seg_ros.training.calibration import calibrate
 from cmp_seg_ros.training.config import AugmentConfig, DataConfig, TrainConfig
 from cmp_seg_ros.training.labelling import Item, LabellingTask
 from cmp_seg_ros.training.losses import segmentation_loss
@@ -62,17 +64,27 @@ class Task(LabellingTask[Config]):
     Args:
         config, folder: as for every task.
         frames, validation_frames: training and validation data.
+        calibration_frames: data for `calibrate`; by default simulated as well, unless `frames` is given.
     """
 
     def __init__(
-        self, config: Config, folder: Path, frames: DataSet | None = None, validation_frames: DataSet | None = None
+        self,
+        config: Config,
+        folder: Path,
+        frames: DataSet | None = None,
+        validation_frames: DataSet | None = None,
+        calibration_frames: DataSet | None = None,
     ) -> None:
         points = PointNetwork(network=config.network, preprocess=config.preprocess, intensity=config.intensity)
         super().__init__(config, folder, points, LabelSpace.load(config.label_space))
         self.frames = config.data.training(folder) if frames is None else frames
         self.validation_frames = config.data.validation(folder) if validation_frames is None else validation_frames
+        self.calibration_frames = calibration_frames
+        if frames is None and calibration_frames is None and config.data.calibration_buildings:
+            self.calibration_frames = config.data.calibration(folder)
         self._parts = list(self.frames.parts())
-        spaces = [data.label_spaces[TRUTH] for data in (self.frames, self.validation_frames)]
+        sources = (self.frames, self.validation_frames, self.calibration_frames)
+        spaces = [data.label_spaces[TRUTH] for data in sources if data is not None]
         self._tables = {space.name: self.space.id_map(space) for space in spaces}  # (256,) ids each
 
     def start(self) -> None:
@@ -80,7 +92,8 @@ class Task(LabellingTask[Config]):
             start_with(self.network, Bundle.find(self.config.start), self.space)
 
     def prepare(self) -> Iterator[base.Preparation]:
-        for name, frames in (("validation", self.validation_frames), ("training", self.frames)):
+        sources = {"validation": self.validation_frames, "calibration": self.calibration_frames}
+        for name, frames in (sources | {"training": self.frames}).items():
             if isinstance(frames, scan_cache.DataSet):
                 yield base.Preparation(f"simulating {name} buildings", len(frames.seeds), frames.fill())
 
@@ -103,6 +116,12 @@ class Task(LabellingTask[Config]):
         config, rng = self.config, np.random.default_rng(0)  # not used without augmentation
         scans = (standardised(self._labelled(frame), config.intensity.limit) for frame in self.validation_frames)
         return [self.item([voxels_and_targets(scan, config.preprocess, None, rng)]) for scan in scans]
+
+    def write(self, path: Path, training: dict[str, Any], scores: dict[str, float]) -> Bundle:
+        bundle = super().write(path, training, scores)
+        if self.calibration_frames is None:
+            return bundle
+        return calibrate(bundle, (self._labelled(frame) for frame in self.calibration_frames), path)
 
     def _labelled(self, frame: Frame) -> Returns:
         """The returns of a frame, with truth in the label space of the run."""
