@@ -33,7 +33,6 @@ LAYOUTS: dict[str, tuple[str, int]] = {
     "8UC1": ("u1", 1),
     "8UC3": ("u1", 3),
     "16UC1": ("u2", 1),
-    "32FC1": ("f4", 1),
 }
 RGB: dict[str, tuple[int, ...]] = {"rgb8": (0, 1, 2), "bgr8": (2, 1, 0), "rgba8": (0, 1, 2), "bgra8": (2, 1, 0)}
 RGB |= {"8UC3": RGB["bgr8"]}  # as OpenCV has it
