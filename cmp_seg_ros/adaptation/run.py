@@ -177,9 +177,10 @@ class Adaptation:
 
     @property
     def is_trained(self) -> bool:
-        """Whether the training has come to its end, for these hours."""
-        report = self._read(f"{TRAINING}/{outputs.REPORT}")
-        return bool(report and report.get("hours", 0) >= self.settings.hours)
+        """Whether the training has come to its end, by its steps or by these hours."""
+        report = self._read(f"{TRAINING}/{outputs.REPORT}") or {}
+        steps, hours = self.training().steps, self.settings.hours
+        return bool(report.get("steps", 0) >= steps or report.get("hours", 0) >= hours)
 
     def export(self) -> Bundle:
         """The trained bundle, under a name of its own. Raises UserError if it cannot be read."""
@@ -224,7 +225,7 @@ class Adaptation:
         with progress(f"{which} bundle on simulated buildings", suite.count) as update:
             parts = suite.run(update)
         (folder / which).mkdir(parents=True, exist_ok=True)
-        outputs.write_report(folder / which, compile_report(suite, parts))
+        outputs.write_report(folder / which, compile_report(suite, parts, {}))
 
     # Verdict
 
