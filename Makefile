@@ -1,6 +1,7 @@
 # make demo    a simulated robot's scans, labelled over ROS 2 and compared with the truth, in out/demo
 # make test    linters, types and tests
 # make bench   every engine against the plain network and bare matrix products, in out/bench (about 25 minutes)
+# make gallery pictures of labelled scans for the README, in docs/
 # make test-oldest  the tests that need neither simulator nor ROS, with the oldest versions that setup.py names
 # make setup   only .venv with everything in it
 # make pins    renew requirements.txt from setup.py
@@ -8,7 +9,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-EXTRAS := dev,onnxruntime,openvino,ros,simulation,teacher,tensorboard
+EXTRAS := dev,las,mapping,onnxruntime,openvino,ray,ros,simulation,teacher,tensorboard,transformers
 TORCH := torch==2.13.0
 # Without what they depend on: an old rosbags (see setup.py), and TensorRT itself.
 ALONE := ouster-sdk==1.0.1 tensorrt-stubs==10.13.0.35.1
@@ -21,7 +22,7 @@ VERSION = $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2]
 # The pinned numpy and scipy are not made for 3.10, which takes the newest that are.
 WANTED = $(if $(filter 3.10,$(VERSION)),$(TORCH) setuptools '.[$(EXTRAS)]',-r requirements.txt)
 
-.PHONY: setup demo bench test test-oldest lint format pins clean
+.PHONY: setup demo gallery bench test test-oldest lint format pins clean
 
 setup: $(INSTALLED)
 
@@ -39,6 +40,9 @@ $(INSTALLED): requirements.txt setup.py setup.cfg pyproject.toml
 
 demo: setup
 	$(BIN)/cmp-seg demo --out out/demo
+
+gallery: setup
+	$(BIN)/python benchmarks/gallery.py $(GALLERY)
 
 bench: setup
 	$(BIN)/cmp-seg bench --out out/bench $(BENCH)

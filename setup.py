@@ -22,10 +22,12 @@ setup(
     description="Online frame-wise semantic segmentation of indoor lidar scans in ROS 2",
     license="Apache-2.0",
     packages=find_packages(include=[PACKAGE, f"{PACKAGE}.*"]),
+    package_data={f"{PACKAGE}.evaluation": ["*.j2"]},  # the template of pages
     python_requires=">=3.10",
     # The oldest versions that it works with, about those of Ubuntu 24.04 (ROS 2 Jazzy): `make test-oldest` tries them.
     install_requires=[
         "filelock>=3.13",
+        "jinja2>=3.1.2",
         "lightning-fabric>=2.4",
         "matplotlib>=3.6.3",
         "mcap>=1.6",
@@ -49,7 +51,10 @@ setup(
     # Install it with `pip install --no-deps ouster-sdk`.
     extras_require={
         "simulation": ["embreex", "trimesh"],
+        "mapping": ["kiss-icp>=1.3"],  # odometry of recordings without poses
+        "las": ["laspy>=2.7"],  # hand-labelled .las files
         "teacher": ["ai-edge-litert"],  # runs MOSAIC
+        "transformers": ["transformers>=5.24"],  # DINOv2, OneFormer, EoMT, SegFormer
         # rclpy and messages without a ROS distribution; the distribution's own are used where one is sourced
         "ros": [
             "ros-kilted-diagnostic-msgs",
@@ -60,17 +65,20 @@ setup(
             "ros-kilted-sensor-msgs",
             "ros-kilted-std-msgs",
             "ros-kilted-std-srvs",
+            "ros-kilted-visualization-msgs",
         ],
         "openvino": ["onnx", "openvino>=2025"],
         "onnxruntime": ["onnx", "onnxruntime>=1.20"],
         # engine tensorrt; on a Jetson JetPack brings tensorrt, and the others are installed by name
         "tensorrt": ["cuda-bindings>=12.6", "onnx", "tensorrt>=10.3"],
+        "ray": ["ray>=2.9"],  # cmp-seg convert --runner ray: many machines
         "tensorboard": ["tensorboard"],  # curves and pictures of a training run, beside its log.csv
         "test": ["hypothesis", "pytest"],  # by this colcon test knows that it is to run pytest
         "dev": [
             "cuda-bindings",
             "hypothesis",
             "mypy",
+            "opencv-contrib-python-headless>=4.9,<5",  # camera models again; contrib for mei (omnidir)
             "pytest",
             "pytest-xdist",
             "ruff",
@@ -89,6 +97,8 @@ setup(
         "console_scripts": [
             "cmp-seg = cmp_seg_ros.cli.main:main",
             "segmentation_node = cmp_seg_ros.nodes.segmentation_node:main",
+            "semantic_map_node = cmp_seg_ros.nodes.semantic_map_node:main",
+            "occupancy_node = cmp_seg_ros.nodes.occupancy_node:main",
             "bag_player = cmp_seg_ros.nodes.bag_player:main",
         ]
     },

@@ -18,7 +18,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from cmp_seg_ros.bundle import DEFAULT_BUNDLE, Bundle, BundleDescription
+from cmp_seg_ros.bundle import DEFAULT_BUNDLE, Bundle
 from cmp_seg_ros.cli.demo import STAGES, run_subcommand
 from cmp_seg_ros.datasets.bag import DataSet
 from cmp_seg_ros.datasets.frame import TRUTH
@@ -51,7 +51,7 @@ def main(
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     console = Console(stderr=True)
-    description = Bundle.find(model).description  # complain before the simulator's work
+    bundle = Bundle.find(model)  # complain before the simulator's work
     drive = out / f"drive-{simulator_version()}"
     with writing(out):
         simulate(drive, seconds)
@@ -71,7 +71,7 @@ def main(
         )
         status.update("comparing with the truth")
         data = DataSet(drive / "bag", sensors=SensorSet(drive / "calibration.yaml"))
-        report = figures(run, data, description)
+        report = figures(run, data, bundle)
         if len(report["scans_by_voxel_size"]) > 1:
             status.update("labelling offline with the bundle's own voxels")
             report["miou_offline"] = offline(data, model, engine)
@@ -99,9 +99,10 @@ def simulate(drive: Path, seconds: float) -> None:
         raise typer.Exit(1)  # it has said why
 
 
-def figures(run: LiveRun, data: DataSet, description: BundleDescription) -> dict[str, Any]:
+def figures(run: LiveRun, data: DataSet, bundle: Bundle) -> dict[str, Any]:
     """What came of a run at the bag's own rate."""
-    report = live.evaluate(run, data, description.label_space, description.name, Report.of("live", data)).to_json()
+    scores = Scores(space_of(data), bundle.description.label_space)
+    report = live.evaluate(run, data, bundle, Report.of("live", data), [scores], needs=(TRUTH,)).to_json()
     from_stamp = report.pop("latency_ms")
     offset = run.player["offset_ns"]
     due = {cdr.stamp_ns(message.data): message.time + offset for message in data.bag.serialised([live.POINTS])}
@@ -118,7 +119,7 @@ def offline(data: DataSet, model: str, engine: str) -> float | None:
     """Primary mIoU of the same drive with the bundle's voxels."""
     labeller = Model(model, engine)
     return label_all(
-        data, labeller, [Scores(space_of(data), labeller.label_space)], Report.of("live", data), needs=TRUTH
+        data, labeller, [Scores(space_of(data), labeller.label_space)], Report.of("live", data), needs=(TRUTH,)
     ).miou
 
 

@@ -2,10 +2,12 @@
 
     python benchmarks/teacher.py --scene small_house --out out/teacher [--teacher mosaic]
     python benchmarks/teacher.py --buildings 12 --out out/teacher_buildings [--views 24] [--json]
+    python benchmarks/teacher.py --buildings 24 --views 96 --out out/teacher --errors config/teachers/mosaic.yaml
 
 Renders views from random free places (those whose median depth is at least 1.5 m), lets a teacher label them, and
 scores its labels against the truth of every pixel: IoU by class in structural6, and in structural4 with doors, windows
 and the like ignored (primary) or counted as non-structural (strict). Leaves report.json and views.png.
+With --errors, also measures how often each answer comes inside surfaces of each class, for the simulated teacher.
 """
 
 import argparse
@@ -17,11 +19,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
+import yaml
 
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.evaluation.metrics import Confusion, readings
 from cmp_seg_ros.label_space import LabelSpace
-from cmp_seg_ros.scan import UInt8
+from cmp_seg_ros.scan import UNLABELLED, Bool, UInt8
 from cmp_seg_ros.simulation.building import Building, make_building
 from cmp_seg_ros.simulation.camera import Image, Renderer
 from cmp_seg_ros.simulation.generate import rotation
@@ -31,12 +35,15 @@ from cmp_seg_ros.simulation.raycast import Scene, cast_all
 from cmp_seg_ros.simulation.rig_camera import OPTICAL, load_camera
 from cmp_seg_ros.simulation.scene_folder import load_scene
 from cmp_seg_ros.teachers.base import open_teacher
+from cmp_seg_ros.teachers.simulated import ErrorModel
 
 STRUCTURE = ("floor", "wall", "ceiling")
 MUST = 0.5
 SHOWN = 6  # views in the picture
 FIRST_BUILDING = 10_000_000  # beyond those that training sees
 NEAREST = 1.5  # metres, median over the image
+INSIDE = 8  # pixels
+SIMULATED: dict[str, Any] = {"cells": 128, "blur": 1.0, "patch": 5.0, "sharpness": 1.0}  # fitted by eye
 HEIGHT, PITCH = (0.7, 1.6), (-10.0, 15.0)  # metres above the floor; degrees downwards
 
 
@@ -93,6 +100,7 @@ def run(arguments: argparse.Namespace) -> tuple[dict[str, Any], list[View]]:
     truth_space = LabelSpace.load("structural6")
     to_truth, to_taught = truth_space.id_map(indoor()), truth_space.id_map(teacher.label_space)
     confusion, places, shown, teaching, number = Confusion(truth_space), [], [], 0.0, -1
+    errors = np.zeros((256, 256), np.int64)
     chosen = set(np.linspace(0, arguments.views - 1, SHOWN).round().astype(int).tolist())
     began = time.perf_counter()
     for number, (place, image) in enumerate(all_views(arguments)):
@@ -101,12 +109,16 @@ def run(arguments: argparse.Namespace) -> tuple[dict[str, Any], list[View]]:
         teaching += time.perf_counter() - rendered
         view = View(image, to_truth[image.label], to_taught[taught])
         confusion.add(view.truth.ravel(), view.taught.ravel())
+        inside = interior(image.label)
+        np.add.at(errors, (image.label[inside], taught[inside]), 1)
         places += [place] * (place not in places)
         if number in chosen:
             shown.append(view)
     seconds, views_made = time.perf_counter() - began, number + 1
     if not views_made:
         raise UserError("no view of these places shows anything at least 1.5 m away; take another --seed")
+    if arguments.errors:
+        write_errors(arguments.errors, arguments.teacher, teacher.label_space, errors)
     found = {name: reading.report() for name, reading in readings(confusion).items()}
     iou = found["structural6"]["iou"]
     report = {
@@ -123,6 +135,27 @@ def run(arguments: argparse.Namespace) -> tuple[dict[str, Any], list[View]]:
         },
     }
     return report, shown
+
+
+def interior(truth: UInt8) -> Bool:
+    """(H, W) whether all pixels within INSIDE pixels of one are of its class."""
+    from scipy.ndimage import maximum_filter, minimum_filter
+
+    size = 2 * INSIDE + 1
+    alike: Bool = maximum_filter(truth, size) == minimum_filter(truth, size)
+    return alike
+
+
+def write_errors(path: Path, teacher: str, answers: LabelSpace, counts: npt.NDArray[np.int64]) -> None:
+    """Keep the shares of the answers by true class, of (256, 256) pixels by true and answered id."""
+    confusion = {}
+    for name, row in [(c.name, counts[c.id]) for c in indoor().classes] + [("nothing", counts[UNLABELLED])]:
+        shares = row[answers.ids] / max(1, row.sum())
+        known = zip(answers.names, shares.tolist(), strict=True)
+        confusion[name] = {answer: round(share, 3) for answer, share in known if share >= 0.002}
+    model = ErrorModel(teacher=teacher, answers=answers.name, confusion=confusion, **SIMULATED)
+    head = "# Errors of a real teacher in simulated images, for the simulated one (benchmarks/teacher.py --errors).\n"
+    path.write_text(head + yaml.safe_dump(model.model_dump(), sort_keys=False, width=110))
 
 
 def draw(path: Path, shown: list[View], title: str) -> None:
@@ -183,6 +216,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--camera", default="pinhole", help="of config/cameras, or a .yaml file")
     parser.add_argument("--seed", type=int, default=0, help="of the places, and the first building")
     parser.add_argument("--out", type=Path, required=True, help="folder for report.json and views.png")
+    parser.add_argument("--errors", type=Path, help="file for how often which class is taken for which")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     arguments = parser.parse_args()
     if arguments.views < 1 or (arguments.buildings is not None and not 0 < arguments.buildings <= arguments.views):

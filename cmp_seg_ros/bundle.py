@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveInt, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, model_validator
 
 from cmp_seg_ros import resources
 from cmp_seg_ros.errors import UserError, describe_invalid
 from cmp_seg_ros.familiarity import Choice, Familiarity
 from cmp_seg_ros.label_space import LabelSpace
+from cmp_seg_ros.scenedino.config import FieldConfig
 from cmp_seg_ros.waffleiron.config import NetworkConfig, PreprocessConfig
 
 FOLDER = "models"
@@ -58,13 +59,20 @@ class PointNetwork(BaseModel):
 
 
 class ImageNetwork(BaseModel):
-    """Section of kind `occupancy`: a network from one image to a field of density and classes."""
+    """Section of kind `occupancy`: a network from one image to a field of density and classes.
+
+    Args:
+        network: its architecture.
+        focal: of the pinhole camera whose images it knows, in pixels of its input; other images are warped to it. None:
+            any, since the network takes images as they are.
+        threshold: density in 1 / m from which a voxel is occupied.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    network: dict[str, Any]  # its architecture, in the words of the package that builds it
-    image: tuple[PositiveInt, PositiveInt]  # (height, width) in pixels
-    depth: tuple[FiniteFloat, FiniteFloat]  # nearest and farthest, in metres
+    network: FieldConfig
+    focal: PositiveFloat | None = None
+    threshold: PositiveFloat
 
 
 class BundleDescription(BaseModel):

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from cmp_seg_ros import configuration, resources
-from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.errors import UserError, describe_invalid
 from cmp_seg_ros.scan import UNLABELLED, Float32, UInt8
 
 FOLDER = "config/label_spaces"
@@ -29,7 +29,7 @@ class LabelClass(BaseModel):
 class LabelSpace(BaseModel):
     """Ordered classes. `mappings[source][class of source]` is a class of this space, or "ignore".
 
-    A mapping named `source:variant` is an alternative for the same source: `structural4` maps `structural6` strictly
+    A mapping named `source:variant` lists what is otherwise in a variant: `structural4` maps `structural6` strictly
     (flush is non-structural) or in the variant `primary` (flush is ignored).
     """
 
@@ -56,6 +56,16 @@ class LabelSpace(BaseModel):
     def load(cls, name_or_path: str | Path) -> "LabelSpace":
         """Read a label space by its name in config/label_spaces/, or from a YAML file. Raises UserError."""
         return configuration.load(cls, FOLDER, "label space", name_or_path)
+
+    @classmethod
+    def from_yaml(cls, text: str, what: str) -> "LabelSpace":
+        """The space of the YAML that `to_yaml` makes; `what` names it in errors. Raises UserError."""
+        try:
+            return cls.model_validate(yaml.safe_load(text))
+        except ValidationError as error:
+            raise UserError(f"label space {what} is not valid: {describe_invalid(error)}") from error
+        except yaml.YAMLError as error:
+            raise UserError(f"label space {what} is not YAML: {' '.join(str(error).split())}") from error
 
     @classmethod
     def numbered(cls, count: int, name: str = "numbered") -> "LabelSpace":
@@ -101,13 +111,14 @@ class LabelSpace(BaseModel):
 
     def _mapping(self, source: "LabelSpace", variant: str) -> dict[str, str]:
         key = f"{source.name}:{variant}" if variant else source.name
-        if key in self.mappings:
-            mapping = self.mappings[key]
-        elif source.name == self.name and not variant:
+        mapping = self._listed(source.name, variant)
+        if mapping is None and source.name == self.name and not variant:
             mapping = {name: name for name in source.names if name in self.names}
-        elif (found := self._two_steps(source, variant)) is not None:
-            mapping = found
-        else:
+        if mapping is None or (variant and key not in self.mappings):
+            mapping = self._two_steps(source.name, variant)
+        elif variant:
+            mapping = (self._two_steps(source.name, "") or {}) | mapping
+        if mapping is None:
             known = ", ".join(self.mappings) or "none"
             raise UserError(f"label space '{self.name}' has no mapping from '{key}' (it has: {known})")
         missing = [name for name in source.names if name not in mapping]
@@ -115,14 +126,24 @@ class LabelSpace(BaseModel):
             raise UserError(f"mapping '{key}' of '{self.name}' lacks {', '.join(missing)}; map or ignore them")
         return mapping
 
-    def _two_steps(self, source: "LabelSpace", variant: str) -> dict[str, str] | None:
-        """A mapping through an intermediate space of config/ that this space maps from; None without one."""
+    def _listed(self, source: str, variant: str) -> dict[str, str] | None:
+        """The mapping that this space lists, with the changes of the variant, if it lists such; None without one."""
+        listed = [self.mappings[key] for key in (source, f"{source}:{variant}") if key in self.mappings]
+        return {name: to for part in listed for name, to in part.items()} if listed else None
+
+    def _two_steps(self, source: str, variant: str) -> dict[str, str] | None:
+        """A mapping through an intermediate space of config/ that this space maps from; None without one.
+
+        At least one of the two steps has the variant.
+        """
         for between in resources.names(FOLDER, ".yaml"):
-            second = self.mappings.get(f"{between}:{variant}" if variant else between)
-            first = second and LabelSpace.load(between).mappings.get(source.name)
-            if first and second:
+            if between in (self.name, source) or (second := self._listed(between, variant)) is None:
+                continue
+            middle = LabelSpace.load(between)
+            varied = not variant or f"{between}:{variant}" in self.mappings or f"{source}:{variant}" in middle.mappings
+            if varied and (first := middle._listed(source, variant)) is not None:
                 second = second | {IGNORE: IGNORE}
-                return {name: second[middle] for name, middle in first.items() if middle in second}
+                return {name: second[to] for name, to in first.items() if to in second}
         return None
 
     def id_map(self, source: "LabelSpace", variant: str = "") -> UInt8:

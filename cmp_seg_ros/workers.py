@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from multiprocessing import active_children, get_context, parent_process
 from multiprocessing.process import BaseProcess
 from threading import Thread, Timer
@@ -20,7 +20,29 @@ R = TypeVar("R")
 
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 AHEAD = 4  # items per process submitted ahead of the results taken
+RETRIES = 3  # of the items at work when a process was killed
 PATIENCE = 1.0  # seconds that interrupted work has to stop before it is killed
+
+
+class WorkerKilledError(UserError):
+    """A worker process was killed, by the system or by somebody."""
+
+
+def lasting_map(function: Callable[[T], R], items: Iterable[T], processes: int | None = None) -> Iterator[R]:
+    """As `process_map`, for functions that may be called again: what a killed process left, others do again.
+
+    Raises:
+        UserError: processes are killed again and again.
+    """
+    left = deque(items)
+    failures = 0
+    while left:
+        before = len(left)
+        with suppress(WorkerKilledError) if failures < RETRIES else nullcontext():
+            for result in process_map(function, tuple(left), processes):
+                left.popleft()
+                yield result
+        failures = failures + 1 if len(left) == before else 0
 
 
 def process_map(
@@ -36,7 +58,7 @@ def process_map(
     After an exception, from an item or in the caller's loop, running items are interrupted and the others dropped.
 
     Raises:
-        UserError: a process was killed.
+        WorkerKilledError: a process was killed.
     """
     count = processes or len(os.sched_getaffinity(0))
     before = set(active_children())
@@ -53,7 +75,7 @@ def process_map(
         while waiting:
             yield waiting.popleft().result()
     except BrokenProcessPool as error:
-        raise UserError(
+        raise WorkerKilledError(
             "a worker process was killed, probably out of memory; use fewer processes (taskset) to need less"
         ) from error
     except BaseException:

@@ -1,6 +1,7 @@
 """Bags of small clouds for tests, as recorders write them."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from mcap.writer import CompressionType
@@ -10,7 +11,7 @@ from rosbags.rosbag2 import CompressionFormat, StoragePlugin
 from rosbags.rosbag2 import Writer as Writer2
 from rosbags.typesys import Stores, get_typestore
 
-from cmp_seg_ros.messages import cdr, point_cloud2
+from cmp_seg_ros.messages import cdr, images, point_cloud2
 
 CLOUD = "sensor_msgs/msg/PointCloud2"
 SCANS = 20
@@ -112,3 +113,81 @@ class Mcap:
     def __exit__(self, *_) -> None:
         self.writer.finish()
         self.stream.close()
+
+
+class Recording:
+    """Writes a bag of clouds, images and odometry, message by message; everything is recorded when it is stamped,
+    unless told otherwise.
+
+    with Recording(path, "ros1") as bag:
+        bag.cloud("/points", stamp, columns(0))
+        bag.image("/left/image_raw", stamp, pixels, "mono8")
+    """
+
+    def __init__(self, path: Path, storage: str = "mcap") -> None:
+        self.is_ros1 = storage == "ros1"
+        self.store = get_typestore(Stores.ROS1_NOETIC if self.is_ros1 else Stores.ROS2_HUMBLE)
+        plugin = None if self.is_ros1 else getattr(StoragePlugin, storage.upper())
+        self.writer = Writer1(path) if plugin is None else Writer2(path, version=8, storage_plugin=plugin)
+        self.connections: dict[str, Any] = {}
+
+    def add(self, topic: str, kind: str, time: int, message: Any) -> None:
+        if topic not in self.connections:
+            self.connections[topic] = self.writer.add_connection(topic, kind, typestore=self.store)
+        serialize = self.store.serialize_ros1 if self.is_ros1 else self.store.serialize_cdr
+        self.writer.write(self.connections[topic], time, serialize(message, kind))
+
+    def header(self, stamp: int, frame_id: str = "lidar") -> Any:
+        time = self.store.types["builtin_interfaces/msg/Time"](sec=stamp // 10**9, nanosec=stamp % 10**9)
+        sequence = {"seq": 0} if self.is_ros1 else {}
+        return self.store.types["std_msgs/msg/Header"](stamp=time, frame_id=frame_id, **sequence)
+
+    def cloud(
+        self,
+        topic: str,
+        stamp: int,
+        columns: dict[str, np.ndarray],
+        frame_id: str = "lidar",
+        time: int = 0,
+        shape: tuple[int, int] | None = None,
+    ) -> None:
+        encoded = point_cloud2.encode(columns, shape or (1, len(next(iter(columns.values())))))
+        field = self.store.types["sensor_msgs/msg/PointField"]
+        message = encoded.message(self.header(stamp, frame_id), self.store.types[CLOUD], field)
+        self.add(topic, CLOUD, time or stamp, message)
+
+    def image(self, topic: str, stamp: int, pixels: np.ndarray, encoding: str = "rgb8", time: int = 0) -> None:
+        image = self.store.types["sensor_msgs/msg/Image"]
+        message = images.encode(pixels, encoding, self.header(stamp, "camera"), image)
+        self.add(topic, "sensor_msgs/msg/Image", time or stamp, message)
+
+    def jpeg(self, topic: str, stamp: int, content: bytes, time: int = 0) -> None:
+        kind = "sensor_msgs/msg/CompressedImage"
+        data = np.frombuffer(content, np.uint8)
+        message = self.store.types[kind](header=self.header(stamp, "camera"), format="jpeg", data=data)
+        self.add(topic, kind, time or stamp, message)
+
+    def odometry(self, topic: str, stamp: int, position: tuple[float, float, float]) -> None:
+        types, zero = self.store.types, np.zeros(36)
+        x, y, z = position
+        pose = types["geometry_msgs/msg/Pose"](
+            position=types["geometry_msgs/msg/Point"](x=x, y=y, z=z),
+            orientation=types["geometry_msgs/msg/Quaternion"](x=0.0, y=0.0, z=0.0, w=1.0),
+        )
+        still = types["geometry_msgs/msg/Vector3"](x=0.0, y=0.0, z=0.0)
+        twist = types["geometry_msgs/msg/Twist"](linear=still, angular=still)
+        kind = "nav_msgs/msg/Odometry"
+        message = types[kind](
+            header=self.header(stamp, "odom"),
+            child_frame_id="base",
+            pose=types["geometry_msgs/msg/PoseWithCovariance"](pose=pose, covariance=zero),
+            twist=types["geometry_msgs/msg/TwistWithCovariance"](twist=twist, covariance=zero),
+        )
+        self.add(topic, kind, stamp, message)
+
+    def __enter__(self) -> "Recording":
+        self.writer.open()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.writer.close()

@@ -63,10 +63,10 @@ def test_bundles_of_other_kinds(bundle: Path, tmp_path: Path) -> None:
     assert features.points == points
     with pytest.raises(UserError, match="bundle 'f' is of kind features and has no classes"):
         Segmenter(features)
-    field = {"network": {"encoder": "small"}, "image": (192, 640), "depth": (0.3, 12.0)}
+    field = {"network": {"image": (192, 640), "depth": (0.3, 12.0)}, "threshold": 0.2}
     space = LabelSpace.load("structural6")
     occupancy = Bundle.write(tmp_path / "o", b"weights", name="o", kind="occupancy", occupancy=field, label_space=space)
-    assert occupancy.description.occupancy is not None and occupancy.description.occupancy.image == (192, 640)
+    assert occupancy.description.occupancy is not None and occupancy.description.occupancy.network.image == (192, 640)
     with pytest.raises(UserError, match="is of kind occupancy, which does not label scans"):
         Segmenter(occupancy)
 

@@ -224,7 +224,9 @@ def test_it_leaves_what_it_says(write: Write, run: Any, tmp_path: Path) -> None:
     assert ran.code == 0, ran.err
     assert "B worse: mIoU" in ran.out and "noise: " in ran.out and str(a) in ran.out
     assert json.loads((out / "report.json").read_text())["command"] == "compare"
-    assert "| IoU floor | " in (out / "table.md").read_text()
+    assert "| IoU floor | " in (out / "report.md").read_text()
+    page = (out / "page.html").read_text()
+    assert '<td class="bad">B worse</td>' in page and page.count("data:image/png") == 2
     for picture in ("compare.png", "reliability.png"):
         assert (out / picture).stat().st_size > 10_000
     # Of a suite there are no confidences: no picture of an earlier run stays.

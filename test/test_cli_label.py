@@ -478,10 +478,10 @@ def test_evaluate(evaluate: Run, simulated: tuple[Path, np.ndarray], tmp_path: P
     assert all(word in table for word in ("non-structural", "mIoU", "structural4, primary", "p99", "network"))
 
 
-def test_evaluate_needs_truth(evaluate: Run, tmp_path: Path) -> None:
+def test_evaluate_without_labels_to_compare_with(evaluate: Run, tmp_path: Path) -> None:
     bag = write_bag(tmp_path / "bag", {"/points": [cloud(POINTS)]})
-    ran = evaluate(bag)
-    assert ran.code == 1 and "has no truth to compare labels with" in ran.err
+    ran = evaluate(bag, "--labels", "truth,hand")
+    assert ran.code == 1 and "has no labels from truth (it has: none)" in ran.err
     (file,) = bag.glob("*.mcap")
     file.write_bytes(file.read_bytes()[:300])
     ran = evaluate(bag)

@@ -1,7 +1,9 @@
 """The one loop from frames to a report: what becomes of frames that cannot be labelled, and what the report says."""
 
 import json
+import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +11,14 @@ import pytest
 
 from cmp_seg_ros import outputs
 from cmp_seg_ros.datasets.base import DataSet
-from cmp_seg_ros.datasets.frame import TRUTH, Frame, PointLabels
+from cmp_seg_ros.datasets.frame import PREDICTIONS, TRUTH, Frame, PointLabels
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.evaluation.pipeline import Consumer, Result, StoredLabels, results_of_parts, run
 from cmp_seg_ros.evaluation.report import Report, schema
+from cmp_seg_ros.evaluation.report_page import PageFiles
 from cmp_seg_ros.evaluation.scoring import Scores
 from cmp_seg_ros.label_space import LabelSpace
-from cmp_seg_ros.scan import Scan
+from cmp_seg_ros.scan import UNLABELLED, Scan
 
 SPACE = LabelSpace.load("structural6")
 SCHEMA = Path(__file__).parents[1] / "docs" / "report.schema.json"
@@ -60,10 +63,17 @@ class Written(Consumer):
 
 
 def test_frames_are_accounted_for_by_outcome(tmp_path: Path) -> None:
-    written, told = Written(tmp_path / "out"), []
+    written = Written(tmp_path / "out")
+    told: list[int] = []
     consumers = [Scores(SPACE, SPACE), written]
     report = run(
-        Frames(), StoredLabels(SPACE), consumers, Report(command="test"), written.out, needs=TRUTH, progress=told.append
+        Frames(),
+        StoredLabels(SPACE),
+        consumers,
+        Report(command="test"),
+        written.out,
+        needs=(TRUTH,),
+        progress=told.append,
     )
     frames = report.frames
     assert (frames.read, frames.labelled, sum(frames.skipped.values())) == (6, 4, 2)
@@ -88,6 +98,45 @@ def test_a_run_that_fails_is_marked_and_closed(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not made by cmp-seg another"):
         run(Frames(), StoredLabels(SPACE), [], Report(command="another"), failing.out)
     assert outputs.made_by(failing.out) == "test"
+
+
+def test_several_sources_are_scored_side_by_side() -> None:
+    sources = {"hand": SPACE, "pseudo": LabelSpace.load("structural4")}
+    data = Frames()
+
+    def labelled() -> Iterator[Frame]:
+        for frame in Frames((0, 1, 3, 4, 5)):
+            hand = PointLabels(SPACE, np.array([0, 1, UNLABELLED], np.uint8))
+            pseudo = PointLabels(sources["pseudo"], np.array([0, 2, 0], np.uint8))
+            labels = {PREDICTIONS: frame.labels[PREDICTIONS], "hand": hand, "pseudo": pseudo}
+            for missing in {1: ["hand"], 4: ["pseudo"], 5: ["hand", "pseudo"]}.get(frame.number, []):
+                del labels[missing]
+            yield replace(frame, labels=labels)
+
+    data.__class__ = type("Labelled", (Frames,), {"__iter__": lambda self: labelled()})
+    scores = Scores(SPACE, SPACE, source="hand", others={"pseudo": sources["pseudo"]})
+    report = run(data, StoredLabels(SPACE), [scores], Report(command="test"), needs=tuple(sources))
+    assert report.source == "hand" and report.accuracy is not None and report.accuracy.scans == 3
+    assert report.miou == 1 and report.accuracy.readings["structural6"].points["wall"] == 3  # partial labels
+    pseudo = report.other_sources["pseudo"]
+    assert pseudo.scans == 3 and pseudo.headline == "structural4"
+    assert pseudo.readings["structural4"].iou == {"wall": 4 / 6, "floor": 0, "ceiling": 0, "non-structural": None}
+    assert report.frames.skipped == {"it has no hand or pseudo": 1}
+    assert not report.problems and len(report.warnings) == 1
+
+
+def test_an_interrupted_run_keeps_what_it_measured(tmp_path: Path) -> None:
+    def interrupt(done: int) -> None:
+        if done == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    out = tmp_path / "out"
+    consumers = [Scores(SPACE, SPACE), PageFiles(out)]
+    with pytest.raises(KeyboardInterrupt):
+        run(Frames(), StoredLabels(SPACE), consumers, Report(command="evaluate"), out, progress=interrupt)
+    report = json.loads((out / "report.json").read_text())
+    assert report["finished"] is False and report["frames"]["read"] == report["accuracy"]["scans"] == 2
+    assert "Partial: the run was interrupted after 2 scans" in (out / "page.html").read_text()
 
 
 def test_nothing_that_can_be_labelled_is_an_error() -> None:

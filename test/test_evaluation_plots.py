@@ -54,7 +54,7 @@ def test_range_image_prefers_the_near_surface() -> None:
 
 @pytest.mark.parametrize("length, expected", [(3.3, 2), (5, 5), (0.7, 0.5), (12, 10), (1, 1)])
 def test_scales_have_round_lengths(length: float, expected: float) -> None:
-    assert plots._round_length(length) == pytest.approx(expected)
+    assert plots.round_length(length) == pytest.approx(expected)
 
 
 def test_overview_with_camera(tmp_path: Path) -> None:

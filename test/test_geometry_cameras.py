@@ -72,6 +72,28 @@ def test_pixels_come_back(cam: Camera) -> None:
     assert np.nanmax(np.abs(again - uv[seen])) < 0.05
 
 
+@given(cameras, st.integers(0, 2**32 - 1))
+@example(TURNING, 0)
+@settings(max_examples=100)
+def test_pixels_are_those_of_opencv(cam: Camera, seed: int) -> None:
+    cv2 = pytest.importorskip("cv2")
+    points = np.random.default_rng(seed).normal(size=(300, 3)) * (3, 3, 2) + (0, 0, 2)
+    points = points.astype(np.float32).astype(np.float64)
+    uv, inside = cam.project(points.astype(np.float32))
+    inside &= (points[:, 2] > 0) | (cam.model == "mei")  # OpenCV's fisheye mirrors what is behind it
+    fx, fy, cx, cy = cam.intrinsics
+    k, d = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]]), np.array(cam.distortion or [0.0] * 4)
+    still, seen = np.zeros(3), points[inside].reshape(-1, 1, 3)
+    if cam.model == "pinhole":
+        theirs, _ = cv2.projectPoints(seen, still, still, k, d)
+    elif cam.model == "equidistant":
+        theirs, _ = cv2.fisheye.projectPoints(seen, still, still, k, d)
+    else:
+        theirs, _ = cv2.omnidir.projectPoints(seen, still, still, k, cam.xi, d)
+    assert inside.sum() > 20
+    np.testing.assert_allclose(uv[inside], theirs.reshape(-1, 2), atol=0.01)
+
+
 def test_directions_beyond_the_turning_point_are_dropped() -> None:
     angle = np.radians(np.arange(0.0, 120.0, 0.1))
     points = np.column_stack([np.sin(angle), np.zeros_like(angle), np.cos(angle)]).astype(np.float32)

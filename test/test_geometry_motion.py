@@ -41,7 +41,9 @@ def test_a_scan_is_moved_to_the_moment_of_an_image() -> None:
 
 def test_what_is_no_return_stays_none_and_unknown_ways_move_nothing() -> None:
     scan = Scan(
-        np.array([[0, 0, 0], [np.nan, 0, 0], [np.inf, 0, 0], [1, 0, 0]]), time=[0, 0.1, np.nan, 0.05], stamp=SECOND
+        np.array([[0, 0, 0], [np.nan, 0, 0], [np.inf, 0, 0], [1, 0, 0]]),
+        time=np.array([0, 0.1, np.nan, 0.05], np.float32),
+        stamp=SECOND,
     )
     moved = motion.at(scan, SECOND, turning)
     assert moved is not None
@@ -58,7 +60,7 @@ def test_what_is_no_return_stays_none_and_unknown_ways_move_nothing() -> None:
 )
 def test_times_count_from_the_stamp(stamp: str, time: list[float], first: float) -> None:
     lidar = CalibratedLidar.model_validate({"T_base_lidar": EYE, "stamp": stamp, "sweep": 0.1})
-    times = motion.point_times(Scan(np.ones((2, 3)), time=time), lidar)
+    times = motion.point_times(Scan(np.ones((2, 3), np.float32), time=np.array(time, np.float32)), lidar)
     assert times is not None
     np.testing.assert_allclose(times, [first, first + 0.1], atol=1e-6)
 

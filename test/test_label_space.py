@@ -116,3 +116,26 @@ def test_a_file_that_is_no_space(tmp_path: Path, content: bytes) -> None:
         LabelSpace.load(path)
     with pytest.raises(UserError, match=r"no label space '.*absent\.yaml': neither a file"):
         LabelSpace.load(tmp_path / "absent.yaml")
+
+
+@pytest.mark.parametrize("source", ["mosaic32", "ade20k", "coco"])
+def test_every_class_of_a_teacher_has_a_place_and_pseudo_differs_only_in_what_it_ignores(source: str) -> None:
+    teacher = LabelSpace.load(source)
+    for name in ("structural6", "structural4"):
+        space = LabelSpace.load(name)
+        hand, pseudo = space.merge_matrix(teacher), space.merge_matrix(teacher, "pseudo")
+        assert (hand.sum(axis=0) > 0).all() and set(hand.sum(axis=1).tolist()) == {0.0, 1.0}
+        ignored = pseudo.sum(axis=1) == 0
+        assert (hand[~ignored] == pseudo[~ignored]).all() and hand.sum() > pseudo.sum()
+    assert [len(LabelSpace.load(s).classes) for s in ("ade20k", "coco")] == [150, 133]
+    indoor, structural6 = LabelSpace.load("indoor"), LabelSpace.load("structural6")
+    through = np.append(structural6.id_map(indoor)[:-1], UNLABELLED)[indoor.id_map(teacher)]
+    np.testing.assert_array_equal(through, structural6.id_map(teacher))
+    primary = LabelSpace.load("structural4").id_map(teacher, "primary")
+    door = next(c.id for c in teacher.classes if c.name == "door")
+    assert primary[door] == UNLABELLED and LabelSpace.load("structural4").id_map(teacher)[door] == 3
+
+
+def test_a_variant_that_nothing_lists_is_an_error() -> None:
+    with pytest.raises(UserError, match="no mapping from 'mosaic32:odd'"):
+        LabelSpace.load("structural4").id_map(LabelSpace.load("mosaic32"), "odd")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cmp_seg_ros.scan import UNLABELLED
-from cmp_seg_ros.training.losses import lovasz_softmax, segmentation_loss
+from cmp_seg_ros.training.losses import distillation_loss, lovasz_softmax, segmentation_loss
 from cmp_seg_ros.training.schedule import warmup_cosine
 
 DATA = Path(__file__).parent / "data"  # inputs, weights and outputs of the published modules, at tiny sizes
@@ -32,7 +32,8 @@ def test_value_and_gradient_of_the_reference(golden: dict[str, np.ndarray]) -> N
     loss = segmentation_loss(logits, target)
     loss.backward()
     assert loss.item() == pytest.approx(golden["loss"].item(), abs=1e-5)
-    np.testing.assert_allclose(logits.grad, golden["grad"], atol=1e-6)
+    assert logits.grad is not None
+    np.testing.assert_allclose(logits.grad.numpy(), golden["grad"], atol=1e-6)
     assert segmentation_loss(logits, target, lovasz=0).item() == pytest.approx(golden["ce"].item(), abs=1e-5)
 
 
@@ -84,3 +85,22 @@ def test_half_precision_logits_are_evaluated_in_float32() -> None:
     loss = segmentation_loss(logits.bfloat16(), target)
     assert loss.dtype == torch.float32
     assert loss.item() == pytest.approx(segmentation_loss(logits.bfloat16().float(), target).item(), abs=1e-6)
+
+
+def test_weights_count_points_as_often() -> None:
+    """A point of weight 2 is the same as two points, also in the Jaccard distance."""
+    logits, target = random_case(40, 4)
+    weight = torch.randint(0, 4, (40,), generator=torch.Generator().manual_seed(2))
+    repeated = segmentation_loss(logits.repeat_interleave(weight, dim=0), target.repeat_interleave(weight))
+    assert segmentation_loss(logits, target, weight=weight.float()).item() == pytest.approx(repeated.item(), abs=1e-6)
+    ones = segmentation_loss(logits, target, weight=torch.ones(40))
+    assert ones.item() == pytest.approx(segmentation_loss(logits, target).item(), abs=1e-6)
+
+
+def test_distance_of_features() -> None:
+    """|s - t| of unit vectors at an angle is 2 sin(angle / 2); lengths do not matter."""
+    angle = torch.tensor([0.0, 0.5, 3.0], dtype=torch.float64)
+    teacher = torch.stack([angle.cos(), angle.sin()], dim=1) * torch.tensor([[1.0], [7.0], [0.1]])
+    student = torch.tensor([[3.0, 0.0]], dtype=torch.float64).expand(3, 2)
+    assert distillation_loss(student, teacher).item() == pytest.approx((2 * (angle / 2).sin()).mean().item(), abs=1e-12)
+    assert distillation_loss(student[:0], teacher[:0]).item() == 0

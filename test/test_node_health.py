@@ -68,7 +68,7 @@ def test_a_stalled_engine_is_an_error_by_age_and_by_rate_and_does_not_hold_up_th
         assert graph.set_parameter("error_rate_hz", 0.0).successful
         graph.until(lambda: not errs("") and graph.healthy(), "no error where none is asked for")
         graph.program.process.send_signal(signal.SIGTERM)
-        graph.until(lambda: "still labelling one of the scans, which is broken off" in graph.program.err, "the end")
+        graph.until(lambda: "stopped while labelling one of the scans" in graph.program.err, "the end")
         assert graph.program.process.wait(10) == 0, "launch kills what takes longer"
         graph.until(lambda: graph.counts()["pending"] == "0", "the last report")
         counts = {key: int(graph.counts()[key]) for key in ("in", "out", "dropped")}

@@ -32,7 +32,7 @@ def test_it_can_be_stopped_while_an_engine_is_built(tmp_path):
         robot.until(lambda: "loading" in program.out, "the model to be loaded")
         robot.until(lambda: robot.node.count_publishers("/diagnostics"), "the node")
         assert program.stop(signal.SIGINT) == 0
-        assert "still loading the model, which is broken off" in program.err
+        assert "stopped while loading the model" in program.err
     finally:
         robot.close()
 

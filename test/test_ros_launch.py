@@ -22,7 +22,7 @@ from sensor_msgs.msg import PointCloud2
 
 from cmp_seg_ros import resources
 from cmp_seg_ros.messages import point_cloud2
-from cmp_seg_ros.nodes import bag_player, segmentation_node
+from cmp_seg_ros.nodes import bag_player, occupancy_node, segmentation_node, semantic_map_node
 
 FILE = resources.resource("launch/segmentation.launch.py")
 
@@ -32,14 +32,17 @@ class Record(SimpleNamespace):
         super().__init__(args=args, **kwargs)
 
 
-@pytest.fixture
-def launch_file(monkeypatch):
-    """The functions of the launch file, with records instead of actions."""
+def functions_of(file, monkeypatch):
+    """The functions of a launch file, with records instead of actions."""
     contents = {
         "launch": ["LaunchContext", "LaunchDescription"],
-        "launch.actions": ["DeclareLaunchArgument", "EmitEvent", "OpaqueFunction", "RegisterEventHandler"],
+        "launch.actions": [
+            *("DeclareLaunchArgument", "EmitEvent", "IncludeLaunchDescription", "OpaqueFunction"),
+            "RegisterEventHandler",
+        ],
         "launch.event_handlers": ["OnProcessExit"],
         "launch.events": ["Shutdown"],
+        "launch.launch_description_sources": ["PythonLaunchDescriptionSource"],
         "launch_ros": [],
         "launch_ros.actions": ["Node"],
     }
@@ -48,7 +51,12 @@ def launch_file(monkeypatch):
         for class_name in classes:
             setattr(module, class_name, type(class_name, (Record,), {}))
         monkeypatch.setitem(sys.modules, name, module)
-    functions = runpy.run_path(str(FILE))
+    return runpy.run_path(str(file))
+
+
+@pytest.fixture
+def launch_file(monkeypatch):
+    functions = functions_of(FILE, monkeypatch)
     functions["nodes"].__globals__["get_package_prefix"] = lambda _package: "/opt/ros"
     return functions
 
@@ -93,6 +101,38 @@ def test_every_argument_is_declared_and_documented(launch_file):
     assert declared == list(launch_file["ARGUMENTS"])
     documentation = (Path(__file__).parents[1] / "docs" / "node.md").read_text()
     assert all(f"`{name}`" in documentation for name in declared)
+
+
+def test_the_map_node_alone_and_with_the_segmentation_node(monkeypatch):
+    functions = functions_of(FILE.with_name("semantic_map.launch.py"), monkeypatch)
+    (node,) = start(functions, odometry="/odom", folder="out")
+    assert node.executable == "semantic_map_node" == node.name
+    assert dict(node.remappings)["odometry"] == "/odom"
+    assert dict(node.remappings)["labelled_points"] == "segmentation_node/labelled_points"
+    known = {p.name for p in semantic_map_node.PARAMETERS} | {"use_sim_time"}
+    assert {name for given in node.parameters[1:] for name in given} <= known and {"folder": "out"} in node.parameters
+    assert yaml.safe_load(Path(node.parameters[0]).read_text())["/**"]
+    defaults = {name: default for name, (default, _) in functions["ARGUMENTS"].items()}
+    given = SimpleNamespace(launch_configurations=defaults | {"segmentation": "true", "points": "/ouster/points"})
+    included, _ = functions["nodes"](given)
+    assert included.args[0].args[0] == str(FILE) and ("points", "/ouster/points") in included.launch_arguments
+    with pytest.raises(RuntimeError, match="params_file is 'none', which does not exist"):
+        start(functions, params_file="none")
+    documentation = (Path(__file__).parents[1] / "docs" / "node.md").read_text()
+    assert all(f"`{name}`" in documentation for name in functions["ARGUMENTS"])
+
+
+def test_the_occupancy_node_gets_the_topics_of_its_camera(monkeypatch):
+    functions = functions_of(FILE.with_name("occupancy.launch.py"), monkeypatch)
+    (node,) = start(functions, image="/front/image", camera_info="/front/camera_info", model="mine")
+    assert node.executable == "occupancy_node" == node.name
+    assert dict(node.remappings)["image/compressed"] == "/front/image/compressed"
+    known = {p.name for p in occupancy_node.PARAMETERS} | {"use_sim_time"}
+    assert {name for given in node.parameters[1:] for name in given} <= known and {"model": "mine"} in node.parameters
+    file = yaml.safe_load(Path(node.parameters[0]).read_text())["/**"]["ros__parameters"]
+    assert file == {p.name: p.default for p in occupancy_node.PARAMETERS}
+    documentation = (Path(__file__).parents[1] / "docs" / "node.md").read_text()
+    assert all(f"`{name}`" in documentation for name in functions["ARGUMENTS"])
 
 
 def test_rviz_shows_what_the_node_publishes():

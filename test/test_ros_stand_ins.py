@@ -86,7 +86,7 @@ def test_an_image_goes_with_the_camera_info_of_its_own_stamp(filters, monkeypatc
         topics.store["camera_info"](serialize_message(message))
     for number in range(3):
         image = camera.match(number * 100 * MS + 1).image
-        assert camera.intrinsics(640, 480, image.info).intrinsics[0] == 500.0 + number
+        assert camera.intrinsics.of(640, 480, image.info).intrinsics[0] == 500.0 + number
 
 
 @pytest.mark.parametrize("reader", READERS)

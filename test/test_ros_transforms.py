@@ -113,9 +113,9 @@ def test_a_camera_nobody_knows():
 def test_the_calibration_file_comes_first():
     camera, store = camera_input(calibrated(), None)
     store["camera_info"](info())
-    assert camera.intrinsics(10, 10).intrinsics == (9, 9, 5, 5)
+    assert camera.intrinsics.of(10, 10).intrinsics == (9, 9, 5, 5)
     np.testing.assert_array_equal(camera.T_camera_lidar("camera", "lidar"), np.eye(4))
-    assert camera.intrinsics(640, 480).intrinsics == (500, 510, 320, 240), "for other sizes the camera info"
+    assert camera.intrinsics.of(640, 480).intrinsics == (500, 510, 320, 240), "for other sizes the camera info"
 
 
 @pytest.mark.parametrize("extrinsics", ["file", "tf", "none"])
@@ -136,7 +136,7 @@ def test_the_file_tells_of_intensities_and_clocks_wherever_poses_come_from(tf, t
     if extrinsics == "tf":
         sensors._tf._buffer.known["camera", "lidar"] = transform(Rotation.identity())
         np.testing.assert_array_equal(camera.T_camera_lidar("camera", "lidar")[:3, 3], [1, 2, 3])
-        assert camera.intrinsics(10, 10).intrinsics == (9, 9, 5, 5)
+        assert camera.intrinsics.of(10, 10).intrinsics == (9, 9, 5, 5)
     if extrinsics == "none":
         with pytest.raises(UserError, match="where the camera sits is not known"):
             camera.T_camera_lidar("camera", "lidar")
@@ -145,12 +145,12 @@ def test_the_file_tells_of_intensities_and_clocks_wherever_poses_come_from(tf, t
 def test_intrinsics_that_do_not_fit(tf):
     camera, store = camera_input(None, tf)
     with pytest.raises(UserError, match="no calibration for images of 640 x 480"):
-        camera.intrinsics(640, 480)
+        camera.intrinsics.of(640, 480)
     store["camera_info"](info(k=[0.0] * 9))
     with pytest.raises(UserError, match="K is zero"):
-        camera.intrinsics(640, 480)
+        camera.intrinsics.of(640, 480)
     store["camera_info"](info())
     with pytest.raises(UserError, match="for 640 x 480 pixels, the image has 320 x 240"):
-        camera.intrinsics(320, 240)
+        camera.intrinsics.of(320, 240)
     with pytest.raises(UserError, match="TF has no transform from lidar to camera"):
         camera.T_camera_lidar("camera", "lidar")

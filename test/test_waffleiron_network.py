@@ -1,5 +1,6 @@
 """The network against the published outputs, and against an independent one on full dense grids for every variant."""
 
+from copy import deepcopy
 from itertools import product
 from pathlib import Path
 
@@ -10,10 +11,10 @@ import torch
 
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.waffleiron import network as network_module
-from cmp_seg_ros.waffleiron import weights
+from cmp_seg_ros.waffleiron import pooling, weights
 from cmp_seg_ros.waffleiron.batch import collate
 from cmp_seg_ros.waffleiron.config import NetworkConfig, Plane, PreprocessConfig
-from cmp_seg_ros.waffleiron.network import DropPath, Segmenter
+from cmp_seg_ros.waffleiron.network import DropPath, Embedding, Segmenter
 from cmp_seg_ros.waffleiron.preprocess import Voxels, prepare
 
 DATA = Path(__file__).parent / "data"  # inputs, weights and outputs of the published modules, at tiny sizes
@@ -159,3 +160,32 @@ def test_every_fault_of_the_weights_is_named() -> None:
         assert fault in message
     assert "embed.final.weight is (8, 9, 1), not (8, 16)" in message
     assert "num_batches_tracked" not in message
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_the_neighbour_branch_in_pieces_is_the_plain_one(frozen: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Outputs, gradients of all parameters, and statistics of the norms."""
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(300, 5, dtype=torch.float64, generator=generator)
+    neighbours = torch.randint(0, 300, (300, 16), generator=generator)
+    plain = Embedding(5, 10).double()
+    for name, value in (*plain.named_parameters(), *plain.named_buffers()):
+        if value.dtype == torch.float64:
+            value.data.uniform_(0.5 if name.endswith("var") else -1, 2, generator=generator)
+    pieces = deepcopy(plain)
+    monkeypatch.setattr(pooling, "ROWS", 500)  # several pieces, the last one shorter
+    outputs = []
+    for network in (pieces, plain):
+        network.train()
+        for module in network.modules():
+            module.training &= not (frozen and isinstance(module, torch.nn.BatchNorm1d))
+        outputs.append(network(features, neighbours))
+        outputs[-1].square().sum().backward()
+        monkeypatch.setattr(pooling, "applies", lambda x: False)
+    assert torch.allclose(*outputs, rtol=0, atol=1e-11)
+    scale = max(float(value.grad.abs().max()) for value in plain.parameters() if value.grad is not None)
+    for (name, value), other in zip(pieces.named_parameters(), plain.parameters(), strict=True):
+        assert value.grad is not None and other.grad is not None
+        assert torch.allclose(value.grad, other.grad, rtol=1e-9, atol=1e-12 * scale), name
+    for (name, value), other in zip(pieces.named_buffers(), plain.buffers(), strict=True):
+        assert torch.allclose(value, other, rtol=1e-12), name

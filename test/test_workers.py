@@ -7,16 +7,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cmp_seg_ros import interrupts
+from cmp_seg_ros import interrupts, workers
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.kernels.launch import threads
-from cmp_seg_ros.workers import AHEAD, process_map
+from cmp_seg_ros.workers import AHEAD, WorkerKilledError, lasting_map, process_map
 
 PATIENCE = 240.0  # seconds; a few on an idle machine
 
@@ -182,3 +183,27 @@ def test_each_worker_computes_on_one_thread(monkeypatch: pytest.MonkeyPatch) -> 
 
 def threads_of(_: int) -> tuple[int, str | None]:
     return threads(), os.getenv("OPENBLAS_NUM_THREADS")
+
+
+def test_what_a_killed_process_left_is_done_by_others(tmp_path: Path) -> None:
+    results = list(lasting_map(partial(_killed_once, folder=tmp_path), range(6), 2))
+    assert results == [0, 1, 4, 9, 16, 25]
+    assert (tmp_path / "killed").exists()
+
+
+def test_processes_that_are_killed_again_and_again_end_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "RETRIES", 1)
+    with pytest.raises(WorkerKilledError, match="a worker process was killed"):
+        list(lasting_map(_killed, range(2), 1))
+
+
+def _killed_once(number: int, folder: Path) -> int:
+    if number == 3:
+        with suppress(FileExistsError):
+            (folder / "killed").touch(exist_ok=False)
+            os.kill(os.getpid(), signal.SIGKILL)
+    return number**2
+
+
+def _killed(number: int) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)

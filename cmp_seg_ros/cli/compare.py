@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from cmp_seg_ros.evaluation.compare import Section
 
 COLOURS = {"better": "green", "worse": "red"}
-TABLE, PICTURE, RELIABILITY = "table.md", "compare.png", "reliability.png"
+PICTURE, RELIABILITY = "compare.png", "reliability.png"
 
 
 def compare(
@@ -24,7 +24,7 @@ def compare(
         ),
     ],
     b: Annotated[Path, typer.Argument(metavar="B", help="Another, likewise.", show_default=False)],
-    out: Annotated[Path | None, typer.Option(help="Folder for report.json, table.md and pictures.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for page.html, report.md, report.json and pictures.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON.")] = False,
 ) -> None:
     """Put two reports side by side, and say which differences are more than noise."""
@@ -32,10 +32,12 @@ def compare(
 
     from cmp_seg_ros.evaluation import compare as comparing
     from cmp_seg_ros.evaluation import compare_plot, reliability
+    from cmp_seg_ros.evaluation.compare_page import page_of
+    from cmp_seg_ros.evaluation.page import HTML, MARKDOWN, Picture
     from cmp_seg_ros.outputs import REPORT, require_writable, write_report, writing
 
     if out is not None:
-        require_writable(out, "compare", (REPORT, TABLE, PICTURE, RELIABILITY))
+        require_writable(out, "compare", (REPORT, HTML, MARKDOWN, PICTURE, RELIABILITY))
     sources = comparing.Loaded(a), comparing.Loaded(b)
     comparison = comparing.compare(*sources)
     if out is not None:
@@ -43,7 +45,6 @@ def compare(
             for picture in (PICTURE, RELIABILITY):  # of an earlier run
                 (out / picture).unlink(missing_ok=True)
             write_report(out, comparison.model_dump(mode="json"))
-            (out / TABLE).write_text(comparing.markdown(comparison))
             compare_plot.draw(out / PICTURE, comparison)
             curves = {
                 name: source.accuracy.reliability
@@ -52,6 +53,12 @@ def compare(
             }
             if curves:
                 reliability.plot(out / RELIABILITY, curves, "Calibration of confidences")
+            captions = {
+                PICTURE: "Differences, B minus A, with their intervals.",
+                RELIABILITY: "Share of right points over confidence, and share of points by confidence.",
+            }
+            found = [Picture(out / name, text) for name, text in captions.items() if (out / name).exists()]
+            page_of(comparison, found).write(out)
     if as_json:
         print(comparison.model_dump_json())
         return

@@ -42,8 +42,8 @@ def demo(
     from cmp_seg_ros.outputs import REPORT, require_writable
 
     console = Console(stderr=True)
-    description = Bundle.find(model).description  # fail before the simulation
-    readings(Confusion(LabelSpace.load("structural6"), description.label_space), (PRIMARY, STRICT))
+    bundle = Bundle.find(model)  # fail before the simulation
+    readings(Confusion(LabelSpace.load("structural6"), bundle.description.label_space), (PRIMARY, STRICT))
     registry.find_all(engine)
     drive = out / "drive"
     require_writable(out, "demo", (REPORT, LABELLED))
@@ -53,7 +53,10 @@ def demo(
         raise typer.Exit(1)  # the subcommand has printed the error
 
     from cmp_seg_ros.datasets.bag import DataSet
+    from cmp_seg_ros.datasets.frame import TRUTH
     from cmp_seg_ros.evaluation.report import Report
+    from cmp_seg_ros.evaluation.report_page import PageFiles
+    from cmp_seg_ros.evaluation.scoring import Scores, space_of
     from cmp_seg_ros.geometry.sensor_set import SensorSet
     from cmp_seg_ros.nodes.live_run import play_to_node
 
@@ -70,15 +73,18 @@ def demo(
         status.update("comparing with the truth")
         data = DataSet(drive / "bag", sensors=sensors)
         report = Report.of("demo", data)
-        report.seed, report.sensor, report.seconds, report.played_at = seed, sensor, seconds, rate
-        live.evaluate(run, data, description.label_space, description.name, report, out)
+        report.seed, report.sensor, report.seconds = seed, sensor, seconds
+        space = bundle.description.label_space
+        frames = len(run.clouds)
+        consumers = [Scores(space_of(data), space), live.LivePictures(data, space, out, frames), PageFiles(out)]
+        live.evaluate(run, data, bundle, report, consumers, out, needs=(TRUTH,))
     if as_json:
         print(json.dumps(report.to_json()))
     else:
         console = Console(highlight=False, soft_wrap=True)
         for part in (speed_table(report), counts(report), quality_table(report)):
             console.print(part)
-        console.print(f"report.json, overview.png, labelled/ and drive/ are in {escape(str(out))}")
+        console.print(f"page.html, report.json, overview.png, labelled/ and drive/ are in {escape(str(out))}")
 
 
 def run_subcommand(command: list[Any]) -> int:

@@ -14,30 +14,43 @@ from cmp_seg_ros import interrupts
 from cmp_seg_ros.errors import UserError, describe_os_error
 from cmp_seg_ros.kernels import COMPILING
 
-# Command -> module of cmp_seg_ros.cli; the function has the command's name.
+# Command -> module of cmp_seg_ros.cli; the function, or group of functions, has the command's name.
 COMMANDS = {
     "demo": "demo",
     "label": "label",
     "evaluate": "evaluate",
     "compare": "compare",
+    "map": "map",
+    "annotate": "annotate",
     "simulate": "simulate",
+    "convert": "convert",
+    "pseudo-label": "pseudo_label",
+    "teachers": "teachers",
     "train": "train",
+    "distill": "teach",
+    "probe": "teach",
+    "finetune": "teach",
+    "adapt": "adapt",
     "import-checkpoint": "import_checkpoint",
     "export": "export",
+    "scenedino": "scenedino",
     "bench": "bench",
     "doctor": "doctor",
 }
 
 app = typer.Typer(
     name="cmp-seg",
-    help="Semantic labels for indoor lidar: label, evaluate, simulate, train.",
+    help="Semantic labels for indoor lidar: label, evaluate, simulate, convert, train.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command, module in COMMANDS.items():
     function: Any = getattr(import_module(f"cmp_seg_ros.cli.{module}"), command.replace("-", "_"))
-    app.command(command)(function)
+    if isinstance(function, typer.Typer):  # a group of commands
+        app.add_typer(function, name=command)
+    else:
+        app.command(command)(function)
 
 
 def main() -> None:

@@ -1,6 +1,5 @@
 """Data sets, which give Frames. One kind is one module with a class `DataSet`; a new module is found by itself."""
 
-import re
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib import import_module
@@ -8,7 +7,7 @@ from pathlib import Path
 from pkgutil import iter_modules
 
 from cmp_seg_ros.datasets.bag import bag_of
-from cmp_seg_ros.datasets.base import DataSet
+from cmp_seg_ros.datasets.base import DataSet, natural
 from cmp_seg_ros.datasets.frame import Frame
 from cmp_seg_ros.datasets.labelled_bag import BAG as LABELLED
 from cmp_seg_ros.errors import UserError
@@ -24,9 +23,11 @@ SUFFIXES = (".bag", ".mcap", ".db3", ".zstd", ".pcd", ".ply", ".npy", ".bin", ".
 
 
 def kinds() -> list[type[DataSet]]:
-    """All data sets that are recognised by their path, in the order of their modules' names."""
+    """All data sets that are recognised by their path: general ones last, else in the order of their modules."""
     modules = [import_module(f"{__name__}.{info.name}") for info in iter_modules(__path__) if info.name != "base"]
-    return [module.DataSet for module in modules if hasattr(module, "DataSet")]
+    return sorted(
+        (module.DataSet for module in modules if hasattr(module, "DataSet")), key=lambda kind: kind.is_general
+    )
 
 
 def open_input(path: str | Path, topic: str = "", sensors: SensorSet | None = None, columns: str = "") -> DataSet:
@@ -84,7 +85,7 @@ class Folder(DataSet):
         super().__init__(path, topic, sensors)
         found = {
             file: next((kind for kind in kinds() if kind.recognises(file)), None)
-            for file in sorted(path.iterdir(), key=_natural)
+            for file in sorted(path.iterdir(), key=natural)
             if file.name != LABELLED or made_by(path) != "label"  # its results are no part of its input
         }
         self.files = {file: kind for file, kind in found.items() if kind is not None or _is_named_like_one(file)}
@@ -95,6 +96,7 @@ class Folder(DataSet):
             raise UserError(f"folder {path} holds no bag, so it has no topic '{topic}'; leave out --topic")
         if all(kind is None or kind.one_file_each for kind in self.files.values()):
             self.count = len(self.files)
+            self.seeks = True
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
@@ -143,7 +145,3 @@ class Folder(DataSet):
 
 def _is_named_like_one(path: Path) -> bool:
     return path.suffix in SUFFIXES and not path.name.startswith(".") and not path.is_dir()
-
-
-def _natural(path: Path) -> list[tuple[int, str]]:
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path.name)]

@@ -1,9 +1,11 @@
 """Bags: ROS 1, and ROS 2 in sqlite3 or mcap, whole or cut short."""
 
 import re
+from bisect import bisect_left
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import cached_property, lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -112,12 +114,17 @@ class Bag:
     def messages(self, topics: Collection[str], start: int | None = None, stop: int | None = None) -> Iterator[Message]:
         """The messages of some topics, in the order of recording: those recorded from `start` to before `stop` (ns)."""
         for raw in self.serialised(topics, start, stop):
-            try:
-                message = self._types.deserialise(raw.data, self.topics[raw.topic])
-            except Exception as error:  # whatever damaged bytes make of the library
-                self._note_undecodable(raw.topic, error)
-                continue
-            yield Message(raw.topic, raw.time, message)
+            message = self.deserialised(raw)
+            if message is not None:
+                yield Message(raw.topic, raw.time, message)
+
+    def deserialised(self, raw: RawMessage) -> Any:
+        """One of the messages of `serialised`; None where it cannot be decoded, which is noted."""
+        try:
+            return self._types.deserialise(raw.data, self.topics[raw.topic])
+        except Exception as error:  # whatever damaged bytes make of the library
+            self._note_undecodable(raw.topic, error)
+            return None
 
     def serialised(
         self, topics: Collection[str], start: int | None = None, stop: int | None = None
@@ -219,6 +226,8 @@ class DataSet(BaseDataSet):
     """
 
     has_topics = True
+    is_general = True
+    stamps_by_receipt = False  # whether images are stamped by when they were recorded; for scans see `stamp_of`
 
     def __init__(self, path: Path, topic: str = "", sensors: SensorSet | None = None) -> None:
         super().__init__(path, topic, sensors)
@@ -231,9 +240,16 @@ class DataSet(BaseDataSet):
             self.count = self.bag.topics[self.topic].size
         if TRUTH_TOPIC in self.bag.topics:
             self.label_spaces = {TRUTH: LabelSpace.load(TRUTH_SPACE)}
-        self._cameras = bag_index.image_topics(self.bag, self.sensors)
+        self._cameras = bag_index.image_topics(self.bag, self.sensors, self.stamps_by_receipt)
+        if (images := bag_index.topics_of_images(self.bag)) and not self.sensors.calibration.cameras:
+            self.uncalibrated = f"bag {path} has images ({', '.join(images)}), but no calibration file of their cameras"
         self._poses = bag_index.Poses(self.bag, self.sensors)
-        self._times: list[int] | None = None
+        self.seeks = self.count is not None and not self.bag.damage()
+
+    @property
+    def has_clouds(self) -> bool:
+        """Whether its topic is of PointCloud2, and not of packets or of a driver's own messages."""
+        return not self.packets and not self._is_livox
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
@@ -245,8 +261,12 @@ class DataSet(BaseDataSet):
         if self.packets:
             yield from ouster.frames_of_bag(self.bag, self.topic, self.sensors)
             return
-        begin = before = 0
-        for number, scan, message, truth in self._joined():
+        yield from self._noted(self._joined())
+
+    def _noted(self, joined: Iterable[tuple[int, Scan, Any, PointLabels | None]]) -> Iterator[Frame]:
+        """The frames, with a note on stamps that are of no use."""
+        before = 0
+        for number, scan, message, truth in joined:
             if scan.stamp == 0:
                 self.notes.add(
                     f"scan {number:06d} on {self.topic} of {self.path} has the stamp zero: it cannot be matched in "
@@ -260,14 +280,23 @@ class DataSet(BaseDataSet):
                     "backwards",
                 )
             before = scan.stamp
-            begin = begin or scan.stamp
-            yield self._frame(number, scan, message, truth, begin)
+            yield self._frame(number, scan, message, truth)
+
+    def stretch(self, start: int, stop: int | None = None) -> Iterator[Frame]:
+        if not self.seeks or self._times != sorted(self._times):  # as files that are read as they lie may have it
+            yield from super().stretch(start, stop)
+            return
+        stop = len(self._times) if stop is None else min(stop, len(self._times))
+        if start >= stop:
+            return
+        margin = NEAR if self.label_spaces else 0  # the truth is recorded before or after
+        begin, end = self._times[start] - margin, self._times[stop - 1] + 1 + margin
+        joined = self._joined(bisect_left(self._times, begin), begin, end)
+        yield from self._noted(one for one in joined if start <= one[0] < stop)
 
     def __getitem__(self, number: int) -> Frame:
-        if self.packets or self.bag.damage():
+        if not self.seeks:
             return super().__getitem__(number)
-        if self._times is None:
-            self._times = [raw.time for raw in self.bag.serialised([self.topic])]
         if not 0 <= number < len(self._times):
             raise IndexError(f"{self.path} has no scan {number} on {self.topic}")
         time = self._times[number]
@@ -281,7 +310,27 @@ class DataSet(BaseDataSet):
             near = self.bag.messages([TRUTH_TOPIC], time - NEAR, time + NEAR)
             same = (m.message for m in near if point_cloud2.stamp_ns(m.message.header) == scan.stamp)
             truth = self._truth_of(next(same, None), len(scan), number)
-        return self._frame(number, scan, message, truth, scan.stamp)
+        return self._frame(number, scan, message, truth)
+
+    @cached_property
+    def _times(self) -> list[int]:
+        """When each cloud was recorded."""
+        return [time for time, _ in self._recorded]
+
+    @cached_property
+    def _recorded(self) -> list[tuple[int, int]]:
+        """When each cloud was recorded, and its header's stamp."""
+        return [(raw.time, cdr.stamp_ns(raw.data)) for raw in self.bag.serialised([self.topic])]
+
+    def stamp_of(self, number: int, stamp: int) -> int:
+        """The stamp of a scan whose header says `stamp`; data sets with known faults mend it here."""
+        return stamp
+
+    @cached_property
+    def _begin(self) -> int:
+        """The first stamp."""
+        first = self.bag.first(self.topic, lambda message: point_cloud2.stamp_ns(message.header) != 0)
+        return 0 if first is None else self.stamp_of(0, point_cloud2.stamp_ns(first.header))
 
     def _decoded(self, message: Any, number: int) -> tuple[Any, Scan]:
         """A message of the topic as PointCloud2, and its scan. Raises UserError."""
@@ -292,18 +341,23 @@ class DataSet(BaseDataSet):
         cloud = livox.cloud_of(message) if self._is_livox else message
         return cloud, point_cloud2.decode(cloud, note=note)
 
-    def _joined(self) -> Iterator[tuple[int, Scan, Any, PointLabels | None]]:
-        """Number, scan and message of each cloud that can be read, with the truth of its stamp."""
+    def _joined(
+        self, number: int = 0, start: int | None = None, stop: int | None = None
+    ) -> Iterator[tuple[int, Scan, Any, PointLabels | None]]:
+        """Number, scan and message of each cloud that can be read, with the truth of its stamp.
+
+        Args:
+            number: of the first cloud recorded from `start` on.
+        """
         topics = [self.topic] if not self.label_spaces else [self.topic, TRUTH_TOPIC]
         waiting: deque[tuple[int, Scan, Any]] = deque()
         truths: dict[int, Any] = {}
-        number = 0
 
         def next_one() -> tuple[int, Scan, Any, PointLabels | None]:
             place, scan, message = waiting.popleft()
             return place, scan, message, self._truth_of(truths.pop(scan.stamp, None), len(scan), place)
 
-        for topic, _, message in self.bag.messages(topics):
+        for topic, _, message in self.bag.messages(topics, start, stop):
             if topic == TRUTH_TOPIC and topic != self.topic:
                 truths[point_cloud2.stamp_ns(message.header)] = message
                 if len(truths) > WAITING:
@@ -342,8 +396,9 @@ class DataSet(BaseDataSet):
             return None
         return PointLabels(self.label_spaces[TRUTH], label)
 
-    def _frame(self, number: int, scan: Scan, message: Any, truth: PointLabels | None, begin: int) -> Frame:
-        stretch = (scan.stamp - begin) // STRETCH if scan.stamp else number // 100
+    def _frame(self, number: int, scan: Scan, message: Any, truth: PointLabels | None) -> Frame:
+        scan = replace(scan, stamp=self.stamp_of(number, scan.stamp))
+        stretch = (scan.stamp - self._begin) // STRETCH if scan.stamp else number // 100
         lidar = self.sensors.lidar
         return Frame(
             f"{number:06d}",
@@ -368,6 +423,19 @@ class DataSet(BaseDataSet):
 def bag_of(path: Path) -> Path:
     """The bag in a folder of `cmp-seg simulate`; else the path itself."""
     return path / "bag" if (path / "bag" / METADATA).is_file() else path
+
+
+def topics_at(path: Path) -> frozenset[str]:
+    """Names of the topics of a bag; none of what is no bag that can be read."""
+    try:
+        return _topics_at(path, path.stat().st_mtime_ns) if DataSet.recognises(path) else frozenset()
+    except (OSError, UserError):
+        return frozenset()
+
+
+@lru_cache(maxsize=16)
+def _topics_at(path: Path, _changed: int) -> frozenset[str]:
+    return frozenset(Bag(path).topics)
 
 
 def choose_topic(bag: Bag, topic: str = "") -> str:

@@ -1,13 +1,15 @@
 """What of a bag is looked up by time: the image nearest to a scan, and where the robot was."""
 
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property, partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from cmp_seg_ros.datasets.frame import CameraImage
+from cmp_seg_ros.datasets.storage import RawMessage
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.geometry.calibration import CalibratedCamera, Transform
 from cmp_seg_ros.geometry.sensor_set import SensorSet
@@ -25,51 +27,135 @@ Int64 = npt.NDArray[np.int64]
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 ODOMETRY = "nav_msgs/msg/Odometry"
 LATE = 500_000_000  # ns between a scan and an image that still go together
+SOON = 5_000_000_000  # ns of a bag that are read rather than skipped
 
 
-def image_topics(bag: "Bag", sensors: SensorSet) -> "dict[str, ImageTopic]":
-    """The images of each camera, by its name: of the topic that has the name as a part, or of the only topic."""
-    topics = [name for name, info in bag.topics.items() if info.type in IMAGE_TYPES and "truth" not in name]
+def image_topics(bag: "Bag", sensors: SensorSet, by_receipt: bool = False) -> "dict[str, ImageTopic]":
+    """The images of each camera, by its name: of the topic that the calibration names, or that has the camera's name
+    as a part, or of the only topic. Of an image recorded both raw and compressed the compressed one is taken.
+
+    A camera of the calibration without images is noted.
+
+    Args:
+        by_receipt: whether images are stamped by when they were recorded, not by their headers.
+    """
+    topics = topics_of_images(bag)
     cameras: Mapping[str, CalibratedCamera | None] = sensors.calibration.cameras or {"camera": None}
-    if len(topics) == len(cameras) == 1:
-        [(name, camera)] = cameras.items()
-        return {name: ImageTopic(bag, topics[0], camera)}
+    stamps = Stamps(bag, by_receipt)
     found = {}
     for name, camera in cameras.items():
-        own = [topic for topic in topics if name in topic.split("/")]
+        named = bag.named(camera.topic) if camera is not None and camera.topic else None
+        own = [named] if named else [topic for topic in topics if name in topic.split("/")]
+        if not own and len(topics) == len(cameras) == 1:
+            own = topics
         if len(own) == 1:
-            found[name] = ImageTopic(bag, own[0], camera)
+            found[name] = ImageTopic(bag, own[0], camera, stamps)
+        elif camera is not None:
+            why = f"several topics have its name: {', '.join(own)}" if own else f"of {', '.join(topics) or 'no topics'}"
+            bag.notes.add(
+                f"bag {bag.path} has no images for camera '{name}' ({why}); give its `topic` in the calibration file"
+            )
+    stamps.topics = [images.topic for images in found.values()]
     return found
+
+
+def topics_of_images(bag: "Bag") -> list[str]:
+    """Those of one kind of image: not also of its compressed form, nor of the truth."""
+    topics = [name for name, info in bag.topics.items() if info.type in IMAGE_TYPES and "truth" not in name]
+    return [name for name in topics if f"{name}/compressed" not in topics]
+
+
+class Stamps:
+    """Stamps and times of recording of all messages of some topics, read in one go when they are asked for."""
+
+    def __init__(self, bag: "Bag", by_receipt: bool) -> None:
+        self._bag, self._by_receipt = bag, by_receipt
+        self.topics: list[str] = []
+
+    @cached_property
+    def _found(self) -> dict[str, Int64]:
+        found: dict[str, list[tuple[int, int]]] = {topic: [] for topic in self.topics}
+        for raw in self._bag.serialised(self.topics):
+            found[raw.topic].append((self.stamp_of(raw), raw.time))
+        return {topic: np.array(sorted(pairs), np.int64).reshape(-1, 2) for topic, pairs in found.items()}
+
+    def stamp_of(self, raw: RawMessage) -> int:
+        return raw.time if self._by_receipt else cdr.stamp_ns(raw.data)
+
+    def of(self, topic: str) -> tuple[Int64, Int64]:
+        """(M,) each, in the order of stamps."""
+        stamps, times = self._found[topic].T
+        return stamps, times
 
 
 class ImageTopic:
     """The images of one topic, by stamp."""
 
-    def __init__(self, bag: "Bag", topic: str, camera: CalibratedCamera | None) -> None:
+    def __init__(self, bag: "Bag", topic: str, camera: CalibratedCamera | None, stamps: Stamps) -> None:
         self.bag, self.topic, self.camera = bag, topic, camera
-
-    @cached_property
-    def _stamps_and_times(self) -> tuple[Int64, Int64]:
-        """Header stamp and time of recording of every image, by stamp."""
-        found = sorted((cdr.stamp_ns(raw.data), raw.time) for raw in self.bag.serialised([self.topic]))
-        stamps, times = np.array(found, np.int64).reshape(-1, 2).T
-        return stamps, times
+        self._stamps = stamps
+        self._reader: _Reader | None = None
 
     def nearest(self, stamp: int) -> CameraImage | None:
         """The image of nearest stamp; None where the nearest is too far, or the scan has no stamp."""
-        stamps, times = self._stamps_and_times
+        stamps, times = self._stamps.of(self.topic)
         if stamp == 0 or len(stamps) == 0:
             return None
-        i = int(np.abs(stamps - stamp).argmin())
+        after = int(np.clip(np.searchsorted(stamps, stamp), 1, len(stamps) - 1)) if len(stamps) > 1 else 0
+        i = min(max(after - 1, 0), after, key=lambda place: abs(int(stamps[place]) - stamp))
         if abs(int(stamps[i]) - stamp) > LATE:
             return None
-        return CameraImage(int(stamps[i]), partial(self._read, int(stamps[i]), int(times[i])), self.camera)
+        place = (int(stamps[i]), int(times[i]))
+        return CameraImage(place[0], partial(self._rgb, *place), self.camera, partial(self._stored, *place))
 
-    def _read(self, stamp: int, time: int) -> UInt8:
-        for found in self.bag.messages([self.topic], time, time + 1):
-            if stamp_ns(found.message.header) == stamp:
-                return to_rgb(found.message)
-        raise UserError(f"the image of stamp {stamp} on {self.topic} of {self.bag.path} cannot be read")
+    def _rgb(self, stamp: int, time: int) -> UInt8:
+        return to_rgb(self._message(stamp, time))
+
+    def _stored(self, stamp: int, time: int) -> bytes:
+        """The compressed image; nothing of an image that is not."""
+        message = self._message(stamp, time)
+        return b"" if hasattr(message, "encoding") else bytes(message.data)
+
+    def _message(self, stamp: int, time: int) -> Any:
+        if self._reader is None or not self._reader.is_ahead(time):
+            self._reader = _Reader(self.bag, self.topic, time, self._stamps.stamp_of)
+        message = self._reader.find(stamp, time)
+        if message is None:  # in a bag that is not in the order of time
+            near = self.bag.serialised([self.topic], time, time + 1)
+            message = next((self.bag.deserialised(raw) for raw in near if self._stamps.stamp_of(raw) == stamp), None)
+        if message is None:
+            raise UserError(f"the image of stamp {stamp} on {self.topic} of {self.bag.path} cannot be read")
+        return message
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_reader": None}
+
+
+class _Reader:
+    """Reads a topic forwards, since scans ask for their images in the order of the bag, and a search costs more."""
+
+    def __init__(self, bag: "Bag", topic: str, start: int, stamp_of: Callable[[RawMessage], int]) -> None:
+        self._bag, self._process, self._position, self._stamp_of = bag, os.getpid(), start, stamp_of
+        self._raw = bag.serialised([topic], start)
+        self._last: tuple[int, int, Any] = (0, 0, None)
+
+    def is_ahead(self, time: int) -> bool:
+        """Whether a message of that time is the last one, or comes soon; a forked process reads for itself."""
+        return self._position <= time < self._position + SOON and self._process == os.getpid()
+
+    def find(self, stamp: int, time: int) -> Any:
+        """The message of that stamp and time, or None."""
+        if self._last[:2] != (stamp, time):
+            for raw in self._raw:
+                self._position = raw.time
+                if raw.time == time and self._stamp_of(raw) == stamp:
+                    self._last = (stamp, time, self._bag.deserialised(raw))
+                    break
+                if raw.time > time:
+                    return None
+            else:
+                return None
+        return self._last[2]
 
 
 class NearestImages(Mapping[str, CameraImage]):

@@ -1,5 +1,6 @@
 """What every data set offers, and what those that are files share."""
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
@@ -12,6 +13,7 @@ import numpy.typing as npt
 
 from cmp_seg_ros.datasets.frame import CameraImage, Frame
 from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.geometry.calibration import CalibratedCamera
 from cmp_seg_ros.geometry.sensor_set import SensorSet
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.messages import point_cloud2
@@ -28,14 +30,18 @@ class Problems:
     def __init__(self) -> None:
         self._found: dict[str, tuple[str, int]] = {}
 
-    def add(self, text: str, kind: str = "") -> None:
+    def add(self, text: str, kind: str = "", times: int = 1) -> None:
         """Note a problem; of each `kind` the first text is kept."""
         first, count = self._found.get(kind or text, (text, 0))
-        self._found[kind or text] = (first, count + 1)
+        self._found[kind or text] = (first, count + times)
 
     def __iter__(self) -> Iterator[str]:
-        for text, count in self._found.values():
+        for text, count in self.counts().items():
             yield text if count == 1 else f"{text} (and {count - 1} more like it)"
+
+    def counts(self) -> dict[str, int]:
+        """How often each kind of problem was noted, by the first text of it."""
+        return dict(self._found.values())
 
     def __len__(self) -> int:
         return len(self._found)
@@ -52,13 +58,18 @@ class DataSet(ABC):
         one_file_each: whether each frame is a file of its own.
         has_topics: whether `topic` chooses between several sources.
         has_columns: whether `columns` says what the numbers of a file are.
+        is_general: whether a data set that knows more about such a path goes before this one.
+        seeks: whether a frame is read without those before it; then `count` is known.
         label_spaces: of the label sources that frames may have, by name.
+        uncalibrated: that there are images whose cameras are not calibrated, and the remedy; nothing where all are.
     """
 
     count: int | None = None
     one_file_each = False
     has_topics = False
     has_columns = False
+    is_general = False
+    seeks = False
 
     def __init__(self, path: Path, topic: str = "", sensors: SensorSet | None = None) -> None:
         self.path = path
@@ -68,6 +79,7 @@ class DataSet(ABC):
         self.problems = Problems()
         self.notes = Problems()
         self.label_spaces: dict[str, LabelSpace] = {}
+        self.uncalibrated = ""
 
     @classmethod
     @abstractmethod
@@ -90,6 +102,28 @@ class DataSet(ABC):
             if frame.number > number >= 0:
                 raise UserError(f"frame {number} of {self.path} cannot be read: {'; '.join(self.problems)}")
         raise IndexError(f"{self.path} has no frame {number}")
+
+    def stretch(self, start: int, stop: int | None = None) -> Iterator[Frame]:
+        """The frames numbered from `start` to before `stop`; of a data set that `seeks` without reading those before.
+
+        What cannot be read is left out and noted.
+        """
+        if self.seeks:
+            for number in range(start, len(self) if stop is None else min(stop, len(self))):
+                yield from self._tried(number)
+            return
+        for frame in self:
+            if stop is not None and frame.number >= stop:
+                return
+            if frame.number >= start:
+                yield frame
+
+    def _tried(self, number: int) -> list[Frame]:
+        try:
+            return [self[number]]
+        except UserError as error:
+            self.problems.add(str(error))
+            return []
 
     def parts(self) -> Iterable["DataSet"]:
         """Data sets that have the same frames in the same order, and can be read side by side."""
@@ -124,15 +158,25 @@ class ScanFile(DataSet):
 
 
 def pictures_beside(path: Path, sensors: SensorSet) -> dict[str, CameraImage]:
-    """The picture of the same name beside a scan's file, by the name of the only camera ("camera" without any)."""
-    found = next((path.with_suffix(suffix) for suffix in PICTURES if path.with_suffix(suffix).is_file()), None)
-    if found is None or len(sensors.calibration.cameras) > 1:
-        return {}
-    name, camera = next(iter(sensors.calibration.cameras.items()), ("camera", None))
-    return {name: CameraImage(0, partial(_read_picture, found), camera)}
+    """The pictures that belong to a scan's file NAME, by camera ("camera" without a calibration).
+
+    Of the only camera NAME.jpg (or .jpeg, .png); of several NAME.CAMERA.jpg, or CAMERA/NAME.jpg.
+    """
+    cameras: Mapping[str, CalibratedCamera | None] = sensors.calibration.cameras or {"camera": None}
+    found = {}
+    for name, camera in cameras.items():
+        stems = [path.parent / f"{path.stem}.{name}", path.parent / name / path.stem]
+        if len(cameras) == 1:
+            stems.insert(0, path.parent / path.stem)
+        candidates = (stem.with_name(stem.name + suffix) for stem in stems for suffix in PICTURES)
+        picture = next((candidate for candidate in candidates if candidate.is_file()), None)
+        if picture is not None:
+            found[name] = CameraImage(0, partial(read_picture, picture), camera, partial(read_bytes, picture))
+    return found
 
 
-def _read_picture(path: Path) -> UInt8:
+def read_picture(path: Path) -> UInt8:
+    """(H, W, 3) red, green, blue of a file. Raises UserError."""
     from PIL import Image
 
     try:
@@ -166,6 +210,11 @@ def message_of(columns: Mapping[str, Array], shape: tuple[int, int], stamp: int 
     seconds, nanoseconds = divmod(stamp, 1_000_000_000)
     header = SimpleNamespace(stamp=SimpleNamespace(sec=seconds, nanosec=nanoseconds), frame_id=frame_id)
     return point_cloud2.encode(fields, shape).message(header, SimpleNamespace, SimpleNamespace)
+
+
+def natural(path: Path) -> list[tuple[int, str]]:
+    """Sorts names with numbers in them: 2 before 10."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path.name)]
 
 
 def head(path: Path, size: int = 64) -> bytes:

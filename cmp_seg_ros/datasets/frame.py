@@ -15,9 +15,11 @@ import numpy.typing as npt
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.geometry.calibration import CalibratedCamera, Transform
 from cmp_seg_ros.label_space import LabelSpace
+from cmp_seg_ros.messages.images import is_jpeg, to_jpeg
 from cmp_seg_ros.scan import Float32, Scan, UInt8
 
-TRUTH, HAND, PSEUDO, PREDICTIONS = "truth", "hand", "pseudo", "predictions"  # the usual names of label sources
+# The usual names of label sources.
+TRUTH, HAND, PSEUDO, TEACHER, PREDICTIONS = "truth", "hand", "pseudo", "teacher", "predictions"
 
 
 @dataclass(frozen=True)
@@ -43,15 +45,22 @@ class CameraImage:
         stamp: nanoseconds, by the camera's clock; 0 where it has none.
         read: gives (H, W, 3) uint8 red, green, blue. Raises UserError.
         camera: its intrinsics and place, or None where they are not known.
+        stored: gives the file or message that it lies in, where that may be a JPEG. Raises UserError.
     """
 
     stamp: int
     read: Callable[[], UInt8]
     camera: CalibratedCamera | None = None
+    stored: Callable[[], bytes] | None = None
 
     def rgb(self) -> UInt8:
         """(H, W, 3) uint8. Raises UserError where it cannot be read."""
         return self.read()
+
+    def jpeg(self) -> bytes:
+        """The image as JPEG: as it lies where it is one already. Raises UserError where it cannot be read."""
+        content = self.stored() if self.stored is not None else b""
+        return content if is_jpeg(content) else to_jpeg(self.rgb())
 
 
 class Returns(NamedTuple):

@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from cmp_seg_ros import outputs
 from cmp_seg_ros.datasets.base import Array, ScanFile, ascii_records, head, read_bytes, records
 from cmp_seg_ros.errors import UserError
 
 DEFAULTS = {"TYPE": "F", "SIZE": "4", "COUNT": "1"}  # of old files that do not say
-KINDS = {"F": "f", "I": "i", "U": "u"}
+KINDS = {"F": "f", "I": "i", "U": "u"}  # of NumPy
 FIELDS = re.compile(rb"^[ \t]*(FIELDS|COLUMNS)[ \t]", re.MULTILINE)
 OTHERS = re.compile(rb"^[ \t]*(VERSION|SIZE|TYPE|COUNT|WIDTH|HEIGHT|VIEWPOINT|POINTS|DATA)[ \t]", re.MULTILINE)
 HEADER = 1 << 16  # bytes: a header may begin with long comments
@@ -131,3 +132,25 @@ def lzf_decompress(data: bytes, size: int) -> bytes:
 def _unique(names: list[str]) -> list[str]:
     """Padding is named _ any number of times."""
     return [name if names.count(name) == 1 else f"{name}{i}" for i, name in enumerate(names)]
+
+
+def write(path: Path, columns: Mapping[str, Array]) -> None:
+    """Write (N,) columns as a binary file. Raises OSError."""
+    table = np.zeros(len(next(iter(columns.values()))), [(name, values.dtype) for name, values in columns.items()])
+    for name, values in columns.items():
+        table[name] = values
+    kinds = {kind: name for name, kind in KINDS.items()}
+    header = {
+        "VERSION": "0.7",
+        "FIELDS": " ".join(columns),
+        "SIZE": " ".join(str(values.dtype.itemsize) for values in columns.values()),
+        "TYPE": " ".join(kinds[values.dtype.kind] for values in columns.values()),
+        "COUNT": " ".join("1" for _ in columns),
+        "WIDTH": len(table),
+        "HEIGHT": 1,
+        "VIEWPOINT": "0 0 0 1 0 0 0",
+        "POINTS": len(table),
+        "DATA": "binary",
+    }
+    lines = ["# .PCD v0.7 - Point Cloud Data file format", *(f"{key} {value}" for key, value in header.items())]
+    outputs.write_whole(path, "\n".join(lines).encode() + b"\n" + table.tobytes())

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from cmp_seg_ros import outputs
 from cmp_seg_ros.datasets.base import Array, ScanFile, ascii_records, head, read_bytes, records
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.label_space import LabelSpace
@@ -160,11 +161,17 @@ def write_labelled(path: Path, scan: Scan, labels: Labels, space: LabelSpace) ->
         columns["intensity"] = scan.intensity
     columns |= dict(zip(("red", "green", "blue"), space.palette[labels.label].T, strict=True))
     columns |= {"label": labels.label, "confidence": labels.confidence}
-    names = {"f4": "float", "u1": "uchar"}
-    table = np.zeros(len(scan), [(name, values.dtype) for name, values in columns.items()])
+    write(path, columns, space)
+
+
+def write(path: Path, columns: Mapping[str, Array], space: LabelSpace) -> None:
+    """Write (N,) columns as the properties of vertices, with the classes of `space` as comments. Raises OSError."""
+    count = len(next(iter(columns.values())))
+    table = np.zeros(count, [(name, values.dtype) for name, values in columns.items()])
     for name, values in columns.items():
         table[name] = values
-    properties = "\n".join(f"property {names[values.dtype.str[1:]]} {name}" for name, values in columns.items())
+    kinds = {"f4": "float", "f8": "double", "u1": "uchar", "u2": "ushort", "u4": "uint", "i4": "int"}
+    properties = "\n".join(f"property {kinds[values.dtype.str[1:]]} {name}" for name, values in columns.items())
     classes = "\n".join(f"comment label {c.id} {c.name}" for c in space.classes)
-    header = f"ply\nformat binary_little_endian 1.0\n{classes}\nelement vertex {len(scan)}\n{properties}\nend_header\n"
-    path.write_bytes(header.encode() + table.tobytes())
+    header = f"ply\nformat binary_little_endian 1.0\n{classes}\nelement vertex {count}\n{properties}\nend_header\n"
+    outputs.write_whole(path, header.encode() + table.tobytes())

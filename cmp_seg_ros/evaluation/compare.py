@@ -399,25 +399,6 @@ def format_interval(figure: Figure) -> str:
     return "-" if figure.interval is None else " to ".join(f"{100 * end:+.2f}" for end in figure.interval)
 
 
-def markdown(comparison: Comparison) -> str:
-    """The comparison as Markdown."""
-    text = ["# Comparison", f"A: {comparison.a.path}\n\nB: {comparison.b.path}"]
-    text += ["\n".join(f"- {line}" for line in lines) for lines in (comparison.summary, comparison.notes) if lines]
-    for section in comparison.sections:
-        lines = ["| | A | B | B - A | interval | |", "|---|---:|---:|---:|---:|---|"]
-        for figure in section.figures:
-            cells = (
-                format_value(figure.a, figure),
-                format_value(figure.b, figure),
-                format_difference(figure),
-                format_interval(figure),
-            )
-            lines.append(f"| {' | '.join([figure.name, *cells, WORDS[figure.verdict]])} |")
-        text += [f"## {section.title}", f"Intervals: {section.intervals}.", "\n".join(lines)]
-    level = f"{comparison.bootstrap.level:.0%}"
-    return "\n\n".join([*text, f"Fractions in per cent, differences in points; {level} intervals."]) + "\n"
-
-
 def _figure(
     name: str,
     a: float | None,

@@ -1,29 +1,27 @@
-"""Evaluates a live run over ROS: labels against the truth in the bag, rates, latencies, pictures."""
+"""Evaluates a live run over ROS: labels, rates, latencies, pictures."""
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cmp_seg_ros.datasets.bag import DataSet
-from cmp_seg_ros.datasets.frame import TRUTH, Frame
+from cmp_seg_ros.bundle import Bundle
+from cmp_seg_ros.datasets.base import DataSet
+from cmp_seg_ros.datasets.frame import Frame
 from cmp_seg_ros.datasets.labelled_bag import BAG, LabelledBagWriter
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.evaluation import pipeline, plots
 from cmp_seg_ros.evaluation.labelling import OVERVIEW, image_to_draw
 from cmp_seg_ros.evaluation.metrics import percentiles
-from cmp_seg_ros.evaluation.pipeline import Consumer, Result
+from cmp_seg_ros.evaluation.pipeline import CannotLabel, Consumer, Result
 from cmp_seg_ros.evaluation.report import LiveScans, Report
-from cmp_seg_ros.evaluation.scoring import Scores, space_of
 from cmp_seg_ros.label_space import LabelSpace
-from cmp_seg_ros.messages import point_cloud2
 from cmp_seg_ros.outputs import remove_bag
 from cmp_seg_ros.scan import Labels
 
 if TYPE_CHECKING:
-    from sensor_msgs.msg import PointCloud2
-
     from cmp_seg_ros.nodes.live_run import LiveRun
 
 POINTS, IMAGE = "/lidar/points", "/camera/image"
@@ -32,23 +30,18 @@ PICTURED = 0.4  # position of the scan that is drawn, as a fraction of the run
 
 
 class Received:
-    """The labels of the clouds received from a node, by the stamps of their scans in the bag.
-
-    Args:
-        clouds: labelled clouds by stamp, nanoseconds.
-        label_space: of their labels.
-    """
+    """The labels received from a node that the bag was played to."""
 
     segmenter = None
 
-    def __init__(self, clouds: "dict[int, PointCloud2]", label_space: LabelSpace) -> None:
-        self.clouds, self.label_space = clouds, label_space
+    def __init__(self, run: "LiveRun", label_space: LabelSpace) -> None:
+        self.run, self.label_space = run, label_space
 
     def __call__(self, frame: Frame) -> Labels:
-        cloud = self.clouds.get(frame.scan.stamp)
-        if cloud is None:
-            raise UserError(DROPPED)
-        return point_cloud2.decode_labels(cloud)
+        found = self.run.labels_of(frame.scan.stamp)
+        if found is None:
+            raise CannotLabel(DROPPED, serious=False)
+        return found
 
 
 class LivePictures(Consumer):
@@ -106,16 +99,24 @@ class LivePictures(Consumer):
 class LiveFigures(Consumer):
     """Reports rates, latencies and counts of the run, measured by the node and the receiver."""
 
-    def __init__(self, run: "LiveRun", model: str) -> None:
-        self.run, self.model = run, model
+    def __init__(self, run: "LiveRun", bundle: Bundle) -> None:
+        self.run, self.bundle = run, bundle
+        self.unknown = len(run.clouds)  # labelled clouds without a scan in the bag
+
+    def add(self, result: Result, report: Report) -> None:
+        self.unknown -= self.run.labels_of(result.frame.scan.stamp) is not None
 
     def finish(self, report: Report) -> None:
+        if self.unknown > 0:
+            raise UserError(f"{self.unknown} labelled clouds are of no scan of the bag; is something else publishing?")
         run, infos = self.run, list(self.run.scan_infos.values())
         arrivals = np.array([cloud.time for cloud in run.clouds]) * 1e-9
         stages = sorted({key.removeprefix("ms.") for info in infos for key in info if key.startswith("ms.")})
-        report.model, report.engine = self.model, run.diagnostics.get("engine", "")
+        report.model, report.bundle = self.bundle.description.name, self.bundle.hash
+        report.engine = run.diagnostics.get("engine", "")
         report.rate_hz = float((len(arrivals) - 1) / np.ptp(arrivals)) if len(arrivals) > 1 else 0.0
         report.latency_ms = percentiles(1e-6 * (cloud.time - cloud.stamp) for cloud in run.clouds)
+        report.latency_by_frame_ms = [round(1e-6 * (cloud.time - cloud.stamp), 3) for cloud in run.clouds]
         report.stages_ms = {
             stage: percentiles(float(info[f"ms.{stage}"]) for info in infos if info.get(f"ms.{stage}"))
             for stage in stages
@@ -136,27 +137,30 @@ class LiveFigures(Consumer):
         sizes = Counter(f"{float(info['voxel_size']):g}" for info in infos)
         report.scans_by_voxel_size = dict(sorted(sizes.items()))
         report.memory_mb = run.memory_mb
-        report.problems = [problem for problem in report.problems if not problem.endswith(DROPPED)]
 
 
 def evaluate(
-    run: "LiveRun", data: DataSet, space: LabelSpace, model: str, report: Report, out: Path | None = None
+    run: "LiveRun",
+    data: DataSet,
+    bundle: Bundle,
+    report: Report,
+    consumers: Sequence[Consumer],
+    out: Path | None = None,
+    needs: tuple[str, ...] = (),
 ) -> Report:
-    """Compare labelled clouds with the truth in the simulated bag that was played, and complete the report.
+    """Evaluate the labels that a node gave to the scans of a bag, and complete the report.
 
     Args:
-        space: of the labels.
-        model: name of the node's bundle.
-        report: with `seed`, `sensor` and `played_at`.
-        out: folder for the labelled bag and the overview.
+        run: the bag, as it was played to the node.
+        bundle: the node's.
+        consumers: of the results; after them the report gets rates, latencies and counts.
+        out, needs: as for `pipeline.run`.
 
     Raises:
         UserError: no cloud was labelled, or the labelled clouds are not in the bag.
     """
     if not run.clouds:
         raise UserError("received no labelled cloud from the node; see its log, or retry on a less busy machine")
-    clouds = run.messages((frame.scan.stamp for frame in data), report.played_at or 1.0)
-    consumers: list[Consumer] = [Scores(space_of(data), space), LiveFigures(run, model)]
-    if out is not None:
-        consumers.append(LivePictures(data, space, out, len(clouds)))
-    return pipeline.run(data, Received(clouds, space), consumers, report, out, needs=TRUTH)
+    labels = Received(run, bundle.description.label_space)
+    report.played_at = run.rate
+    return pipeline.run(data, labels, [LiveFigures(run, bundle), *consumers], report, out, needs=needs)

@@ -11,9 +11,9 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from cmp_seg_ros import outputs
+from cmp_seg_ros import interrupts, outputs
 from cmp_seg_ros.datasets.base import DataSet
-from cmp_seg_ros.datasets.frame import PREDICTIONS, Frame
+from cmp_seg_ros.datasets.frame import PREDICTIONS, TRUTH, Frame
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.evaluation.report import Report
 from cmp_seg_ros.evaluation.tally import Tally
@@ -101,13 +101,26 @@ class StoredLabels:
         return Labels(found.label, confidence)
 
 
+class CannotLabel(UserError):
+    """Why a frame has no labels. Frames with the same `kind` of reason are counted together.
+
+    serious: whether it is a problem of the input, and not to be expected.
+    """
+
+    def __init__(self, text: str, kind: str = "", serious: bool = True) -> None:
+        super().__init__(text)
+        self.kind, self.serious = kind, serious
+
+
 @dataclass(frozen=True)
 class Result:
-    """A frame and its labels, or the reason why it was skipped."""
+    """A frame and its labels, or why it was skipped: the reason, its kind, and whether that is a problem."""
 
     frame: Frame
     labels: Labels | None
     skipped: str = ""
+    kind: str = ""
+    serious: bool = True
 
 
 class Consumer:
@@ -131,14 +144,20 @@ class Consumer:
         """Called at the end, also after an error."""
 
 
-def results(data: DataSet, labeller: Labeller, needs: str = "") -> Iterator[Result]:
-    """Label each frame of a data set; frames without labels from the source `needs` are skipped."""
+def results(data: DataSet, labeller: Labeller, needs: tuple[str, ...] = ()) -> Iterator[Result]:
+    """Label each frame of a data set; frames without labels from any of the sources `needs` are skipped.
+
+    A simulation has a truth for every scan, so a missing one is a problem; of hand labels it is not.
+    """
     for frame in data:
-        if needs and needs not in frame.labels:
-            yield Result(frame, None, f"it has no {needs}")
+        if needs and not any(source in frame.labels for source in needs):
+            yield Result(frame, None, f"it has no {' or '.join(needs)}", serious=TRUTH in needs)
             continue
         try:
             labels = labeller(frame)
+        except CannotLabel as error:
+            yield Result(frame, None, str(error), error.kind, error.serious)
+            continue
         except UserError as error:
             yield Result(frame, None, str(error))
             continue
@@ -166,21 +185,24 @@ def run(
     out: Path | None = None,
     *,
     max_frames: int | None = None,
-    needs: str = "",
+    needs: tuple[str, ...] = (),
     progress: Callable[[int], None] = lambda done: None,
 ) -> Report:
     """Label all frames and complete the report, which is also written to `out`, if given.
+
+    After an interruption, the report is about the frames labelled until then, and its `finished` is false.
 
     Args:
         consumers: process the results.
         report: with the command and what is known beforehand.
         max_frames: stop after so many frames.
-        needs: label source that frames must have; others are skipped.
+        needs: label sources; frames that have none of them are skipped.
         progress: called with the number of frames done.
 
     Raises:
         UserError: there is no frame, or none could be labelled; `out` is not writable, or holds another command's
             results.
+        KeyboardInterrupt: the run was interrupted, and its report is written.
     """
     every = results(data, labeller, needs)
     first = next(every, None)  # before old results are replaced
@@ -189,26 +211,30 @@ def run(
     if out is not None:
         replaced = [outputs.REPORT, *(name for consumer in consumers for name in consumer.replaces)]
         outputs.claim(out, report.command, replaced, data.path)
-    with outputs.writing(out) if out is not None else nullcontext():
+    with outputs.writing(out) if out is not None else nullcontext(), interrupts.handled(defer=True) as interrupted:
         try:
             for consumer in consumers:
                 consumer.begin()
             tally = Tally(report, labeller, data.path)
             for done, result in enumerate(islice(chain([first], every), max_frames), 1):
-                tally.add(result.frame, result.labels, result.skipped)
+                tally.add(result)
                 for consumer in consumers:
                     consumer.add(result, report)
                 progress(done)
+                if interrupted:
+                    break
             tally.finish(data.problems, data.notes)
+            report.finished = not interrupted
             for consumer in consumers:
                 consumer.finish(report)
         finally:
             for consumer in consumers:
                 consumer.close()
-        report.finished = True
         if out is not None:
             report.files.append(outputs.REPORT)
             outputs.write_report(out, report.to_json())
+    if interrupted:
+        raise KeyboardInterrupt
     return report
 
 

@@ -273,7 +273,7 @@ def _frame(axes: "Axes", xyz: Float32, title: str) -> None:
         label="sensor, looking along x",
     )
     axes.legend(loc="upper right", fontsize=9, handlelength=1, framealpha=0.85)
-    length = _round_length(half / 2)
+    length = round_length(half / 2)
     left, bottom = centre[0] - 0.93 * half, centre[1] - 0.92 * half
     axes.plot([left, left + length], [bottom, bottom], color="black", linewidth=3, solid_capstyle="butt", zorder=6)
     axes.annotate(
@@ -287,7 +287,7 @@ def _frame(axes: "Axes", xyz: Float32, title: str) -> None:
     )
 
 
-def _round_length(length: float) -> float:
+def round_length(length: float) -> float:
     """The largest 1, 2 or 5 times a power of ten that is at most `length`."""
     power = 10.0 ** np.floor(np.log10(length))
     return float(next(step * power for step in (5, 2, 1) if step * power <= length * (1 + 1e-9)))

@@ -15,8 +15,21 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cmp_seg_ros.datasets.base import DataSet
 from cmp_seg_ros.evaluation.accuracy import Accuracy
+from cmp_seg_ros.evaluation.bootstrap import Interval
+from cmp_seg_ros.evaluation.consistency import TemporalConsistency
 
 Percentiles = dict[str, float]  # p50, p95, p99
+# The sections that differ between two runs on the same input with the same model and engine.
+TIMINGS = (
+    "machine",
+    "latency_ms",
+    "stages_ms",
+    "latency_by_frame_ms",
+    "rate_hz",
+    "scans",
+    "scans_by_voxel_size",
+    "memory_mb",
+)
 
 
 class _Part(BaseModel):
@@ -31,6 +44,16 @@ class Machine(_Part):
     python: str = Field(default_factory=platform.python_version)
 
 
+class Hashes(_Part):
+    """SHA-256 over the labelled frames, in their order: reports with the same `scans` were measured on the same data.
+
+    scans: points, intensities, and the labels that they came with. labels: what the labeller answered.
+    """
+
+    scans: str
+    labels: str
+
+
 class Frames(_Part):
     """Frames by what became of them: read = labelled + skipped."""
 
@@ -38,6 +61,7 @@ class Frames(_Part):
     labelled: int = 0
     skipped: dict[str, int] = {}  # by reason
     without_labels: list[str] = []  # keys of labelled frames of which no point got a label
+    hashes: Hashes | None = None
 
 
 class PlaneScore(_Part):
@@ -96,6 +120,34 @@ class LiveScans(_Part):
     dropped_by_reason: dict[str, int]
 
 
+class Gain(_Part):
+    """mIoU of single scans and of the map, on the same points; `interval` is of the difference, by stretches."""
+
+    single: float | None
+    fused: float | None
+    difference: float | None
+    interval: Interval | None
+    iou_single: dict[str, float | None]
+    iou_fused: dict[str, float | None]
+
+
+class MapReport(_Part):
+    """The map of a drive: voxels = still + moving + those of a single scan."""
+
+    odometry: str
+    complete: bool  # false if the odometry jumped: the map ends there
+    scans: int
+    metres: float  # way of the lidar
+    voxel_size: float
+    voxels: int
+    moving: int
+    still: int
+    area: dict[str, float]  # square metres of the floor plan by class
+    seconds: dict[str, float]
+    memory_mb: float  # the most that was resident
+    gain: dict[str, Gain] | None = None  # by reading
+
+
 class Report(_Part):
     """All of a run; sections that a command does not have are None."""
 
@@ -125,15 +177,21 @@ class Report(_Part):
     strange_intensity: float | None = None  # share of scans labelled without their intensities, which are strange
     latency_ms: Percentiles = {}
     stages_ms: dict[str, Percentiles] = {}
+    latency_by_frame_ms: list[float] = []
 
     # Against the truth: structural4 primary where labels and truth have it, else the truth's own space
     miou: float | None = None
     iou: dict[str, float | None] = {}
+    source: str | None = None  # of the truth: `truth` of a simulation, `hand`, `pseudo`, ...
     accuracy: Accuracy | None = None
+    other_sources: dict[str, Accuracy] = {}  # against further sources, by name
     worst: Extreme | None = None
     best: Extreme | None = None
 
+    # Without a truth
+    consistency: TemporalConsistency | None = None
     planes: PlaneReport | None = None
+    map: MapReport | None = None
 
     # A live run
     seed: int | None = None

@@ -1,5 +1,6 @@
 """Counts of every command that labels: frames by outcome, points, voxels, times, warnings."""
 
+import hashlib
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -7,15 +8,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cmp_seg_ros.datasets.base import Problems
-from cmp_seg_ros.datasets.frame import Frame
+from cmp_seg_ros.datasets.frame import PREDICTIONS, Frame
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.evaluation.metrics import percentiles, stage_percentiles
-from cmp_seg_ros.evaluation.report import Report
+from cmp_seg_ros.evaluation.report import Hashes, Report
 from cmp_seg_ros.remarks import Unfamiliar, implausible, remarks
 from cmp_seg_ros.scan import UNLABELLED, Labels
 
 if TYPE_CHECKING:
-    from cmp_seg_ros.evaluation.pipeline import Labeller
+    from cmp_seg_ros.evaluation.pipeline import Labeller, Result
 
 
 class Tally:
@@ -31,18 +32,22 @@ class Tally:
         self.stages_ms: list[dict[str, float]] = []
         self.ids = np.zeros(256, dtype=np.int64)
         self.skipped: Counter[str] = Counter()
+        self.scans_hash, self.labels_hash = hashlib.sha256(), hashlib.sha256()
         self.unlikeness: list[float] = []
         self.strange_intensity: list[bool] = []
         self._unfamiliar = Unfamiliar()
 
-    def add(self, frame: Frame, labels: Labels | None, skipped: str = "") -> None:
+    def add(self, result: "Result") -> None:
         """Count a frame, and add warnings about it."""
+        frame, labels = result.frame, result.labels
         name = name_of(frame, self.path)
         if labels is None:
-            self.skipped[skipped] += 1
-            self.problems.add(f"{name}: {skipped}", skipped)
+            kind = result.kind or result.skipped
+            self.skipped[kind] += 1
+            (self.problems if result.serious else self.warnings).add(f"{name}: {result.skipped}", kind)
             return
         self._remark(frame, labels, name)
+        self._hash(frame, labels)
         self.points.append(len(labels.label))
         self.ids += np.bincount(labels.label, minlength=256)
         if labels.voxels:  # else the network has not run
@@ -53,6 +58,13 @@ class Tally:
             self.strange_intensity += [] if labels.intensity_unlikeness is None else [labels.strange_intensity]
         if (labels.label == UNLABELLED).all():
             self.report.frames.without_labels.append(frame.key)
+
+    def _hash(self, frame: Frame, labels: Labels) -> None:
+        scan = frame.scan
+        given = [frame.labels[source].label for source in sorted(frame.labels) if source != PREDICTIONS]
+        for values in (scan.xyz, *([] if scan.intensity is None else [scan.intensity]), *given):
+            self.scans_hash.update(np.ascontiguousarray(values).data)
+        self.labels_hash.update(np.ascontiguousarray(labels.label).data)
 
     def _remark(self, frame: Frame, labels: Labels, name: str) -> None:
         if self.labeller.segmenter is None:
@@ -72,9 +84,10 @@ class Tally:
         for note in notes:
             self.warnings.add(note)
         if not labelled:
-            raise UserError("; ".join(self.problems))
+            raise UserError("; ".join([*self.problems, *self.warnings]))
         report.frames.read = labelled + self.skipped.total()
         report.frames.labelled, report.frames.skipped = labelled, dict(self.skipped)
+        report.frames.hashes = Hashes(scans=self.scans_hash.hexdigest(), labels=self.labels_hash.hexdigest())
         report.points, report.points_per_scan = sum(self.points), float(np.median(self.points))
         report.voxels_per_scan = float(np.median(self.voxels)) if self.voxels else 0.0
         report.voxel_size = float(np.median(self.sizes)) if self.sizes else 0.0
@@ -87,6 +100,7 @@ class Tally:
         steady = self.stages_ms[1:] or self.stages_ms
         report.latency_ms = percentiles(sum(stages.values()) for stages in steady)
         report.stages_ms = stage_percentiles(steady) if steady else {}
+        report.latency_by_frame_ms = [round(sum(stages.values()), 3) for stages in self.stages_ms]
         report.label_space = self.space.name
         if (segmenter := self.labeller.segmenter) is not None:
             report.model, report.bundle = segmenter.bundle.description.name, segmenter.bundle.hash

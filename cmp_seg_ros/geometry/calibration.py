@@ -40,6 +40,7 @@ RigidTransform = Annotated[list[list[float]], AfterValidator(_rigid)]
 class CalibratedCamera(Camera):
     """A camera and its extrinsics. Camera frames are optical: z forward, x right, y down."""
 
+    topic: str | None = None  # of its images in a bag, where the camera's name does not say it
     T_camera_lidar: RigidTransform
     T_base_camera: RigidTransform | None = None
 

@@ -21,6 +21,7 @@ Float64 = npt.NDArray[np.float64]
 COEFFICIENTS = {"pinhole": (0, 4, 5), "equidistant": (0, 4), "mei": (0, 4)}  # valid numbers of distortion coefficients
 NEWTON_STEPS = 8
 TABLE_SIZE = 1024
+AROUND = 0.1  # of the image's size: still close to it
 
 
 class Camera(BaseModel):
@@ -66,8 +67,10 @@ class Camera(BaseModel):
             holds &= self._one_to_one(plane)
             distorted = self._distort(plane)
             fx, fy, cx, cy = self.intrinsics
-            uv = np.where(holds[:, None], distorted * (fx, fy) + (cx, cy), np.nan).astype(np.float32)
-        inside = holds & (uv >= 0).all(axis=1) & (uv <= (self.width - 1, self.height - 1)).all(axis=1)
+            uv = (distorted * (fx, fy) + (cx, cy)).astype(np.float32)
+            uv[~holds] = np.nan
+            u, v = uv.T  # by columns: numpy is slow along rows of two
+            inside = (u >= 0) & (u <= self.width - 1) & (v >= 0) & (v <= self.height - 1)
         return uv, inside
 
     def unproject(self, uv: Float32) -> Float32:
@@ -87,6 +90,18 @@ class Camera(BaseModel):
             rays /= np.linalg.norm(rays, axis=1, keepdims=True)
             return np.where(self._one_to_one(plane)[:, None], rays, np.nan).astype(np.float32)
 
+    @property
+    def pixels_per_radian(self) -> Float64:
+        """(2,) along u and v, at the principal point."""
+        return np.array(self.intrinsics[:2]) / (1 + self.xi)
+
+    @cached_property
+    def half_angle(self) -> float:
+        """Angle from the optical axis, radians, within which the image lies and what is close around it."""
+        u, v = (np.linspace(-AROUND, 1 + AROUND, 65) * size for size in (self.width, self.height))
+        rays = self.unproject(np.stack(np.meshgrid(u, v), axis=-1).reshape(-1, 2).astype(np.float32))
+        return float(np.arccos(np.nanmin(rays[:, 2], initial=1.0)))
+
     def _to_plane(self, points: Float64) -> tuple[Float64, Bool]:
         """(N, 3) points -> (N, 2) undistorted coordinates in the model's plane, (N,) whether the model holds."""
         xy, z = points[:, :2], points[:, 2]
@@ -96,7 +111,7 @@ class Camera(BaseModel):
             across = np.hypot(xy[:, 0], xy[:, 1])
             angle = np.arctan2(across, z)
             scale = np.divide(angle, across, out=np.zeros_like(angle), where=across > 0)
-            return xy * scale[:, None], np.asarray(np.isfinite(points).all(axis=1) & points.any(axis=1))
+            return xy * scale[:, None], np.asarray(np.isfinite(across + z) & ((across > 0) | (z != 0)))
         sphere = points / np.linalg.norm(points, axis=1, keepdims=True)
         edge = self.xi if self.xi <= 1 else 1 / self.xi  # beyond it two directions share a point of the plane
         return sphere[:, :2] / (sphere[:, 2:] + self.xi), np.asarray(sphere[:, 2] > -edge)

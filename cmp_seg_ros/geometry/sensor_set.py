@@ -17,6 +17,7 @@ class SensorSet:
         lidar: name of the lidar; needed only if the calibration has several.
 
     Attributes:
+        name: of the lidar, as given.
         lidar: its calibration, or None.
 
     Raises:
@@ -24,9 +25,17 @@ class SensorSet:
     """
 
     def __init__(self, file: Path | None = None, lidar: str = "") -> None:
-        self.file = file
+        self.file, self.name = file, lidar
         self.calibration = Calibration() if file is None else Calibration.load(file)
         self.lidar = self.calibration.lidar(lidar) if lidar or self.calibration.lidars else None
+
+    @classmethod
+    def of(cls, calibration: Calibration, lidar: str = "") -> "SensorSet":
+        """The sensors of a calibration that comes from no file. Raises UserError."""
+        sensors = cls()
+        sensors.calibration = calibration
+        sensors.lidar = calibration.lidar(lidar) if lidar or calibration.lidars else None
+        return sensors
 
     @classmethod
     def around(cls, path: Path, file: Path | None = None, lidar: str = "") -> "SensorSet":

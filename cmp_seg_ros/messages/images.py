@@ -9,6 +9,7 @@ import io
 import sys
 from array import array
 from functools import cache
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.scan import UInt8
 
 Array = npt.NDArray[Any]
+
+QUALITY = 95  # of JPEGs: errors of 1 to 2 grey levels
 
 # Encoding -> (type, channels), and which of the channels are red, green and blue.
 LAYOUTS: dict[str, tuple[str, int]] = {
@@ -45,6 +48,26 @@ def to_rgb(msg: Any) -> UInt8:
         with contextlib.suppress(Exception):  # an encoding that it does not convert, or a build that fits another NumPy
             return _rgb(msg, full)
     return _rgb(msg, CvBridge())
+
+
+def is_jpeg(content: bytes) -> bool:
+    """Whether these bytes are a whole JPEG."""
+    return content.startswith(b"\xff\xd8") and content.rstrip(b"\0").endswith(b"\xff\xd9")
+
+
+def to_jpeg(rgb: UInt8) -> bytes:
+    """A JPEG of a (H, W, 3) image, with one channel where it is grey."""
+    from PIL import Image
+
+    grey = bool((rgb[..., :1] == rgb[..., 1:]).all())
+    content = io.BytesIO()
+    Image.fromarray(rgb[..., 0] if grey else rgb).save(content, "JPEG", quality=QUALITY)
+    return content.getvalue()
+
+
+def from_jpeg(content: bytes) -> UInt8:
+    """(H, W, 3) of a JPEG. Raises UserError."""
+    return to_rgb(SimpleNamespace(data=content, format="jpeg"))
 
 
 def _rgb(msg: Any, bridge: Any) -> UInt8:

@@ -207,7 +207,7 @@ def encode_labelled(
     count = layout.shape[0] * layout.shape[1]
     if len(labels.label) != count:
         raise ValueError(f"{len(labels.label)} labels for a cloud of {count} points")
-    rgb = _packed_colours(labels.label, label_space.palette)
+    rgb = packed_colours(labels.label, label_space.palette)
     uncertain = {"entropy": _entropy(count, labels.probabilities)} if entropy else {}
     if profile == "default":
         added = {"confidence": labels.confidence, "rgb": rgb} | uncertain | {"label": labels.label}
@@ -385,7 +385,7 @@ def _align(offset: int, to: int = 4) -> int:
     return -(-offset // to) * to
 
 
-def _packed_colours(label: UInt8, palette: UInt8) -> Float32:
+def packed_colours(label: UInt8, palette: UInt8) -> Float32:
     """(N,) float32 whose bits are 0x00RRGGBB, the colour of each label; 0 where unlabelled."""
     red, green, blue = palette.astype(np.uint32).T
     packed = (red << 16 | green << 8 | blue).astype(np.uint32)

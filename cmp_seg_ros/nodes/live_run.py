@@ -7,20 +7,19 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
-
-from rclpy.serialization import deserialize_message
-from sensor_msgs.msg import PointCloud2
 
 from cmp_seg_ros import memory
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.nodes.bag_player import shifted
 from cmp_seg_ros.ros import environment
 from cmp_seg_ros.ros.receiver import Received, Receiver
+from cmp_seg_ros.scan import Labels
 
 NODE, PLAYER = "segmentation_node", "bag_player"
 START_TIMEOUT = 300.0  # seconds for the node to compile its kernels, load its model and find the player
@@ -32,10 +31,11 @@ class LiveRun:
     """What a run gave.
 
     Args:
-        clouds: labelled clouds, serialised, in the order they came.
+        clouds: labels in the order they came.
         scan_infos: the values of ~/scan_info by stamp.
         diagnostics: the node's last report.
         player: the player's report.
+        rate: how many times as fast the bag was played.
         memory_mb: peak resident memory by process, and what the node holds at the end (`node_now`).
     """
 
@@ -43,29 +43,17 @@ class LiveRun:
     scan_infos: dict[int, dict[str, str]]
     diagnostics: dict[str, str]
     player: dict[str, Any]
+    rate: float
     memory_mb: dict[str, float]
 
-    def messages(self, stamps: Iterable[int], rate: float) -> dict[int, PointCloud2]:
-        """The labelled clouds by the stamps of their scans in the bag.
+    @cached_property
+    def _labels(self) -> dict[int, Labels]:
+        return {cloud.stamp: cloud.labels for cloud in self.clouds}
 
-        Args:
-            stamps: of the bag's scans, nanoseconds.
-            rate: how many times as fast the bag was played.
-
-        Raises:
-            UserError: a cloud is of none of these scans.
-        """
-        first, offset = self.player["first_ns"], self.player["offset_ns"]
-        played = {shifted(stamp, first, first + offset, rate): stamp for stamp in stamps}
-        if unknown := sum(cloud.stamp not in played for cloud in self.clouds):
-            raise UserError(f"{unknown} labelled clouds are of no scan of the bag; is something else publishing?")
-        found = {}
-        for cloud in self.clouds:
-            message = deserialize_message(cloud.data, PointCloud2)
-            stamp = played[cloud.stamp]
-            message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp, 1_000_000_000)
-            found[stamp] = message
-        return found
+    def labels_of(self, stamp: int) -> Labels | None:
+        """The labels of the scan with this stamp (nanoseconds) in the bag; None if none came."""
+        first = self.player["first_ns"]
+        return self._labels.get(shifted(stamp, first, first + self.player["offset_ns"], self.rate))
 
 
 def play_to_node(
@@ -121,7 +109,14 @@ def play_to_node(
                 "receiver": memory.peak_mb(),
                 "node_now": memory.resident_mb(node.pid),
             }
-        return LiveRun(receiver.clouds, receiver.scan_infos, receiver.diagnostics, played, memory_mb)
+        return LiveRun(
+            receiver.clouds,
+            receiver.scan_infos,
+            receiver.diagnostics,
+            played,
+            player_parameters.get("rate", 1.0),
+            memory_mb,
+        )
 
 
 class Process:

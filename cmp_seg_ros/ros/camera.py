@@ -11,9 +11,9 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.geometry import overlay
 from cmp_seg_ros.geometry.calibration import CalibratedCamera, Transform
-from cmp_seg_ros.geometry.cameras import Camera
-from cmp_seg_ros.messages import camera_info, cdr, images
+from cmp_seg_ros.messages import cdr, images
 from cmp_seg_ros.ros.inputs import Inputs
+from cmp_seg_ros.ros.intrinsics import Intrinsics
 from cmp_seg_ros.ros.parameters import Parameter, Parameters
 from cmp_seg_ros.ros.synchroniser import Match, Synchroniser
 from cmp_seg_ros.ros.transforms import TfExtrinsics
@@ -66,7 +66,7 @@ class CameraInput:
     ) -> None:
         self._inputs, self._parameters = inputs, parameters
         self._calibrated, self._tf = calibrated, tf
-        self._info: bytes | None = None  # the last camera info, serialised
+        self.intrinsics = Intrinsics(calibrated)
         self._filters = SimpleFilter(), SimpleFilter()
         self._pairs = ApproximateTimeSynchronizer(list(self._filters), PAIRS, SLOP)
         self._pairs.registerCallback(self._pair)
@@ -84,7 +84,7 @@ class CameraInput:
         self._filters[0].signalMessage(image)
 
     def _store_info(self, data: bytes) -> None:
-        self._info = data
+        self.intrinsics.store(data)
         self._filters[1].signalMessage(Stamped(data))
 
     def _pair(self, image: Stamped, info: Stamped) -> None:
@@ -119,30 +119,12 @@ class CameraInput:
             )
         return found
 
-    def intrinsics(self, width: int, height: int, info: bytes | None = None) -> Camera:
-        """The camera for images of that size; `info`: that of the image. Raises UserError where it is not known."""
-        if self._calibrated is not None and (self._calibrated.width, self._calibrated.height) == (width, height):
-            return self._calibrated
-        info = info or self._info
-        if info is None:
-            raise UserError(
-                f"there is no calibration for images of {width} x {height}; "
-                "publish camera_info, or give the camera in the calibration file"
-            )
-        camera = camera_info.decode(cdr.deserialize(info, cdr.CAMERA_INFO))
-        if (camera.width, camera.height) != (width, height):
-            raise UserError(
-                f"the camera info is for {camera.width} x {camera.height} pixels, the image has {width} x {height}; "
-                "both must come from the same camera"
-            )
-        return camera
-
     def draw(self, image: Stamped, scan: Scan, label: UInt8, palette: UInt8) -> bytes:
         """The image with the labels (N,) of the scan's points in it, as a serialised Image. Raises UserError."""
         msg = cdr.deserialize(image.data, self._type)
         T_camera_lidar = self.T_camera_lidar(msg.header.frame_id, scan.frame_id)
         pixels = images.to_rgb(msg)
-        camera = self.intrinsics(pixels.shape[1], pixels.shape[0], image.info)
+        camera = self.intrinsics.of(pixels.shape[1], pixels.shape[0], image.info)
         size, opacity = self._parameters["overlay_point_size"], self._parameters["overlay_opacity"]
         drawn = overlay.draw(pixels, scan.xyz, label, palette, camera, T_camera_lidar, size, opacity)
         return cdr.serialize(images.encode(drawn, "rgb8", msg.header, cdr.message_class(cdr.IMAGE)), cdr.IMAGE)

@@ -1,4 +1,4 @@
-"""What happens to every message, counted so that nothing gets lost unseen, and how long each stage takes."""
+"""Counters of all messages and durations of all stages, for /diagnostics."""
 
 import threading
 import time
@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
-WINDOW = 200  # scans that percentiles are taken over
+WINDOW = 200  # messages over which percentiles are computed
 RATE_WINDOW = 5.0  # seconds
 PERCENTILES = (50, 95, 99)
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 
 
 class Tally:
-    """Counters of scans: received = published + dropped + pending, at every moment. For several threads."""
+    """Counters of messages: received = published + dropped + pending at any time. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -28,7 +28,7 @@ class Tally:
         self._stages: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=WINDOW))
 
     def receive(self, superseded: bool) -> int:
-        """Count a scan that came, and the pending one that it takes the place of. Returns its number, from 0."""
+        """Count an arrival, and the pending message that it replaces, if any. Returns its number, from 0."""
         with self._lock:
             self._received += 1
             self._arrivals.append(time.monotonic())
@@ -37,12 +37,12 @@ class Tally:
             return self._received - 1
 
     def drop(self, reason: str) -> None:
-        """A scan ends without labels."""
+        """Count a message without a result."""
         with self._lock:
             self._dropped[reason] += 1
 
     def publish(self, stages_ms: Mapping[str, float]) -> None:
-        """A scan ends with labels, after so many milliseconds by stage."""
+        """Count a published result, with the milliseconds of each stage."""
         with self._lock:
             self._published += 1
             self._departures.append(time.monotonic())
@@ -50,12 +50,12 @@ class Tally:
                 self._stages[stage].append(milliseconds)
 
     def note(self, what: str, count: int = 1) -> None:
-        """Something else worth a count."""
+        """Count anything else."""
         with self._lock:
             self._notes[what] += count
 
     def snapshot(self) -> dict[str, Any]:
-        """All counters at one moment, the rate, and percentiles by stage."""
+        """All counters, the rates, and percentiles by stage."""
         with self._lock:
             dropped = sum(self._dropped.values())
             return {
@@ -73,14 +73,14 @@ class Tally:
 
 
 def _rate(times: Iterable[float]) -> float:
-    """Events a second, by the monotonic times of the last few seconds."""
+    """Events per second over the last RATE_WINDOW seconds, from monotonic times."""
     now = time.monotonic()
     recent = [t for t in times if now - t < RATE_WINDOW]
     return (len(recent) - 1) / (recent[-1] - recent[0]) if len(recent) > 1 else 0.0
 
 
 def _spans(times: Iterable[float], seconds: float) -> bool:
-    """Whether events came in the last few seconds for so long that their rate means something."""
+    """Whether recent events cover enough time for a meaningful rate."""
     now = time.monotonic()
     recent = [t for t in times if now - t < RATE_WINDOW]
     return len(recent) > 1 and now - recent[0] >= seconds and now - recent[-1] < RATE_WINDOW - seconds
@@ -92,7 +92,7 @@ def percentiles(values: Any) -> dict[str, float]:
 
 
 class Throttle:
-    """Lets one message a reason pass in so many seconds, and says how many it held back before."""
+    """Lets one message per reason and period pass, and counts those held back."""
 
     def __init__(self, period: float = 10.0) -> None:
         self.period = period
@@ -100,7 +100,7 @@ class Throttle:
         self._held: Counter[str] = Counter()
 
     def __call__(self, reason: str) -> int | None:
-        """Number of messages held back since the last one that passed; None where this one is held back too."""
+        """Number of messages held back since the last one that passed; None if this one is held back too."""
         now = time.monotonic()
         if now - self._last.get(reason, -np.inf) < self.period:
             self._held[reason] += 1
@@ -110,7 +110,7 @@ class Throttle:
 
 
 def status(name: str, level: bytes, message: str, hardware_id: str, values: Mapping[str, Any]) -> DiagnosticStatus:
-    """A DiagnosticStatus; numbers are written so that they can be read back."""
+    """A DiagnosticStatus with the values as text."""
     pairs = [KeyValue(key=key, value=_text(value)) for key, value in values.items()]
     return DiagnosticStatus(level=level, name=name, message=message, hardware_id=hardware_id, values=pairs)
 
@@ -121,7 +121,7 @@ def values(message: Any) -> dict[str, str]:
 
 
 def flat(snapshot: Mapping[str, Any]) -> dict[str, Any]:
-    """A snapshot under flat keys, such as `in`, `dropped.superseded`, `note.no_intensity`, `ms.network.p95`."""
+    """A snapshot with flat keys such as `in`, `dropped.superseded`, `note.no_intensity`, `ms.network.p95`."""
     flattened: dict[str, Any] = {
         key: snapshot[key] for key in ("in", "out", "dropped", "pending", "rate_hz", "in_rate_hz")
     }

@@ -1,4 +1,4 @@
-"""What comes in. Callbacks store it; a worker takes the newest message of the main topic when the last one is done."""
+"""Subscriptions of a node. Callbacks store messages; a worker takes the newest message of the main topic."""
 
 import threading
 import time
@@ -12,12 +12,12 @@ from cmp_seg_ros import resources
 from cmp_seg_ros.ros import environment, qos
 from cmp_seg_ros.ros.diagnostics import Tally
 
-SILENCE = 3.0  # seconds without a message that are worth a warning
+SILENCE = 3.0  # seconds without a message before a warning
 
 
 @dataclass(frozen=True)
 class Arrival:
-    """A message as it came: serialised, with its number and the monotonic time in seconds."""
+    """A serialised message, with its number and its monotonic arrival time in seconds."""
 
     data: bytes
     number: int
@@ -25,15 +25,15 @@ class Arrival:
 
 
 class Topic:
-    """One topic that a node listens to, while it listens.
+    """One subscribed topic.
 
     Args:
         name: before remapping.
-        store: takes serialised messages.
+        store: called with each serialised message.
 
     Attributes:
-        topic: the name after remapping.
-        received, lost: messages that came, and that the middleware lost.
+        topic: name after remapping.
+        received, lost: numbers of messages that arrived, and that the middleware lost.
     """
 
     def __init__(self, node: Node, message: type, name: str, store: Callable[[bytes], None], depth: int) -> None:
@@ -45,7 +45,7 @@ class Topic:
         self._reported = 0
 
     def subscribe(self, reliability: qos.Reliability) -> None:
-        """Listen from now on."""
+        """Subscribe, if not subscribed."""
         if self._subscription is not None:
             return
         self._last_time = time.monotonic()  # silence counts from here
@@ -54,7 +54,7 @@ class Topic:
         )
 
     def unsubscribe(self) -> None:
-        """Listen no more."""
+        """Unsubscribe."""
         if self._subscription is not None:
             self._subscription.destroy()
             self._subscription = None
@@ -68,18 +68,18 @@ class Topic:
         self.lost += count
 
     def values(self) -> dict[str, Any]:
-        """For /diagnostics."""
-        there = self._subscription
+        """Values for /diagnostics."""
+        subscription = self._subscription
         return {
             "topic": self.topic,
             "publishers": self._node.count_publishers(self.topic),
-            "reliability": there and there.reliability,
-            "durability": there and there.durability,
+            "reliability": subscription and subscription.reliability,
+            "durability": subscription and subscription.durability,
             "lost": self.lost,
         }
 
     def problem(self) -> str:
-        """Why nothing or not everything comes, as far as can be told; empty where all does. Ask it once a report."""
+        """Why messages are missing, with the remedy; empty if none is. Call it once per report."""
         if self._subscription is None:
             return ""
         self._subscription.adapt()
@@ -105,21 +105,21 @@ class Topic:
         ]
         if not others:
             return f"nobody publishes {self.topic}, nor any other {kind}"
-        there = ", ".join(others)
-        return f"nobody publishes {self.topic}; {kind} is on {there}: remap with -r {self._name}:={others[0]}"
+        listed = ", ".join(others)
+        return f"nobody publishes {self.topic}; {kind} is on {listed}: remap with -r {self._name}:={others[0]}"
 
 
 class Inputs:
-    """The topics that a node listens to: the main one, whose newest message wins, and others that are only stored.
+    """All subscribed topics: the main one, of which only the newest message is kept, and others.
 
     Args:
         message: type of the main topic, such as PointCloud2.
-        name: of the main topic, before remapping.
-        tally: counts its messages.
+        name: name of the main topic, before remapping.
+        tally: counts the messages of the main topic.
         reliability: of all subscriptions.
 
     Attributes:
-        changed: held while a message is stored, and notified of it.
+        changed: condition that is held while a message is stored, and then notified.
         main: the main topic.
     """
 
@@ -132,7 +132,7 @@ class Inputs:
         self.main = self.add(message, name, self._store)
 
     def add(self, message: type, name: str, store: Callable[[bytes], None], depth: int = qos.INPUT_DEPTH) -> Topic:
-        """One more topic, from the next `subscribe` on. `store` takes its serialised messages, `changed` being held."""
+        """Add a topic for the next `subscribe`. `store` gets its serialised messages while `changed` is held."""
 
         def receive(data: bytes) -> None:
             with self.changed:
@@ -143,12 +143,12 @@ class Inputs:
         return self._topics[-1]
 
     def subscribe(self) -> None:
-        """Listen from now on; without effect where it is so already."""
+        """Subscribe to all topics, if not subscribed."""
         for topic in self._topics:
             topic.subscribe(self._reliability)
 
     def unsubscribe(self, reason: str) -> None:
-        """Listen no more. A message that waits is dropped for that reason."""
+        """Unsubscribe from all topics. A pending message is dropped with this reason."""
         for topic in self._topics:
             topic.unsubscribe()
         with self.changed:
@@ -163,10 +163,10 @@ class Inputs:
     # For the worker.
 
     def wait(self, until: Callable[[], bool] | None = None, poll: float = 0.05) -> bool:
-        """Wait for a message on the main topic, or until the condition holds. Returns false once closed.
+        """Wait for a message on the main topic, or for a condition. Returns False once closed.
 
         Args:
-            until: asked after every message on any topic, and every `poll` seconds, `changed` being held.
+            until: checked after every message of any topic, and every `poll` seconds, while `changed` is held.
         """
         with self.changed:
             while not (self._closed or self._newest is not None or (until is not None and until())):
@@ -174,13 +174,13 @@ class Inputs:
             return not self._closed
 
     def take(self) -> Arrival | None:
-        """The message that waits."""
+        """Remove and return the pending message, or None."""
         with self.changed:
             arrival, self._newest = self._newest, None
             return arrival
 
     def hold(self, arrival: Arrival, seconds: float) -> None:
-        """Have a message that was taken wait again for a while, unless a newer one has come."""
+        """Put a taken message back for some seconds, unless a newer one has arrived."""
         with self.changed:
             if self._newest is not None or self._closed:
                 self._tally.drop("shutdown" if self._closed else "superseded")
@@ -189,7 +189,7 @@ class Inputs:
             self.changed.wait_for(lambda: self._closed or self._newest is not arrival, seconds)
 
     def close(self) -> None:
-        """Let the worker come to its end."""
+        """Make `wait` return False, so that the worker ends."""
         with self.changed:
             self._closed = True
             self.changed.notify()

@@ -1,6 +1,6 @@
-"""The base of nodes that work on the newest message of a topic, one at a time, in a thread of their own.
+"""Base class of nodes that process the newest message of a topic, one at a time, in a worker thread.
 
-Such a node says what it subscribes to, what it computes and what it publishes:
+A subclass declares what it subscribes to, what it computes and what it publishes:
 
     class CountNode(WorkerNode[int]):
         def __init__(self):
@@ -12,8 +12,8 @@ Such a node says what it subscribes to, what it computes and what it publishes:
         def process(self, arrival, clock):
             return deserialize_message(arrival.data, PointCloud2).width
 
-The rest is here: the way from start to end (`configure`, `activate`, `deactivate`, `clean_up`), the worker, parameters
-that all have, and /diagnostics. What became of every message is counted: in = out + dropped + pending.
+The base has the rest: the life cycle (`configure`, `activate`, `deactivate`, `clean_up`), the worker, the common
+parameters, and /diagnostics. Every message is accounted for: in = out + dropped + pending.
 """
 
 import os
@@ -41,9 +41,9 @@ from cmp_seg_ros.ros.stopwatch import Stopwatch
 Result = TypeVar("Result")
 
 WORKER = "worker of the node"
-ENDING = 2.0  # seconds that the end of the node waits for its worker; building an engine may take minutes
-HOLD = 0.1  # seconds until a message that waits for something is tried again
-PLAUSIBLE_AGE_MS = 60e3  # older stamps are of another clock, as when a bag is played as it was recorded
+ENDING = 2.0  # seconds that shutdown waits for the worker; building an engine may take minutes
+HOLD = 0.1  # seconds before a held message is tried again
+PLAUSIBLE_AGE_MS = 60e3  # older stamps come from another clock, as when a bag is played with its own stamps
 PARAMETERS = [
     Parameter(
         "input_reliability",
@@ -57,23 +57,23 @@ PARAMETERS = [
     Parameter(
         "error_age",
         2.0,
-        "Seconds from the arrival of a message to its result; the health is ERROR where one takes longer; 0: never",
+        "Maximum seconds from the arrival of a message to its result; beyond it the health is ERROR; 0: no limit",
         (0.0, 3600.0),
         read_only=False,
     ),
     Parameter(
         "error_rate_hz",
         0.5,
-        "Results a second; the health is ERROR where there are fewer, and fewer than half of what comes; 0: never",
+        "Minimum results per second; below it, and below half of the input rate, the health is ERROR; 0: no limit",
         (0.0, 1000.0),
         read_only=False,
     ),
-    Parameter("threads", 0, "Threads of the engine; 0: as many as it sees fit", (0, 256)),
+    Parameter("threads", 0, "Threads of the engine; 0: the engine decides", (0, 256)),
 ]
 
 
 class Rejected(Exception):
-    """Nothing can be made of a message, which is counted as `reason`. To be raised from the error that says why."""
+    """A message is unusable, and is counted under `reason`. Raise it from the error that explains why."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -81,14 +81,15 @@ class Rejected(Exception):
 
 
 class NotYet(Exception):
-    """Something is missing that a message needs: it waits, unless a newer one comes."""
+    """A message must wait for something that is missing. It is held until a newer one arrives."""
 
 
 @dataclass(frozen=True)
 class Output(Generic[Result]):
-    """A topic, and what makes its message of a result: serialised or not, or None where there is none.
+    """A published topic.
 
-    Late ones are made by `finish`.
+    make: converts a result to a message, serialised or not, or to None to publish nothing.
+    late: whether `finish` publishes it.
     """
 
     publisher: Publisher[Any]
@@ -102,22 +103,22 @@ class Output(Generic[Result]):
 
 
 class WorkerNode(Node, Generic[Result]):
-    """A node that turns the newest message of a topic into a `Result`. Raises UserError for wrong parameters.
+    """A node that turns the newest message of a topic into a `Result`. Raises UserError for invalid parameters.
 
     Args:
-        name: of the node, unless it is remapped.
-        table: its parameters, PARAMETERS among them.
-        message: type of the main topic; it begins with a std_msgs/Header.
-        topic: its name.
+        name: node name, before remapping.
+        table: all parameters, including PARAMETERS.
+        message: type of the main topic; it must begin with a std_msgs/Header.
+        topic: name of the main topic, before remapping.
 
     Attributes:
-        done: the exit status once the node has given up.
+        done: exit status, once the node has failed; None before.
         inputs: the main topic; `set_up` may add others.
-        loaded: whether `load` is over.
-        enabled: what the service ~/enable was last told.
+        loaded: whether `load` has finished.
+        enabled: state set by the service ~/enable.
     """
 
-    work, things = "working on", "messages"  # what it does, with what; for /diagnostics
+    work, things = "working on", "messages"  # verb and object for /diagnostics
 
     def __init__(self, name: str, table: list[Parameter], message: type, topic: str) -> None:
         super().__init__(name)
@@ -128,60 +129,65 @@ class WorkerNode(Node, Generic[Result]):
             for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
                 os.environ[variable] = str(threads)
         self.report = Report(self, self.work, self.things)
-        self.inputs = Inputs(self, message, topic, self.report.tally, self.parameters["input_reliability"])
+        reliability = self.parameters["input_reliability"]
+        self.inputs = Inputs(self, *self.main_topic(message, topic), self.report.tally, reliability)
         self._outputs: list[Output[Result]] = []
-        self._since: float | None = None  # when what the worker is at came; None while it waits
-        self._oldest = 0.0  # seconds that the slowest message took since the last report
+        self._since: float | None = None  # arrival of the message being processed; None when idle
+        self._oldest = 0.0  # seconds of the slowest message since the last report
         self._worker = threading.Thread(target=self._run, name=WORKER, daemon=True)
         self._loaded = self.create_guard_condition(self.activate)
-        steady = Clock(clock_type=ClockType.STEADY_TIME)  # turns also where a simulated time stands still
+        steady = Clock(clock_type=ClockType.STEADY_TIME)  # runs even when simulated time is paused
         self.create_timer(1.0, self.publish_diagnostics, clock=steady)
 
-    # What a node fills in.
+    # To be overridden.
+
+    def main_topic(self, message: type, topic: str) -> tuple[type, str]:
+        """Type and name of the main topic; may depend on `parameters`."""
+        return message, topic
 
     def set_up(self) -> None:
         """Add inputs and outputs. Raises UserError."""
 
     def load(self) -> None:
-        """Make ready what takes long, in the worker's thread. Raises UserError."""
+        """Do slow initialisation, in the worker thread. Raises UserError."""
 
     def process(self, arrival: Arrival, clock: Stopwatch) -> Result:
-        """What is computed of a message.
-
-        Raises:
-            Rejected: it is of no use.
-            NotYet: it should wait.
-            Exception: whatever else is raised counts as a failure.
+        """Compute the result of a message.
 
         Args:
-            clock: its stages stand in /diagnostics.
+            clock: times the stages shown in /diagnostics.
+
+        Raises:
+            Rejected: the message is unusable.
+            NotYet: the message must wait.
+            Exception: any other exception counts as a failure.
         """
         raise NotImplementedError
 
     def settled(self, result: Result) -> bool:
-        """Whether all is there that late outputs wait for. They wait until the next message at most."""
+        """Whether late outputs can be made. They wait at most until the next message."""
         return True
 
     def finish(self, result: Result) -> None:
-        """The last that is done with a result."""
+        """Last step for a result: by default, publish the late outputs."""
         self.publish_late(result)
 
     def values(self) -> dict[str, Any]:
-        """Further values for /diagnostics."""
+        """Additional values for /diagnostics."""
         return {}
 
     def problems(self) -> list[Problem]:
-        """What is wrong at present, beside what is noted of messages."""
+        """Current problems, other than those noted with `report.note`."""
         return []
 
-    # For its use.
+    # For subclasses.
 
     def add_output(
         self, message: type, topic: str, make: Callable[[Result], Any], late: bool = False
     ) -> Output[Result]:
-        """Publish on a topic what `make` makes of each result, while somebody subscribes.
+        """Publish `make(result)` for each result on a topic, while it has subscribers.
 
-        The first output is the main one: where it fails the message counts as dropped.
+        The first output is the main one: if it fails, the message counts as dropped.
         """
         self._outputs.append(Output(self.create_publisher(message, topic, qos.OUTPUT), make, late))
         return self._outputs[-1]
@@ -190,22 +196,22 @@ class WorkerNode(Node, Generic[Result]):
         """Make and publish the late outputs, in the order in which they were added."""
         self._publish([output for output in self._outputs if output.late], result)
 
-    # The way from start to end.
+    # Life cycle.
 
     def configure(self) -> None:
-        """Set up, and load; when that is done the node becomes active. Raises UserError."""
+        """Set up and start loading; the node becomes active when loading has finished. Raises UserError."""
         self.set_up()
         self.create_service(SetBool, "~/enable", self._on_enable)
         self.publish_diagnostics()
         self._worker.start()
 
     def activate(self) -> None:
-        """Listen, unless the node is disabled."""
+        """Subscribe to the inputs, unless the node is disabled."""
         if self.enabled:
             self.inputs.subscribe()
 
     def deactivate(self, reason: str = "shutdown") -> None:
-        """Listen no more; a message that waits is dropped for that reason."""
+        """Unsubscribe; a pending message is dropped with this reason."""
         self.inputs.unsubscribe(reason)
 
     def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
@@ -219,18 +225,18 @@ class WorkerNode(Node, Generic[Result]):
         return response
 
     def clean_up(self) -> None:
-        """Finish the message under way, and let the worker end."""
+        """Finish the current message and stop the worker."""
         self.inputs.close()
         if self._worker.is_alive():
             self._worker.join(ENDING)
         if self._worker.is_alive():
             doing = f"{self.work} one of the {self.things}" if self.loaded else "loading the model"
-            self.get_logger().info(f"still {doing}, which is broken off")
+            self.get_logger().info(f"stopped while {doing}")
             if self._since is not None:
                 self.report.tally.drop("shutdown")
 
     def close(self) -> None:
-        """The end: account for every message, and report for the last time."""
+        """Shut down: account for every message and publish a last report."""
         self.deactivate()
         self.clean_up()
         self.publish_diagnostics()
@@ -251,7 +257,7 @@ class WorkerNode(Node, Generic[Result]):
             self.done = 1
 
     def _work(self) -> None:
-        """Every message that is the newest when the last is done, until the node closes."""
+        """Process the newest message, again and again, until the node closes."""
         while self.inputs.wait():
             arrival = self.inputs.take()
             if arrival is None:
@@ -271,7 +277,7 @@ class WorkerNode(Node, Generic[Result]):
                 self.finish(result)
 
     def _process(self, arrival: Arrival, clock: Stopwatch) -> Result | None:
-        """From the message that came to those that go; None where nothing can be made of it."""
+        """Process a message and publish its outputs. Returns None if it was dropped."""
         tally, (main, *others) = self.report.tally, self._outputs
         self.report.frame = cdr.frame_id(arrival.data)
         if self._unwanted():
@@ -282,8 +288,9 @@ class WorkerNode(Node, Generic[Result]):
             if main.wanted:
                 message = main.make(result)
                 clock.lap("encode")
-                main.publisher.publish(message)
-                clock.lap("publish")
+                if message is not None:
+                    main.publisher.publish(message)
+                    clock.lap("publish")
         except NotYet:
             raise
         except Exception as error:
@@ -312,7 +319,7 @@ class WorkerNode(Node, Generic[Result]):
                 name = output.publisher.topic_name.rpartition("/")[2]
                 self.report.note(f"no_{name}", f"no {name}: {_words(error)}")
 
-    # What the node says about itself.
+    # Diagnostics.
 
     def _unwanted(self) -> bool:
         return bool(self.parameters["only_when_subscribed"]) and not any(output.wanted for output in self._outputs)
@@ -333,7 +340,7 @@ class WorkerNode(Node, Generic[Result]):
         self.report.publish(values, problems, self.parameters["error_rate_hz"], asleep)
 
     def _late(self) -> list[Problem]:
-        """Whether a message takes, or took since the last report, longer than it may."""
+        """Messages that exceeded error_age now or since the last report."""
         since, oldest, limit = self._since, self._oldest, self.parameters["error_age"]
         self._oldest = 0.0
         age = time.monotonic() - since if since is not None else 0.0
@@ -345,17 +352,19 @@ class WorkerNode(Node, Generic[Result]):
 
 
 def _words(error: BaseException) -> str:
-    """An error in one line; its type comes first where no user can mend it."""
+    """An error in one line, with its type unless it is a UserError."""
     if isinstance(error, Rejected) and error.__cause__ is not None:
         error = error.__cause__
     return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
 
 
 def main(name: str, make: Callable[[], WorkerNode[Any]], description: str, table: list[Parameter]) -> None:
-    """The entry point of a program that is one such node."""
+    """Entry point of a program that runs one node."""
     runner.arguments(name, command_line(name, description, table))
     status = runner.run(name, make)
-    if any(thread.name == WORKER for thread in threading.enumerate()):  # deep in a compiler: no way to end it in order
+    if any(
+        thread.name == WORKER for thread in threading.enumerate()
+    ):  # inside a compiler: it cannot be stopped cleanly
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)

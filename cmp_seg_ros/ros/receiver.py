@@ -1,4 +1,4 @@
-"""Receives what a segmentation node publishes. The callbacks only store; messages are read when the run is over."""
+"""Receives what a segmentation node publishes. Of clouds only the labels are kept: a long run must fit in memory."""
 
 import threading
 import time
@@ -13,26 +13,27 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import PointCloud2
 
-from cmp_seg_ros.messages import cdr
+from cmp_seg_ros.messages import cdr, point_cloud2
 from cmp_seg_ros.ros import diagnostics
+from cmp_seg_ros.scan import Labels
 
 DEPTH = 100  # messages; nothing that is published may be lost here
 
 
 @dataclass(frozen=True)
 class Received:
-    """A serialised labelled cloud, its stamp, and when it came (nanoseconds by the wall clock)."""
+    """The labels of a cloud, its stamp, and when it came (nanoseconds by the wall clock)."""
 
     stamp: int
     time: int
-    data: bytes
+    labels: Labels
 
 
 class Receiver:
     """Subscribes to the outputs of the node `name` and spins in a thread of its own until closed.
 
     Attributes:
-        clouds: labelled clouds in the order they came.
+        clouds: the labels of clouds in the order they came.
         scan_infos: the values of ~/scan_info by stamp.
         diagnostics: the values of the node's last report in /diagnostics.
     """
@@ -68,7 +69,11 @@ class Receiver:
         return {key: int(self.diagnostics.get(key) or 0) for key in ("in", "out", "dropped", "pending")}
 
     def _on_cloud(self, data: bytes) -> None:
-        self.clouds.append(Received(cdr.stamp_ns(data), time.time_ns(), data))
+        now = time.time_ns()
+        labels = point_cloud2.decode_labels(cdr.deserialize(data, cdr.POINT_CLOUD2))
+        # Copies, as the arrays are views of the whole cloud.
+        kept = Labels(labels.label.copy(), labels.confidence.copy())
+        self.clouds.append(Received(cdr.stamp_ns(data), now, kept))
 
     def _on_scan_info(self, message: DiagnosticStatus) -> None:
         values = diagnostics.values(message)

@@ -1,4 +1,4 @@
-"""What a node says about itself: counters, warnings, /diagnostics."""
+"""Log messages and /diagnostics of a node."""
 
 import re
 import time
@@ -12,13 +12,13 @@ from rclpy.node import Node
 from cmp_seg_ros.ros import diagnostics, qos
 from cmp_seg_ros.ros.diagnostics import ERROR, OK, WARN
 
-RECENT = 3.0  # seconds that something odd counts as present
-EXPECTED = ("superseded", "unsubscribed", "disabled", "shutdown")  # reasons for a drop that are no fault
+RECENT = 3.0  # seconds that a noted problem counts as current
+EXPECTED = ("superseded", "unsubscribed", "disabled", "shutdown")  # reasons for dropping a message that are not faults
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Something wrong at present, of level WARN or ERROR; where it is quiet no line is logged."""
+    """A current problem of level WARN or ERROR. Quiet problems are not logged."""
 
     level: bytes
     message: str
@@ -26,15 +26,15 @@ class Problem:
 
 
 class Report:
-    """Counts and tells.
+    """Counts messages and problems, and publishes them.
 
     Args:
-        work: what the node does, as in "labelling".
-        things: with what, as in "scans".
+        work: what the node does, such as "labelling".
+        things: what it processes, such as "scans".
 
     Attributes:
-        tally: what becomes of every message.
-        frame: of the sensor; the hardware id in /diagnostics.
+        tally: counters of all messages.
+        frame: frame of the sensor; the hardware id in /diagnostics.
     """
 
     def __init__(self, node: Node, work: str, things: str) -> None:
@@ -44,16 +44,17 @@ class Report:
         self._throttle = diagnostics.Throttle()
         self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", qos.OUTPUT)
         self._dropped: Counter[str] = Counter()  # in the last report
-        self._odd: dict[str, tuple[str, float]] = {}  # by kind: what is to be said of it, and until when
-        self._told: set[str] = set()  # problems in the last report
+        self._odd: dict[str, tuple[str, float]] = {}  # message and expiry by kind
+        self._logged: set[str] = set()  # problems in the last report
 
     def note(self, what: str, message: str, harmless: bool = False, lasting: bool = False) -> None:
-        """Count something odd about a message, and warn of it.
+        """Count a problem with a message, and log a warning.
 
         Args:
-            what: its kind.
-            harmless: whether it leaves the health as it is.
-            lasting: whether it stays so, though it is noted once.
+            what: kind of problem, for counting.
+            message: the warning.
+            harmless: do not change the health.
+            lasting: keep the health at WARN from now on, instead of for RECENT seconds.
         """
         self.tally.note(what)
         self.warn(message)
@@ -61,16 +62,16 @@ class Report:
             self._odd[what] = message, time.monotonic() + RECENT if not lasting else float("inf")
 
     def warn(self, message: str) -> None:
-        """Log a warning; the same one, whatever its numbers, only now and then."""
-        if text := self._now_and_then(message):
+        """Log a warning. Repetitions, apart from their numbers, are throttled."""
+        if text := self._throttled(message):
             self._node.get_logger().warning(text)
 
     def inform(self, message: str) -> None:
-        """Log a line of information, likewise."""
-        if text := self._now_and_then(message):
+        """Log an information, throttled in the same way."""
+        if text := self._throttled(message):
             self._node.get_logger().info(text)
 
-    def _now_and_then(self, message: str) -> str:
+    def _throttled(self, message: str) -> str:
         held_back = self._throttle(_without_numbers(message))
         if held_back is None:
             return ""
@@ -79,12 +80,13 @@ class Report:
     def publish(
         self, values: dict[str, Any], problems: list[Problem], least_rate_hz: float = 0.0, asleep: str = ""
     ) -> None:
-        """Publish /diagnostics: the counters, the rate and the latencies, `values`, and the health.
+        """Publish /diagnostics: counters, rate, latencies, `values`, and the health.
 
         Args:
-            problems: what the node itself knows of.
-            least_rate_hz: messages a second of those that come that must be worked on, else the health is ERROR.
-            asleep: why none is worked on though nothing is wrong; empty while they are.
+            values: additional values.
+            problems: current problems that were not noted with `note`.
+            least_rate_hz: minimum number of results per second; below it the health is ERROR.
+            asleep: why the node is idle on purpose; empty if it is not.
         """
         self._log(problems)
         snapshot = self.tally.snapshot()
@@ -102,25 +104,25 @@ class Report:
         self._publisher.publish(array)
 
     def _log(self, problems: list[Problem]) -> None:
-        """A line where a problem begins."""
-        before, self._told = self._told, {_without_numbers(problem.message) for problem in problems}
+        """Log each problem when it begins."""
+        before, self._text = self._logged, {_without_numbers(problem.message) for problem in problems}
         for problem in problems:
             if not problem.quiet and _without_numbers(problem.message) not in before:
                 self.warn(problem.message)
 
     def _counted(self, snapshot: dict[str, Any], least_rate_hz: float) -> list[Problem]:
-        """What the counters say went wrong since the last report."""
+        """Problems since the last report, from the counters."""
         now = Counter(snapshot["dropped_by_reason"])
         fresh, self._dropped = now - self._dropped, now
         lost = {reason: count for reason, count in fresh.items() if reason not in EXPECTED}
         problems = []
         if lost:
-            told = ", ".join(f"{count} {reason}" for reason, count in lost.items())
-            problems.append(Problem(ERROR if "failed" in lost else WARN, f"{self._things} dropped: {told}"))
+            text = ", ".join(f"{count} {reason}" for reason, count in lost.items())
+            problems.append(Problem(ERROR if "failed" in lost else WARN, f"{self._things} dropped: {text}"))
         rate, in_rate = snapshot["rate_hz"], snapshot["in_rate_hz"]
         if snapshot["steady"] and rate < min(least_rate_hz, in_rate / 2):
-            told = f"{self._work} {rate:.1f} of {in_rate:.1f} {self._things} a second"
-            problems.append(Problem(ERROR, f"{told}, fewer than error_rate_hz {least_rate_hz:g}"))
+            text = f"{self._work} {rate:.1f} of {in_rate:.1f} {self._things} a second"
+            problems.append(Problem(ERROR, f"{text}, fewer than error_rate_hz {least_rate_hz:g}"))
         odd = [message for message, until in list(self._odd.values()) if time.monotonic() < until]
         return problems + [Problem(WARN, message) for message in odd]
 

@@ -22,11 +22,12 @@ class TfExtrinsics:
         self._listener = tf2_ros.TransformListener(self._buffer, node)
         self._error: type[Exception] = tf2_ros.TransformException
 
-    def lookup(self, target: str, source: str) -> Transform | None:
-        """The latest T_target_source, or None while it is not known."""
+    def lookup(self, target: str, source: str, stamp: int = 0) -> Transform | None:
+        """T_target_source at a stamp in nanoseconds, the latest for 0; None while it is not known."""
         import rclpy.time
 
         try:
-            return matrix(self._buffer.lookup_transform(target, source, rclpy.time.Time()).transform)
+            time = rclpy.time.Time(nanoseconds=stamp)
+            return matrix(self._buffer.lookup_transform(target, source, time).transform)
         except self._error:
             return None

@@ -22,7 +22,8 @@ from cmp_seg_ros.resources import PACKAGE
 from cmp_seg_ros.scan import Float32, UInt8
 
 FOLDER = "CMP_SEG_TEACHERS"  # environment variable: the folder of weights
-COMMON = ("base",)  # files of this folder that are no teachers
+HUB = "https://huggingface.co"
+COMMON = ("base", "download", "pretrained")  # files of this folder that are no teachers
 
 
 class Masks(NamedTuple):
@@ -96,6 +97,12 @@ def resized(grid: Float32, size: tuple[int, int], shift: float = 0.0) -> Float32
     return np.asarray(padded.resize(size[::-1], Image.Resampling.BILINEAR, covered))
 
 
+def nearest(grid: UInt8, size: tuple[int, int]) -> UInt8:
+    """(h, w) -> (H, W): the cell around each pixel's centre."""
+    rows, columns = (((np.arange(n) + 0.5) * (m / n)).astype(np.int64) for n, m in zip(size, grid.shape, strict=True))
+    return grid[rows[:, None], columns]
+
+
 class Teacher(ABC):
     """A frozen network for images; not safe for use by several threads at once.
 
@@ -118,11 +125,34 @@ class Teacher(ABC):
         """The features of an (H, W, 3) image of any size. Raises UserError if the teacher gives none."""
 
 
+class WeightFile(NamedTuple):
+    """A file of a teacher's weights.
+
+    name: of the file. at: URL of its folder. sha256: of its content; empty where only the server knows it.
+    instead: names of files there that may stand in its place.
+    """
+
+    name: str
+    at: str
+    sha256: str = ""
+    instead: tuple[str, ...] = ()
+
+    def url(self, name: str) -> str:
+        """Where a file of that name is; $HF_ENDPOINT is Hugging Face's, or a mirror of it."""
+        return f"{self.at.replace(HUB, os.environ.get('HF_ENDPOINT') or HUB)}/{name}"
+
+    def path(self, card: "Card", name: str) -> Path:
+        """Where it is here: in the teacher's folder, or by itself under the teacher's own name for it."""
+        return folder() / card.file if len(card.files) == 1 else folder() / card.file / name
+
+
 class Card(NamedTuple):
     """A teacher that can be opened, whether or not its weights are here.
 
-    name: of the teacher. file: of its weights, in `folder()`. source: where to get them. licence: of the weights.
-    load: opens the teacher from its weights; raises UserError. recognises: whether a path holds weights of this kind.
+    name: of the teacher. file: of its weights, or their folder, in `folder()`; empty if it has none.
+    source: where to get them. licence: of the weights. load: opens the teacher from its weights; raises UserError.
+    recognises: whether a path holds weights of this kind. files: to fetch. megabytes: of them, about.
+    label_space: of its masks, or empty. dimension: of its features, or 0.
     """
 
     name: str
@@ -131,6 +161,18 @@ class Card(NamedTuple):
     licence: str
     load: Callable[[Path], Teacher]
     recognises: Callable[[Path], bool]
+    files: tuple[WeightFile, ...] = ()
+    megabytes: int = 0
+    label_space: str = ""
+    dimension: int = 0
+
+
+def hub_files(repository: str, *more: str) -> tuple[WeightFile, ...]:
+    """The files of a network of transformers in a repository of Hugging Face."""
+    at = f"{HUB}/{repository}/resolve/main"
+    names = ("config.json", "preprocessor_config.json", *more)
+    weights = WeightFile("model.safetensors", at, instead=("pytorch_model.bin",))
+    return (*(WeightFile(name, at) for name in names), weights)
 
 
 def folder() -> Path:
@@ -157,7 +199,7 @@ def open_teacher(name_or_path: str | Path) -> Teacher:
     known = cards()
     if card := known.get(str(name_or_path)):
         path = folder() / card.file
-        if not path.exists():
+        if card.file and not path.exists():
             raise UserError(
                 f"the weights of teacher {card.name} are not at {path}: {card.source}; copy them there, or set "
                 f"{FOLDER} to their folder"

@@ -13,11 +13,13 @@ from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.scan import Float32, UInt8
 from cmp_seg_ros.teachers import base
-from cmp_seg_ros.teachers.base import Card, Features, Masks
+from cmp_seg_ros.teachers.base import Card, Features, Masks, WeightFile
 
 SIZE = 512  # pixels, of the network's input
 LOGITS, FEATURES = 240, 236  # tensors: (1, 128, 128, 32) and (1, 64, 64, 64)
 FILE = "mosaic_r4_ade20k31_uint8.tflite"
+WHERE, PUBLISHED = "vision/mosaic/models_and_checkpoints/R4", "mobile_segmenter_r4_quant_argmax_uint8.tflite"
+SHA256 = "da8b3822a22fde45ecaf0ff32022287eff58b500096971b04f3c1b292da66a3c"
 
 
 class Teacher(base.Teacher):
@@ -110,12 +112,13 @@ CARDS = (
     Card(
         name="mosaic",
         file=FILE,
-        source=(
-            "mobile_segmenter_r4_quant_argmax_uint8.tflite of github.com/mlcommons/mobile_open, in "
-            f"vision/mosaic/models_and_checkpoints/R4, as {FILE}"
-        ),
+        source=f"{PUBLISHED} of github.com/mlcommons/mobile_open, in {WHERE}, as {FILE}",
         licence="Apache-2.0",
         load=Teacher,
         recognises=lambda path: path.suffix == ".tflite",
+        files=(WeightFile(PUBLISHED, f"https://github.com/mlcommons/mobile_open/raw/86a8737/{WHERE}", SHA256),),
+        megabytes=2,
+        label_space="mosaic32",
+        dimension=64,
     ),
 )

@@ -18,6 +18,13 @@ def augment(scan: Returns, config: AugmentConfig, rng: np.random.Generator, limi
     Args:
         limit: of intensities, as in the bundle's IntensityConfig.
     """
+    return augment_rows(scan, config, rng, limit)[0]
+
+
+def augment_rows(
+    scan: Returns, config: AugmentConfig, rng: np.random.Generator, limit: float | None = None
+) -> tuple[Returns, npt.NDArray[np.int64]]:
+    """As `augment`, and the row of the given scan that each point comes from."""
     keep = np.ones(len(scan.xyz), dtype=bool)
     if rng.random() < config.drop_points:
         keep &= rng.random(len(keep)) < rng.uniform(0.5, 1.0)
@@ -26,7 +33,7 @@ def augment(scan: Returns, config: AugmentConfig, rng: np.random.Generator, limi
     if keep.sum() < 100:
         keep[:] = True
     xyz: npt.NDArray[Any] = scan.xyz[keep] @ _rotation(rng, config.tilt).T
-    if rng.random() < 0.5:
+    if rng.random() < config.mirror:
         xyz[:, 1] *= -1
     xyz *= rng.uniform(1 - config.scale, 1 + config.scale)
     xyz += rng.normal(0, config.jitter, xyz.shape)
@@ -44,7 +51,8 @@ def augment(scan: Returns, config: AugmentConfig, rng: np.random.Generator, limi
         intensity = intensity.clip(-limit, limit)
     if rng.random() < config.drop_intensity:
         intensity = np.zeros_like(intensity)
-    return Returns(xyz.astype(np.float32), intensity.astype(np.float32), ring, scan.label[keep])
+    changed = Returns(xyz.astype(np.float32), intensity.astype(np.float32), ring, scan.label[keep])
+    return changed, np.flatnonzero(keep)
 
 
 def random_response(
@@ -97,10 +105,18 @@ def voxels_and_targets(
     scan: Returns, preprocess: PreprocessConfig, config: AugmentConfig | None, rng: np.random.Generator
 ) -> tuple[Voxels, UInt8]:
     """Voxels of a scan and the label of each voxel's representative point. Without `config`, nothing is random."""
-    xyz, intensity, label = scan.xyz, scan.intensity, scan.label
+    voxels, rows = voxels_and_rows(scan, preprocess, config, rng)
+    return voxels, scan.label[rows]
+
+
+def voxels_and_rows(
+    scan: Returns, preprocess: PreprocessConfig, config: AugmentConfig | None, rng: np.random.Generator
+) -> tuple[Voxels, npt.NDArray[np.int64]]:
+    """Voxels of a scan and the row of each voxel's representative point. Without `config`, nothing is random."""
+    xyz, intensity, rows = scan.xyz, scan.intensity, np.arange(len(scan.xyz))
     if config is not None:
-        order = rng.permutation(len(xyz))  # so that any point may represent its voxel
-        xyz, intensity, label = xyz[order], intensity[order], label[order]
+        rows = rng.permutation(len(xyz))  # so that any point may represent its voxel
+        xyz, intensity = xyz[rows], intensity[rows]
         if rng.random() < config.coarse_voxels:
             size = preprocess.voxel_size * rng.uniform(1, 2)
             preprocess = preprocess.model_copy(update={"voxel_size": size})
@@ -108,9 +124,9 @@ def voxels_and_targets(
     if config is not None and len(voxels) > config.max_voxels:
         distance = np.linalg.norm(voxels.xyz - voxels.xyz[rng.integers(len(voxels))], axis=1)
         chosen = voxels.points[np.argpartition(distance, config.max_voxels)[: config.max_voxels]]
-        xyz, intensity, label = xyz[chosen], intensity[chosen], label[chosen]
+        xyz, intensity, rows = xyz[chosen], intensity[chosen], rows[chosen]
         voxels, _ = prepare(xyz, intensity, preprocess)
-    return voxels, label[voxels.points]
+    return voxels, rows[voxels.points]
 
 
 def standardised(scan: Returns, limit: float | None = None) -> Returns:

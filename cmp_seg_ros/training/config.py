@@ -6,6 +6,9 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from cmp_seg_ros.datasets import scan_cache
+from cmp_seg_ros.training.schedule import warmup_cosine, warmup_rsqrt
+
+RESOLUTION = 100_000  # of the cosine, which depends on progress, not on steps
 
 
 class Strict(BaseModel):
@@ -55,6 +58,7 @@ class AugmentConfig(Strict):
     """Random changes of a training scan: probabilities and half ranges."""
 
     tilt: float = Field(default=0.03, ge=0)  # rad, standard deviation of roll and pitch, as of a calibration's error
+    mirror: float = Field(default=0.5, ge=0, le=1)  # probability
     scale: float = Field(default=0.05, ge=0, lt=1)
     jitter: float = Field(default=0.01, ge=0)  # m, standard deviation
     drop_points: float = Field(default=0.5, ge=0, le=1)  # probability; then up to half of the points are dropped
@@ -67,12 +71,22 @@ class AugmentConfig(Strict):
 
 
 class OptimiserConfig(Strict):
-    """AdamW, with a linear warm-up and a cosine to `minimum` times the learning rate."""
+    """AdamW, with a linear warm-up and a cosine to `minimum` times the learning rate, or ScaLR+'s inverse root."""
 
     learning_rate: float = Field(default=2e-3, gt=0)
     weight_decay: float = Field(default=3e-3, ge=0)
     warmup: float = Field(default=0.04, ge=0, lt=1)  # fraction of the run
     minimum: float = Field(default=0.005, ge=0, le=1)
+    schedule: Literal["cosine", "inverse_root"] = "cosine"
+    timescale: float = Field(default=0.45 / 65, gt=0)  # of the inverse root, fraction of the run
+    cooldown: float = Field(default=63 / 65, gt=0, lt=1)  # where the inverse root ends and a line to 0 begins, fraction
+
+    def factor(self, fraction: float) -> float:
+        """Factor on the learning rate when this fraction of the run is done."""
+        if self.schedule == "inverse_root":
+            return warmup_rsqrt(fraction, self.warmup, self.timescale, self.cooldown, 1.0)
+        warmup = max(1, round(RESOLUTION * self.warmup))
+        return warmup_cosine(max(1, round(RESOLUTION * fraction)), warmup, RESOLUTION, self.minimum)
 
 
 class TrainConfig(Strict):

@@ -18,14 +18,13 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
 from torch import Tensor
 
-from cmp_seg_ros import interrupts, outputs
+from cmp_seg_ros import interrupts, memory, outputs
 from cmp_seg_ros.bundle import Bundle
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.kernels.vector import HAS_BFLOAT16
 from cmp_seg_ros.training.config import TrainConfig
 from cmp_seg_ros.training.data import loading
 from cmp_seg_ros.training.log import Log, title_of
-from cmp_seg_ros.training.schedule import warmup_cosine
 from cmp_seg_ros.training.tasks.base import Task
 
 T = TypeVar("T")
@@ -35,7 +34,6 @@ BUNDLE = "bundle"
 PICTURE = "validation.png"
 SAVE_EVERY = 300.0  # seconds of training
 LOG_EVERY = 10  # steps
-SCHEDULE_STEPS = 100_000  # resolution of the schedule, which depends on progress, not on steps
 ENDLESS = 1 << 60
 
 
@@ -115,7 +113,9 @@ class Trainer:
         Raises:
             UserError: damaged data, a loss that is NaN or infinite, or `out` cannot be written.
         """
-        config, fabric = self.config, self.fabric
+        memory.keep_freed()
+        fabric = self.fabric
+        self.config = config = self.task.limited(fabric.world_size)
         _ = self.task.validation  # find damaged data now, not after hours
         first = self.progress.step * config.accumulate * fabric.world_size + fabric.global_rank
         try:
@@ -164,9 +164,8 @@ class Trainer:
         """Do one optimiser step; returns the mean loss."""
         config, fabric, step = self.config, self.fabric, self.progress.step
         self.network.train()
-        warmup = max(1, round(SCHEDULE_STEPS * config.optimiser.warmup))
-        now = max(1, round(SCHEDULE_STEPS * self.progress.fraction(config)))
-        factor = warmup_cosine(now, warmup, SCHEDULE_STEPS, config.optimiser.minimum)
+        self.task.freeze()
+        factor = config.optimiser.factor(self.progress.fraction(config))
         for group in self.optimiser.param_groups:
             group["lr"] = config.optimiser.learning_rate * factor * group.get("scale", 1.0)
         self.optimiser.zero_grad()

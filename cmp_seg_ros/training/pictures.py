@@ -1,8 +1,8 @@
-"""Pictures of a run: its curves, and some validation scans with truth, prediction and errors."""
+"""Pictures of a run: its curves, and some validation scans with truth, prediction and errors, or with features."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -10,6 +10,8 @@ from cmp_seg_ros.evaluation import plots
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.scan import UNLABELLED, Float32, UInt8
 from cmp_seg_ros.training.log import read, title_of
+
+Shown = TypeVar("Shown")
 
 SCANS = 3
 
@@ -23,7 +25,16 @@ class ValidationScan(NamedTuple):
     predicted: UInt8  # (M,) ids
 
 
-def some_of(scans: Sequence[ValidationScan], count: int = SCANS) -> list[ValidationScan]:
+class FeatureView(NamedTuple):
+    """The points of a scan that a camera sees, with the features of its teacher and of the network."""
+
+    number: int
+    xyz: Float32  # (M, 3), upright
+    teacher: Float32  # (M, D)
+    student: Float32  # (M, D)
+
+
+def some_of(scans: Sequence[Shown], count: int = SCANS) -> list[Shown]:
     """At most `count` scans, spread evenly."""
     chosen = np.linspace(0, len(scans) - 1, min(count, len(scans))).round().astype(int)
     return [scans[number] for number in chosen.tolist()]
@@ -55,6 +66,37 @@ def draw(path: Path, scans: Sequence[ValidationScan], space: LabelSpace, title: 
     plots.save(figure, path)
 
 
+def draw_features(path: Path, views: Sequence[FeatureView], title: str = "") -> None:
+    """Draw the features of teacher and student as the lidar sees them, to a .png.
+
+    Colours are the first three principal components of the teacher's features over all views, the same for both.
+    """
+    unit = [view.teacher / np.linalg.norm(view.teacher, axis=1, keepdims=True).clip(1e-9) for view in views]
+    every = np.concatenate(unit)
+    mean = every.mean(axis=0)
+    axes = np.linalg.eigh(np.cov((every - mean).T))[1][:, ::-1][:, :3]  # (D, 3)
+    low, high = np.percentile((every - mean) @ axes, [2, 98], axis=0)
+    figure = plots.new_figure(14, 3.6 * len(views) + 1.4, title)
+    places = figure.subplots(len(views), 2, squeeze=False)
+    for row, (view, teacher) in enumerate(zip(views, unit, strict=True)):
+        azimuth = np.degrees(np.arctan2(view.xyz[:, 1], view.xyz[:, 0]))
+        elevation = np.degrees(np.arctan2(view.xyz[:, 2], np.hypot(view.xyz[:, 0], view.xyz[:, 1])))
+        student = view.student / np.linalg.norm(view.student, axis=1, keepdims=True).clip(1e-9)
+        cosine = (student * teacher).sum(axis=1).mean()
+        for axis, features, name in (
+            (places[row, 0], teacher, f"image {view.number}: teacher"),
+            (places[row, 1], student, f"student (mean cosine {cosine:.2f})"),
+        ):
+            colour = (((features - mean) @ axes - low) / (high - low).clip(1e-9)).clip(0, 1)
+            axis.scatter(azimuth, elevation, s=6, c=colour, linewidths=0)
+            axis.invert_xaxis()
+            axis.set(xlabel="azimuth, degrees", ylabel="elevation, degrees", title=name)
+    note = "Colours: first three principal components of the teacher's features (red, green, blue), the same for both"
+    figure.text(0.5, 0.01, note, ha="center", fontsize=9)
+    figure.tight_layout(rect=(0, 0.03, 1, 0.96))
+    plots.save(figure, path)
+
+
 def curves(log: Path, picture: Path) -> None:
     """Draw loss and scores of a run's log.csv over steps."""
     series: dict[str, list[tuple[float, float]]] = {}
@@ -70,12 +112,12 @@ def curves(log: Path, picture: Path) -> None:
         smooth = np.convolve(losses, np.ones(window) / window, mode="valid")
         left.plot(steps[window - 1 :], smooth, label=f"mean of {window}")
         left.legend()
-    left.set(xlabel="step", ylabel="loss (cross-entropy + Lovasz)", title="Training")
+    left.set(xlabel="step", ylabel="loss", title="Training")
     for name, values in series.items():
         if name != "loss":
             steps, scores = np.array(values).T
             right.plot(steps, scores, marker=".", lw=2.5 if "miou" in name else 1, label=title_of(name))
-    right.set(xlabel="step", ylabel="IoU, 0..1", ylim=(0, 1), title="Validation buildings")
+    right.set(xlabel="step", ylabel="score, 0..1", ylim=(0, 1), title="Validation (mIoU, IoU of classes)")
     right.grid(alpha=0.3)
     right.legend(fontsize=8)
     plots.save(figure, picture)

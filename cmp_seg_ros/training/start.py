@@ -40,6 +40,30 @@ def start_with(network: Segmenter, bundle: Bundle, space: LabelSpace) -> None:
     weights.load_state(network, widened(state, theirs, shapes), str(bundle.weights_path))
 
 
+def start_backbone(network: Segmenter, bundle: Bundle) -> None:
+    """Load the bundle's weights but for its head; a linear head begins at zero, as published (ScaLR).
+
+    Raises:
+        UserError: the bundle has another architecture or width.
+    """
+    theirs = bundle.points.network
+    head = {"head": theirs.head, "outputs": theirs.outputs, "head_hidden": theirs.head_hidden}
+    different = _differences(theirs, network.config.model_copy(update=head))
+    if theirs.width != network.config.width:
+        different.append(f"width {theirs.width}, not {network.config.width}")
+    if different:
+        raise UserError(
+            f"bundle {bundle.path} has another network than the run: {'; '.join(different)}; start with another bundle"
+        )
+    state = weights.load(bundle.weights_path, theirs).state_dict()
+    own = network.state_dict()
+    kept = {key: value for key, value in state.items() if not key.startswith("classif.")}
+    weights.load_state(network, {key: kept.get(key, value) for key, value in own.items()}, str(bundle.weights_path))
+    if network.config.head == "probe":
+        for name in ("1.weight", "1.bias"):
+            torch.nn.init.zeros_(network.classif.get_parameter(name))
+
+
 def _differences(theirs: NetworkConfig, ours: NetworkConfig) -> list[str]:
     """The settings, besides the width, that decide shapes or outputs and differ."""
     free = {"width", "drop_path"} | ({"head_hidden"} if ours.head != "mlp" else set())

@@ -4,20 +4,17 @@ Width, depth, inputs, norm, head and classes are read from the keys and shapes o
 configuration; activation, planes, grids and field of view come from the configuration alone.
 """
 
-import pickle
 import re
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-import numpy as np
-import torch
 import yaml
 from pydantic import BaseModel, Field, FiniteFloat, PositiveInt, ValidationError, model_validator
 from torch import Tensor
 
 from cmp_seg_ros.errors import UserError, describe_invalid
+from cmp_seg_ros.network_weights import read_checkpoint
 from cmp_seg_ros.waffleiron import weights
 from cmp_seg_ros.waffleiron.config import Feature, NetworkConfig, Plane, PreprocessConfig
 from cmp_seg_ros.waffleiron.network import Segmenter
@@ -80,7 +77,7 @@ def read(checkpoint: Path, config: Path, downstream: Path | None = None) -> Chec
 
 def read_state(path: Path) -> tuple[dict[str, Tensor], bool]:
     """The weights of a checkpoint by name, without prefixes, and whether it is distilled. Raises UserError."""
-    content = _load(path)
+    content = read_checkpoint(path)
     found = [key for key in (*CLASSIFIED, *DISTILLED) if isinstance(content, dict) and key in content]
     if not found:
         keys = ", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__
@@ -90,30 +87,6 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], bool]:
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"'{found[0]}' in checkpoint {path} is not a dict of tensors; use a published checkpoint")
     return {str(key).removeprefix("module."): value for key, value in state.items()}, found[0] in DISTILLED
-
-
-def _load(path: Path) -> Any:
-    """Unpickle tensors, numbers and plain containers only, so that no code can run."""
-    scalar: Any = np.float64(0).__reduce__()[0]  # scores and learning rates are numpy's
-    trusted: list[Any] = [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
-    trusted += [np.dtype, *(type(np.dtype(name)) for name in ("f4", "f8", "i4", "i8"))]
-    try:
-        with torch.serialization.safe_globals(trusted):
-            return torch.load(path, "cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except OSError as error:
-        raise UserError(
-            f"checkpoint {path} cannot be read: {error.strerror or error}; give the published .pth, unpacked"
-        ) from error
-    except pickle.UnpicklingError as error:
-        refused = re.search(r"(?:GLOBAL|global) ([\w.]+)", str(error))
-        reason = f"it refers to {refused[1]}" if refused and "." in refused[1] else "not a checkpoint, or damaged"
-        raise UserError(
-            f"checkpoint {path} is not loaded, since it must contain only tensors and numbers ({reason}); unpack it "
-            "from its archive again, or save its weights with torch.save({'net': network.state_dict()}, FILE)"
-        ) from error
-    except Exception as error:  # a damaged pickle can end in any error
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"checkpoint {path} is damaged or not from PyTorch: {reason}; download it again") from error
 
 
 def _visible(state: dict[str, Tensor]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from cmp_seg_ros.waffleiron import pooling
 from cmp_seg_ros.waffleiron.batch import Batch, PlaneCells
 from cmp_seg_ros.waffleiron.config import NetworkConfig
 
@@ -50,7 +51,9 @@ class Embedding(nn.Module):
     def forward(self, features: Tensor, neighbours: Tensor) -> Tensor:
         """(M, C) features and (M, K) neighbours -> (M, F) tokens."""
         x = self.norm(features)  # (M, C)
-        if self.training:
+        if self.training and pooling.applies(x):
+            gathered = pooling.pool(self.conv2, x, neighbours)
+        elif self.training:
             gathered = self._neighbourhood(x, neighbours, x)
         else:  # the (M K, F) tensor of a large scan would need too much memory
             rows = max(1, NEIGHBOUR_CHUNK // neighbours.shape[1])

@@ -5,10 +5,10 @@ from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from cmp_seg_ros import configuration
-from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.errors import UserError, describe_invalid
 from cmp_seg_ros.training.config import TrainConfig
 
 FOLDER = "config/training"
@@ -32,7 +32,21 @@ def module_of(task: str) -> Any:
     return import_module(f"{__name__}.{task}")
 
 
-def load_config(name_or_path: str | Path) -> Any:
-    """Read a configuration by its path, or its name in config/training/, as `Config` of its task. Raises UserError."""
+def load_config(name_or_path: str | Path, **changes: Any) -> Any:
+    """Read a configuration by its path, or its name in config/training/, as `Config` of its task.
+
+    Args:
+        changes: fields with other values than in the file.
+
+    Raises:
+        UserError: unknown name, or an invalid file or change.
+    """
     header = configuration.load(_Header, FOLDER, "training configuration", name_or_path)
-    return configuration.load(module_of(header.task).Config, FOLDER, "training configuration", name_or_path)
+    config = module_of(header.task).Config
+    found = configuration.load(config, FOLDER, "training configuration", name_or_path)
+    if not changes:
+        return found
+    try:
+        return config.model_validate({**found.model_dump(), **changes})
+    except ValidationError as error:
+        raise UserError(f"training configuration {name_or_path}: {describe_invalid(error)}") from error

@@ -20,7 +20,7 @@ class Preparation(NamedTuple):
     """Work to do once, before training: its name, number of pieces, and an iterable that does a piece per step."""
 
     what: str
-    total: int
+    total: int | None  # None: not known
     pieces: Iterable[object]
 
 
@@ -59,8 +59,18 @@ class Task(ABC, Generic[Config, Batch, Answer]):
         """Work to do before the first batch. Raises UserError."""
         return iter(())
 
+    def limited(self, processes: int) -> Config:
+        """The configuration, with `steps` as the prepared data demand. Raises UserError."""
+        return self.config
+
+    def freeze(self) -> None:
+        """Put the parts of the network that do not learn into evaluation mode; called before each step."""
+
     def parameters(self) -> list[dict[str, Any]]:
-        """Parameter groups for the optimiser; a group's `scale` multiplies its learning rate."""
+        """Parameter groups for the optimiser; a group's `scale` multiplies its learning rate.
+
+        A group may have its own `weight_decay`.
+        """
         return [{"params": list(self.network.parameters())}]
 
     @abstractmethod

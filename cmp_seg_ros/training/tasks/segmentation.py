@@ -1,12 +1,11 @@
 """Supervised segmentation: learn the class of each voxel from frames with truth."""
 
-from collections.abc import Iterator, Sequence
-from functools import cached_property, partial
+from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import torch
 from pydantic import Field, ValidationError, model_validator
 from torch import Tensor, nn
 
@@ -15,21 +14,15 @@ from cmp_seg_ros.datasets import scan_cache
 from cmp_seg_ros.datasets.base import DataSet
 from cmp_seg_ros.datasets.frame import TRUTH, Frame, Returns
 from cmp_seg_ros.errors import describe_invalid
-from cmp_seg_ros.evaluation.metrics import Confusion
 from cmp_seg_ros.label_space import LabelSpace
-from cmp_seg_ros.scan import Float32, UInt8
-from cmp_seg_ros.training import pictures
 from cmp_seg_ros.training.augment import augment, standardised, voxels_and_targets
 from cmp_seg_ros.training.calibration import calibrate
 from cmp_seg_ros.training.config import AugmentConfig, DataConfig, TrainConfig
+from cmp_seg_ros.training.labelling import Item, LabellingTask
 from cmp_seg_ros.training.losses import segmentation_loss
 from cmp_seg_ros.training.start import start_with
 from cmp_seg_ros.training.tasks import base
-from cmp_seg_ros.waffleiron import weights
-from cmp_seg_ros.waffleiron.batch import Batch, collate
 from cmp_seg_ros.waffleiron.config import NetworkConfig, PreprocessConfig
-from cmp_seg_ros.waffleiron.network import Segmenter
-from cmp_seg_ros.waffleiron.preprocess import Voxels
 
 
 class Config(TrainConfig):
@@ -65,15 +58,7 @@ class Config(TrainConfig):
         return self
 
 
-class Item(NamedTuple):
-    """Scans with M voxels in all."""
-
-    batch: Batch
-    target: Tensor  # (M,) int64, UNLABELLED without truth
-    xyz: Float32  # positions of the voxels of the first scan, upright
-
-
-class Task(base.Task[Config, Item, UInt8]):
+class Task(LabellingTask[Config]):
     """Trains on frames with truth; by default on simulated scans, cached in `folder`.
 
     Args:
@@ -90,9 +75,8 @@ class Task(base.Task[Config, Item, UInt8]):
         validation_frames: DataSet | None = None,
         calibration_frames: DataSet | None = None,
     ) -> None:
-        super().__init__(config, folder)
-        self.network: Segmenter = Segmenter(config.network)
-        self.space = LabelSpace.load(config.label_space)
+        points = PointNetwork(network=config.network, preprocess=config.preprocess, intensity=config.intensity)
+        super().__init__(config, folder, points, LabelSpace.load(config.label_space))
         self.frames = config.data.training(folder) if frames is None else frames
         self.validation_frames = config.data.validation(folder) if validation_frames is None else validation_frames
         self.calibration_frames = calibration_frames
@@ -102,9 +86,6 @@ class Task(base.Task[Config, Item, UInt8]):
         sources = (self.frames, self.validation_frames, self.calibration_frames)
         spaces = [data.label_spaces[TRUTH] for data in sources if data is not None]
         self._tables = {space.name: self.space.id_map(space) for space in spaces}  # (256,) ids each
-
-    def fixed(self) -> list[str]:
-        return self.space.names  # the label space may be a file, which may change
 
     def start(self) -> None:
         if self.config.start:
@@ -124,7 +105,7 @@ class Task(base.Task[Config, Item, UInt8]):
             scan = self._labelled(part[int(rng.integers(len(part)))])
             scan = augment(scan, config.augment, rng, config.intensity.limit)
             scans.append(voxels_and_targets(scan, config.preprocess, config.augment, rng))
-        return self._item(scans)
+        return self.item(scans)
 
     def loss(self, network: nn.Module, batch: Item) -> Tensor:
         return segmentation_loss(network(batch.batch), batch.target, lovasz=self.config.lovasz)
@@ -134,44 +115,10 @@ class Task(base.Task[Config, Item, UInt8]):
         """One scan per batch, not augmented."""
         config, rng = self.config, np.random.default_rng(0)  # not used without augmentation
         scans = (standardised(self._labelled(frame), config.intensity.limit) for frame in self.validation_frames)
-        return [self._item([voxels_and_targets(scan, config.preprocess, None, rng)]) for scan in scans]
-
-    def answer(self, network: nn.Module, batch: Item) -> UInt8:
-        """(M,) predicted ids."""
-        return self.space.ids[network(batch.batch).argmax(dim=1).cpu().numpy()]
-
-    def validate(self, answers: Sequence[UInt8]) -> base.Validation:
-        """IoU of voxels by class and mIoU; in `structural6` the main score is the primary mIoU in `structural4`."""
-        confusion = Confusion(self.space)
-        for item, answer in zip(self.validation, answers, strict=True):
-            confusion.add(item.target.numpy().astype(np.uint8), answer)
-        scores = {"miou": confusion.miou(), **{f"iou_{name}": value for name, value in confusion.iou().items()}}
-        if self.space.name == "structural6":
-            scores = {"primary_miou": confusion.structural4("primary").miou(), **scores}
-        return base.Validation(scores, partial(self._draw, answers))
-
-    def _draw(self, answers: Sequence[UInt8], path: Path, title: str) -> None:
-        scans = [
-            pictures.ValidationScan(number, item.xyz, item.target.numpy().astype(np.uint8), answer)
-            for number, (item, answer) in enumerate(zip(self.validation, answers, strict=True))
-        ]
-        title += f"; errors below count all {len(self.space.classes)} classes of {self.space.name}"
-        pictures.draw(path, pictures.some_of(scans), self.space, title)
+        return [self.item([voxels_and_targets(scan, config.preprocess, None, rng)]) for scan in scans]
 
     def write(self, path: Path, training: dict[str, Any], scores: dict[str, float]) -> Bundle:
-        config = self.config
-        own = {"network", "preprocess", "intensity", "label_space", "name"}  # fields of the bundle itself
-        bundle = Bundle.write(
-            path,
-            weights.serialise(self.network),
-            name=config.name,
-            network=config.network.model_copy(update={"drop_path": 0.0}),
-            preprocess=config.preprocess,
-            intensity=config.intensity,
-            label_space=self.space,
-            training={**training, "configuration": config.model_dump(mode="json", exclude=own)},
-            measured={"validation": {name: round(value, 4) for name, value in scores.items()}},
-        )
+        bundle = super().write(path, training, scores)
         if self.calibration_frames is None:
             return bundle
         return calibrate(bundle, (self._labelled(frame) for frame in self.calibration_frames), path)
@@ -180,8 +127,3 @@ class Task(base.Task[Config, Item, UInt8]):
         """The returns of a frame, with truth in the label space of the run."""
         scan = frame.returns(TRUTH)
         return scan._replace(label=self._tables[frame.labels[TRUTH].space.name][scan.label])
-
-    def _item(self, scans: Sequence[tuple[Voxels, UInt8]]) -> Item:
-        voxels, targets = zip(*scans, strict=True)
-        target = torch.from_numpy(np.concatenate(targets).astype(np.int64))
-        return Item(collate(voxels, self.config.preprocess.grids), target, voxels[0].xyz)

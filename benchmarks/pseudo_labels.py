@@ -1,0 +1,421 @@
+"""How good are pseudo-labels, and what does each refinement bring?
+
+    python benchmarks/pseudo_labels.py truth --scenes SCENES --cache CACHE --out out/pseudo_labels [--row buildings]
+    python benchmarks/pseudo_labels.py real --pairs REAL --cache CACHE --out out/pseudo_labels [--set plycal]
+
+`truth` drives through simulated buildings and third-party scenes, lets a teacher label the rendered images, and
+compares the labels of the points that the camera sees with the truth. `real` checks labels of real pairs against the
+floor, ceiling and walls that geometry alone finds. What the teacher said is kept in CACHE, and the next run goes on
+there. What is measured is fixed in config/pseudo_labels/study-v1.yaml.
+"""
+
+import argparse
+import io
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict
+
+from cmp_seg_ros import configuration
+from cmp_seg_ros.datasets import drives, open_input
+from cmp_seg_ros.datasets.frame import TRUTH, Frame
+from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.evaluation import plots
+from cmp_seg_ros.evaluation.bootstrap import Bootstrap
+from cmp_seg_ros.evaluation.metrics import Confusion, Merge, iou_of, mean_of, number
+from cmp_seg_ros.geometry.planes import Planes, find_planes
+from cmp_seg_ros.label_space import LabelSpace
+from cmp_seg_ros.mapping.fusion import VoxelMap
+from cmp_seg_ros.outputs import write_whole
+from cmp_seg_ros.pseudo_labels import refine
+from cmp_seg_ros.pseudo_labels.copies import consensus
+from cmp_seg_ros.pseudo_labels.labeller import Refinements, project, read, upright
+from cmp_seg_ros.pseudo_labels.surfaces import surfaces, with_geometry
+from cmp_seg_ros.scan import UNLABELLED, Bool, Float32, Labels, UInt8
+from cmp_seg_ros.teachers.base import Teacher, open_teacher
+
+Float64 = npt.NDArray[np.float64]
+STUDY = "study-v1"
+COVERAGES = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
+RAW, ALL = "raw, rejected by confidence", "all"
+
+
+class Row(BaseModel):
+    """Drives through buildings, or visits of a scene, by seed."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    first: int
+    count: int
+    scene: str = ""
+
+
+class Must(BaseModel):
+    """Least share of a class's points within metres of its plane."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    within: float
+    share: float
+
+
+class Study(BaseModel):
+    """What is measured."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+    teacher: str
+    label_space: str
+    variant: str
+    camera: str
+    sensor: str
+    scans: int
+    rows: dict[str, Row]
+    coverage: float
+    aims: dict[str, float]
+    bootstrap: Bootstrap
+    real: list[str]
+    musts: dict[str, Must]
+
+    def drives(self, row: str, scenes: Path | None) -> drives.DataSet:
+        """Raises UserError where the scene's folder is needed and not given."""
+        what = self.rows[row]
+        if what.scene and scenes is None:
+            raise UserError(f"row {row} needs the folder of third-party scenes; give --scenes")
+        seeds = range(what.first, what.first + what.count)
+        scene = scenes / what.scene if what.scene and scenes else None
+        return drives.DataSet(seeds, self.scans, sensor=self.sensor, cameras=[self.camera], scene=scene)
+
+
+class Seen(NamedTuple):
+    """The M points of a drive that its camera sees, and what is known of them."""
+
+    scan: npt.NDArray[np.int32]  # (M,) index of the scan
+    truth: UInt8  # (M,) in the label space
+    raw: Float32  # (M, C) probabilities by the image itself
+    mean: Float32  # (M, C) by its augmented copies
+    agreement: Float32  # (M,) of the copies
+    border: Bool  # (M,) near the border of a mask
+    edge: Bool  # (M,) near an edge in depth
+    surface: UInt8  # (M,) that the point lies on
+    world: Float64  # (M, 3)
+    range: Float32  # (M,) metres
+    near: npt.NDArray[np.int8]  # (M, 3) whether near to the floor, the ceiling, a wall; -1: there is none
+
+
+def see(frame: Frame, index: int, teacher: Teacher, study: Study) -> Seen:
+    """Ask the teacher about the only image of a frame; without a truth all points have none."""
+    assert teacher.label_space is not None
+    space, variant = LabelSpace.load(study.label_space), "" if study.variant == "hand" else study.variant
+    planes = find_planes(upright(frame))
+    [(name, image)] = frame.images.items()
+    rgb = read(frame, name, image)
+    projection = project(frame, image)
+    rows = np.flatnonzero(projection.visible)
+    uv, width = projection.uv[rows], rgb.shape[1]
+    merge = space.merge_matrix(teacher.label_space, variant)
+    said = consensus(teacher, rgb, uv, merge, augmented=True)
+    mask = space.id_map(teacher.label_space, variant)[said.masks.label]
+    default, T = Refinements(), np.eye(4) if frame.T_world_lidar is None else frame.T_world_lidar
+    truth = frame.labels.get(TRUTH)
+    xyz = frame.scan.xyz[rows]
+    return Seen(
+        np.full(len(rows), index, np.int32),
+        np.full(len(rows), UNLABELLED, np.uint8) if truth is None else space.id_map(truth.space)[truth.label[rows]],
+        said.single,
+        said.probabilities,
+        said.agreement,
+        refine.near_border(mask, uv, default.borders * width),
+        refine.near_depth_edge(uv, projection.depth[rows], default.depth_edges * width),
+        surfaces(planes)[rows],
+        xyz @ T[:3, :3].T + T[:3, 3],
+        np.linalg.norm(xyz, axis=1),
+        np.stack([_near(planes, surface, must.within)[rows] for surface, must in study.musts.items()], axis=1),
+    )
+
+
+def _near(planes: Planes, surface: str, within: float) -> npt.NDArray[np.int8]:
+    """(N,) 1 for points within metres of the floor, the ceiling or a wall, else 0; -1 where there is no such plane."""
+    known = {"floor": planes.floor, "ceiling": planes.ceiling, "wall": planes.walls}[surface]
+    if not known:
+        return np.full(len(planes.xyz), -1, np.int8)
+    return np.any([plane.near(planes.xyz, within) for plane in known], axis=0).astype(np.int8)
+
+
+def kept(path: Path, make: Callable[[], list[Seen]]) -> Seen:
+    """What is in the cache at `path`; made where it is not."""
+    if not path.is_file():
+        parts = make()
+        arrays: dict[str, Any] = {
+            name: np.concatenate([getattr(part, name) for part in parts]) for name in Seen._fields
+        }
+        content = io.BytesIO()
+        np.savez_compressed(content, **arrays)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, content.getbuffer())
+        print(f"{path.name}: {len(arrays['truth']):,} points", file=sys.stderr, flush=True)
+    with np.load(path) as file:
+        return Seen(*(file[name] for name in Seen._fields))
+
+
+def ask(frames: Iterable[Frame], study: Study, teacher: Teacher) -> list[Seen]:
+    """What the teacher says of each of some frames."""
+    return [see(frame, index, teacher, study) for index, frame in enumerate(frames)]
+
+
+def collect(study: Study, row: str, scenes: Path | None, cache: Path) -> Iterator[Seen]:
+    """The drives of a row, from the cache where they are in it. Raises UserError."""
+    teacher = open_teacher(study.teacher)
+    for drive in study.drives(row, scenes).parts():
+        path = cache / f"{study.name}-{row}-{next(iter(drive.seeds))}.npz"
+        yield kept(path, lambda drive=drive: ask(drive, study, teacher))
+
+
+class Method(NamedTuple):
+    """A way to label the points that are seen.
+
+    label: (M,) ids. score: (M,) what is rejected first has the lowest.
+    """
+
+    label: UInt8
+    score: Float32
+
+
+def methods(seen: Seen, space: LabelSpace) -> dict[str, Method]:
+    """Raw labels, each refinement alone, and all together; every one labels each point, and says how sure it is."""
+
+    def decided(probabilities: Float32, rejected: Bool | None = None) -> Method:
+        label, confidence = refine.decide(probabilities, space.ids)
+        return Method(label, confidence if rejected is None else confidence - rejected)
+
+    def over_time(probabilities: Float32, rejected: Bool | None = None) -> Method:
+        method = decided(probabilities)
+        votes = VoxelMap(space)
+        for index in np.unique(seen.scan):
+            rows = seen.scan == index
+            kept = rows if rejected is None else rows & ~rejected
+            voted = Labels(method.label[kept], method.score[kept], probabilities=probabilities[kept])
+            votes.add(seen.world[kept], voted, seen.range[kept])
+        label, confidence = votes.labels_at(seen.world)
+        # Where nobody votes the point keeps its own label, behind all others.
+        return Method(np.where(label == UNLABELLED, method.label, label), confidence - (label == UNLABELLED))
+
+    geometry = with_geometry(seen.raw, seen.surface, space)
+    unsure = seen.agreement < Refinements().agreement
+    everything = with_geometry(seen.mean, seen.surface, space)
+    return {
+        RAW: decided(seen.raw),
+        "agreement of copies": decided(seen.mean, unsure),
+        "borders": decided(seen.raw, seen.border),
+        "depth edges": decided(seen.raw, seen.edge),
+        "geometry": decided(geometry),
+        "time": over_time(seen.raw),
+        "all but time": decided(everything, unsure | seen.border | seen.edge),
+        ALL: over_time(everything, unsure | seen.border | seen.edge),
+    }
+
+
+def compare(study: Study, drives_seen: list[Seen]) -> dict[str, Any]:
+    """What each method gains at the study's coverage, with intervals by drive, and by coverage for the picture."""
+    space, four = LabelSpace.load(study.label_space), LabelSpace.load("structural4")
+    readings = {
+        space.name: Merge.into(space, "", space, space),
+        "structural4_primary": Merge.into(four, "primary", space, space),
+    }
+    found = [methods(seen, space) for seen in drives_seen]
+
+    def matrices(name: str, kept_by: str, coverage: float) -> npt.NDArray[np.int64]:
+        """(G, C, C + 1) of each drive: labels of one method on the points that another keeps at a coverage."""
+        scores = [ways[kept_by].score for ways in found]
+        threshold = np.quantile(np.concatenate(scores), 1 - coverage) if coverage < 1 else -np.inf
+        counts = [
+            Confusion(space).count(seen.truth, ways[name].label, np.where(score >= threshold, 0, -1), 1)[0]
+            for seen, ways, score in zip(drives_seen, found, scores, strict=True)
+        ]
+        return np.stack(counts)
+
+    report: dict[str, Any] = {"drives": len(found), "points": sum(len(seen.truth) for seen in drives_seen)}
+    for reading, merge in readings.items():
+        alone = matrices(RAW, RAW, study.coverage)
+        rows: dict[str, Any] = {"raw, all points": {"miou": _figure(study, merge, matrices(RAW, RAW, 1.0))}}
+        for name in found[0]:
+            own, same = matrices(name, name, study.coverage), matrices(RAW, name, study.coverage)
+            rows[name] = {
+                "miou": _figure(study, merge, own),
+                "over_raw": _difference(study, merge, same, own),
+                "over_confidence": _difference(study, merge, alone, own),
+                "iou": {
+                    c: number(float(v)) for c, v in zip(merge.space.names, iou_of(merge(own.sum(axis=0))), strict=True)
+                },
+            }
+        curves = {
+            name: [number(float(_miou(merge, matrices(name, name, coverage).sum(axis=0)))) for coverage in COVERAGES]
+            for name in (RAW, "all but time", ALL)
+        }
+        report[reading] = {"methods": rows, "by_coverage": {"coverage": COVERAGES, **curves}}
+    return report
+
+
+def _miou(merge: Merge, counts: npt.NDArray[Any]) -> Float64:
+    """(..., C, C + 1) -> (...) mean IoU in the merge's space."""
+    return mean_of(iou_of(merge(counts)))
+
+
+def _figure(study: Study, merge: Merge, counts: npt.NDArray[np.int64]) -> dict[str, Any]:
+    """The mean IoU over (G, C, C + 1) counts of drives, and its interval."""
+    drawn = study.bootstrap.draw(counts, lambda summed: _miou(merge, summed))
+    return {"value": float(_miou(merge, counts.sum(axis=0))), "interval": study.bootstrap.interval(drawn)}
+
+
+def _difference(
+    study: Study, merge: Merge, before: npt.NDArray[np.int64], after: npt.NDArray[np.int64]
+) -> dict[str, Any]:
+    """What the mean IoU gains, and its interval over the same draws of drives."""
+    drawn = study.bootstrap.difference(before, after, lambda summed: _miou(merge, summed), paired=True)
+    value = _miou(merge, after.sum(axis=0)) - _miou(merge, before.sum(axis=0))
+    return {"value": float(value), "interval": study.bootstrap.interval(drawn)}
+
+
+def real_methods(seen: Seen, space: LabelSpace) -> dict[str, UInt8]:
+    """(M,) labels of a real pair in each way; pairs are of one moment each, so that nothing agrees over time."""
+    default = Refinements()
+    rejected = seen.border | seen.edge | (seen.agreement < default.agreement)
+
+    def confident(probabilities: Float32) -> UInt8:
+        label, confidence = refine.decide(probabilities, space.ids)
+        return np.where(rejected | (confidence < default.confidence), UNLABELLED, label).astype(np.uint8)
+
+    weighed = with_geometry(seen.mean, seen.surface, space)
+    return {
+        "raw": refine.decide(seen.raw, space.ids)[0],
+        "refined, without geometry": confident(seen.mean),
+        "refined": confident(weighed),
+    }
+
+
+def run_real(study: Study, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Labels of real pairs against planes, by set and way."""
+    space, teacher = LabelSpace.load(study.label_space), open_teacher(study.teacher)
+    report: dict[str, Any] = {}
+    for name in arguments.set or study.real:
+        found = []
+        for frame in open_input(arguments.pairs / name):
+            path = arguments.cache / f"{study.name}-{name}-{frame.key}.npz"
+            found.append(kept(path, lambda frame=frame: ask([frame], study, teacher)))
+        if arguments.collect:
+            continue
+        ways: dict[str, Any] = {}
+        for way in real_methods(found[0], space):
+            labels = [real_methods(seen, space)[way] for seen in found]
+            near = np.concatenate([seen.near for seen in found])  # (M, 3)
+            label = np.concatenate(labels)
+            ways[way] = {"coverage": float((label != UNLABELLED).mean())}
+            for column, surface in enumerate(study.musts):
+                named = (label == space.ids[space.names.index(surface)]) & (near[:, column] >= 0)
+                share = near[named, column].mean() if named.any() else np.nan
+                ways[way][surface] = {"points": int(named.sum()), "share": number(float(share))}
+        with_plane = {s: sum(int((seen.near[:, i] >= 0).all()) for seen in found) for i, s in enumerate(study.musts)}
+        report[name] = {"pairs": len(found), "with_plane": with_plane, "ways": ways}
+        print_real(name, report[name], study)
+    return report
+
+
+def print_real(name: str, report: dict[str, Any], study: Study) -> None:
+    """A set's rows of the table for the docs."""
+    print(f"| {name}: {report['pairs']} pairs | coverage | " + " | ".join(study.musts) + " |")
+    print("|---" * (2 + len(study.musts)) + "|")
+    for way, figures in report["ways"].items():
+        cells = []
+        for surface, must in study.musts.items():
+            share, points = figures[surface]["share"], figures[surface]["points"]
+            verdict = "" if share is None or share >= must.share else " (missed)"
+            cells.append("-" if share is None else f"{share:.1%} of {points:,}{verdict}")
+        print(f"| {way} | {figures['coverage']:.0%} | {' | '.join(cells)} |")
+
+
+def print_truth(row: str, report: dict[str, Any], aims: dict[str, float]) -> None:
+    """The methods as a table for the docs."""
+    print(f"{row}: {report['drives']} drives, {report['points']:,} points seen")
+    for reading in ("structural6", "structural4_primary"):
+        print(f"| {reading} | mIoU | over raw, same points | over confidence alone |\n|---|---|---|---|")
+        for name, figures in report[reading]["methods"].items():
+            gains = [_signed(figures[key]) if key in figures else "" for key in ("over_raw", "over_confidence")]
+            print(f"| {name} | {100 * figures['miou']['value']:.1f} | {gains[0]} | {gains[1]} |")
+        found = report[reading]["methods"][ALL]
+        reached = {key: found[key]["value"] >= aim for key, aim in aims.items()}
+        print(
+            ", ".join(f"{key} {100 * aims[key]:+.0f}: {'reached' if yes else 'missed'}" for key, yes in reached.items())
+        )
+
+
+def _signed(figure: dict[str, Any]) -> str:
+    interval = figure["interval"]
+    between = "" if interval is None else f" ({100 * interval[0]:+.1f} to {100 * interval[1]:+.1f})"
+    return f"{100 * figure['value']:+.1f}{between}"
+
+
+def draw_truth(path: Path, rows: dict[str, Any]) -> None:
+    """Mean IoU by coverage, of each row."""
+    figure = plots.new_figure(5.5 * len(rows), 4.6, "Pseudo-labels of the points that a camera sees, best points first")
+    for axes, (row, report) in zip(figure.subplots(1, len(rows), squeeze=False)[0], rows.items(), strict=True):
+        curves = report["structural6"]["by_coverage"]
+        for name in (RAW, "all but time", ALL):
+            axes.plot(curves["coverage"], curves[name], marker=".", label=name)
+        axes.set(title=row, xlabel="coverage: share of these points that keep a label", ylabel="mIoU, structural6")
+        axes.grid(color="#e8e8e8")
+        axes.legend(fontsize=9)
+    figure.subplots_adjust(top=0.83, bottom=0.14, left=0.06, right=0.98)
+    plots.save(figure, path)
+
+
+def run_truth(study: Study, arguments: argparse.Namespace) -> dict[str, Any]:
+    """The rows that are asked for, or all."""
+    report = {}
+    for row in arguments.row or study.rows:
+        drives_seen = list(collect(study, row, arguments.scenes, arguments.cache))
+        if arguments.collect:
+            continue
+        report[row] = compare(study, drives_seen)
+        print_truth(row, report[row], study.aims)
+    if report:
+        draw_truth(arguments.out / "pseudo-labels.png", report)
+    return report
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    truth = commands.add_parser("truth", help="against the truth of simulated images")
+    truth.add_argument("--scenes", type=Path, help="folder of the third-party scenes")
+    truth.add_argument("--row", action="append", help="of the study; by default all")
+    real = commands.add_parser("real", help="against planes of real pairs")
+    real.add_argument("--pairs", type=Path, required=True, help="folder of the sets of real pairs")
+    real.add_argument("--set", action="append", help="of the study; by default all")
+    for command in (truth, real):
+        command.add_argument("--cache", type=Path, required=True, help="folder for what was rendered and asked")
+        command.add_argument("--collect", action="store_true", help="only fill the cache")
+        command.add_argument("--out", type=Path, required=True, help="folder for reports and pictures")
+    return parser.parse_args()
+
+
+def main() -> int:
+    arguments = parse()
+    try:
+        study = configuration.load(Study, "config/pseudo_labels", "study", STUDY)
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        report = (run_truth if arguments.command == "truth" else run_real)(study, arguments)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    write_whole(arguments.out / f"{arguments.command}.json", (json.dumps(report, indent=2) + "\n").encode())
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

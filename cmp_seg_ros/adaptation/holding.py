@@ -1,0 +1,85 @@
+"""Holds back a stretch of each sequence of a unified set, which the adaptation never learns from."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import groupby
+from pathlib import Path
+from typing import NamedTuple
+
+from cmp_seg_ros.datasets.base import DataSet
+from cmp_seg_ros.datasets.frame import Frame
+from cmp_seg_ros.datasets.unified import DataSet as UnifiedSet
+from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.training.scans import SetConfig
+
+GAP = 10 * 1_000_000_000  # ns between what is learnt and what is held back
+FEWEST = 2  # scans held back, of all sequences
+LEAST = 4  # scans learnt from
+GROUPS = 4  # with fewer groups, each scan is one of its own in intervals
+
+
+class Stretches(NamedTuple):
+    """First and last number of the scans of each stretch to learn from, and of each that is held back."""
+
+    learnt: list[tuple[int, int]]
+    held_back: list[tuple[int, int]]
+
+    def sets(self, folder: Path, source: str) -> tuple[SetConfig, ...]:
+        """What to learn from, with the labels of this source."""
+        return self._sets(folder, source, self.learnt)
+
+    def held_back_sets(self, folder: Path, source: str) -> tuple[SetConfig, ...]:
+        return self._sets(folder, source, self.held_back)
+
+    @staticmethod
+    def _sets(folder: Path, source: str, ranges: list[tuple[int, int]]) -> tuple[SetConfig, ...]:
+        return tuple(SetConfig(path=str(folder), labels=source, splits=None, first=a, last=b) for a, b in ranges)
+
+
+def hold_back(data: UnifiedSet, share: float) -> Stretches:
+    """Hold back the last `share` of each sequence; where stamps are known, ten seconds before it are left out.
+
+    Raises:
+        UserError: the recordings are too short.
+    """
+    learnt, held = [], []
+    numbered = [(number, entry.sequence, entry.stamp) for number, entry in enumerate(data.entries)]
+    for _, group in groupby(numbered, key=lambda scan: scan[1]):
+        scans = list(group)
+        count = round(share * len(scans))
+        if not count or count == len(scans):
+            continue
+        first = scans[-count]
+        before = [number for number, _, stamp in scans[:-count] if not stamp or first[2] - stamp >= GAP]
+        if before:
+            learnt.append((before[0], before[-1]))
+            held.append((first[0], scans[-1][0]))
+    counts = [sum(last - first + 1 for first, last in ranges) for ranges in (learnt, held)]
+    if counts[0] < LEAST or counts[1] < FEWEST:
+        raise UserError(
+            f"{len(numbered)} scans are too few to hold back {share:.0%} of them, and ten seconds before that: "
+            f"{counts[0]} remain to learn from and {counts[1]} for the test; record for longer, or give more recordings"
+        )
+    return Stretches(learnt, held)
+
+
+class HeldBack(DataSet):
+    """The frames of some stretches of a set; where it has hardly any groups, each is a group of its own."""
+
+    def __init__(self, data: UnifiedSet, ranges: Sequence[tuple[int, int]]) -> None:
+        super().__init__(data.path, sensors=data.sensors)
+        self.data = data
+        self._numbers = [number for first, last in ranges for number in range(first, last + 1)]
+        self.count, self.label_spaces = len(self._numbers), data.label_spaces
+        self._alone = len({data[number].group for number in self._numbers}) < GROUPS
+
+    @classmethod
+    def recognises(cls, path: Path) -> bool:
+        return False
+
+    def __iter__(self) -> Iterator[Frame]:
+        return (self[number] for number in range(len(self._numbers)))
+
+    def __getitem__(self, number: int) -> Frame:
+        frame = replace(self.data[self._numbers[number]], number=number)
+        return replace(frame, group=frame.key) if self._alone else frame

@@ -1,0 +1,381 @@
+"""The steps of `cmp-seg adapt`. Each leaves its result in the output folder, and is passed over when that is there."""
+
+import json
+from collections.abc import Callable, Iterable
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from cmp_seg_ros import label_space, outputs, resources
+from cmp_seg_ros.adaptation import pictures
+from cmp_seg_ros.adaptation.holding import HeldBack, Stretches, hold_back
+from cmp_seg_ros.adaptation.verdict import Difference, Verdict, figure, judge, plane_differences
+from cmp_seg_ros.bundle import DEFAULT_BUNDLE, Bundle
+from cmp_seg_ros.datasets.conversion import Conversion, sources_of
+from cmp_seg_ros.datasets.frame import PSEUDO
+from cmp_seg_ros.datasets.unified import DataSet as UnifiedSet
+from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.evaluation.compare import Comparison, Loaded, compare
+from cmp_seg_ros.evaluation.metrics import PRIMARY
+from cmp_seg_ros.evaluation.page import HTML, Notes, Page, Picture, Section, Table, facts, percent
+from cmp_seg_ros.evaluation.pipeline import Consumer, Model, Result, run
+from cmp_seg_ros.evaluation.plane_check import PlaneCheck
+from cmp_seg_ros.evaluation.report import Report
+from cmp_seg_ros.evaluation.scoring import Scores
+from cmp_seg_ros.label_space import LabelSpace
+from cmp_seg_ros.scan import UNLABELLED, UInt8
+from cmp_seg_ros.training import tasks
+from cmp_seg_ros.training.config import TrainConfig
+
+SETTINGS = "settings.json"
+DATA, TRAINING, BUNDLE = "data", "training", "bundle"
+VARIANT = "pseudo"  # of the mapping from the teacher's classes
+SUITE = "forgetting"
+OLD, NEW = "shipped", "new"
+PICTURED = 3  # scans
+COMMAND = "adapt"
+
+TEACHER = "The teacher is no truth: it errs too, most at borders and on thin things. Higher is mostly better."
+PLANES = "Floor, ceiling and walls found by geometry alone, in which neither teacher nor bundle had a say."
+CHANGED = "The teacher, the shipped bundle and the new one, on a held-back scan"
+CURVES = "Loss, and scores against the teacher on held-back scans"
+
+Progress = Callable[[str, int | None], Any]  # (what, total) -> context manager of a function of the number done
+
+
+class Settings(BaseModel):
+    """What an adaptation is made of; fixed when it is resumed, but for hours and buildings."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    recordings: list[str]
+    calibration: str | None = None
+    topic: str = ""
+    teacher: str = "mosaic"
+    start: str = DEFAULT_BUNDLE
+    recipe: str = "adapt"
+    hours: float = Field(default=1.0, gt=0)
+    held_back: float = Field(default=0.2, gt=0, lt=1)
+    buildings: int | None = None  # of the suite; None: all
+
+
+class Labelled(NamedTuple):
+    """Share of each class in the pseudo-labels that are learnt from, and of the points that have one."""
+
+    shares: dict[str, float]
+    covered: float
+
+
+class Adaptation:
+    """An adaptation in the folder `out`.
+
+    Raises:
+        UserError: `out` holds something else, or another adaptation; the start has other classes than it may.
+    """
+
+    def __init__(self, settings: Settings, out: Path) -> None:
+        self.settings, self.out = settings, out
+        outputs.require_writable(out, COMMAND, (outputs.REPORT, SETTINGS, DATA, TRAINING, BUNDLE, HTML))
+        self.start = Bundle.find(settings.start)
+        self.space = _with_mappings(self.start.description.label_space)
+        known, free = self._read(SETTINGS), settings.model_dump(include={"hours", "buildings"})
+        if known is not None and Settings(**known).model_copy(update=free) != settings:
+            raise UserError(f"{out} holds another adaptation; give another --out")
+        with outputs.writing(out):
+            outputs.write_report(out, {"command": COMMAND, "finished": False})
+            self._write(SETTINGS, settings.model_dump())
+
+    # Data
+
+    def convert(self, progress: Progress) -> None:
+        """All recordings into one unified set.
+
+        Raises:
+            UserError: a recording has no images of a calibrated camera, or cannot be read.
+        """
+        settings = self.settings
+        calibration = None if settings.calibration is None else Path(settings.calibration)
+        sources = sources_of([Path(path) for path in settings.recordings], settings.topic, calibration)
+        for source in sources:  # before hours of work
+            frame = next(iter(source.open()), None)
+            if frame is not None and all(image.camera is None for image in frame.images.values()):
+                known = ", ".join(frame.images) or "none"
+                raise UserError(
+                    f"{source.path} has no image of a calibrated camera (its cameras: {known}); a camera teaches the "
+                    "lidar: give intrinsics and T_camera_lidar with --calibration"
+                )
+        conversion = Conversion(sources, self.out / DATA)
+        with progress("converting", conversion.total) as update:
+            for done in conversion.run():
+                update(done)
+        conversion.finish()
+
+    @cached_property
+    def data(self) -> UnifiedSet:
+        return UnifiedSet(self.out / DATA)
+
+    @cached_property
+    def stretches(self) -> Stretches:
+        """What is learnt from and what is held back. Raises UserError for recordings that are too short."""
+        return hold_back(self.data, self.settings.held_back)
+
+    def label(self, progress: Progress) -> Labelled:
+        """Pseudo-labels of all scans that a camera sees. Raises UserError."""
+        from cmp_seg_ros.pseudo_labels.labeller import PseudoLabeller, Refinements
+        from cmp_seg_ros.pseudo_labels.report import PseudoReport
+        from cmp_seg_ros.pseudo_labels.run import label_set
+        from cmp_seg_ros.teachers.base import open_teacher
+
+        teacher, refinements = self.settings.teacher, Refinements()
+        labeller = PseudoLabeller(open_teacher(teacher), self.space, VARIANT, refinements)
+        report = PseudoReport(
+            input=str(self.out / DATA),
+            teacher=teacher,
+            label_space=self.space.name,
+            variant=VARIANT,
+            refinements=refinements,
+            source=PSEUDO,
+        )
+        with progress("teacher on images", len(self.data)) as update:
+            label_set(self.data, labeller, report, progress=update)
+        del self.data  # opened again, with the new source
+        return self._labelled()
+
+    def _labelled(self) -> Labelled:
+        count, points = np.zeros(256, np.int64), 0
+        for source in self.stretches.sets(self.out / DATA, PSEUDO):
+            for frame in source.frames():
+                if PSEUDO in frame.labels:
+                    found = frame.labels[PSEUDO]
+                    count += np.bincount(self.space.id_map(found.space)[found.label], minlength=256)
+                    points += int(frame.scan.valid().sum())
+        known = int(count[:UNLABELLED].sum())
+        if not known:
+            raise UserError(
+                f"teacher {self.settings.teacher} gave no point of these recordings a label; look at the calibration "
+                "(`cmp-seg calibration check`) and at the images"
+            )
+        shares = {c.name: int(count[c.id]) / known for c in self.space.classes}
+        return Labelled(shares, known / max(1, points))
+
+    # Training
+
+    def training(self) -> TrainConfig:
+        """The configuration of the fine-tuning."""
+        folder = self.out / DATA
+        config: TrainConfig = tasks.load_config(
+            self.settings.recipe,
+            start=str(self.start.path),
+            sets=self.stretches.sets(folder, PSEUDO),
+            validation=self.stretches.held_back_sets(folder, PSEUDO),
+            hours=self.settings.hours,
+        )
+        return config
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether the training has come to its end, for these hours."""
+        report = self._read(f"{TRAINING}/{outputs.REPORT}")
+        return bool(report and report.get("hours", 0) >= self.settings.hours)
+
+    def export(self) -> Bundle:
+        """The trained bundle, under a name of its own. Raises UserError if it cannot be read."""
+        trained = Bundle(self.out / TRAINING / BUNDLE)
+        about = trained.description.model_dump(exclude={"weights_sha256"})
+        about["name"] = f"{self.start.description.name}-adapted"
+        return Bundle.write(self.out / BUNDLE, trained.weights_path.read_bytes(), **about)
+
+    # Evaluation
+
+    def evaluate(self, which: str, bundle: Bundle, progress: Progress) -> Report:
+        """A bundle on what was held back: against the teacher, and against the planes of the scans."""
+        data, folder = HeldBack(self.data, self.stretches.held_back), self.out / "evaluation" / which
+        labeller = Model(bundle.path)
+        kept = Kept()
+        consumers: list[Consumer] = [
+            Scores(self.data.label_spaces[PSEUDO], labeller.label_space, source=PSEUDO),
+            PlaneCheck(labeller.label_space, data.path, data.sensors.file),
+            kept,
+        ]
+        report = Report.of("evaluate", data)
+        with progress(f"{which} bundle on held-back scans", data.count) as update:
+            run(data, labeller, consumers, report, folder, needs=(PSEUDO,), progress=update)
+        if report.accuracy is None:
+            raise UserError("no held-back scan has labels of the teacher")
+        self._labels[which] = kept.label
+        return report
+
+    @cached_property
+    def _labels(self) -> dict[str, dict[str, UInt8]]:
+        """By bundle and key, of the last evaluation."""
+        return {}
+
+    def remember(self, which: str, bundle: Bundle, progress: Progress) -> None:
+        """A bundle on a few simulated buildings."""
+        from cmp_seg_ros.evaluation.suites.run import SuiteRun
+        from cmp_seg_ros.evaluation.suites.scores import compile_report
+        from cmp_seg_ros.evaluation.suites.suite import Suite
+
+        folder = self.out / "simulated"
+        suite = SuiteRun(Suite.load(SUITE), bundle.path, buildings=self.settings.buildings, out=folder)
+        with progress(f"{which} bundle on simulated buildings", suite.count) as update:
+            parts = suite.run(update)
+        (folder / which).mkdir(parents=True, exist_ok=True)
+        outputs.write_report(folder / which, compile_report(suite, parts))
+
+    # Verdict
+
+    def conclude(self, labelled: Labelled, reports: dict[str, Report]) -> Verdict:
+        """Compare, draw, and write the page and the report."""
+        teacher = self._comparison("evaluation")
+        simulated = self._comparison("simulated")
+        images = sum(last - first + 1 for first, last in self.stretches.held_back)
+        headline = PRIMARY if self.space.name == "structural6" else self.space.name
+        planes = plane_differences(reports[OLD].planes, reports[NEW].planes)
+        against = figure(teacher, headline, "mIoU")
+        forgotten = figure(simulated, "primary mIoU", "mean")
+        verdict = judge(images, against, forgotten, planes, labelled.shares)
+        drawn = self._draw()
+        rows = self._rows(teacher)
+        self._page(verdict, labelled, rows, planes, simulated, drawn).write(self.out)
+        outputs.write_report(
+            self.out,
+            {
+                "command": COMMAND,
+                "finished": True,
+                "advice": verdict.advice,
+                "reasons": verdict.reasons,
+                "bundle": str(self.out / BUNDLE),
+                "held_back": images,
+                "covered": labelled.covered,
+                "shares": labelled.shares,
+                "teacher": [row._asdict() for row in rows],
+                "planes": [row._asdict() for row in planes],
+                "simulated": forgotten._asdict(),
+            },
+        )
+        return verdict
+
+    def _comparison(self, folder: str) -> Comparison:
+        return compare(Loaded(self.out / folder / OLD), Loaded(self.out / folder / NEW))
+
+    def _rows(self, teacher: Comparison) -> list[Difference]:
+        """Figures against the teacher."""
+        names = ["mIoU", "overall accuracy", *(f"IoU {name}" for name in self.space.names)]
+        rows = [figure(teacher, self.space.name, name) for name in names]
+        if self.space.name == "structural6":
+            rows.insert(0, figure(teacher, PRIMARY, "mIoU")._replace(name="primary mIoU"))
+        rows.append(figure(teacher, "calibration", "ECE")._replace(name="calibration error of confidences (ECE)"))
+        rows.append(figure(teacher, "temporal", "agreement")._replace(name="agreement over time"))
+        return [row for row in rows if row.old is not None]
+
+    def _draw(self) -> list[str]:
+        """Pictures of the scans that changed most; their names."""
+        data = HeldBack(self.data, self.stretches.held_back)
+        changed = []
+        for frame in data:
+            if frame.key in self._labels[OLD] and PSEUDO in frame.labels:
+                found = frame.labels[PSEUDO]
+                told = self.space.id_map(found.space)[found.label]
+                old, new = (self._labels[which][frame.key] for which in (OLD, NEW))
+                changed.append(pictures.Changed(frame, told, old, new))
+        changed = sorted(changed, key=lambda one: -one.share)[:PICTURED]
+        for number, one in enumerate(changed):
+            pictures.draw(self.out / f"changed-{number}.png", one, self.space)
+        return [f"changed-{number}.png" for number in range(len(changed))]
+
+    def _page(
+        self,
+        verdict: Verdict,
+        labelled: Labelled,
+        rows: list[Difference],
+        planes: list[Difference],
+        simulated: Comparison,
+        drawn: list[str],
+    ) -> Page:
+        settings = self.settings
+        forgotten = [
+            Difference(f"primary mIoU, {one.name}", one.a, one.b, one.interval)
+            for section in simulated.sections
+            for one in section.figures
+            if section.title.startswith("primary mIoU")
+        ]
+        shares = sorted(labelled.shares.items(), key=lambda item: -item[1])
+        covered = f"{labelled.covered:.0%} of the points that were learnt from had a label of the teacher."
+        curves = self.out / TRAINING / "curves.png"
+        return Page(
+            f"Adaptation: {verdict.title.lower()}",
+            [
+                Section(
+                    "What was done",
+                    [
+                        facts(
+                            [
+                                ("recordings", ", ".join(settings.recordings)),
+                                ("teacher", settings.teacher),
+                                ("training, hours", settings.hours),
+                                ("shipped bundle", f"{self.start.description.name} ({self.start.hash})"),
+                                ("new bundle", self.out / BUNDLE),
+                            ]
+                        )
+                    ],
+                ),
+                Section("Against the teacher, on held-back images", [TEACHER, _table(rows)]),
+                Section("Planes of the held-back scans", [PLANES, _table(planes)]),
+                Section("Simulated buildings: what was forgotten", [_table(forgotten)]),
+                Section(
+                    "What the teacher taught",
+                    [covered, Table(["class", "share"], [[name, percent(share, bar=True)] for name, share in shares])],
+                ),
+                Section("Scans that changed most", [Picture(self.out / name, CHANGED) for name in drawn]),
+                Section("Training", [Picture(curves, CURVES)] if curves.is_file() else []),
+            ],
+            notes=[Notes(verdict.reasons, serious=verdict.advice == "keep")],
+        )
+
+    def _read(self, name: str) -> dict[str, Any] | None:
+        path = self.out / name
+        return json.loads(path.read_text()) if path.is_file() else None
+
+    def _write(self, name: str, content: dict[str, Any]) -> None:
+        outputs.write_whole(self.out / name, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def _table(rows: Iterable[Difference]) -> Table:
+    """Scores of both bundles in per cent, and their difference in points."""
+    return Table(
+        ["", "shipped", "new", "difference", "95 % interval"],
+        [
+            [
+                row.name,
+                percent(row.old),
+                percent(row.new),
+                "" if row.old is None or row.new is None else f"{100 * row.change:+.1f}",
+                "" if row.interval is None else f"{100 * row.interval[0]:+.1f} to {100 * row.interval[1]:+.1f}",
+            ]
+            for row in rows
+        ],
+    )
+
+
+def _with_mappings(space: LabelSpace) -> LabelSpace:
+    """The label space of config/ where it has these classes: it maps from teachers that came after the bundle."""
+    if space.name not in resources.names(label_space.FOLDER, ".yaml"):
+        return space
+    found = LabelSpace.load(space.name)
+    same = [(c.name, c.id) for c in found.classes] == [(c.name, c.id) for c in space.classes]
+    return found if same else space
+
+
+class Kept(Consumer):
+    """Keeps the (N,) labels of each frame by its key."""
+
+    def __init__(self) -> None:
+        self.label: dict[str, UInt8] = {}
+
+    def add(self, result: Result, report: Report) -> None:
+        if result.labels is not None:
+            self.label[result.frame.key] = result.labels.label

@@ -1,0 +1,103 @@
+"""Whether to take the new bundle, in words, from what both bundles score."""
+
+from typing import Literal, NamedTuple
+
+from cmp_seg_ros.evaluation.compare import Comparison, Figure
+from cmp_seg_ros.evaluation.report import PlaneReport
+
+FORGOTTEN = 0.01  # of mIoU in simulated buildings that may be lost
+OFF_PLANES = 0.02  # of recall or precision of planes that may be lost
+FEW_IMAGES = 20
+
+Advice = Literal["take", "keep", "unsure"]
+
+
+class Verdict(NamedTuple):
+    """Take the new bundle, keep the old one, or look at the pictures first; and the reasons, a sentence each."""
+
+    advice: Advice
+    title: str
+    reasons: list[str]
+
+
+class Difference(NamedTuple):
+    """A score of both bundles. `interval`: of the difference, where it is known."""
+
+    name: str
+    old: float | None
+    new: float | None
+    interval: tuple[float, float] | None = None
+
+    @property
+    def change(self) -> float:
+        """0 where one is not known."""
+        return 0.0 if self.old is None or self.new is None else self.new - self.old
+
+
+def judge(
+    images: int, teacher: Difference, simulated: Difference, planes: list[Difference], taught: dict[str, float]
+) -> Verdict:
+    """Compare the shipped bundle and the new one.
+
+    Args:
+        images: held back.
+        teacher: mIoU against the teacher on these.
+        simulated: primary mIoU on simulated buildings.
+        planes: figures of the plane check.
+        taught: share of each class in the pseudo-labels that were learnt from.
+    """
+    low, high = teacher.interval or (float("-inf"), float("inf"))
+    better, worse = low > 0, high < 0
+    forgets = simulated.change < -FORGOTTEN
+    off = [one for one in planes if one.change < -OFF_PLANES]
+    reasons = [_said(teacher, f"Against the teacher on {images} held-back images", better or worse)]
+    reasons.append(_said(simulated, "On simulated buildings, which show what was forgotten"))
+    reasons += [_said(one, "Plane check") for one in off] or ["The plane check is no worse."]
+    if images < FEW_IMAGES:
+        reasons.append(f"{images} held-back images are few: look at the pictures before you trust these figures.")
+    if missing := [name for name, share in taught.items() if share == 0]:
+        reasons.append(f"The teacher never said {', '.join(missing)}; the recording taught nothing about that.")
+    if better and not forgets and not off:
+        return Verdict("take", "Take the new bundle", reasons)
+    if better or (teacher.change > 0 and not forgets and not off and not worse):
+        if not better:
+            reasons.append("The gain is within chance. A longer recording, with more rooms, would tell.")
+        else:
+            reasons.append("It agrees better with the teacher, but at a cost: see above.")
+        return Verdict("unsure", "Look at the pictures before you take the new bundle", reasons)
+    reasons.append(
+        "Why it may be no better: the teacher is wrong where the bundle was right, the recording shows little that the "
+        "bundle did not know, the calibration is off, or the time was too short. Look at the pictures of pseudo-labels."
+    )
+    return Verdict("keep", "Keep the shipped bundle", reasons)
+
+
+def _said(one: Difference, where: str, sure: bool | None = None) -> str:
+    if one.old is None or one.new is None:
+        return f"{where}: {one.name} was not measured."
+    chance = "" if sure is None else " (more than chance)" if sure else " (within chance)"
+    interval = f", 95 % interval {100 * one.interval[0]:+.1f} to {100 * one.interval[1]:+.1f}" if one.interval else ""
+    text = f"{where}: {one.name} {100 * one.old:.1f} % before, {100 * one.new:.1f} % after, {100 * one.change:+.1f}"
+    return f"{text} points{interval}{chance}."
+
+
+def plane_differences(old: PlaneReport | None, new: PlaneReport | None) -> list[Difference]:
+    """Medians of the plane check over scans."""
+    if old is None or new is None:
+        return []
+    a, b = old.median, new.median
+    found = [
+        Difference(f"{kind} of {name}", getattr(getattr(a, name), kind), getattr(getattr(b, name), kind))
+        for name in ("floor", "ceiling")
+        for kind in ("recall", "precision")
+    ]
+    return [*found, Difference("recall of wall", a.wall.recall, b.wall.recall)]
+
+
+def figure(comparison: Comparison, section: str, name: str) -> Difference:
+    """A figure of a comparison, whose section's title begins so."""
+    for one in comparison.sections:
+        found: Figure | None = next((each for each in one.figures if each.name == name), None)
+        if one.title.startswith(section) and found is not None:
+            return Difference(name, found.a, found.b, found.interval)
+    return Difference(name, None, None)

@@ -1,0 +1,78 @@
+"""`cmp-seg adapt`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def adapt(
+    recordings: Annotated[
+        list[Path], typer.Argument(help="Bags, folders of pairs, or data sets of `cmp-seg convert`, of one robot.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of data, training, bundle and page. An adaptation resumes here.")],
+    calibration: Annotated[
+        Path | None, typer.Option(help="Calibration file; by default calibration.yaml in the recording.")
+    ] = None,
+    teacher: Annotated[str, typer.Option(help="Image model, as in `cmp-seg teachers`.")] = "mosaic",
+    hours: Annotated[float, typer.Option(help="Time budget of the training.", min=0.001, max=8760)] = 1.0,
+    start: Annotated[str, typer.Option(help="Bundle to adapt.")] = "waffleiron24-128",
+    recipe: Annotated[str, typer.Option(help="Configuration of the training: a file, or a name.")] = "adapt",
+    topic: Annotated[str, typer.Option(help="Of the scans; needed only where a bag has several.")] = "",
+    held_back: Annotated[float, typer.Option(help="Share of each sequence for the test.", min=0.05, max=0.9)] = 0.2,
+    buildings: Annotated[
+        int | None, typer.Option(help="Simulated buildings to look for what was forgotten; default all.", min=1)
+    ] = None,
+    workers: Annotated[int, typer.Option(help="Processes that prepare batches.", min=0)] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Adapt a bundle to recordings of your robot, without labels, and say whether it became better.
+
+    A camera and an image model teach the lidar network: convert, check the calibration, pseudo-label, fine-tune, and
+    compare with the bundle before, on a stretch that was held back. OUT/page.html has figures, pictures and advice;
+    OUT/bundle the new bundle. The same command resumes.
+    """
+    from rich.console import Console
+
+    from cmp_seg_ros.adaptation.run import DATA, NEW, OLD, TRAINING, Adaptation, Settings
+    from cmp_seg_ros.bundle import Bundle
+    from cmp_seg_ros.cli.progress import progress_bar
+    from cmp_seg_ros.cli.training_run import run
+    from cmp_seg_ros.evaluation.page import HTML
+    from cmp_seg_ros.outputs import REPORT, writing
+    from cmp_seg_ros.teachers.base import open_teacher
+
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    settings = Settings(
+        recordings=[str(path) for path in recordings],
+        calibration=None if calibration is None else str(calibration),
+        topic=topic,
+        teacher=teacher,
+        start=start,
+        recipe=recipe,
+        hours=hours,
+        held_back=held_back,
+        buildings=buildings,
+    )
+    open_teacher(teacher)  # complains before the work
+    work = Adaptation(settings, out)
+    with writing(out):
+        work.convert(progress_bar)
+        _ = work.stretches  # too short a recording is known now
+        labelled = work.label(progress_bar)
+        console.print(f"the teacher labelled {labelled.covered:.0%} of the points that are learnt from", markup=False)
+        if not work.is_trained:
+            run("finetune", work.training(), out / TRAINING, out / "scans", workers, as_json=False, quiet=True)
+        bundle = work.export()
+        bundles = {OLD: Bundle.find(start), NEW: bundle}
+        reports = {which: work.evaluate(which, one, progress_bar) for which, one in bundles.items()}
+        for which, one in bundles.items():
+            work.remember(which, one, progress_bar)
+        verdict = work.conclude(labelled, reports)
+    if as_json:
+        print((out / REPORT).read_text(), end="")
+        return
+    print(verdict.title)
+    for reason in verdict.reasons:
+        print(f"- {reason}")
+    print(f"page: {out / HTML}\nbundle: {bundle.path}\ndata: {out / DATA}")

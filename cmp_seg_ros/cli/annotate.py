@@ -1,0 +1,113 @@
+"""`cmp-seg annotate`: export for labelling by hand, and import."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cmp_seg_ros.bundle import DEFAULT_BUNDLE
+from cmp_seg_ros.cli.tables import counted, print_warnings
+from cmp_seg_ros.errors import UserError
+
+annotate = typer.Typer(
+    help="Label scans, or the map of a drive, by hand in CloudCompare, starting from the model's labels.",
+    no_args_is_help=True,
+)
+
+
+@annotate.command()
+def export(
+    input: Annotated[Path, typer.Argument(help="Any input of `cmp-seg label`; for --map a bag of one drive.")],
+    out: Annotated[Path, typer.Option(help="New folder for the clouds.")],
+    as_map: Annotated[
+        bool, typer.Option("--map", help="One cloud of the fused drive instead of one per scan: label it once.")
+    ] = False,
+    every: Annotated[int, typer.Option(help="Export only one in so many scans; not for --map.", min=1)] = 1,
+    odometry: Annotated[str, typer.Option(help="For --map: recorded, kiss-icp, or auto.")] = "auto",
+    voxel_size: Annotated[float, typer.Option(help="For --map, metres.", min=0.02, max=1.0)] = 0.05,
+    model: Annotated[str, typer.Option(help="A bundle: a folder, or a name in models/.")] = DEFAULT_BUNDLE,
+    engine: Annotated[str, typer.Option(help="auto, or the name of an engine.")] = "auto",
+    label_space: Annotated[
+        str | None, typer.Option(help="Label space (such as structural4, or a file) instead of the model's.")
+    ] = None,
+    topic: Annotated[str, typer.Option(help="PointCloud2 topic, if a bag has several.")] = "",
+    calibration: Annotated[
+        Path | None, typer.Option(help="Calibration file; by default calibration.yaml in or beside INPUT, if there is.")
+    ] = None,
+    lidar: Annotated[str, typer.Option(help="Name of the lidar, if the calibration has several.")] = "",
+    max_scans: Annotated[int | None, typer.Option(help="Stop after so many scans.", min=1)] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Write scans, or their fused map, as .ply for CloudCompare, with the model's labels in the field `label`."""
+    from rich.console import Console
+
+    from cmp_seg_ros.cli.progress import progress_bar
+    from cmp_seg_ros.datasets import open_input
+    from cmp_seg_ros.evaluation.pipeline import Model, run
+    from cmp_seg_ros.evaluation.report import Report
+    from cmp_seg_ros.geometry.sensor_set import SensorSet
+    from cmp_seg_ros.mapping.annotate import MapExport, ScanExport
+
+    if as_map and every > 1:
+        raise UserError("--every is for scans; a map takes all of them: leave it out")
+    data = open_input(input, topic, SensorSet.around(input, calibration, lidar))
+    labeller = Model(model, engine, label_space)
+    labeller.segmenter.probabilities = as_map
+    space = labeller.label_space
+    export = MapExport(data, space, out, odometry, voxel_size) if as_map else ScanExport(data, space, out, every)
+    report = Report.of("annotate", data)
+    total = data.count if max_scans is None else min(max_scans, data.count or max_scans)
+    with progress_bar("scans", total) as progress:
+        run(data, labeller, [export], report, out, max_frames=max_scans, progress=progress)
+    if as_json:
+        print(json.dumps(report.to_json()))
+    else:
+        points = counted(sum(export.about.points.values()), "point")
+        classes = ", ".join(f"{c.id} {c.name}" for c in space.classes)
+        Console(highlight=False, soft_wrap=True).print(
+            f"{counted(len(export.about.points), 'cloud')} of {points} of {counted(len(export.about.sha256), 'scan')}. "
+            f"Correct the scalar field label ({classes}; 255 for none), save, then: cmp-seg annotate import {out}",
+            markup=False,
+        )
+        print_warnings(report.warnings)
+    if report.problems:
+        raise UserError(f"exported, but: {'; '.join(report.problems)}")
+
+
+@annotate.command(name="import")
+def import_(
+    folder: Annotated[Path, typer.Argument(help="Folder of `cmp-seg annotate export`, with corrected clouds.")],
+    out: Annotated[Path, typer.Option(help="Folder for one .label file per scan (SemanticKITTI) and the label space.")],
+    input: Annotated[Path | None, typer.Option(help="The exported recording, if it was moved.")] = None,
+    field: Annotated[str, typer.Option(help="Scalar field with the labels, if it is not `label`.")] = "",
+    calibration: Annotated[
+        Path | None, typer.Option(help="Calibration file; by default calibration.yaml in or beside the recording.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Check that only labels have changed, and write the labels of every scan; those of a map are carried back."""
+    from rich.console import Console
+
+    from cmp_seg_ros import outputs
+    from cmp_seg_ros.cli.progress import progress_bar
+    from cmp_seg_ros.datasets import open_input
+    from cmp_seg_ros.geometry.sensor_set import SensorSet
+    from cmp_seg_ros.mapping.annotate import Import, write_hand_labels
+
+    source = Import(folder, field)
+    path = input or Path(source.about.input)
+    data = open_input(path, source.about.topic, SensorSet.around(path, calibration))
+    outputs.claim(out, "annotate", source=folder)
+    with outputs.writing(out), progress_bar("scans", len(source.about.sha256)) as progress:
+        result = write_hand_labels(source, data, out, progress)
+        outputs.write_report(out, {"command": "annotate", "input": str(path), "labels": str(folder), **result})
+    if as_json:
+        print(json.dumps(result))
+        return
+    shares = ", ".join(f"{name} {count / max(1, result['points']):.1%}" for name, count in result["by_class"].items())
+    Console(highlight=False, soft_wrap=True).print(
+        f"labels of {counted(result['scans'], 'scan')}, {result['points']:,} points: {shares}, "
+        f"{result['unlabelled'] / max(1, result['points']):.1%} without a label\n{out}",
+        markup=False,
+    )

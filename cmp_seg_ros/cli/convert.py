@@ -1,0 +1,68 @@
+"""`cmp-seg convert`."""
+
+import json
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Runner(str, Enum):
+    """Where the work is done."""
+
+    local = "local"
+    ray = "ray"
+
+
+def convert(
+    inputs: Annotated[
+        list[Path], typer.Argument(help="Bags, folders of scans with pictures, or converted sets, which are merged.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for shards/, index.jsonl and report.json.")],
+    topic: Annotated[str, typer.Option(help="PointCloud2 topic, if a bag has several.")] = "",
+    columns: Annotated[str, typer.Option(help="Columns of a .bin or .npy other than x,y,z,i.")] = "",
+    calibration: Annotated[
+        Path | None,
+        typer.Option(help="Calibration file; by default calibration.yaml in or beside each input, if there is one."),
+    ] = None,
+    lidar: Annotated[str, typer.Option(help="Name of the lidar, if the calibration has several.")] = "",
+    no_images: Annotated[bool, typer.Option("--no-images", help="Convert the scans alone.")] = False,
+    processes: Annotated[
+        int | None, typer.Option(help="Number of processes; by default one per core.", min=1)
+    ] = None,
+    runner: Annotated[Runner, typer.Option(help="local, or ray: a Ray cluster ($RAY_ADDRESS).")] = Runner.local,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:  # fmt: skip
+    """Pair scans with their nearest images and write them as one set for training. Resumes; merges its inputs."""
+    from rich.console import Console
+    from rich.markup import escape
+
+    from cmp_seg_ros.cli.progress import progress_bar
+    from cmp_seg_ros.cli.tables import counted, print_warnings
+    from cmp_seg_ros.datasets import conversion
+
+    sources = conversion.sources_of(inputs, topic, calibration, lidar, columns, not no_images)
+    work = conversion.Conversion(sources, out)
+    with progress_bar("scans", work.total) as progress:
+        for done in work.run(processes, runner.value):
+            progress(done)
+    report = work.finish()
+    if as_json:
+        print(json.dumps(report))
+        return
+    print_warnings([*report["problems"], *report["notes"]])
+    images = "".join(f"{name}: {_paired(one)}\n" for name, one in report["images"].items())
+    splits = ", ".join(f"{name} {count:,}" for name, count in report["splits"].items())
+    Console().print(
+        f"{counted(report['scans'], 'scan')} of {counted(len(report['sequences']), 'sequence')}, "
+        f"{report['bytes'] / 1e6:,.0f} MB, in {report['seconds']:.1f} s\n{splits}\n{images}{escape(str(out))}",
+        highlight=False,
+    )
+
+
+def _paired(images: dict[str, float]) -> str:
+    gap = "no stamps"
+    if "gap_max" in images:
+        gap = f"{1e3 * images['gap_p50']:.1f} ms from their scans (median; at most {1e3 * images['gap_max']:.1f} ms)"
+    return f"{images['paired']:,} images, {gap}"

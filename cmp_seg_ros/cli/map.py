@@ -1,0 +1,114 @@
+"""`cmp-seg map`."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cmp_seg_ros.bundle import DEFAULT_BUNDLE
+from cmp_seg_ros.cli.tables import READINGS, counted, percent, print_warnings
+from cmp_seg_ros.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from cmp_seg_ros.evaluation.report import MapReport
+
+
+def map(
+    input: Annotated[Path, typer.Argument(help="A bag of one drive, or the folder of `cmp-seg simulate`.")],
+    out: Annotated[Path, typer.Option(help="Folder for the map, its floor plan and grid, and report.json.")],
+    model: Annotated[str, typer.Option(help="A bundle: a folder, or a name in models/.")] = DEFAULT_BUNDLE,
+    labels: Annotated[
+        str,
+        typer.Option(help="Fuse stored labels (truth, pseudo, ...) or hand labels (a path) instead of the model's."),
+    ] = "",
+    engine: Annotated[
+        str, typer.Option(help="auto, or the name of an engine; reference is PyTorch in float32.")
+    ] = "auto",
+    odometry: Annotated[
+        str, typer.Option(help="recorded (in the bag), kiss-icp, or auto: recorded where there is one.")
+    ] = "auto",
+    voxel_size: Annotated[float, typer.Option(help="Of the map, metres.", min=0.02, max=1.0)] = 0.05,
+    resolution: Annotated[float, typer.Option(help="Of floor plan and grid, metres.", min=0.02, max=1.0)] = 0.1,
+    topic: Annotated[str, typer.Option(help="PointCloud2 topic, if a bag has several.")] = "",
+    calibration: Annotated[
+        Path | None, typer.Option(help="Calibration file; by default calibration.yaml in or beside INPUT, if there is.")
+    ] = None,
+    lidar: Annotated[str, typer.Option(help="Name of the lidar, if the calibration has several.")] = "",
+    max_scans: Annotated[int | None, typer.Option(help="Stop after so many scans.", min=1)] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Fuse the labels of a drive into a semantic map, a floor plan and an occupancy grid.
+
+    Where the recording has a truth, the report says how much fusion adds to the labels of single scans. Exits with
+    status 1 if any scan could not be read or labelled, or the map ends early.
+    """
+    from rich.console import Console
+
+    from cmp_seg_ros.cli.progress import progress_bar
+    from cmp_seg_ros.datasets import open_input
+    from cmp_seg_ros.datasets.base import DataSet
+    from cmp_seg_ros.datasets.frame import HAND
+    from cmp_seg_ros.datasets.hand import with_hand_labels
+    from cmp_seg_ros.evaluation.pipeline import Labeller, Model, StoredLabels, run
+    from cmp_seg_ros.evaluation.report import Report
+    from cmp_seg_ros.evaluation.scoring import space_of
+    from cmp_seg_ros.geometry.sensor_set import SensorSet
+    from cmp_seg_ros.mapping.drive import DriveMap
+    from cmp_seg_ros.outputs import require_writable
+
+    data: DataSet = open_input(input, topic, SensorSet.around(input, calibration, lidar))
+    require_writable(out, "map")
+    if labels and Path(labels).exists():
+        data, labels = with_hand_labels(data, labels), HAND
+    labeller: Labeller
+    if labels:
+        labeller = StoredLabels(space_of(data, labels), labels)
+    else:
+        labeller = Model(model, engine)
+        labeller.segmenter.probabilities = True
+    drive = DriveMap(data, labeller.label_space, out, odometry, voxel_size, resolution)
+    report = Report.of("map", data)
+    total = data.count if max_scans is None else min(max_scans, data.count or max_scans)
+    with progress_bar("scans", total) as progress:
+        run(
+            data,
+            labeller,
+            [drive],
+            report,
+            out,
+            max_frames=max_scans,
+            needs=(labels,) if labels else (),
+            progress=progress,
+        )
+    assert report.map is not None
+    if as_json:
+        print(json.dumps(report.to_json()))
+    else:
+        console = Console(highlight=False, soft_wrap=True)
+        found = report.map
+        if found.gain:
+            console.print(gain_table(found))
+        console.print(
+            f"{counted(found.scans, 'scan')} over {found.metres:.1f} m by {found.odometry} odometry: "
+            f"{counted(found.still, 'voxel')} of {found.voxel_size:g} m, {found.moving:,} left out since they move\n"
+            f"{out}",
+            markup=False,
+        )
+        print_warnings(report.warnings)
+    if report.problems:
+        raise UserError(f"{counted(report.map.scans, 'scan')} mapped, but: {'; '.join(report.problems)}")
+
+
+def gain_table(found: "MapReport") -> "Table":
+    """Table of the mIoU of single scans and of the map."""
+    from rich.table import Table
+
+    table = Table("mIoU", "single scans", "map", "difference", "95 % interval", title="What fusion adds")
+    for name, gain in (found.gain or {}).items():
+        interval = "-" if gain.interval is None else f"{100 * gain.interval[0]:+.1f} to {100 * gain.interval[1]:+.1f}"
+        difference = "-" if gain.difference is None else f"{100 * gain.difference:+.1f}"
+        table.add_row(READINGS.get(name, name), percent(gain.single), percent(gain.fused), difference, interval)
+    return table

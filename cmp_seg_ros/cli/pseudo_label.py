@@ -1,0 +1,107 @@
+"""`cmp-seg pseudo-label`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def pseudo_label(
+    input: Annotated[Path, typer.Argument(help="A bag, a folder of scans with pictures, or a converted set.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the converted set and its labels; by default a converted INPUT.")
+    ] = None,
+    teacher: Annotated[str, typer.Option(help="Name of a teacher (cmp-seg teachers), or its weights.")] = "mosaic",
+    label_space: Annotated[str, typer.Option(help="Name of a label space, or a .yaml file.")] = "structural6",
+    variant: Annotated[
+        str, typer.Option(help="Of its mapping from the teacher's classes; hand maps all of them.")
+    ] = "pseudo",
+    source: Annotated[str, typer.Option(help="Name that the labels get in the set.")] = "pseudo",
+    confidence: Annotated[float, typer.Option(help="Least probability of a label.", min=0, max=1)] = 0.6,
+    agreement: Annotated[bool, typer.Option(help="Ask the teacher about augmented copies of each image.")] = True,
+    borders: Annotated[bool, typer.Option(help="Reject points near borders of the masks.")] = True,
+    depth_edges: Annotated[bool, typer.Option(help="Reject points near edges in depth.")] = True,
+    geometry: Annotated[bool, typer.Option(help="Weigh classes by floor, ceiling and walls of the scan.")] = True,
+    time: Annotated[bool, typer.Option(help="Let the scans of a stretch vote, by voxel.")] = True,
+    raw: Annotated[bool, typer.Option("--raw", help="None of these refinements.")] = False,
+    odometry: Annotated[str, typer.Option(help="Poses for --time: auto, recorded or kiss-icp.")] = "auto",
+    again: Annotated[
+        bool, typer.Option("--again", help="Replace labels of this source that were made otherwise.")
+    ] = False,
+    topic: Annotated[str, typer.Option(help="PointCloud2 topic, if a bag has several.")] = "",
+    calibration: Annotated[
+        Path | None,
+        typer.Option(help="Calibration file; by default calibration.yaml in or beside INPUT, if there is one."),
+    ] = None,
+    lidar: Annotated[str, typer.Option(help="Name of the lidar, if the calibration has several.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:  # fmt: skip
+    """Label points by what an image teacher sees: masks, projected, refined, kept beside the scans. Resumes."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from cmp_seg_ros.cli.progress import progress_bar
+    from cmp_seg_ros.cli.tables import percent, print_warnings
+    from cmp_seg_ros.datasets import unified
+    from cmp_seg_ros.label_space import LabelSpace
+    from cmp_seg_ros.pseudo_labels.labeller import PseudoLabeller, Refinements
+    from cmp_seg_ros.pseudo_labels.report import PseudoReport
+    from cmp_seg_ros.pseudo_labels.run import label_set
+    from cmp_seg_ros.teachers.base import open_teacher
+
+    default = Refinements()
+    refinements = Refinements.none() if raw else Refinements(
+        confidence=confidence,
+        agreement=default.agreement if agreement else 0,
+        borders=default.borders if borders else 0,
+        depth_edges=default.depth_edges if depth_edges else 0,
+        geometry=geometry,
+        time=time,
+    )  # fmt: skip
+    labeller = PseudoLabeller(
+        open_teacher(teacher), LabelSpace.load(label_space), "" if variant == "hand" else variant, refinements
+    )
+    folder = _converted(input, out, topic, calibration, lidar)
+    data = unified.DataSet(folder)
+    report = PseudoReport(
+        input=str(input),
+        teacher=teacher,
+        label_space=labeller.space.name,
+        variant=variant,
+        refinements=refinements,
+        source=source,
+    )
+    with progress_bar("scans", len(data)) as progress:
+        report = label_set(data, labeller, report, odometry, again, progress)
+    if as_json:
+        print(report.to_json().decode(), end="")
+        return
+    table = Table("class", "share of labelled points", title=f"{report.labelled:,} of {report.points:,} points")
+    for name, count in report.classes.items():
+        table.add_row(name, percent(count / report.labelled))
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(table)
+    print_warnings([f"{name} has less than 1 % of the labels" for name in report.rare()])
+    print_warnings([f"{count} scans without labels: {reason}" for reason, count in report.skipped.items()])
+    print_warnings(report.problems)
+    seen = percent(report.seen / max(1, report.points))
+    console.print(f"{seen} of the points are seen by a camera\n{folder}", markup=False)
+
+
+def _converted(input: Path, out: Path | None, topic: str, calibration: Path | None, lidar: str) -> Path:
+    """The folder of the input in the unified form; converts it into `out` if it has another."""
+    from cmp_seg_ros.cli.progress import progress_bar
+    from cmp_seg_ros.datasets import conversion, unified
+    from cmp_seg_ros.errors import UserError
+
+    if unified.DataSet.recognises(input) and out in (None, input):
+        return input
+    if out is None:
+        raise UserError(f"{input} is not a converted set; give a folder for it with --out")
+    work = conversion.Conversion(conversion.sources_of([input], topic, calibration, lidar), out)
+    if not work.is_finished:
+        with progress_bar("converting", work.total) as progress:
+            for done in work.run():
+                progress(done)
+        work.finish()
+    return out

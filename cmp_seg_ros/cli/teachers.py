@@ -1,0 +1,69 @@
+"""`cmp-seg teachers`."""
+
+import json
+from enum import Enum
+from typing import Annotated
+
+import typer
+
+
+class Action(str, Enum):
+    """What to do."""
+
+    list = "list"
+    fetch = "fetch"
+
+
+def teachers(
+    action: Annotated[Action, typer.Argument(help="list, or fetch the weights of NAME.")] = Action.list,
+    name: Annotated[str, typer.Argument(help="Of a teacher, to fetch.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False,
+) -> None:
+    """List the image teachers with size, licence, classes and what is missing, or fetch weights. Fetching resumes."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from cmp_seg_ros.cli.progress import progress_bar
+    from cmp_seg_ros.errors import UserError
+    from cmp_seg_ros.teachers.base import FOLDER, cards, folder
+    from cmp_seg_ros.teachers.download import fetch, missing
+
+    known = cards()
+    console = Console(soft_wrap=True, highlight=False)
+    if action is Action.fetch:
+        if name not in known:
+            raise UserError(f"no teacher '{name}' to fetch; known: {', '.join(known)}")
+        with progress_bar("megabytes", known[name].megabytes) as progress:
+            where = fetch(known[name], lambda file, done, total: progress(done // 1_000_000))
+        console.print(str(where), markup=False)
+        return
+    rows = [
+        {
+            "name": card.name,
+            "classes": card.label_space or None,
+            "features": card.dimension or None,
+            "megabytes": card.megabytes,
+            "licence": card.licence,
+            "path": str(folder() / card.file) if card.file else None,
+            "missing": missing(card),
+            "source": card.source,
+        }
+        for card in known.values()
+    ]
+    if as_json:
+        print(json.dumps(rows))
+        return
+    columns = ("teacher", "classes", "features", "MB", "licence", "weights")
+    table = Table(*columns, title=f"Teachers; weights in {folder()}")
+    for row, card in zip(rows, known.values(), strict=True):
+        state = "missing" if len(row["missing"]) == len(card.files) else f"missing: {', '.join(row['missing'])}"
+        table.add_row(
+            card.name,
+            card.label_space or "-",
+            str(card.dimension or "-"),
+            str(card.megabytes or "-"),
+            card.licence,
+            (state if row["missing"] else "here") if card.files else "none needed",
+        )
+    console.print(table)
+    console.print(f"cmp-seg teachers fetch NAME gets them; {FOLDER} names another folder", markup=False)

@@ -1,0 +1,158 @@
+"""Label sources that are added to a unified set after its conversion; its shards stay as they are.
+
+DIR/labels/SOURCE/source.json       its label space, and what made it
+DIR/labels/SOURCE/NNNNNN.tar        KEY.labels.npz of up to BLOCK scans, from number NNNNNN of the index on
+"""
+
+import json
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from cmp_seg_ros import outputs
+from cmp_seg_ros.datasets.frame import PointLabels
+from cmp_seg_ros.datasets.shards import (
+    END,
+    LABEL_FILE,
+    LABELS,
+    keep_space,
+    pack_labels,
+    read_index,
+    read_part,
+    space_named,
+    tar_part,
+    unpack_labels,
+)
+from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.label_space import LabelSpace
+
+SOURCE = "source.json"
+BLOCK = 64  # scans in one file
+
+
+def write_labels(
+    folder: Path, source: str, space: LabelSpace, made_by: Mapping[str, Any] | None = None, again: bool = False
+) -> "LabelWriter":
+    """Add a label source to the unified set in `folder`, or go on where an earlier run was broken off.
+
+        with write_labels(folder, "pseudo", space, {"teacher": "mosaic"}) as writer:
+            for frame in open_input(folder):
+                if frame.number not in writer.done:
+                    writer.add(frame.number, PointLabels(space, label, confidence))
+
+    Several processes may write at the same time, each its own blocks.
+
+    Args:
+        source: its name. It hides a source of that name in the shards.
+        made_by: whatever decides the labels, kept in source.json.
+        again: replace labels that were made by something else.
+
+    Raises:
+        UserError: there is no such set; the name is none for a folder; `source` exists and was made by something else.
+    """
+    if not source.replace("-", "").replace("_", "").isalnum():
+        raise UserError(f"'{source}' cannot be the name of a label source; use letters, digits, - and _")
+    keys = [entry.key for entry in read_index(folder)]
+    target = folder / LABELS / source
+    about = {"space": space.name, "made_by": json.loads(json.dumps(made_by or {}))}
+    known = read_source(target) if (target / SOURCE).is_file() else about
+    if known != about and not again:
+        raise UserError(f"{target} holds labels made by {known['made_by']}, not by {about['made_by']}; remove it")
+    with outputs.writing(target):
+        for path in target.glob("[0-9]*.tar") if known != about else ():
+            path.unlink()
+        keep_space(folder, space)
+        outputs.write_whole(target / SOURCE, (json.dumps(about, indent=2) + "\n").encode())
+    return LabelWriter(target, keys, space)
+
+
+class LabelWriter:
+    """Made by `write_labels`. A block is written when a scan of another one comes, and at the end.
+
+    Attributes:
+        done: numbers of the scans whose block is written. A run that was broken off repeats the block that it was in.
+    """
+
+    def __init__(self, folder: Path, keys: list[str], space: LabelSpace) -> None:
+        self.folder, self.space, self._keys = folder, space, keys
+        self._waiting: dict[int, PointLabels] = {}
+        self.done: set[int] = set()
+        for path in folder.glob("[0-9]*.tar"):
+            self._note_done(int(path.stem))
+
+    def add(self, number: int, labels: PointLabels) -> None:
+        """Give the scan of that number in the set its labels, in the source's space. Raises UserError.
+
+        Scans may come in any order, those of a block together.
+        """
+        if labels.space.name != self.space.name:
+            raise ValueError(f"labels are in {labels.space.name}, the source is in {self.space.name}")
+        if number in self.done:
+            raise ValueError(f"the block of scan {number} is written; pass over the numbers in `done`")
+        if self._waiting and next(iter(self._waiting)) // BLOCK != number // BLOCK:
+            self.flush()
+        self._waiting[number] = labels
+
+    def flush(self) -> None:
+        """Write the block that is being filled; scans of it without labels stay so."""
+        if not self._waiting:
+            return
+        first = min(self._waiting) // BLOCK * BLOCK
+        parts = [
+            tar_part(self._keys[number], {LABEL_FILE: pack_labels({self.folder.name: labels})})[0]
+            for number, labels in sorted(self._waiting.items())
+        ]
+        with outputs.writing(self.folder):
+            outputs.write_whole(self.folder / f"{first:06d}.tar", b"".join([*parts, END]))
+        self._note_done(first)
+        self._waiting.clear()
+
+    def _note_done(self, first: int) -> None:
+        self.done.update(range(first, min(first + BLOCK, len(self._keys))))
+
+    def __enter__(self) -> "LabelWriter":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        if kind is None:
+            self.flush()
+
+
+class AddedLabels:
+    """A label source in labels/, read by scan."""
+
+    def __init__(self, folder: Path, spaces: Mapping[str, LabelSpace]) -> None:
+        self.folder, self._spaces = folder, spaces
+        self.space = space_named(spaces, read_source(folder)["space"])
+        self._blocks: dict[int, dict[str, tuple[int, int]]] = {}
+
+    def of(self, number: int, key: str) -> PointLabels | None:
+        """The labels of a scan, or None where it has none (yet). Raises UserError."""
+        first = number // BLOCK * BLOCK
+        path = self.folder / f"{first:06d}.tar"
+        if first not in self._blocks and path.is_file():
+            try:
+                with tarfile.open(path) as tar:
+                    self._blocks[first] = {file.name: (file.offset_data, file.size) for file in tar}
+            except tarfile.TarError as error:
+                raise UserError(f"{path} is damaged ({error}); remove it and make its labels again") from error
+        place = self._blocks.get(first, {}).get(f"{key}.{LABEL_FILE}")
+        return place and unpack_labels(read_part(path, *place), self._spaces)[self.folder.name]
+
+
+def sources(folder: Path, spaces: Mapping[str, LabelSpace]) -> dict[str, AddedLabels]:
+    """The sources that were added to a set, by name."""
+    found = sorted(path.parent for path in (folder / LABELS).glob(f"*/{SOURCE}"))
+    return {path.name: AddedLabels(path, spaces) for path in found}
+
+
+def read_source(folder: Path) -> dict[str, Any]:
+    """What source.json says. Raises UserError."""
+    path = folder / SOURCE
+    try:
+        about = json.loads(path.read_text())
+        return {"space": about["space"], "made_by": about["made_by"]}
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise UserError(f"{path} cannot be read ({error}); remove {folder} and make the labels again") from error

@@ -1,0 +1,40 @@
+"""Published data sets that are bags: recognised by their topics, with what is known of their sensors."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from cmp_seg_ros.datasets import bag
+from cmp_seg_ros.geometry.calibration import Calibration
+from cmp_seg_ros.geometry.sensor_set import SensorSet
+
+
+class PublishedBag(bag.DataSet):
+    """A bag of a published set. A calibration file that is given goes before the published calibration.
+
+    Attributes:
+        lidars: names of its lidars by their topics, the one to take first.
+        signs: topics of which every bag of the set, and no other bag, has some.
+    """
+
+    is_general = False
+    lidars: ClassVar[dict[str, str]]
+    signs: ClassVar[Sequence[frozenset[str]]]
+
+    def __init__(self, path: Path, topic: str = "", sensors: SensorSet | None = None) -> None:
+        topics = bag.topics_at(path)
+        topic = topic or next((name for name in self.lidars if name in topics), "")
+        if sensors is None or sensors.file is None:
+            sensors = SensorSet.of(self.calibration(self.lidars.get(topic, "")))
+        super().__init__(path, topic, sensors)
+
+    @classmethod
+    def recognises(cls, path: Path) -> bool:
+        topics = bag.topics_at(path)
+        return any(sign <= topics for sign in cls.signs)
+
+    @classmethod
+    @abstractmethod
+    def calibration(cls, lidar: str) -> Calibration:
+        """What is published, for the lidar of that name."""

@@ -1,0 +1,150 @@
+"""The unified form: what any data set becomes, to be read fast and at random, and to be given more labels.
+
+    DIR/index.jsonl                 a line a scan: where it lies, its sha256, sequence, stamp, pose, split
+    DIR/shards/NAME.tar             at most 256 MB each; of every scan
+        KEY.points.npy              (N, 5) float32: x, y, z, intensity, t; NaN in columns that the scan does not have
+        KEY.CAMERA.jpg              the image nearest in time, of each camera
+        KEY.labels.npz              label sources by name, with confidence and the name of their label space
+        KEY.json                    stamps in ns, cameras with T_camera_lidar, T_world_lidar, T_base_lidar, ...
+    DIR/label_spaces/NAME.yaml      of the label sources
+    DIR/labels/SOURCE/              a label source that was added later: see `added_labels`
+    DIR/report.json                 what was converted, and what was wrong with it
+
+Tars are plain: any tool unpacks them, and WebDataset streams them. Keys are SEQUENCE/NAME; neither holds a dot.
+"""
+
+import io
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from copy import copy
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cmp_seg_ros.datasets import added_labels
+from cmp_seg_ros.datasets.base import DataSet as BaseDataSet
+from cmp_seg_ros.datasets.frame import CameraImage, Frame, PointLabels
+from cmp_seg_ros.datasets.shards import (
+    ABOUT,
+    FIELDS,
+    INDEX,
+    LABEL_FILE,
+    PARTS,
+    POINTS,
+    SHARDS,
+    Entry,
+    read_index,
+    read_part,
+    read_spaces,
+    unpack_labels,
+)
+from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.geometry.calibration import CalibratedCamera, Transform
+from cmp_seg_ros.geometry.sensor_set import SensorSet
+from cmp_seg_ros.geometry.track import Pose, Track
+from cmp_seg_ros.label_space import LabelSpace
+from cmp_seg_ros.messages.images import from_jpeg
+from cmp_seg_ros.scan import Scan
+
+
+class DataSet(BaseDataSet):
+    """The frames of a folder of `cmp-seg convert`, with all label sources, also those added later."""
+
+    seeks = True
+
+    def __init__(self, path: Path, topic: str = "", sensors: SensorSet | None = None) -> None:
+        super().__init__(path, topic, sensors)
+        self.entries = read_index(path)
+        self._numbers: Sequence[int] = range(len(self.entries))
+        self.count = len(self._numbers)
+        self._spaces = read_spaces(path)
+        self._added = added_labels.sources(path, self._spaces)
+        self.label_spaces = self._sources()
+
+    @classmethod
+    def recognises(cls, path: Path) -> bool:
+        return (path / SHARDS).is_dir() and any((path / name).exists() for name in (INDEX, PARTS))
+
+    def of_split(self, split: str) -> "DataSet":
+        """The frames of one split, which keep their numbers; `data[i]` is the i-th of them.
+
+        Raises:
+            UserError: there are none.
+        """
+        part = copy(self)
+        part._numbers = [number for number in self._numbers if self.entries[number].split == split]
+        part.count = len(part._numbers)
+        if not part._numbers:
+            known = ", ".join(sorted({entry.split for entry in self.entries} - {""})) or "none"
+            raise UserError(f"{self.path} has no split '{split}' (it has: {known})")
+        return part
+
+    def __iter__(self) -> Iterator[Frame]:
+        return map(self._frame, self._numbers)
+
+    def __getitem__(self, number: int) -> Frame:
+        if not 0 <= number < len(self._numbers):
+            raise IndexError(f"{self.path} has {len(self._numbers)} scans, none of number {number}")
+        return self._frame(self._numbers[number])
+
+    def _frame(self, number: int) -> Frame:
+        entry = self.entries[number]
+        about: dict[str, Any] = json.loads(self._file(entry, ABOUT))
+        points = np.load(io.BytesIO(self._file(entry, POINTS)))  # (N, 5)
+        intensity, time = (points[:, FIELDS.index(name)] if name in about["fields"] else None for name in FIELDS[3:])
+        return Frame(
+            entry.key,
+            Scan(points[:, :3], intensity, time, entry.stamp, about["frame_id"], tuple(about["shape"])),
+            number,
+            labels=self._labels(number, entry),
+            images={name: self._image(entry, name, camera) for name, camera in about["cameras"].items()},
+            T_base_lidar=None if about["T_base_lidar"] is None else np.array(about["T_base_lidar"]),
+            intensity_statistics=about["intensity_statistics"] and tuple(about["intensity_statistics"]),
+            camera_offset=about["camera_offset"],
+            locate=partial(self._locate, entry),
+            sequence=entry.sequence,
+            group=about["group"],
+            split=entry.split,
+        )
+
+    def _labels(self, number: int, entry: Entry) -> dict[str, PointLabels]:
+        content = self._file(entry, LABEL_FILE) if LABEL_FILE in entry.files else b""
+        labels = unpack_labels(content, self._spaces) if content else {}
+        added = ((source, one.of(number, entry.key)) for source, one in self._added.items())
+        return labels | {source: found for source, found in added if found is not None}
+
+    def _image(self, entry: Entry, name: str, about: dict[str, Any]) -> CameraImage:
+        camera = CalibratedCamera.model_validate(about["camera"])
+        stored = partial(self._file, entry, f"{name}.jpg")
+        return CameraImage(about["stamp"], lambda: from_jpeg(stored()), camera, stored)
+
+    def _file(self, entry: Entry, name: str) -> bytes:
+        """Raises UserError."""
+        return read_part(self.path / SHARDS / entry.shard, *entry.files[name])
+
+    def _sources(self) -> dict[str, LabelSpace]:
+        """Label spaces by source; of sources in the shards, those of the first scan of each sequence."""
+        firsts: dict[str, Entry] = {}
+        for entry in self.entries:
+            if LABEL_FILE in entry.files:
+                firsts.setdefault(entry.sequence, entry)
+        labels = [unpack_labels(self._file(entry, LABEL_FILE), self._spaces) for entry in firsts.values()]
+        found = {source: one.space for sources in labels for source, one in sources.items()}
+        return found | {source: one.space for source, one in self._added.items()}
+
+    @cached_property
+    def _tracks(self) -> dict[str, Track]:
+        """Poses of the lidar, by sequence."""
+        poses: dict[str, dict[int, Pose]] = defaultdict(dict)
+        for entry in self.entries:
+            if entry.pose is not None and entry.stamp:
+                poses[entry.sequence][entry.stamp] = entry.pose
+        return {sequence: Track(found) for sequence, found in poses.items()}
+
+    def _locate(self, entry: Entry, stamp: int) -> Transform | None:
+        """T_world_lidar at a stamp, between the poses of two scans."""
+        track = self._tracks.get(entry.sequence)
+        return None if track is None else track.at(stamp)

@@ -1,0 +1,351 @@
+"""The page of a report: what was evaluated, how right, how consistent, how fast; from the report and its pictures."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from cmp_seg_ros.datasets.frame import HAND, PSEUDO, TEACHER, TRUTH
+from cmp_seg_ros.evaluation import page, reliability
+from cmp_seg_ros.evaluation.accuracy import Accuracy, Reading
+from cmp_seg_ros.evaluation.consistency import TemporalConsistency
+from cmp_seg_ros.evaluation.page import NONE, Block, Cell, Notes, Page, Picture, Row, Section, Table, facts, percent
+from cmp_seg_ros.evaluation.pipeline import Consumer
+from cmp_seg_ros.evaluation.plots import new_figure, save
+from cmp_seg_ros.evaluation.report import PlaneScores, Report
+
+RELIABILITY, LATENCY = "reliability.png", "latency.png"
+PICTURES = {
+    "worst.png": "The scan with the lowest mIoU: labels, truth and errors from above, then as range images.",
+    "best.png": "The scan with the highest mIoU.",
+    "animation.webp": "The whole sequence: labels from above and as range images.",
+    "overview.png": "A labelled scan.",
+}
+SOURCES = {TRUTH: "the truth", HAND: "hand labels", PSEUDO: "pseudo-labels", TEACHER: "the image teacher"}
+MANY = 16  # rows; longer tables of details are folded
+PLANES_SHOWN = 5  # pictures of plane checks
+
+
+class PageFiles(Consumer):
+    """Writes page.html and report.md into the folder `out`; the last consumer, as it needs the complete report."""
+
+    replaces = (page.HTML, page.MARKDOWN, RELIABILITY, LATENCY)
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+
+    def begin(self) -> None:
+        for name in self.replaces:  # of an earlier run
+            (self.out / name).unlink(missing_ok=True)
+
+    def finish(self, report: Report) -> None:
+        curves = {source: a.reliability for source, a in sources_of(report).items() if a.reliability is not None}
+        if curves:
+            reliability.plot(self.out / RELIABILITY, curves, "Calibration of confidences")
+            report.files.append(RELIABILITY)
+        if report.latency_by_frame_ms:
+            plot_latency(self.out / LATENCY, report.latency_by_frame_ms)
+            report.files.append(LATENCY)
+        report.files += [page.HTML, page.MARKDOWN]
+        page_of(report, self.out).write(self.out)
+
+
+def page_of(report: Report, folder: Path) -> Page:
+    """The page of a report whose pictures, named by its `files`, are in `folder`."""
+    accuracies = sources_of(report)
+    sections = [about(report)]
+    if len(accuracies) > 1:
+        sections.append(Section("Side by side", [side_by_side(accuracies)]))
+    sections += [accuracy_section(source, accuracy) for source, accuracy in accuracies.items()]
+    sections += [
+        Section("Pictures", pictures(report, folder)),
+        Section("Confidence", confidence(accuracies, folder) if RELIABILITY in report.files else []),
+        Section("Agreement over time", over_time(report)),
+        Section("Floor, ceiling and walls", planes(report, folder)),
+        Section("Speed", speed(report, folder)),
+    ]
+    notes = [Notes([*partial(report), *report.problems], serious=True), Notes(report.warnings)]
+    name = "/".join(Path(report.input).parts[-2:]) if report.input else report.model
+    return Page(f"Evaluation of {name}", sections, headline(report), notes)
+
+
+def sources_of(report: Report) -> dict[str, Accuracy]:
+    """The accuracies of a report by the source of their truth."""
+    first = {} if report.accuracy is None else {report.source or "truth": report.accuracy}
+    return first | report.other_sources
+
+
+def named(source: str) -> str:
+    """A label source in a sentence."""
+    return SOURCES.get(source, source)
+
+
+def partial(report: Report) -> list[str]:
+    """What to say of a run that was interrupted."""
+    if report.finished:
+        return []
+    return [f"Partial: the run was interrupted after {report.frames.read:,} scans. Run it again for the whole input."]
+
+
+def headline(report: Report) -> list[tuple[str, str]]:
+    """The figures at the top."""
+    found = [
+        (
+            f"mIoU, {accuracy.headline.replace('_', ' ')}, against {named(source)}",
+            percent(_headline(accuracy).miou).text,
+        )
+        for source, accuracy in sources_of(report).items()
+    ]
+    if report.planes is not None:
+        found += [
+            (f"{name} recall", percent(getattr(report.planes.median, name).recall).text)
+            for name in ("floor", "ceiling", "wall")
+        ]
+    over_time = _consistency(report)
+    if over_time is not None:
+        found.append(("agreement over time", percent(over_time.agreement).text))
+    found.append(("scans", f"{report.frames.labelled:,}"))
+    return found
+
+
+def about(report: Report) -> Section:
+    """What was evaluated, with hashes, and which classes were found."""
+    frames, hashes = report.frames, report.frames.hashes
+    skipped = [(f"skipped: {reason}", f"{count:,}") for reason, count in frames.skipped.items()]
+    pairs: list[tuple[str, object]] = [
+        ("input", report.input),
+        ("topic", report.topic),
+        ("calibration", report.calibration),
+        ("scans", f"{frames.labelled:,} of {frames.read:,}, {report.points:,} points"),
+        *skipped,
+        ("SHA-256 of the scans", hashes and hashes.scans),
+        ("SHA-256 of the labels", hashes and hashes.labels),
+        ("model", report.model),
+        ("bundle hash", report.bundle),
+        ("engine", report.engine),
+        ("label space", report.label_space),
+        ("voxels", f"{report.voxels_per_scan:,.0f} a scan, of {report.voxel_size:g} m" if report.voxel_size else ""),
+    ]
+    share: list[Row] = [[name, percent(value, bar=True)] for name, value in report.share.items()]
+    note = f"{report.unlabelled:.1%} of all points have no label: no return, or beyond the view." * (
+        report.unlabelled > 0
+    )
+    return Section("What was evaluated", [facts(pairs), Table(["class", "share of labelled points"], share, note=note)])
+
+
+def side_by_side(accuracies: Mapping[str, Accuracy]) -> Table:
+    """The headline readings against several sources: IoU by class, mean, points."""
+    readings = {source: _headline(accuracy) for source, accuracy in accuracies.items()}
+    classes = dict.fromkeys(name for reading in readings.values() for name in reading.classes)
+    rows: list[Row] = [
+        [name, *(percent(reading.iou.get(name), bar=True) for reading in readings.values())] for name in classes
+    ]
+    rows.append(["mIoU", *(percent(reading.miou, bar=True) for reading in readings.values())])
+    rows.append(["points", *(f"{sum(reading.points.values()):,}" for reading in readings.values())])
+    rows.append(["scans", *(f"{accuracy.scans:,}" for accuracy in accuracies.values())])
+    names = [f"IoU against {named(source)} ({accuracy.headline})" for source, accuracy in accuracies.items()]
+    return Table(["class", *names], rows)
+
+
+def accuracy_section(source: str, accuracy: Accuracy) -> Section:
+    """All scores against one source."""
+    reading = _headline(accuracy)
+    blocks: list[Block] = [
+        f"{accuracy.scans:,} scans, {sum(reading.points.values()):,} points of {named(source)} in "
+        f"{accuracy.truth_space}. Tables without another name are in {accuracy.headline}, the headline.",
+        by_reading(accuracy),
+        by_class(reading),
+        confusion(reading, f"Confusion in {accuracy.headline}"),
+        *(
+            confusion(other, f"Confusion in {name}", folded=True)
+            for name, other in accuracy.readings.items()
+            if name != accuracy.headline
+        ),
+        by_range(reading),
+    ]
+    if reading.by_ring:
+        blocks.append(by_ring(reading))
+    return Section(f"Labels against {named(source)}", blocks)
+
+
+def by_reading(accuracy: Accuracy) -> Table:
+    """IoU by class, with a column for each reading of the truth."""
+    readings = accuracy.readings
+    rows: list[Row] = [
+        [name, *(percent(r.iou[name], bar=True) if name in r.iou else "" for r in readings.values())]
+        for name in dict.fromkeys(name for reading in readings.values() for name in reading.classes)
+    ]
+    rows.append(["mIoU", *(percent(r.miou, bar=True) for r in readings.values())])
+    if any(r.interval for r in readings.values()):
+        ends = [
+            NONE if r.interval is None else f"{r.interval[0]:.1%} to {r.interval[1]:.1%}" for r in readings.values()
+        ]
+        rows.append([f"{accuracy.bootstrap.level:.0%} interval", *ends])
+    rows.append(["overall accuracy", *(percent(r.overall_accuracy, bar=True) for r in readings.values())])
+    return Table(["IoU", *(name.replace("_", " ") for name in readings)], rows, "By class, in all readings")
+
+
+def by_class(reading: Reading) -> Table:
+    rows: list[Row] = [
+        [
+            name,
+            *(percent(scores[name], bar=True) for scores in (reading.iou, reading.precision, reading.recall)),
+            f"{reading.points[name]:,}",
+        ]
+        for name in reading.classes
+    ]
+    return Table(["class", "IoU", "precision", "recall", "points"], rows, "By class")
+
+
+def confusion(reading: Reading, title: str, folded: bool = False) -> Table:
+    """A row per true class: the shares of its points that got each label."""
+    rows: list[Row] = []
+    for name, counts in zip(reading.classes, reading.confusion, strict=True):
+        total = sum(counts)
+        shares = [count / total if total else None for count in counts]
+        cells = [Cell(NONE if share is None else f"{share:.1%}", shade=share or 0.0) for share in shares]
+        rows.append([name, *cells, f"{total:,}"])
+    note = "Rows: true classes; columns: labels. Share of the points of a row."
+    return Table(["true", *reading.classes, "no label", "points"], rows, title, note, folded)
+
+
+def by_range(reading: Reading) -> Table:
+    rows: list[Row] = [
+        [
+            f"{bin_.near:g} to {bin_.far:g} m" if bin_.far is not None else f"from {bin_.near:g} m",
+            percent(bin_.miou, bar=True),
+            f"{bin_.points:,}",
+        ]
+        for bin_ in reading.by_range
+    ]
+    return Table(["range", "mIoU", "points"], rows, "By distance from the lidar", "Mean over the classes in the bin.")
+
+
+def by_ring(reading: Reading) -> Table:
+    rings = reading.by_ring or []
+    rows: list[Row] = [[str(ring.ring), percent(ring.miou, bar=True), f"{ring.points:,}"] for ring in rings]
+    return Table(["ring", "mIoU", "points"], rows, "By ring", folded=len(rows) > MANY)
+
+
+def confidence(accuracies: Mapping[str, Accuracy], folder: Path) -> list[Block]:
+    rows: list[Row] = [
+        [source, curve.space, *map(percent, (curve.confidence, curve.accuracy, curve.ece))]
+        for source, accuracy in accuracies.items()
+        if (curve := accuracy.reliability) is not None
+    ]
+    caption = "Share of right points over confidence (above), and share of points (below), in 15 bins of confidence."
+    return [
+        Table(["against", "in", "mean confidence", "right", "calibration error (ECE)"], rows),
+        Picture(folder / RELIABILITY, caption),
+    ]
+
+
+def over_time(report: Report) -> list[Block]:
+    found = _consistency(report)
+    if found is None:
+        return []
+    rows: list[Row] = [[name, percent(value, bar=True)] for name, value in found.iou.items()]
+    rows.append(["mean", percent(found.miou, bar=True)])
+    rows.append(["agreement", percent(found.agreement, bar=True)])
+    if found.truth is not None:
+        rows.append(["agreement of the truth", percent(found.truth, bar=True)])
+    text = (
+        f"Consecutive scans compared: {found.pairs:,}, with {found.places:,} places (voxels of {found.voxel_size:g} m "
+        "that both see). Consistent labels can be wrong."
+    )
+    return [text, Table(["class", "IoU over time"], rows)]
+
+
+def planes(report: Report, folder: Path) -> list[Block]:
+    if report.planes is None:
+        return []
+    scores = report.planes
+
+    def row(name: str, found: PlaneScores) -> Row:
+        floor, ceiling, wall = found.floor, found.ceiling, found.wall
+        shares = (floor.recall, floor.precision, ceiling.recall, ceiling.precision, wall.recall)
+        return [name, *map(percent, shares), f"{wall.planes:g}"]
+
+    header = ["scan", "floor recall", "precision", "ceiling recall", "precision", "wall recall", "walls"]
+    medians = [row("median", scores.median)]
+    if scores.perfect_median is not None:
+        medians.append(row("perfect labeller", scores.perfect_median))
+    drawn = [name for name in report.files if name.startswith("planes-")][:PLANES_SHOWN]
+    return [
+        "Labels compared with the planes found by geometry alone: share of the points of a plane with its label, and "
+        "share of the points with a label that are on such a plane.",
+        Table(header, medians),
+        Table(header, [row(scan.key, scan) for scan in scores.scans], "Scan by scan", folded=len(scores.scans) > MANY),
+        *(Picture(folder / name, "Planes from above and from the side; wrong labels in red.") for name in drawn),
+    ]
+
+
+def pictures(report: Report, folder: Path) -> list[Block]:
+    return [Picture(folder / name, caption) for name, caption in PICTURES.items() if name in report.files]
+
+
+def speed(report: Report, folder: Path) -> list[Block]:
+    """Times and machine: the only section that differs between two runs on the same input."""
+    blocks: list[Block] = []
+    if report.stages_ms:
+        rows = [
+            [stage, *(f"{values[p]:.1f}" if p in values else NONE for p in ("p50", "p95", "p99"))]
+            for stage, values in report.stages_ms.items()
+        ]
+        blocks.append(Table(["ms per scan", "p50", "p95", "p99"], rows, note="Without the first scan."))
+    if LATENCY in report.files:
+        blocks.append(Picture(folder / LATENCY, "Milliseconds of each scan in order, and their distribution."))
+    machine, live = report.machine, report.scans
+    if live is not None:
+        dropped = ", ".join(f"{reason} {count:,}" for reason, count in live.dropped_by_reason.items() if count)
+        age = ", ".join(f"{name} {value:.1f} ms" for name, value in report.latency_ms.items())
+        blocks.append(
+            facts(
+                [
+                    ("played", f"{live.played:,} scans at {report.played_at:g} times the recorded rate"),
+                    ("labelled", f"{live.out:,} of {live.in_:,} that came in, {report.rate_hz:.2f} a second"),
+                    ("dropped", f"{live.dropped:,}" + (f" ({dropped})" if dropped else "")),
+                    ("age, scan stamp to labelled cloud", age),
+                ],
+                "Live, over ROS",
+            )
+        )
+    blocks.append(
+        facts(
+            [
+                ("processor", f"{machine.processor}, {machine.cores} cores"),
+                ("Python", machine.python),
+                *((f"memory, {name}", f"{value:.0f} MB") for name, value in report.memory_mb.items()),
+            ]
+        )
+    )
+    return blocks
+
+
+def plot_latency(path: Path, latencies: list[float]) -> None:
+    """Save a plot of milliseconds: of each scan in order, and the share of the scans that took at most so long."""
+    figure = new_figure(11, 4, "Latency")
+    by_scan, share = figure.subplots(1, 2, sharey=True, width_ratios=(2, 1))
+    by_scan.plot(latencies, ".", markersize=3, color="C0")
+    by_scan.set(xlabel="scan", ylabel="milliseconds", ylim=(0, None))
+    share.plot(np.linspace(0, 100, len(latencies)), np.sort(latencies), color="C0")
+    for percentile in (50, 95):
+        value = float(np.percentile(latencies, percentile))
+        share.plot(percentile, value, "o", color="C1")
+        share.annotate(
+            f"p{percentile} {value:.0f} ms", (percentile, value), (-6, 6), textcoords="offset points", ha="right"
+        )
+    share.set(xlabel="per cent of the scans that took at most so long", xlim=(0, 100))
+    for axes in (by_scan, share):
+        axes.grid(color="#e8e8e8", linewidth=0.6)
+        axes.set_axisbelow(True)
+    figure.subplots_adjust(left=0.07, right=0.98, top=0.88, bottom=0.15, wspace=0.06)
+    save(figure, path)
+
+
+def _headline(accuracy: Accuracy) -> Reading:
+    return accuracy.readings[accuracy.headline]
+
+
+def _consistency(report: Report) -> TemporalConsistency | None:
+    return report.consistency if report.accuracy is None else report.accuracy.consistency

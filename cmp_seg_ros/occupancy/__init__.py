@@ -1,0 +1,1 @@
+"""Semantic occupancy: grids, simulated views with true occupancy, scores and pictures. Knows no network."""

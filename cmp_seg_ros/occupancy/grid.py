@@ -1,0 +1,58 @@
+"""A regular grid of voxels in the frame of a robot's base, its lidar or its camera."""
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveInt
+
+from cmp_seg_ros import configuration
+from cmp_seg_ros.scan import UNLABELLED, Bool, Float32
+
+FOLDER = "config/grids"
+FREE = 254  # in a grid of labels: known to be empty
+UNKNOWN = UNLABELLED  # in a grid of labels: outside the view, hidden, or without truth
+
+Transform = npt.NDArray[np.float64]
+Int64 = npt.NDArray[np.int64]
+
+
+class Grid(BaseModel):
+    """Voxel (i, j, k) spans `origin + (i, j, k) voxel` to `origin + (i + 1, j + 1, k + 1) voxel`.
+
+    Args:
+        frame: in which it stands; `base` has its origin on the floor, x forward, z up.
+        voxel: edge, metres.
+        shape: number of voxels along x, y, z.
+        origin: corner with the least coordinates, metres.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    frame: Literal["base", "lidar", "camera"] = "base"
+    voxel: float = Field(gt=0, allow_inf_nan=False)
+    shape: tuple[PositiveInt, PositiveInt, PositiveInt]
+    origin: tuple[FiniteFloat, FiniteFloat, FiniteFloat]
+
+    @classmethod
+    def load(cls, name_or_path: str | Path) -> "Grid":
+        """A grid by its name in config/grids/, or from a YAML file. Raises UserError."""
+        return configuration.load(cls, FOLDER, "grid", name_or_path)
+
+    @property
+    def size(self) -> int:
+        """Number of voxels."""
+        return self.shape[0] * self.shape[1] * self.shape[2]
+
+    def centres(self) -> Float32:
+        """(X Y Z, 3) centres of the voxels in the grid's frame, the last axis first."""
+        axes = [low + self.voxel * (np.arange(n) + 0.5) for low, n in zip(self.origin, self.shape, strict=True)]
+        return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3).astype(np.float32)
+
+    def index(self, xyz: npt.NDArray[np.floating]) -> tuple[Int64, Bool]:
+        """(N, 3) points in the grid's frame -> (N,) flat index of their voxel, 0 outside; (N,) whether inside."""
+        cell = np.floor((xyz - np.asarray(self.origin)) / self.voxel).astype(np.int64)
+        inside = ((cell >= 0) & (cell < self.shape)).all(axis=1)
+        cell[~inside] = 0
+        return np.ravel_multi_index(tuple(cell.T), self.shape), inside

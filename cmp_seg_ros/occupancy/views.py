@@ -1,0 +1,88 @@
+"""Simulated views: an image from a random place of a building, with true depth, classes and occupancy."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from cmp_seg_ros.geometry.cameras import Camera
+from cmp_seg_ros.occupancy.grid import Grid, Transform
+from cmp_seg_ros.occupancy.truth import occupancy, surface_points, viewpoints
+from cmp_seg_ros.scan import Float32, UInt8
+from cmp_seg_ros.simulation.building import Building
+from cmp_seg_ros.simulation.camera import Renderer
+from cmp_seg_ros.simulation.generate import rotation
+from cmp_seg_ros.simulation.people import people_mesh
+from cmp_seg_ros.simulation.raycast import Scene
+from cmp_seg_ros.simulation.rig_camera import OPTICAL
+
+VIEWPOINTS = 8  # for the truth of what the image does not show
+TOO_NEAR = 0.7  # metres; a view with a nearer median depth shows nothing but one surface
+
+Rng = np.random.Generator
+
+
+@dataclass(frozen=True)
+class View:
+    """An image with its truth.
+
+    Args:
+        rgb: (H, W, 3) uint8.
+        label: (H, W) uint8 in `indoor`; 255 without a surface.
+        depth: (H, W) float32, metres along the optical axis; infinite without a surface.
+        occupancy: (X, Y, Z) uint8 in `indoor`, FREE or UNKNOWN; the grid stands in the base frame.
+        T_base_camera: (4, 4); the base is level, on the floor below the camera, its x axis ahead.
+    """
+
+    rgb: UInt8
+    label: UInt8
+    depth: Float32
+    occupancy: UInt8
+    T_base_camera: Transform
+
+
+def views_in(building: Building, count: int, camera: Camera, grid: Grid) -> Iterator[View]:
+    """`count` views at random places of a building; the same arguments give the same views."""
+    rng = np.random.default_rng([building.seed, 8])
+    renderer, still = Renderer(camera, building), Scene(building.mesh)
+    cells = np.array([room.cell for room in building.plan.rooms])
+    low, high = (*cells[:, :2].min(axis=0), -0.5), (*cells[:, 2:].max(axis=0), 8.0)
+    fabric = surface_points(building.mesh, low, high)
+    centres = grid.centres()
+    v, u = np.mgrid[0 : camera.height, 0 : camera.width].astype(np.float32)
+    ahead = camera.unproject(np.stack([u.ravel(), v.ravel()], axis=1))[:, 2].reshape(u.shape)
+    made = 0
+    for attempt in range(4 * count):
+        T_world_base, T_base_camera = _stand(rng, building)
+        T_world_camera = T_world_base @ T_base_camera
+        people = people_mesh(building.people, float(rng.uniform(0, 600)))
+        scenes = [still, Scene(people)]
+        image = renderer.render(scenes, T_world_camera, rng)
+        depth = image.depth * ahead
+        if np.median(depth) < TOO_NEAR and attempt < 3 * count:
+            continue
+        places = viewpoints(scenes, T_world_camera, VIEWPOINTS, rng)
+        T_camera_base = np.linalg.inv(T_base_camera).astype(np.float32)
+        _, within = camera.project(centres @ T_camera_base[:3, :3].T + T_camera_base[:3, 3])
+        surfaces = [fabric, surface_points(people, low, high)]
+        truth = occupancy(scenes, surfaces, grid, T_world_base, places, within)
+        yield View(image.rgb, image.label, depth, truth, T_base_camera)
+        made += 1
+        if made == count:
+            return
+
+
+def _stand(rng: Rng, building: Building) -> tuple[Transform, Transform]:
+    """T_world_base and T_base_camera: half on robots, half in a hand; wider angles than either usually has."""
+    carried = rng.random() < 0.5
+    height = float(rng.uniform(1.0, 1.8) if carried else rng.uniform(0.25, 1.3))
+    x, y = building.free_places(rng, 1, 0.25)[0]
+    room = building.room_at(float(x), float(y))
+    T_world_base = rotation(0.0, 0.0, float(rng.uniform(-np.pi, np.pi)))
+    T_world_base[:2, 3] = x, y
+    pitch = rng.uniform(-12, 40) if carried else rng.uniform(-10, 22)  # degrees downwards
+    roll = rng.normal(0, 5.0 if carried else 1.0)
+    T_base_camera = rotation(float(np.radians(roll)), float(np.radians(pitch)), 0.0)
+    T_base_camera[:3, :3] = T_base_camera[:3, :3] @ OPTICAL
+    T_base_camera[2, 3] = min(height, (room.height if room else 2.3) - 0.25)
+    return T_world_base, T_base_camera

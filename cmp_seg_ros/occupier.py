@@ -1,0 +1,249 @@
+"""Occupancy from an image: the camera's image in, labelled voxels, depth and pictures out.
+
+occupier = Occupier.from_bundle("scenedino-indoor-small")
+view = occupier.look(rgb, camera)                               # camera: its model; rgb (H, W, 3)
+voxels = occupier.voxels(view, Grid.load("indoor"), T_base_camera)
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from cmp_seg_ros.bundle import Bundle, ImageNetwork
+from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.geometry.cameras import Camera
+from cmp_seg_ros.network_weights import load_state, read_safetensors
+from cmp_seg_ros.occupancy.grid import FREE, UNKNOWN, Grid, Transform
+from cmp_seg_ros.scan import Bool, Float32, UInt8
+from cmp_seg_ros.scenedino.field import FeatureField, normalised_intrinsics, project
+from cmp_seg_ros.scenedino.rendering import composite, distances, rays_of
+from cmp_seg_ros.scenedino.voxels import Evaluation, Folded, Plain, Points
+
+ENGINES: dict[str, type] = {"folded": Folded, "reference": Plain}
+RENDERED = (48, 80)  # pixels of rendered images
+SAMPLES = 48  # along a ray
+
+Int64 = npt.NDArray[np.int64]
+
+
+class Voxels(NamedTuple):
+    """A labelled grid.
+
+    Args:
+        label: (X, Y, Z) ids of the bundle's classes; FREE: seen to be empty; UNKNOWN: outside the view, or empty by
+            guess only, since hidden.
+        density: (X, Y, Z) 1 / m, 0 outside the view.
+    """
+
+    label: UInt8
+    density: Float32
+
+
+class Rendered(NamedTuple):
+    """Images of RENDERED pixels: (h, w) metres along the optical axis, (h, w) ids, (h, w, F) features."""
+
+    depth: Float32
+    label: UInt8
+    features: Float32
+
+
+@dataclass(frozen=True)
+class View:
+    """An image as the network has seen it: its map of features, and the virtual camera of the network's input."""
+
+    features: Tensor
+    warp: "Warp"
+    rgb: UInt8
+
+
+class Warp:
+    """Maps images of a camera to the pinhole camera that the network expects: undistorted, scaled, cropped or barred.
+
+    Args:
+        camera: any model.
+        size: (height, width) of the network's input.
+        focal: of the network's camera in pixels; None: as the image, scaled to the width of the input.
+
+    Raises:
+        UserError: the two cameras see nothing in common.
+    """
+
+    def __init__(self, camera: Camera, size: tuple[int, int], focal: float | None) -> None:
+        height, width = size
+        self.source = camera
+        if focal is None:
+            focal = camera.intrinsics[0] * width / camera.width
+        self.camera = Camera(
+            model="pinhole",
+            intrinsics=(focal, focal, (width - 1) / 2, (height - 1) / 2),
+            width=width,
+            height=height,
+        )
+        v, u = np.mgrid[0:height, 0:width].astype(np.float32)
+        uv, inside = camera.project(self.camera.unproject(np.stack([u.ravel(), v.ravel()], axis=1)))
+        self.inside: Bool = inside.reshape(size)
+        if not inside.any():
+            raise UserError(
+                "the camera sees nothing of the network's view; check intrinsics and size in its camera info"
+            )
+        # Averaged over so many pixels first: a network is not used to aliases.
+        self.factor = max(1, int(camera.intrinsics[0] / focal))
+        place = (np.nan_to_num(uv) + 0.5) / (camera.width, camera.height) * 2 - 1
+        self._grid = torch.from_numpy(place.reshape(1, height, width, 2).astype(np.float32))
+
+    def __call__(self, rgb: UInt8) -> Tensor:
+        """(H, W, 3) uint8 -> (1, 3, height, width) in [-1, 1], 0 where the camera does not see.
+
+        Raises:
+            UserError: the image has another size than the camera.
+        """
+        if rgb.shape != (self.source.height, self.source.width, 3):
+            raise UserError(
+                f"the image has {rgb.shape[1]} x {rgb.shape[0]} pixels, its camera info {self.source.width} x "
+                f"{self.source.height}; publish the camera info of that image, or give a calibration of that size"
+            )
+        image = torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1)[None].float() / 127.5 - 1
+        if self.factor > 1:
+            image = nn.functional.avg_pool2d(image, self.factor, ceil_mode=True, count_include_pad=False)
+        warped = nn.functional.grid_sample(image, self._grid, padding_mode="border", align_corners=False)
+        return warped * torch.from_numpy(self.inside)
+
+    @cached_property
+    def intrinsics(self) -> Tensor:
+        """(3, 3) normalised, of the network's camera."""
+        fx, fy, cx, cy = self.camera.intrinsics
+        return normalised_intrinsics((fx, fy), (cx, cy), (self.camera.height, self.camera.width))
+
+
+class Occupier:
+    """Occupancy from images. Not thread-safe.
+
+    Args:
+        bundle: the model, of kind `occupancy`.
+        engine: `folded`, or `reference`: the network as it is.
+
+    Raises:
+        UserError: the bundle is damaged or of another kind, or the engine is unknown.
+    """
+
+    def __init__(self, bundle: Bundle, engine: str = "folded") -> None:
+        section = bundle.description.section
+        if not isinstance(section, ImageNetwork):
+            raise UserError(
+                f"bundle {bundle.path} is of kind {bundle.description.kind}; give one of kind occupancy, such as "
+                "scenedino-indoor-small"
+            )
+        if engine not in ENGINES:
+            raise UserError(f"no engine '{engine}' for occupancy; known: {', '.join(ENGINES)}")
+        field = FeatureField(section.network)
+        load_state(field, read_safetensors(bundle.weights_path), str(bundle.weights_path))
+        self.bundle, self.section, self.label_space = bundle, section, bundle.description.label_space
+        self.evaluation: Evaluation = ENGINES[engine](field.eval().requires_grad_(False))
+        self._warps: dict[str, Warp] = {}
+        self._plans: dict[str, tuple[Warp, Points]] = {}
+        self._rows: dict[str, Int64] = {}  # of the last grid: its voxels in the view
+        self._voxels = np.zeros((0, 3), np.float32)
+
+    @classmethod
+    def from_bundle(cls, name: str | Path, engine: str = "folded") -> "Occupier":
+        """An occupier of the bundle `name`: a folder, or a name in models/."""
+        return cls(Bundle.find(name), engine)
+
+    def look(self, rgb: UInt8, camera: Camera) -> View:
+        """Run the network on an image (H, W, 3) of a camera. Raises UserError if their sizes differ."""
+        key = camera.model_dump_json(include=set(Camera.model_fields))
+        if key not in self._warps:
+            self._warps = {key: Warp(camera, self.section.network.image, self.section.focal)}
+        warp = self._warps[key]
+        return View(self.evaluation.look(warp(rgb)), warp, rgb)
+
+    def voxels(self, view: View, grid: Grid, T_grid_camera: Transform | None = None) -> Voxels:
+        """Label a grid that stands at `T_grid_camera` (4, 4), the pose of the camera in the grid's frame.
+
+        Density is found at all voxels in the view, classes at the occupied ones.
+        """
+        rows, points = self._grid_points(view, grid, T_grid_camera)
+        density = np.zeros(grid.size, np.float32)
+        found = self.evaluation.density(view.features, points)
+        density[rows] = found
+        solid = found > self.section.threshold
+        label = np.full(grid.size, UNKNOWN, np.uint8)
+        if solid.any():
+            ids = self.label_space.ids[self.evaluation.classes(view.features, points, np.flatnonzero(solid))]
+            label[rows[solid]] = ids
+        empty = ~solid
+        shown = self._in_sight(view, points, grid.voxel)
+        label[rows[empty & shown]] = FREE
+        return Voxels(label.reshape(grid.shape), density.reshape(grid.shape))
+
+    def render(self, view: View) -> Rendered:
+        """Depth, classes and features as the camera sees them; the latter two are those of a ray's heaviest sample."""
+        march = self._march(view)
+        rows = np.arange(len(march.rays)) * SAMPLES + march.weights.argmax(dim=1).numpy()
+        ids = self.label_space.ids[self.evaluation.classes(view.features, march.points, rows)]
+        features = self.evaluation.point_features(view.features, march.points, rows)
+        return Rendered(march.depth, ids.reshape(RENDERED), features.reshape(*RENDERED, -1))
+
+    def _march(self, view: View) -> "_March":
+        """Volume rendering of the depth."""
+        rays = rays_of(view.warp.intrinsics[None], RENDERED)[0]  # (R, 3)
+        at = distances(len(rays), SAMPLES, self.section.network.depth, False, rays)  # (R, S)
+        points = self._plan("rays", view, lambda: (at[..., None] * rays[:, None]).flatten(0, 1))
+        density = torch.from_numpy(self.evaluation.density(view.features, points)).view(1, len(rays), SAMPLES)
+        rendered = composite(density, density[..., None], at[None])
+        depth = (rendered.distance[0] * rays[:, 2]).view(RENDERED).numpy()
+        return _March(depth, rendered.weights[0], rays, points)
+
+    def _grid_points(self, view: View, grid: Grid, T_grid_camera: Transform | None) -> tuple[Int64, Points]:
+        """Flat indices of the voxels in the view, and their points."""
+        if T_grid_camera is None:
+            if grid.frame != "camera":
+                raise UserError(
+                    f"a grid in the frame '{grid.frame}' needs the camera's pose in it: give T_base_camera in the "
+                    "calibration, or take a grid in the camera's frame (indoor-camera)"
+                )
+            T_grid_camera = np.eye(4)
+        key = f"{grid.model_dump_json()} {np.round(T_grid_camera, 6).tolist()}"
+        if key not in self._rows:
+            T_camera_grid = np.linalg.inv(T_grid_camera).astype(np.float32)
+            xyz = grid.centres() @ T_camera_grid[:3, :3].T + T_camera_grid[:3, 3]
+            uv, inside = view.warp.camera.project(xyz)
+            rows = np.flatnonzero(inside)
+            column, row = np.round(uv[rows]).astype(np.int64).T
+            rows = rows[view.warp.inside[row, column]]
+            self._rows = {key: rows}
+            self._voxels = xyz[rows]
+            self._plans.pop("voxels", None)
+        return self._rows[key], self._plan("voxels", view, lambda: torch.from_numpy(self._voxels))
+
+    def _plan(self, name: str, view: View, xyz: Callable[[], Tensor]) -> Points:
+        """The plan of that name, made anew for another camera."""
+        camera, found = self._plans.get(name, (None, None))
+        if found is None or camera is not view.warp:
+            found = self.evaluation.plan(xyz(), view.warp.intrinsics)
+            self._plans[name] = view.warp, found
+        return found
+
+    def _in_sight(self, view: View, points: Points, margin: float) -> Bool:
+        """(N,) whether points lie before, or less than `margin` metres behind, the rendered surface."""
+        depth = self._march(view).depth
+        uv, _ = project(points.xyz, points.intrinsics)
+        column, row = (
+            ((uv[0, :, axis].numpy() + 1) / 2 * size).astype(np.int64) for axis, size in enumerate(RENDERED[::-1])
+        )
+        nearest = depth[row.clip(0, RENDERED[0] - 1), column.clip(0, RENDERED[1] - 1)]
+        return np.asarray(points.xyz[0, :, 2].numpy() < nearest + margin)
+
+
+class _March(NamedTuple):
+    depth: Float32  # RENDERED
+    weights: Tensor  # (R, S)
+    rays: Tensor  # (R, 3)
+    points: Points  # R S

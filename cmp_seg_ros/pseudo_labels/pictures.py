@@ -1,0 +1,42 @@
+"""A picture of a scan's pseudo-labels: the image with its mask, the image with its points, the scan from above."""
+
+from pathlib import Path
+
+import numpy as np
+
+from cmp_seg_ros.datasets.frame import Frame, PointLabels
+from cmp_seg_ros.evaluation import plots
+from cmp_seg_ros.pseudo_labels.labeller import Evidence, PseudoLabeller, upright
+from cmp_seg_ros.scan import UNLABELLED
+
+OPACITY = 0.55  # of the mask
+
+
+def draw(
+    path: Path, frame: Frame, evidence: Evidence, labels: PointLabels, labeller: PseudoLabeller, title: str
+) -> None:
+    """Save the picture, with a row for each camera."""
+    space, views = labels.space, evidence.views
+    figure = plots.new_figure(19, 1.2 + 5.2 * len(views), title)
+    grid = figure.add_gridspec(
+        len(views) + 1, 3, height_ratios=[*[1] * len(views), 0.12], width_ratios=(1, 1, 0.8),
+        left=0.01, right=0.985, top=0.9, bottom=0.02, wspace=0.05, hspace=0.12,
+    )  # fmt: skip
+    for row, (name, view) in enumerate(views.items()):
+        mask = labeller.mask(view)
+        picture = view.rgb.astype(np.float32)
+        there = mask != UNLABELLED
+        picture[there] = OPACITY * space.palette[mask[there]] + (1 - OPACITY) * picture[there]
+        axes = figure.add_subplot(grid[row, 0])
+        axes.imshow(picture.astype(np.uint8))
+        axes.set_title(f"{name}: mask of {labeller.teacher.name}; uncoloured: ignored", fontsize=12)
+        axes.set_axis_off()
+        camera = frame.images[name].camera
+        assert camera is not None
+        points = np.where(evidence.seen, labels.label, UNLABELLED).astype(np.uint8)
+        T_camera_lidar = np.array(camera.T_camera_lidar)
+        axes = figure.add_subplot(grid[row, 1])
+        plots.draw_camera(axes, view.rgb, frame.scan, points, space, camera, T_camera_lidar)
+    plots.draw_bird(figure.add_subplot(grid[:-1, 2]), upright(frame), labels.label, space)
+    plots.draw_legend(figure.add_subplot(grid[-1, :]), labels.label, space, columns=len(space.classes))
+    plots.save(figure, path)

@@ -1,0 +1,62 @@
+"""Which points keep their pseudo-labels. Each function is one reason to reject points, and can be left out."""
+
+import numpy as np
+
+from cmp_seg_ros.scan import UNLABELLED, Bool, Float32, UInt8
+
+DIRECTIONS = 8
+
+
+def near_border(label: UInt8, uv: Float32, width: float) -> Bool:
+    """(N,) whether the mask changes within `width` pixels of a point.
+
+    A calibration is a few pixels off, and so are a teacher's borders.
+
+    Args:
+        label: (H, W) mask. uv: (N, 2) pixels in it.
+    """
+    column, row = np.rint(uv).astype(np.int64).T
+    here = label[row, column]
+    changed = np.zeros(len(uv), np.bool_)
+    for angle in np.linspace(0, 2 * np.pi, DIRECTIONS, endpoint=False):
+        for reach in (width / 2, width):
+            x = np.clip(np.rint(uv[:, 0] + reach * np.cos(angle)), 0, label.shape[1] - 1).astype(np.int64)
+            y = np.clip(np.rint(uv[:, 1] + reach * np.sin(angle)), 0, label.shape[0] - 1).astype(np.int64)
+            changed |= label[y, x] != here
+    return changed
+
+
+def near_depth_edge(uv: Float32, depth: Float32, width: float) -> Bool:
+    """(N,) whether a point is within `width` pixels of another one that is clearly nearer or farther.
+
+    There an error of a few pixels takes the label of another surface.
+
+    Args:
+        uv: (N, 2) pixels. depth: (N,) metres.
+    """
+    from scipy.spatial import cKDTree
+
+    if not len(uv):
+        return np.zeros(0, np.bool_)
+    _, neighbour = cKDTree(uv).query(uv, k=min(8, len(uv)), distance_upper_bound=width)
+    there = neighbour.reshape(len(uv), -1)
+    other = np.append(depth, np.nan)[there]  # (N, k), NaN beyond `width`
+    with np.errstate(invalid="ignore"):
+        jump = np.abs(other - depth[:, None]) > JUMP + JUMP_RELATIVE * depth[:, None]
+    return np.asarray(jump.any(axis=1))
+
+
+JUMP, JUMP_RELATIVE = 0.3, 0.1  # metres, and share of the depth, between surfaces
+
+
+def decide(probabilities: Float32, ids: UInt8) -> tuple[UInt8, Float32]:
+    """(N,) likeliest class and its probability; UNLABELLED and 0 where none, or what is ignored, is likelier.
+
+    Args:
+        probabilities: (N, C); rows add up to 1 less what the mapping ignores.
+        ids: (C,) of the classes.
+    """
+    best = probabilities.argmax(axis=1)
+    confidence = probabilities[np.arange(len(best)), best]
+    labelled = (confidence > 0) & (confidence >= 1 - probabilities.sum(axis=1))
+    return np.where(labelled, ids[best], UNLABELLED).astype(np.uint8), np.where(labelled, confidence, 0)

@@ -1,0 +1,178 @@
+"""`cmp-seg pseudo-label`: from pairs to labels in the unified form, with report and pictures; it resumes."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cmp_seg_ros.cli.pseudo_label import pseudo_label
+from cmp_seg_ros.datasets import added_labels, open_input
+from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.geometry.calibration import Calibration
+from cmp_seg_ros.label_space import LabelSpace
+from cmp_seg_ros.pseudo_labels import run
+from cmp_seg_ros.scan import UNLABELLED
+from cmp_seg_ros.teachers import base
+from cmp_seg_ros.teachers.base import Features, Masks
+
+INDOOR, STRUCTURAL6 = LabelSpace.load("indoor"), LabelSpace.load("structural6")
+WALL, FLOOR = (STRUCTURAL6.ids[STRUCTURAL6.names.index(name)] for name in ("wall", "floor"))
+HEADER = """VERSION .7
+FIELDS x y z
+SIZE 4 4 4
+TYPE F F F
+COUNT 1 1 1
+WIDTH 901
+HEIGHT 1
+POINTS 901
+DATA ascii
+"""
+
+
+class ByBrightness(base.Teacher):
+    """Bright is wall, dark is floor."""
+
+    name, dimension, label_space = "bright", 0, INDOOR
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.breaks_at = -1
+
+    def masks(self, rgb: np.ndarray) -> Masks:
+        self.asked += 1
+        if self.asked == self.breaks_at:
+            raise KeyboardInterrupt
+        label = np.where(rgb[..., 0] > 128, 0, 1).astype(np.uint8)  # ids of wall and floor in indoor
+        return Masks(label, np.full(label.shape, 0.9, np.float32))
+
+    def features(self, rgb: np.ndarray) -> Features:
+        raise UserError("no features")
+
+
+@pytest.fixture
+def teacher(monkeypatch: pytest.MonkeyPatch) -> ByBrightness:
+    found = ByBrightness()
+    monkeypatch.setattr(base, "open_teacher", lambda name: found)
+    return found
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Path:
+    """Three scans of a plane 3 m ahead, whose pictures are bright above the horizon and dark below."""
+    folder = tmp_path / "pairs"
+    folder.mkdir()
+    y, z = (axis.ravel() for axis in np.meshgrid(np.linspace(-1, 1, 30), np.linspace(-0.8, 0.8, 30)))
+    rows = "\n".join(f"3 {a:.3f} {b:.3f}" for a, b in zip([*y, 0.0], [*z, 0.1], strict=True))
+    for number in range(3):
+        (folder / f"{number}.pcd").write_text(HEADER + rows + "\n")
+        picture = np.full((120, 160, 3), 220, np.uint8)
+        picture[60:] = 30
+        Image.fromarray(picture).save(folder / f"{number}.jpg", quality=95)
+    camera = {
+        "model": "pinhole", "intrinsics": [105, 105, 79.5, 59.5], "width": 160, "height": 120,
+        "T_camera_lidar": [[0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, 1]],
+    }  # fmt: skip
+    Calibration.model_validate({"cameras": {"camera": camera}}).save(folder / "calibration.yaml")
+    return folder
+
+
+def labels_of(folder: Path) -> list[np.ndarray]:
+    return [frame.labels["pseudo"].label for frame in open_input(folder)]
+
+
+def label(pairs: Path, out: Path, **options: object) -> None:
+    """The command with its defaults, but for the mapping (the teacher's space has no variant)."""
+    defaults = {"variant": "hand", "agreement": True, "borders": True, "depth_edges": True, "geometry": False}
+    pseudo_label(pairs, out, **(defaults | {"time": True, "confidence": 0.6} | options))  # type: ignore[arg-type]
+
+
+def test_points_get_what_the_picture_shows_where_they_are(
+    pairs: Path, tmp_path: Path, teacher: ByBrightness, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "set"
+    label(pairs, out, as_json=True)
+    report = json.loads(capsys.readouterr().out)
+    for frame in open_input(out):
+        found, height = frame.labels["pseudo"], frame.scan.xyz[:, 2]
+        assert found.space.name == "structural6" and found.confidence is not None
+        assert (found.label[height > 0.2] == WALL).all() and (found.label[height < -0.2] == FLOOR).all()
+        assert (found.label[np.abs(height) < 0.02] == UNLABELLED).all()  # the border of the mask
+        np.testing.assert_array_equal(found.confidence > 0, found.label != UNLABELLED)
+    assert report["finished"] and report["scans"] == 3 and report["seen"] == 3 * 901 == report["points"]
+    assert report["labelled"] == sum(int((one != UNLABELLED).sum()) for one in labels_of(out))
+    assert report["classes"]["wall"] + report["classes"]["floor"] == report["labelled"] < report["seen"]
+    assert report["rejected"]["borders"] + report["labelled"] >= report["seen"]
+    assert len(report["files"]) == 3
+    for picture in report["files"]:
+        assert Image.open(out / "labels" / "pseudo" / picture).size[0] > 1000
+
+
+def test_an_interrupted_run_keeps_its_work_and_goes_on(
+    pairs: Path, tmp_path: Path, teacher: ByBrightness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (added_labels, run):
+        monkeypatch.setattr(module, "BLOCK", 1)
+    label(pairs, tmp_path / "whole")
+    asked, teacher.asked = teacher.asked, 0
+    teacher.breaks_at = asked * 2 // 3 + 1  # the first question about the last scan
+    with pytest.raises(KeyboardInterrupt):
+        label(pairs, tmp_path / "broken")
+    teacher.asked, teacher.breaks_at = 0, -1
+    label(pairs, tmp_path / "broken")
+    assert teacher.asked == asked // 3
+    for one, other in zip(labels_of(tmp_path / "whole"), labels_of(tmp_path / "broken"), strict=True):
+        np.testing.assert_array_equal(one, other)
+    reports = [json.loads((tmp_path / name / "labels/pseudo/report.json").read_text()) for name in ("whole", "broken")]
+    assert {key: value for key, value in reports[0].items() if key != "input"} == {
+        key: value for key, value in reports[1].items() if key != "input"
+    }
+    label(pairs, tmp_path / "broken")
+    assert teacher.asked == asked // 3  # nothing is left to do
+
+
+def test_labels_made_otherwise_are_not_overwritten(
+    pairs: Path, tmp_path: Path, teacher: ByBrightness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "set"
+    label(pairs, out)
+    with pytest.raises(UserError, match="holds labels made by"):
+        label(pairs, out, confidence=0.8)
+    label(out, None, raw=True, source="raw")  # type: ignore[arg-type]
+    [first, *_] = open_input(out)
+    assert (first.labels["raw"].label != UNLABELLED).all()
+    label(pairs, out, confidence=0.8, again=True)
+    assert json.loads((out / "labels/pseudo/report.json").read_text())["scans"] == 3
+
+
+def change_size(pairs: Path) -> None:
+    for path in pairs.glob("*.jpg"):
+        Image.open(path).resize((80, 60)).save(path)
+
+
+def drop_pictures(pairs: Path) -> None:
+    for path in pairs.glob("*.jpg"):
+        path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (change_size, "80 x 60 pixels, its calibration is for 160 x 120"),
+        (drop_pictures, "has no image of a calibrated camera"),
+        (lambda pairs: (pairs / "calibration.yaml").unlink(), "is not calibrated; give its intrinsics"),
+    ],
+)
+def test_bad_input_is_named(
+    damage: Callable[[Path], None], message: str, pairs: Path, tmp_path: Path, teacher: ByBrightness
+) -> None:
+    damage(pairs)
+    with pytest.raises(UserError, match=message):
+        label(pairs, tmp_path / "set")
+
+
+def test_a_folder_that_is_not_converted_needs_an_output(pairs: Path, teacher: ByBrightness) -> None:
+    with pytest.raises(UserError, match="give a folder for it with --out"):
+        label(pairs, None)  # type: ignore[arg-type]

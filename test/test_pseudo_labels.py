@@ -1,0 +1,227 @@
+"""Pseudo-labels: copies of an image, each refinement, agreement over time, and teachers on a simulated drive."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cmp_seg_ros.datasets import drives
+from cmp_seg_ros.datasets.frame import TRUTH, Frame, PointLabels
+from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.geometry.planes import find_planes
+from cmp_seg_ros.label_space import LabelSpace
+from cmp_seg_ros.mapping.odometry import Motion
+from cmp_seg_ros.pseudo_labels import over_time, refine
+from cmp_seg_ros.pseudo_labels.copies import consensus
+from cmp_seg_ros.pseudo_labels.labeller import PseudoLabeller, Refinements, upright
+from cmp_seg_ros.pseudo_labels.surfaces import Surface, surfaces, with_geometry
+from cmp_seg_ros.scan import UNLABELLED, Scan
+from cmp_seg_ros.teachers import base, simulated
+from cmp_seg_ros.teachers.base import Features, Masks
+
+CAMERA = "{model: pinhole, intrinsics: [105, 105, 79.5, 59.5], width: 160, height: 120}"
+INDOOR, STRUCTURAL6 = LabelSpace.load("indoor"), LabelSpace.load("structural6")
+
+
+class Painted(base.Teacher):
+    """Names the class of `indoor` that `label` gives each pixel of an image."""
+
+    name, dimension, label_space = "painted", 0, INDOOR
+
+    def __init__(self, label: Callable[[np.ndarray], np.ndarray], confidence: float = 0.9) -> None:
+        self.label, self.confidence = label, confidence
+
+    def masks(self, rgb: np.ndarray) -> Masks:
+        label = self.label(rgb).astype(np.uint8)
+        return Masks(label, np.full(label.shape, self.confidence, np.float32))
+
+    def features(self, rgb: np.ndarray) -> Features:
+        raise UserError("no features")
+
+
+@pytest.fixture(scope="module")
+def drive(tmp_path_factory: pytest.TempPathFactory) -> drives.DataSet:
+    """A drive of three scans with small images, and a still shorter way to ask for their truth."""
+    camera = tmp_path_factory.mktemp("camera") / "small.yaml"
+    camera.write_text(CAMERA)
+    return drives.DataSet([60_000_003], 3, rate=4.0, cameras=[f"camera={camera}"])
+
+
+@pytest.fixture(scope="module")
+def frames(drive: drives.DataSet) -> list[Frame]:
+    return list(drive)
+
+
+def truth_of(frame: Frame) -> np.ndarray:
+    return STRUCTURAL6.id_map(INDOOR)[frame.labels[TRUTH].label]
+
+
+# Copies of the image
+
+
+def test_copies_show_every_point_where_it_is() -> None:
+    """A teacher that goes by colour says the same of every copy, wherever a point is in it; one that goes by place does
+    not."""
+    rng = np.random.default_rng(0)
+    rgb = np.repeat(np.kron(rng.integers(0, 20, (12, 16)), np.ones((10, 10))).astype(np.uint8)[..., None], 3, axis=2)
+    uv = rng.uniform(0, [159, 119], (500, 2)).astype(np.float32)
+    column, row = np.rint(uv).astype(int).T
+    found = consensus(Painted(lambda rgb: rgb[..., 0]), rgb, uv, np.eye(20, dtype=np.float32), augmented=True)
+    assert (found.agreement == 1).all()
+    np.testing.assert_array_equal(found.probabilities.argmax(axis=1), rgb[row, column, 0])
+    np.testing.assert_allclose(found.probabilities.sum(axis=1), 1, atol=1e-5)
+
+    def left(rgb: np.ndarray) -> np.ndarray:
+        return np.repeat(np.arange(rgb.shape[1])[None] < rgb.shape[1] / 2, len(rgb), axis=0)
+
+    assert consensus(Painted(left), rgb, uv, np.eye(20, dtype=np.float32), augmented=True).agreement.mean() < 0.9
+    assert (consensus(Painted(left), rgb, uv, np.eye(20, dtype=np.float32), augmented=False).agreement == 1).all()
+
+
+# Refinements
+
+
+def test_points_near_borders_and_depth_edges_are_found() -> None:
+    mask = np.zeros((100, 100), np.uint8)
+    mask[:, 50:] = 1
+    uv = np.array([[40, 50], [47, 50], [52, 3], [60, 99], [0, 0]], np.float32)
+    assert refine.near_border(mask, uv, 4).tolist() == [False, True, True, False, False]
+    depth = np.array([2.0, 2.05, 5.0, 5.1, 2.0], np.float32)
+    uv = np.array([[10, 10], [13, 10], [16, 10], [30, 10], [33, 10]], np.float32)
+    assert refine.near_depth_edge(uv, depth, 4).tolist() == [False, True, True, True, True]
+    assert refine.near_depth_edge(uv[:0], depth[:0], 4).tolist() == []
+
+
+def test_what_is_ignored_has_no_label() -> None:
+    probabilities = np.array([[0.5, 0.3, 0.2], [0.3, 0.1, 0.0], [0.0, 0.0, 0.0], [0.1, 0.5, 0.0]], np.float32)
+    label, confidence = refine.decide(probabilities, np.array([4, 5, 6], np.uint8))
+    assert label.tolist() == [4, UNLABELLED, UNLABELLED, 5]
+    np.testing.assert_allclose(confidence, [0.5, 0, 0, 0.5])
+
+
+def test_points_lie_on_the_surfaces_of_their_classes(frames: list[Frame]) -> None:
+    for frame in frames[:1]:
+        found, truth = surfaces(find_planes(upright(frame))), truth_of(frame)
+        floor, wall = (truth == STRUCTURAL6.names.index(name) for name in ("floor", "wall"))
+        assert (found[floor] == Surface.floor).mean() > 0.5
+        assert (found[wall] == Surface.wall).mean() > 0.4
+        assert (found[wall] == Surface.floor).mean() < 0.05 and (found[floor] == Surface.wall).mean() < 0.05
+
+
+def test_geometry_decides_where_the_image_does_not_and_keeps_what_is_ignored() -> None:
+    even = np.zeros((2, 6), np.float32)
+    even[:, :3] = 0.2  # wall, floor, ceiling; 0.4 are ignored
+    found = with_geometry(even, np.array([Surface.floor, Surface.ceiling]), STRUCTURAL6)
+    assert found.argmax(axis=1).tolist() == [1, 2]
+    np.testing.assert_allclose(found.sum(axis=1), 0.6, atol=1e-5)
+    sure = np.array([[0.0, 0.0, 0.0, 0.0, 1.0, 0.0]], np.float32)
+    np.testing.assert_allclose(with_geometry(sure, np.array([Surface.floor]), STRUCTURAL6), sure, atol=1e-6)
+    four = with_geometry(np.full((1, 4), 0.25, np.float32), np.array([Surface.wall]), LabelSpace.load("structural4"))
+    assert four.argmax(axis=1).tolist() == [0]
+    indoor = with_geometry(np.full((1, 20), 0.05, np.float32), np.array([Surface.floor]), INDOOR)
+    assert INDOOR.names[int(indoor.argmax())] == "floor"
+
+
+# Agreement over time
+
+
+def test_the_majority_of_scans_decides_and_unseen_points_get_its_label() -> None:
+    place = np.array([[2.05, 0.05, 0.05], [3.05, 1.05, 0.05]], np.float32)
+    frames = [Frame(str(i), Scan(place - np.float32([i, 0, 0]), stamp=i + 1)) for i in range(3)]
+    motions = [
+        Motion(np.array([[1, 0, 0, i], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]]), np.zeros(6)) for i in range(3)
+    ]
+    said = np.full((2, 6), 0.02, np.float32)
+    wall, floor = said.copy(), said.copy()
+    wall[:, 0], floor[:, 1] = 0.9, 0.9
+    seen = np.array([[True, True], [True, False], [True, False]])
+    labels = [
+        PointLabels(STRUCTURAL6, np.where(s, p.argmax(1), UNLABELLED).astype(np.uint8), np.float32(0.9) * s)
+        for s, p in zip(seen, (floor, wall, wall), strict=True)
+    ]
+    for found in over_time.fused(frames, motions, labels, [floor, wall, wall], STRUCTURAL6):
+        assert found.label.tolist() == [0, 1]
+
+
+# The labeller
+
+
+def test_a_perfect_teacher_labels_what_the_camera_sees_as_it_is(drive: drives.DataSet, frames: list[Frame]) -> None:
+    labeller = PseudoLabeller(Painted(drive.truth_of), STRUCTURAL6, refinements=Refinements.none())
+    frame = frames[0]
+    evidence = labeller.look(frame)
+    labels = labeller.confident(labeller.decide(evidence))
+    assert ((labels.label != UNLABELLED) <= evidence.seen).all()
+    assert 0.05 < evidence.seen.mean() < 0.4
+    known = (labels.label != UNLABELLED) & (truth_of(frame) != UNLABELLED)
+    raw = (labels.label == truth_of(frame))[known].mean()
+    careful = PseudoLabeller(
+        Painted(drive.truth_of), STRUCTURAL6, refinements=Refinements.none().model_copy(update={"borders": 0.02})
+    )
+    kept = careful.decide(careful.look(frame)).label
+    known &= kept != UNLABELLED
+    assert raw > 0.95 and (kept == truth_of(frame))[known].mean() > raw
+
+
+def test_refinements_improve_a_teacher_with_errors(drive: drives.DataSet, frames: list[Frame]) -> None:
+    teacher = simulated.Teacher(drive.truth_of)
+    right = {}
+    for name, refinements in (
+        ("raw", Refinements.none()),
+        ("refined", Refinements(agreement=0, confidence=0.5, time=False)),
+    ):
+        labeller, hits, kept = PseudoLabeller(teacher, STRUCTURAL6, refinements=refinements), 0, 0
+        for frame in frames:
+            labels = labeller.confident(labeller.decide(labeller.look(frame)))
+            known = (labels.label != UNLABELLED) & (truth_of(frame) != UNLABELLED)
+            hits += int((labels.label == truth_of(frame))[known].sum())
+            kept += int(known.sum())
+        right[name] = hits / kept
+    assert 0.4 < right["raw"] < 0.95
+    assert right["refined"] > right["raw"] + 0.05
+
+
+def test_the_simulated_teacher_repeats_itself_and_confuses_as_often_as_measured() -> None:
+    truth = np.zeros((240, 320), np.uint8)
+    truth[120:] = INDOOR.ids[INDOOR.names.index("floor")]
+    teacher = simulated.Teacher(lambda rgb: truth)
+    images = np.random.default_rng(0).integers(0, 256, (30, 240, 320, 3), dtype=np.uint8)
+    masks = [teacher.masks(rgb) for rgb in images]
+    np.testing.assert_array_equal(masks[0].label, teacher.masks(images[0]).label)
+    space, matrix = teacher.label_space, simulated.ErrorModel.load("mosaic").matrix()
+    assert space is not None
+    for name, rows in (("wall", slice(0, 110)), ("floor", slice(130, 240))):
+        answers = np.concatenate([found.label[rows].ravel() for found in masks])
+        share = np.bincount(space.index_of_id[answers], minlength=len(space.classes)) / answers.size
+        np.testing.assert_allclose(share, matrix[INDOOR.names.index(name)], atol=0.1)
+
+
+# Bad input
+
+
+def test_images_of_another_size_and_cameras_without_calibration_are_named(frames: list[Frame]) -> None:
+    labeller = PseudoLabeller(Painted(lambda rgb: rgb[..., 0] * 0), STRUCTURAL6, refinements=Refinements.none())
+    [(name, image)] = frames[0].images.items()
+    small = replace(frames[0], images={name: replace(image, read=lambda: np.zeros((60, 80, 3), np.uint8))})
+    with pytest.raises(UserError, match="80 x 60 pixels, its calibration is for 160 x 120"):
+        labeller.look(small)
+    with pytest.raises(UserError, match="is not calibrated; give its intrinsics"):
+        labeller.look(replace(frames[0], images={name: replace(image, camera=None)}))
+    with pytest.raises(UserError, match="no image of a calibrated camera"):
+        labeller.look(replace(frames[0], images={}))
+
+
+def test_a_label_space_that_misses_a_class_of_the_teacher_is_named(tmp_path: Path) -> None:
+    data = STRUCTURAL6.model_dump()
+    del data["mappings"]["indoor"]["sofa"]
+    with pytest.raises(UserError, match="lacks sofa; map or ignore"):
+        PseudoLabeller(Painted(lambda rgb: rgb), LabelSpace.model_validate(data))
+
+
+def test_a_teacher_without_masks_is_refused() -> None:
+    teacher = Painted(lambda rgb: rgb)
+    teacher.label_space = None  # type: ignore[assignment]
+    with pytest.raises(UserError, match="gives features, but no masks"):
+        PseudoLabeller(teacher, STRUCTURAL6)

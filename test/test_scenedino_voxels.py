@@ -1,0 +1,134 @@
+"""The folded network against the network as it is; voxels of grids."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cmp_seg_ros.bundle import Bundle, ImageNetwork
+from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.geometry.cameras import Camera
+from cmp_seg_ros.label_space import LabelSpace
+from cmp_seg_ros.network_weights import serialise
+from cmp_seg_ros.occupancy.grid import FREE, UNKNOWN, Grid
+from cmp_seg_ros.occupier import Occupier, Warp
+from cmp_seg_ros.scenedino.config import (
+    ClusterConfig,
+    DecoderConfig,
+    EfficientNetLiteConfig,
+    FieldConfig,
+    LinearConfig,
+    VitConfig,
+)
+from cmp_seg_ros.scenedino.field import FeatureField, normalised_intrinsics
+from cmp_seg_ros.scenedino.voxels import Folded, Plain
+
+PUBLISHED = FieldConfig(  # in small; as wide as Winograd's form needs
+    encoder=VitConfig(width=32, depth=4, heads=2, taps=(0, 1, 2)),
+    decoder=DecoderConfig(width=64, stages=(8, 8, 16, 24)),
+    head=ClusterConfig(hidden=20, full=96, distilled=8, clusters=5),
+    image=(24, 40),
+    hidden=16,
+    features=12,
+)
+SMALL = FieldConfig(
+    encoder=EfficientNetLiteConfig(),
+    decoder=DecoderConfig(width=16, stages=(8, 8, 8, 8), light=True),
+    head=LinearConfig(classes=14),
+    image=(64, 96),
+    depth=(0.3, 12),
+    features=8,
+)
+CAMERA = Camera(model="pinhole", intrinsics=(100, 100, 63.5, 47.5), width=128, height=96)
+
+
+@pytest.mark.parametrize("config", [PUBLISHED, SMALL], ids=["published", "small"])
+def test_the_folded_network_equals_the_network(config: FieldConfig) -> None:
+    torch.manual_seed(1)
+    field = FeatureField(config).eval().requires_grad_(False)
+    for module in field.modules():  # features of some size, up to the border
+        if isinstance(module, torch.nn.Conv2d | torch.nn.ConvTranspose2d) and module.bias is not None:
+            module.bias.data = torch.randn_like(module.bias)
+    image = torch.rand(1, 3, *config.image) * 2 - 1
+    xyz = torch.rand(3000, 3) * torch.tensor([8.0, 5.0, 6.0]) - torch.tensor([4.0, 2.5, 0.2])
+    intrinsics = normalised_intrinsics((30, 30), (20, 11), config.image)
+    plain, folded = Plain(field), Folded(field)
+    wanted_map, found_map = plain.look(image), folded.look(image)
+    wanted_points, found_points = plain.plan(xyz, intrinsics), folded.plan(xyz, intrinsics)
+    wanted, found = plain.density(wanted_map, wanted_points), folded.density(found_map, found_points)
+    np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-5)
+    assert wanted.std() > 0.01 * wanted.mean()
+    rows = np.arange(0, 3000, 2)
+    classes = plain.classes(wanted_map, wanted_points, rows)
+    assert (folded.classes(found_map, found_points, rows) == classes).mean() > 0.998  # ties
+    assert len(np.unique(classes)) > 1
+    features = plain.point_features(wanted_map, wanted_points, rows)
+    np.testing.assert_allclose(folded.point_features(found_map, found_points, rows), features, rtol=1e-3, atol=1e-4)
+
+
+def occupancy_bundle(path: Path) -> Bundle:
+    """A network that finds every voxel beyond 2 m occupied: density grows with the coded depth alone."""
+    torch.manual_seed(0)
+    field = FeatureField(SMALL).eval()
+    with torch.no_grad():
+        field.mlp.lin_in.weight.zero_()
+        field.mlp.lin_in.bias.zero_()
+        field.mlp.lin_in.weight[0, SMALL.decoder.width + 2] = -1  # the coded inverse depth, 1 near and -1 far
+        inverse = 2 * (1 / 2 - 1 / 12) / (1 / 0.3 - 1 / 12) - 1
+        field.mlp.lin_in.bias[0] = inverse
+        field.mlp.lin_out.weight.zero_()
+        field.mlp.lin_out.bias[:] = -20.0
+        field.mlp.lin_out.weight[0, 0] = 1e5
+        field.head.weight.zero_()
+        field.head.bias.copy_(torch.arange(14) == 7)
+    section = ImageNetwork(network=SMALL, focal=70.0, threshold=7.0)
+    return Bundle.write(
+        path,
+        serialise(field, half=False),
+        name="o",
+        kind="occupancy",
+        occupancy=section,
+        label_space=LabelSpace.load("image14"),
+    )
+
+
+def test_a_grid_is_labelled_where_the_camera_sees_and_unknown_elsewhere(tmp_path: Path) -> None:
+    occupier = Occupier(occupancy_bundle(tmp_path / "o"))
+    rgb = np.full((96, 128, 3), 128, np.uint8)
+    grid = Grid(frame="base", voxel=0.2, shape=(20, 20, 5), origin=(0.0, -2.0, 0.0))
+    T_base_camera = np.eye(4)
+    T_base_camera[:3, :3] = [[0, 0, 1], [-1, 0, 0], [0, -1, 0]]
+    T_base_camera[2, 3] = 0.5
+    view = occupier.look(rgb, CAMERA)
+    voxels = occupier.voxels(view, grid, T_base_camera)
+    ahead = voxels.label[:, 10, 2]  # 0.1 m right of the axis
+    assert (ahead[1:9] == FREE).all() and (ahead[11:] == 7).all()  # 2 m, in steps of 0.2 m
+    assert (voxels.label[:3, 0] == UNKNOWN).all() and (voxels.density[:3, 0] == 0).all()  # beside the view
+    rendered = occupier.render(view)
+    assert abs(np.median(rendered.depth) - 2) < 0.25 and (rendered.label == 7).all()
+    with pytest.raises(UserError, match="needs the camera's pose in it"):
+        occupier.voxels(view, grid)
+    upright = Grid(frame="camera", voxel=0.2, shape=(20, 5, 20), origin=(-2.0, -0.5, 0.0))
+    seen = occupier.voxels(view, upright)
+    assert (seen.label[10, 2, 1:9] == FREE).all() and (seen.label[10, 2, 11:] == 7).all()
+    with pytest.raises(UserError, match=r"the image has 100 x 50 pixels, its camera info 128 x 96"):
+        occupier.look(np.zeros((50, 100, 3), np.uint8), CAMERA)
+
+
+def test_images_are_warped_to_the_view_of_the_network() -> None:
+    """A fisheye's image of a direction comes to lie where the network's pinhole camera sees that direction."""
+    fisheye = Camera(model="equidistant", intrinsics=(80, 80, 99.5, 79.5), width=200, height=160)
+    directions = np.array([[0.2, 0.1, 1.0], [-0.4, 0.2, 1.0]], np.float32)
+    rgb = np.zeros((160, 200, 3), np.uint8)
+    v, u = np.mgrid[0:160, 0:200]
+    for uv in fisheye.project(directions)[0]:
+        rgb[np.hypot(u - uv[0], v - uv[1]) < 3] = 255
+    warp = Warp(fisheye, (64, 96), 70.0)
+    image = warp(rgb)[0, 0].numpy()
+    for u, v in np.round(warp.camera.project(directions)[0]).astype(int):
+        assert image[v, u] > 0.5
+    assert (image > 0).mean() < 0.02 and warp.inside.all()
+    narrow = Warp(Camera(model="pinhole", intrinsics=(140, 140, 63.5, 47.5), width=128, height=96), (64, 96), 70.0)
+    assert narrow.inside.mean() == pytest.approx(0.5, abs=0.03)  # 64 x 48 of 96 x 64 pixels
+    assert (narrow(np.full((96, 128, 3), 255, np.uint8))[0, :, ~narrow.inside] == 0).all()
