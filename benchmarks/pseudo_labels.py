@@ -1,20 +1,19 @@
 """How good are pseudo-labels, and what does each refinement bring?
 
     python benchmarks/pseudo_labels.py truth --scenes SCENES --cache CACHE --out out/pseudo_labels [--row buildings]
-    python benchmarks/pseudo_labels.py real --pairs REAL --out out/pseudo_labels
+    python benchmarks/pseudo_labels.py real --pairs REAL --cache CACHE --out out/pseudo_labels [--set plycal]
 
 `truth` drives through simulated buildings and third-party scenes, lets a teacher label the rendered images, and
-compares the labels of the points that the camera sees with the truth. It keeps what it rendered in CACHE and goes on
-there. `real` checks labels of real pairs against the floor, ceiling and walls that geometry alone finds. What is
-measured is fixed in config/pseudo_labels/study-v1.yaml.
+compares the labels of the points that the camera sees with the truth. `real` checks labels of real pairs against the
+floor, ceiling and walls that geometry alone finds. What the teacher said is kept in CACHE, and the next run goes on
+there. What is measured is fixed in config/pseudo_labels/study-v1.yaml.
 """
 
 import argparse
 import io
 import json
 import sys
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +23,7 @@ from pydantic import BaseModel, ConfigDict
 
 from cmp_seg_ros import configuration
 from cmp_seg_ros.datasets import drives, open_input
-from cmp_seg_ros.datasets.frame import TRUTH, Frame, PointLabels
+from cmp_seg_ros.datasets.frame import TRUTH, Frame
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.evaluation import plots
 from cmp_seg_ros.evaluation.bootstrap import Bootstrap
@@ -33,9 +32,9 @@ from cmp_seg_ros.geometry.planes import Planes, find_planes
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.mapping.fusion import VoxelMap
 from cmp_seg_ros.outputs import write_whole
-from cmp_seg_ros.pseudo_labels import pictures, refine
+from cmp_seg_ros.pseudo_labels import refine
 from cmp_seg_ros.pseudo_labels.copies import consensus
-from cmp_seg_ros.pseudo_labels.labeller import Evidence, PseudoLabeller, Refinements, project, read, upright
+from cmp_seg_ros.pseudo_labels.labeller import Refinements, project, read, upright
 from cmp_seg_ros.pseudo_labels.surfaces import surfaces, with_geometry
 from cmp_seg_ros.scan import UNLABELLED, Bool, Float32, Labels, UInt8
 from cmp_seg_ros.teachers.base import Teacher, open_teacher
@@ -43,7 +42,7 @@ from cmp_seg_ros.teachers.base import Teacher, open_teacher
 Float64 = npt.NDArray[np.float64]
 STUDY = "study-v1"
 COVERAGES = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
-RAW, ALL = "raw, rejected by confidence", "all"
+RAW, ALL, STILL, BALANCED = "raw, rejected by confidence", "all", "all but time", "class balance"
 
 
 class Row(BaseModel):
@@ -107,11 +106,14 @@ class Seen(NamedTuple):
     surface: UInt8  # (M,) that the point lies on
     world: Float64  # (M, 3)
     range: Float32  # (M,) metres
+    near: npt.NDArray[np.int8]  # (M, 3) whether near to the floor, the ceiling, a wall; -1: there is none
 
 
-def see(frame: Frame, index: int, teacher: Teacher, space: LabelSpace, variant: str) -> Seen:
-    """Ask the teacher about the only image of a frame."""
+def see(frame: Frame, index: int, teacher: Teacher, study: Study) -> Seen:
+    """Ask the teacher about the only image of a frame; without a truth all points have none."""
     assert teacher.label_space is not None
+    space, variant = LabelSpace.load(study.label_space), "" if study.variant == "hand" else study.variant
+    planes = find_planes(upright(frame))
     [(name, image)] = frame.images.items()
     rgb = read(frame, name, image)
     projection = project(frame, image)
@@ -120,42 +122,59 @@ def see(frame: Frame, index: int, teacher: Teacher, space: LabelSpace, variant: 
     merge = space.merge_matrix(teacher.label_space, variant)
     said = consensus(teacher, rgb, uv, merge, augmented=True)
     mask = space.id_map(teacher.label_space, variant)[said.masks.label]
-    default, T = Refinements(), frame.T_world_lidar
-    assert T is not None
-    truth = frame.labels[TRUTH]
+    default, T = Refinements(), np.eye(4) if frame.T_world_lidar is None else frame.T_world_lidar
+    truth = frame.labels.get(TRUTH)
     xyz = frame.scan.xyz[rows]
     return Seen(
         np.full(len(rows), index, np.int32),
-        space.id_map(truth.space)[truth.label[rows]],
+        np.full(len(rows), UNLABELLED, np.uint8) if truth is None else space.id_map(truth.space)[truth.label[rows]],
         said.single,
         said.probabilities,
         said.agreement,
         refine.near_border(mask, uv, default.borders * width),
         refine.near_depth_edge(uv, projection.depth[rows], default.depth_edges * width),
-        surfaces(find_planes(upright(frame)))[rows],
+        surfaces(planes)[rows],
         xyz @ T[:3, :3].T + T[:3, 3],
         np.linalg.norm(xyz, axis=1),
+        np.stack([_near(planes, surface, must.within)[rows] for surface, must in study.musts.items()], axis=1),
     )
+
+
+def _near(planes: Planes, surface: str, within: float) -> npt.NDArray[np.int8]:
+    """(N,) 1 for points within metres of the floor, the ceiling or a wall, else 0; -1 where there is no such plane."""
+    known = {"floor": planes.floor, "ceiling": planes.ceiling, "wall": planes.walls}[surface]
+    if not known:
+        return np.full(len(planes.xyz), -1, np.int8)
+    return np.any([plane.near(planes.xyz, within) for plane in known], axis=0).astype(np.int8)
+
+
+def kept(path: Path, make: Callable[[], list[Seen]]) -> Seen:
+    """What is in the cache at `path`; made where it is not."""
+    if not path.is_file():
+        parts = make()
+        arrays: dict[str, Any] = {
+            name: np.concatenate([getattr(part, name) for part in parts]) for name in Seen._fields
+        }
+        content = io.BytesIO()
+        np.savez_compressed(content, **arrays)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, content.getbuffer())
+        print(f"{path.name}: {len(arrays['truth']):,} points", file=sys.stderr, flush=True)
+    with np.load(path) as file:
+        return Seen(*(file[name] for name in Seen._fields))
+
+
+def ask(frames: Iterable[Frame], study: Study, teacher: Teacher) -> list[Seen]:
+    """What the teacher says of each of some frames."""
+    return [see(frame, index, teacher, study) for index, frame in enumerate(frames)]
 
 
 def collect(study: Study, row: str, scenes: Path | None, cache: Path) -> Iterator[Seen]:
     """The drives of a row, from the cache where they are in it. Raises UserError."""
-    space, teacher = LabelSpace.load(study.label_space), open_teacher(study.teacher)
-    variant = "" if study.variant == "hand" else study.variant
-    cache.mkdir(parents=True, exist_ok=True)
+    teacher = open_teacher(study.teacher)
     for drive in study.drives(row, scenes).parts():
-        path = cache / f"{study.name}-{row}-{drive.label_spaces[TRUTH].name}-{next(iter(drive.seeds))}.npz"
-        if not path.is_file():
-            scans = [see(frame, index, teacher, space, variant) for index, frame in enumerate(drive)]
-            arrays: dict[str, Any] = {
-                name: np.concatenate([getattr(scan, name) for scan in scans]) for name in Seen._fields
-            }
-            content = io.BytesIO()
-            np.savez_compressed(content, **arrays)
-            write_whole(path, content.getbuffer())
-            print(f"{path.name}: {len(arrays['truth']):,} points", file=sys.stderr, flush=True)
-        with np.load(path) as file:
-            yield Seen(*(file[name] for name in Seen._fields))
+        path = cache / f"{study.name}-{row}-{next(iter(drive.seeds))}.npz"
+        yield kept(path, lambda drive=drive: ask(drive, study, teacher))
 
 
 class Method(NamedTuple):
@@ -190,6 +209,7 @@ def methods(seen: Seen, space: LabelSpace) -> dict[str, Method]:
     geometry = with_geometry(seen.raw, seen.surface, space)
     unsure = seen.agreement < Refinements().agreement
     everything = with_geometry(seen.mean, seen.surface, space)
+    rejected = unsure | seen.border | seen.edge
     return {
         RAW: decided(seen.raw),
         "agreement of copies": decided(seen.mean, unsure),
@@ -197,8 +217,9 @@ def methods(seen: Seen, space: LabelSpace) -> dict[str, Method]:
         "depth edges": decided(seen.raw, seen.edge),
         "geometry": decided(geometry),
         "time": over_time(seen.raw),
-        "all but time": decided(everything, unsure | seen.border | seen.edge),
-        ALL: over_time(everything, unsure | seen.border | seen.edge),
+        BALANCED: decided(seen.raw),
+        STILL: decided(everything, rejected),
+        ALL: over_time(everything, rejected),
     }
 
 
@@ -213,8 +234,11 @@ def compare(study: Study, drives_seen: list[Seen]) -> dict[str, Any]:
 
     def matrices(name: str, kept_by: str, coverage: float) -> npt.NDArray[np.int64]:
         """(G, C, C + 1) of each drive: labels of one method on the points that another keeps at a coverage."""
-        scores = [ways[kept_by].score for ways in found]
-        threshold = np.quantile(np.concatenate(scores), 1 - coverage) if coverage < 1 else -np.inf
+        score = np.concatenate([ways[kept_by].score for ways in found])
+        if kept_by in (BALANCED, STILL, ALL):
+            score = refine.rank_in_class(np.concatenate([ways[kept_by].label for ways in found]), score)
+        scores = np.split(score, np.cumsum([len(seen.truth) for seen in drives_seen])[:-1])
+        threshold = np.quantile(score, 1 - coverage) if coverage < 1 else -np.inf
         counts = [
             Confusion(space).count(seen.truth, ways[name].label, np.where(score >= threshold, 0, -1), 1)[0]
             for seen, ways, score in zip(drives_seen, found, scores, strict=True)
@@ -237,7 +261,7 @@ def compare(study: Study, drives_seen: list[Seen]) -> dict[str, Any]:
             }
         curves = {
             name: [number(float(_miou(merge, matrices(name, name, coverage).sum(axis=0)))) for coverage in COVERAGES]
-            for name in (RAW, "all but time", ALL)
+            for name in (RAW, STILL, ALL)
         }
         report[reading] = {"methods": rows, "by_coverage": {"coverage": COVERAGES, **curves}}
     return report
@@ -263,67 +287,48 @@ def _difference(
     return {"value": float(value), "interval": study.bootstrap.interval(drawn)}
 
 
-PICTURED = 4  # pairs of each set
-WAYS = ("raw", "refined, without geometry", "refined")
+def real_methods(seen: Seen, space: LabelSpace) -> dict[str, UInt8]:
+    """(M,) labels of a real pair in each way; pairs are of one moment each, so that nothing agrees over time."""
+    default = Refinements()
+    rejected = seen.border | seen.edge | (seen.agreement < default.agreement)
 
+    def confident(probabilities: Float32) -> UInt8:
+        label, confidence = refine.decide(probabilities, space.ids)
+        return np.where(rejected | (confidence < default.confidence), UNLABELLED, label).astype(np.uint8)
 
-def ways_of(frame: Frame, raw: PseudoLabeller, refined: PseudoLabeller) -> Iterator[tuple[Evidence, PointLabels]]:
-    """Evidence and labels of a pair in each of WAYS; pairs are of one moment each, so that nothing agrees over time."""
-    evidence = raw.look(frame)
-    yield evidence, raw.confident(raw.decide(evidence))
-    evidence = refined.look(frame)
-    yield evidence, refined.confident(refined.decide(evidence))
-    weighed = with_geometry(evidence.probabilities, surfaces(find_planes(upright(frame))), refined.space)
-    evidence = replace(evidence, probabilities=weighed)
-    yield evidence, refined.confident(refined.decide(evidence))
+    weighed = with_geometry(seen.mean, seen.surface, space)
+    return {
+        "raw": refine.decide(seen.raw, space.ids)[0],
+        "refined, without geometry": confident(seen.mean),
+        "refined": confident(weighed),
+    }
 
 
 def run_real(study: Study, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Labels of real pairs against planes, by set and way; pictures of the first pairs, raw and refined."""
-    teacher, space = open_teacher(study.teacher), LabelSpace.load(study.label_space)
-    variant = "" if study.variant == "hand" else study.variant
-    raw = PseudoLabeller(teacher, space, variant, Refinements.none())
-    refined = PseudoLabeller(teacher, space, variant, Refinements(geometry=False, time=False))
+    """Labels of real pairs against planes, by set and way."""
+    space, teacher = LabelSpace.load(study.label_space), open_teacher(study.teacher)
     report: dict[str, Any] = {}
     for name in arguments.set or study.real:
-        counts = {way: {surface: np.zeros(2, np.int64) for surface in study.musts} for way in WAYS}
-        seen, labelled, found = 0, dict.fromkeys(WAYS, 0), dict.fromkeys(study.musts, 0)
-        frames = list(open_input(arguments.pairs / name))
-        for index, frame in enumerate(frames):
-            planes = find_planes(upright(frame))
-            near = {surface: _near(planes, surface, must.within) for surface, must in study.musts.items()}
-            for surface, points in near.items():
-                found[surface] += points is not None
-            for way, (evidence, labels) in zip(WAYS, ways_of(frame, raw, refined), strict=True):
-                labelled[way] += int((labels.label != UNLABELLED).sum())
-                seen += int(evidence.seen.sum()) if way == "raw" else 0
-                for surface, points in near.items():
-                    named = labels.label == space.ids[space.names.index(surface)]
-                    if points is not None:
-                        counts[way][surface] += int((named & points).sum()), int(named.sum())
-                if way != "refined, without geometry" and index < PICTURED:
-                    path = arguments.out / "pictures" / f"{name}-{frame.key}-{way}.png"
-                    pictures.draw(path, frame, evidence, labels, refined, f"{name} {frame.key}, {way}")
-        report[name] = {
-            "pairs": len(frames),
-            "seen": seen,
-            "with_plane": found,
-            "ways": {
-                way: {
-                    "coverage": labelled[way] / max(1, seen),
-                    **{s: {"points": int(n[1]), "share": number(n[0] / n[1]) if n[1] else None} for s, n in by.items()},
-                }
-                for way, by in counts.items()
-            },
-        }
+        found = []
+        for frame in open_input(arguments.pairs / name):
+            path = arguments.cache / f"{study.name}-{name}-{frame.key}.npz"
+            found.append(kept(path, lambda frame=frame: ask([frame], study, teacher)))
+        if arguments.collect:
+            continue
+        ways: dict[str, Any] = {}
+        for way in real_methods(found[0], space):
+            labels = [real_methods(seen, space)[way] for seen in found]
+            near = np.concatenate([seen.near for seen in found])  # (M, 3)
+            label = np.concatenate(labels)
+            ways[way] = {"coverage": float((label != UNLABELLED).mean())}
+            for column, surface in enumerate(study.musts):
+                named = (label == space.ids[space.names.index(surface)]) & (near[:, column] >= 0)
+                share = near[named, column].mean() if named.any() else np.nan
+                ways[way][surface] = {"points": int(named.sum()), "share": number(float(share))}
+        with_plane = {s: sum(int((seen.near[:, i] >= 0).all()) for seen in found) for i, s in enumerate(study.musts)}
+        report[name] = {"pairs": len(found), "with_plane": with_plane, "ways": ways}
         print_real(name, report[name], study)
     return report
-
-
-def _near(planes: Planes, surface: str, within: float) -> Bool | None:
-    """(N,) whether a point is within metres of the floor, the ceiling or a wall; None where there is no such plane."""
-    known = {"floor": planes.floor, "ceiling": planes.ceiling, "wall": planes.walls}[surface]
-    return np.any([plane.near(planes.xyz, within) for plane in known], axis=0) if known else None
 
 
 def print_real(name: str, report: dict[str, Any], study: Study) -> None:
@@ -365,7 +370,7 @@ def draw_truth(path: Path, rows: dict[str, Any]) -> None:
     figure = plots.new_figure(5.5 * len(rows), 4.6, "Pseudo-labels of the points that a camera sees, best points first")
     for axes, (row, report) in zip(figure.subplots(1, len(rows), squeeze=False)[0], rows.items(), strict=True):
         curves = report["structural6"]["by_coverage"]
-        for name in (RAW, "all but time", ALL):
+        for name in (RAW, STILL, ALL):
             axes.plot(curves["coverage"], curves[name], marker=".", label=name)
         axes.set(title=row, xlabel="coverage: share of these points that keep a label", ylabel="mIoU, structural6")
         axes.grid(color="#e8e8e8")
@@ -393,13 +398,13 @@ def parse() -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     truth = commands.add_parser("truth", help="against the truth of simulated images")
     truth.add_argument("--scenes", type=Path, help="folder of the third-party scenes")
-    truth.add_argument("--cache", type=Path, required=True, help="folder for what was rendered and asked")
     truth.add_argument("--row", action="append", help="of the study; by default all")
-    truth.add_argument("--collect", action="store_true", help="only fill the cache")
     real = commands.add_parser("real", help="against planes of real pairs")
     real.add_argument("--pairs", type=Path, required=True, help="folder of the sets of real pairs")
     real.add_argument("--set", action="append", help="of the study; by default all")
     for command in (truth, real):
+        command.add_argument("--cache", type=Path, required=True, help="folder for what was rendered and asked")
+        command.add_argument("--collect", action="store_true", help="only fill the cache")
         command.add_argument("--out", type=Path, required=True, help="folder for reports and pictures")
     return parser.parse_args()
 

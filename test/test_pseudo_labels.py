@@ -101,6 +101,12 @@ def test_what_is_ignored_has_no_label() -> None:
     np.testing.assert_allclose(confidence, [0.5, 0, 0, 0.5])
 
 
+def test_ranks_are_within_each_class() -> None:
+    label, score = np.array([0, 0, 7, 0, 7, 0], np.uint8), np.array([0.9, 0.8, 0.2, 0.7, 0.1, 0.6], np.float32)
+    rank = refine.rank_in_class(label, score)
+    assert (rank >= 0.5).tolist() == [True, True, True, False, False, False]
+
+
 def test_points_lie_on_the_surfaces_of_their_classes(frames: list[Frame]) -> None:
     for frame in frames[:1]:
         found, truth = surfaces(find_planes(upright(frame))), truth_of(frame)

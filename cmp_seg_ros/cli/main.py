@@ -33,6 +33,7 @@ COMMANDS = {
     "adapt": "adapt",
     "import-checkpoint": "import_checkpoint",
     "export": "export",
+    "scenedino": "scenedino",
     "bench": "bench",
     "doctor": "doctor",
 }

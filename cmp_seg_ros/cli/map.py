@@ -30,9 +30,8 @@ def map(
     odometry: Annotated[
         str, typer.Option(help="recorded (in the bag), kiss-icp, or auto: recorded where there is one.")
     ] = "auto",
-    voxel_size: Annotated[
-        float, typer.Option(help="Of the map's voxels and the grid's cells, metres.", min=0.02, max=1.0)
-    ] = 0.1,
+    voxel_size: Annotated[float, typer.Option(help="Of the map, metres.", min=0.02, max=1.0)] = 0.05,
+    resolution: Annotated[float, typer.Option(help="Of floor plan and grid, metres.", min=0.02, max=1.0)] = 0.1,
     topic: Annotated[str, typer.Option(help="PointCloud2 topic, if a bag has several.")] = "",
     calibration: Annotated[
         Path | None, typer.Option(help="Calibration file; by default calibration.yaml in or beside INPUT, if there is.")
@@ -70,7 +69,7 @@ def map(
     else:
         labeller = Model(model, engine)
         labeller.segmenter.probabilities = True
-    drive = DriveMap(data, labeller.label_space, out, odometry, voxel_size)
+    drive = DriveMap(data, labeller.label_space, out, odometry, voxel_size, resolution)
     report = Report.of("map", data)
     total = data.count if max_scans is None else min(max_scans, data.count or max_scans)
     with progress_bar("scans", total) as progress:

@@ -73,4 +73,4 @@ def _visible_and_edge(xyz: Float32, uv: Float32, depth: Float32, inside: Bool, c
     width = (COLUMN / 2 * scale[0] / size[0] * across / depth).astype(np.float32)
     visibility.draw(order, column, elevation, np.hypot(across, z), cells, depth, width, angle, surface)
     tolerance, around = np.array([BEHIND, STEP], np.float32), round(float(NEAR_EDGE / angle))
-    return visibility.look(cells, depth, inside, surface, tolerance, around)  # type: ignore[no-any-return]
+    return visibility.look(cells, depth, inside, surface, tolerance, around)

@@ -2,14 +2,20 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from cmp_seg_ros.evaluation import plots
 from cmp_seg_ros.label_space import LabelSpace
-from cmp_seg_ros.occupancy.grid import FREE
+from cmp_seg_ros.occupancy.grid import FREE, Grid
 from cmp_seg_ros.scan import Float32, UInt8
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+CEILING = "ceiling"  # left out of views from above
 
 
 class CheckedView(NamedTuple):
@@ -39,7 +45,7 @@ def draw_checks(path: Path, views: Sequence[CheckedView], space: LabelSpace, tit
             ax.set_title(f"{name} depth (m)")
             figure.colorbar(shown, ax=ax, fraction=0.03)
         for ax, label, name in zip(axes[3:], (view.truth, view.predicted), ("truth", "prediction"), strict=True):
-            solid = np.flatnonzero((label < FREE) & (label != 2))
+            solid = np.flatnonzero((label < FREE) & (label != ceiling_of(space)))
             order = solid[np.argsort(-view.points[solid, 1])]  # y points down: the highest last
             colours = space.palette[label[order]] / 255
             ax.scatter(view.points[order, 0], view.points[order, 2], s=3, c=colours, marker="s", linewidths=0)
@@ -50,3 +56,80 @@ def draw_checks(path: Path, views: Sequence[CheckedView], space: LabelSpace, tit
     everything = np.concatenate([view.truth[view.truth < FREE] for view in views])
     plots.draw_legend(legend, everything, space, "share of the true voxels", columns=len(space.classes))
     plots.save(figure, path)
+
+
+def draw_result(
+    path: Path,
+    rgb: UInt8,
+    depth: Float32,
+    seen: UInt8,
+    grid: Grid,
+    label: UInt8,
+    space: LabelSpace,
+    title: str,
+    truth: UInt8 | None = None,
+) -> None:
+    """Draw an image, its depth and classes as rendered, and its voxels seen obliquely, to a .png.
+
+    Args:
+        rgb: (H, W, 3).
+        depth, seen: (h, w) metres, and ids.
+        label: (X, Y, Z) ids, FREE or UNKNOWN.
+        truth: as `label`; drawn beside it if given.
+    """
+    grids = [("occupancy", label)] + ([("truth", truth)] if truth is not None else [])
+    figure = plots.new_figure(16, 12, title)
+    rows = figure.add_gridspec(2, 6, left=0.03, right=0.97, top=0.92, bottom=0.1, hspace=0.12, height_ratios=(1, 1.6))
+    top = [figure.add_subplot(rows[0, 2 * i : 2 * i + 2]) for i in range(3)]
+    top[0].imshow(rgb)
+    top[0].set_title("image")
+    shown = top[1].imshow(depth, cmap="viridis", vmin=0)
+    top[1].set_title("rendered depth (m)")
+    figure.colorbar(shown, ax=top[1], fraction=0.03)
+    top[2].imshow(space.palette[seen])
+    top[2].set_title("rendered classes")
+    for ax in top:
+        ax.set_axis_off()
+    for i, (name, labels) in enumerate(grids):
+        ax = figure.add_subplot(rows[1, 6 // len(grids) * i : 6 // len(grids) * (i + 1)])
+        draw_oblique(ax, grid, labels, space, f"{name} from behind the camera, without the ceiling")
+    solid = label[label < FREE]
+    plots.draw_legend(figure.add_axes((0.03, 0, 0.94, 0.09)), solid, space, "share of the occupied voxels", columns=7)
+    plots.save(figure, path)
+
+
+def draw_oblique(ax: "Axes", grid: Grid, label: UInt8, space: LabelSpace, title: str) -> None:
+    """Draw the occupied voxels of an (X, Y, Z) grid in parallel projection, near ones over far ones, one cube each."""
+    rows = np.flatnonzero((label.ravel() < FREE) & (label.ravel() != ceiling_of(space)))
+    ahead, left, up = _axes(grid, grid.centres()[rows])
+    order = np.lexsort((up, -ahead))
+    ahead, left, up, ids = ahead[order], left[order], up[order], label.ravel()[rows][order]
+    x, y = -left + 0.25 * ahead, 0.55 * ahead + 0.85 * up
+    light = np.clip(0.72 + 0.12 * up, 0.55, 1.1)[:, None]
+    colours = np.clip(space.palette[ids] / 255 * light, 0, 1)
+    ax.set_aspect("equal")
+    ax.set(title=title)
+    ax.set_axis_off()
+    if not len(rows):
+        ax.text(0.5, 0.5, "nothing is occupied", ha="center", transform=ax.transAxes)
+        return
+    ax.set(xlim=(x.min() - 0.3, x.max() + 0.3), ylim=(y.min() - 0.3, y.max() + 0.3))
+    ax.apply_aspect()
+    pixels = ax.transData.transform([(grid.voxel, 0)])[0, 0] - ax.transData.transform([(0, 0)])[0, 0]
+    size = (1.25 * pixels * 72 / ax.figure.dpi) ** 2
+    ax.scatter(x, y, s=size, c=colours, marker="h", linewidths=0.15, edgecolors="black")
+    low = (x.min(), y.min() - 0.15)
+    ax.plot([low[0], low[0] + 1], [low[1], low[1]], color="black", linewidth=2)
+    ax.text(low[0] + 1.05, low[1], "1 m", va="center")
+
+
+def _axes(grid: Grid, xyz: Float32) -> tuple[npt.NDArray[np.floating], ...]:
+    """Coordinates ahead, left and up of points in the grid's frame."""
+    if grid.frame == "camera":
+        return xyz[:, 2], -xyz[:, 0], -xyz[:, 1]
+    return xyz[:, 0], xyz[:, 1], xyz[:, 2]
+
+
+def ceiling_of(space: LabelSpace) -> int:
+    """Its id; 255 if there is none."""
+    return next((found.id for found in space.classes if found.name == CEILING), 255)

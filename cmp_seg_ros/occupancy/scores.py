@@ -6,7 +6,7 @@ from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.occupancy.grid import FREE, UNKNOWN
 from cmp_seg_ros.scan import Bool, Float32, UInt8
 
-PARTS = ("visible", "occluded", "all")
+PARTS = ("all", "visible", "occluded")
 
 
 class OccupancyScores:
@@ -38,7 +38,7 @@ class OccupancyScores:
     def scores(self) -> dict[str, float]:
         """iou, precision, recall of each part (`iou` alone: of all), `miou`, and `iou_CLASS`; NaN where undefined."""
         found: dict[str, float] = {}
-        for part, (hits, false, missed) in zip(PARTS, [*self._counts, self._counts.sum(axis=0)], strict=True):
+        for part, (hits, false, missed) in zip(PARTS, [self._counts.sum(axis=0), *self._counts], strict=True):
             end = "" if part == "all" else f"_{part}"
             found[f"occupancy_iou{end}"] = _ratio(hits, hits + false + missed)
             found[f"precision{end}"] = _ratio(hits, hits + false)
@@ -66,7 +66,7 @@ class DepthScores:
         self._sums += [len(t), float((np.abs(p - t) / t).sum()), float(((p - t) ** 2).sum()), float(within.sum())]
 
     def scores(self) -> dict[str, float]:
-        count, relative, square, within = self._sums
+        count, relative, square, within = self._sums.tolist()
         if not count:
             return dict.fromkeys(("abs_rel", "rmse", "delta_125"), float("nan"))
         return {"abs_rel": relative / count, "rmse": float(np.sqrt(square / count)), "delta_125": within / count}

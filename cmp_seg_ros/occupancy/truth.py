@@ -41,7 +41,7 @@ def surface_points(mesh: Mesh, low: npt.ArrayLike, high: npt.ArrayLike) -> tuple
     b = (number // (along[row] + 1) / up[row]).astype(np.float32)[:, None]
     points = A[row] + b * (C - A)[row] + a * (1 - b) * (B - A)[row]
     inside = np.flatnonzero(((points >= low) & (points <= high)).all(axis=1))
-    cells = ((points[inside] - np.asarray(low)) / SPACING).astype(np.int32)
+    cells = ((points[inside] - np.asarray(low)) / (0.5 * SPACING)).astype(np.int32)
     _, first = np.unique(
         np.ravel_multi_index(tuple(cells.T), tuple(cells.max(axis=0, initial=0) + 1)), return_index=True
     )

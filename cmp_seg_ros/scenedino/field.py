@@ -68,7 +68,7 @@ class FeatureField(nn.Module):
 
     def coordinates(self, points: Tensor, uv: Tensor) -> Tensor:
         """(B, N, 3) what the code sees: u, v, and the inverse depth scaled to -1 (far) .. 1 (near)."""
-        near, far = self.config.depth
+        near, far = self.config.code_near or self.config.depth[0], self.config.depth[1]
         inverse = 1 / points[..., 2:].clamp(min=NEAREST)
         return torch.cat([uv, 2 * (inverse - 1 / far) / (1 / near - 1 / far) - 1], dim=-1)
 

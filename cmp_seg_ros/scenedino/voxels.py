@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cmp_seg_ros.kernels import field as kernels
+from cmp_seg_ros.kernels.vector import HAS_BFLOAT16
 from cmp_seg_ros.scenedino.field import FeatureField, project
 from cmp_seg_ros.scenedino.fold import FoldedDecoder, folded_head
 from cmp_seg_ros.scenedino.head import ClusterHead
@@ -97,23 +98,29 @@ class Folded:
     """The network with the savings of `fold.py`, and with codes and projections computed once a grid.
 
     Weights of `field` are shared where they stay the same.
+
+    Args:
+        low: encoder, decoder and the widest layer of the head multiply in bfloat16; None: where the processor does.
     """
 
-    def __init__(self, field: FeatureField) -> None:
+    def __init__(self, field: FeatureField, low: bool | None = None) -> None:
         self.field = field
+        self.low = HAS_BFLOAT16 if low is None else low
         mlp, width = field.mlp, field.config.decoder.width
         self.first_code = mlp.lin_in.weight.detach()[:, width:].contiguous()  # (H, C)
         self.first_bias = mlp.lin_in.bias.detach()
         self.last = mlp.lin_out.weight.detach()
         self.last_bias = mlp.lin_out.bias.detach()
-        self.decoder: nn.Module = FoldedDecoder(field.decoder, mlp.lin_in.weight.detach()[:, :width]).eval()
+        self.decoder: nn.Module = FoldedDecoder(field.decoder, mlp.lin_in.weight.detach()[:, :width], self.low).eval()
         self.head = folded_head(field) if isinstance(field.head, ClusterHead) else None
         self.hidden = mlp.lin_in.out_features
 
     @torch.inference_mode()
     def look(self, image: Tensor) -> Tensor:
         """(1, 3, H, W) -> (h, w, H), channels last: the first layer of the point MLP, without the code's part."""
-        return self.decoder(self.field.encoder(image)).contiguous()  # type: ignore[no-any-return]
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.low):
+            found: Tensor = self.decoder(self.field.encoder(image))
+        return found.float().contiguous()
 
     @torch.inference_mode()
     def plan(self, xyz: Tensor, intrinsics: Tensor) -> Points:
@@ -153,7 +160,8 @@ class Folded:
         for some in np.array_split(rows.astype(np.int32), len(rows) // CHUNK + 1):
             hidden = self._hidden(features, points, some)
             if self.head is not None:
-                scores = self.head(hidden)
+                with torch.autocast("cpu", torch.bfloat16, enabled=self.low):
+                    scores = self.head(hidden)
             else:
                 scores = self.field.head(functional.linear(hidden, self.last[1:], self.last_bias[1:]))
             assignment: Tensor = self.field.head.assignment

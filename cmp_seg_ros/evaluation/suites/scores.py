@@ -82,7 +82,7 @@ class Scores:
 
 
 def compile_report(
-    run: SuiteRun, parts: dict[str, dict[str, Part]], recordings: dict[str, dict[str, Any]]
+    run: SuiteRun, parts: dict[str, dict[str, Part]], recordings: dict[str, dict[str, Any]] | None = None
 ) -> dict[str, Any]:
     """The report of a run, as JSON takes it: fractions 0..1, None where there is nothing to score.
 
@@ -90,7 +90,7 @@ def compile_report(
         parts: by row and sensor.
         recordings: figures of the rows on real scans.
     """
-    suite = run.suite
+    suite, recordings = run.suite, recordings or {}
     count = len(run.buildings)
     weights = suite.bootstrap.weights(count)
     empty = Confusion(run.counter.truth, run.segmenter.label_space)

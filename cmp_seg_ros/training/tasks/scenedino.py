@@ -77,8 +77,9 @@ class Config(TrainConfig):
     before: int = Field(default=3, gt=0)  # points before each surface
     rendered: int = Field(default=96, ge=0)  # rays a view whose depth is rendered
     samples: int = Field(default=32, gt=1)  # along each
-    depth_weight: float = Field(default=0.1, ge=0)
-    class_weight: float = Field(default=0.3, ge=0)
+    hidden_weight: float = Field(default=0.2, ge=0)  # of points behind surfaces whose truth is unknown; they count free
+    depth_weight: float = Field(default=0.5, ge=0)
+    class_weight: float = Field(default=0.5, ge=0)
 
     @model_validator(mode="after")
     def _consistent(self) -> "Config":
@@ -198,7 +199,7 @@ class Task(base.Task[Config, Item, Answer]):
         inside = self._centres[index] + rng.uniform(-0.5, 0.5, (config.voxels, 3)) * self.grid.voxel
         T_camera_base = np.linalg.inv(view.T_base_camera)
         inside = inside @ T_camera_base[:3, :3].T + T_camera_base[:3, 3]
-        # Points on rays: one right behind the surface, some before it.
+        # Points on rays: one right behind the surface, some before it, one farther behind.
         v, u = rng.integers(0, [[camera.height], [camera.width]], (2, config.rays))
         rays = self._rays[v * camera.width + u]  # z = 1
         depth = view.depth[v, u]
@@ -208,12 +209,18 @@ class Task(base.Task[Config, Item, Answer]):
         share = rng.uniform(0.05, 1, (config.before, config.rays)) ** 0.5
         front = np.maximum(depth - self.grid.voxel, 0.05) * share
         along = np.concatenate([behind[None], front])[..., None] * rays  # (1 + before, R, 3)
-        points = np.concatenate([inside, along.reshape(-1, 3)]).astype(np.float32)
+        beyond = (depth + rng.uniform(2 * self.grid.voxel, 3, config.rays))[:, None] * rays
+        there, within = self.grid.index(beyond @ view.T_base_camera[:3, :3].T + view.T_base_camera[:3, 3])
+        hidden = np.where(within, voxels[there], UNKNOWN)
+        points = np.concatenate([inside, along.reshape(-1, 3), beyond]).astype(np.float32)
         on = np.tile(np.arange(1 + config.before) == 0, (config.rays, 1)).T.ravel()
-        occupied = np.concatenate([voxels[index] < FREE, on]).astype(np.float32)
-        weight = np.concatenate([voxels[index] != UNKNOWN, np.tile(seen, 1 + config.before)]).astype(np.float32)
+        occupied = np.concatenate([voxels[index] < FREE, on, hidden < FREE]).astype(np.float32)
+        guessed = np.where(hidden == UNKNOWN, config.hidden_weight, 1) * seen
+        weight = np.concatenate([voxels[index] != UNKNOWN, np.tile(seen, 1 + config.before), guessed])
+        weight = weight.astype(np.float32)
         ray_target = np.where(seen, label[v, u], UNLABELLED)
-        target = np.concatenate([voxels[index], np.where(on, np.tile(ray_target, 1 + config.before), UNLABELLED)])
+        on_target = np.where(on, np.tile(ray_target, 1 + config.before), UNLABELLED)
+        target = np.concatenate([voxels[index], on_target, hidden])
         target = np.where((target == FREE) | (weight == 0), UNLABELLED, target).astype(np.int64)
         length = np.linalg.norm(rays[: config.rendered], axis=1, keepdims=True)
         directions = (rays[: config.rendered] / length).astype(np.float32)

@@ -1,0 +1,104 @@
+"""Images with their camera, from a file, a folder or a bag."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import yaml
+
+from cmp_seg_ros import configuration
+from cmp_seg_ros.datasets.bag import Bag, bag_of
+from cmp_seg_ros.datasets.bag_index import IMAGE_TYPES
+from cmp_seg_ros.datasets.storage import kind_of
+from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.geometry.calibration import CalibratedCamera, Calibration
+from cmp_seg_ros.geometry.cameras import Camera
+from cmp_seg_ros.messages import camera_info
+from cmp_seg_ros.messages.images import to_rgb
+from cmp_seg_ros.occupancy.grid import Transform
+from cmp_seg_ros.scan import UInt8
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
+INFO = "sensor_msgs/msg/CameraInfo"
+
+
+class CameraPose(NamedTuple):
+    """A camera, and where it stands on the robot, if that is known."""
+
+    camera: Camera
+    T_base_camera: Transform | None
+
+
+def load_camera(file: Path, name: str = "") -> CameraPose:
+    """The camera of a calibration file, or of a file that describes only one. Raises UserError."""
+    try:
+        content = yaml.safe_load(file.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"calibration {file} cannot be read: {' '.join(str(error).split())}") from error
+    if isinstance(content, dict) and "intrinsics" in content:
+        return CameraPose(configuration.read(Camera, "camera", file), None)
+    found: CalibratedCamera = Calibration.load(file).camera(name)
+    camera = Camera(**{field: getattr(found, field) for field in Camera.model_fields})
+    return CameraPose(camera, None if found.T_base_camera is None else np.array(found.T_base_camera))
+
+
+def images_of(path: Path, pose: CameraPose | None, topic: str = "") -> Iterator[tuple[str, UInt8, CameraPose]]:
+    """Name, (H, W, 3) pixels and camera of each image.
+
+    Args:
+        path: an image, a folder of images, or a bag.
+        pose: the camera; None: that of the bag's camera info.
+        topic: of the images in a bag, if it has several.
+
+    Raises:
+        UserError: nothing to read, a file that is no image, or no camera.
+    """
+    if path.is_file() and path.suffix.lower() in SUFFIXES:
+        files = [path]
+    elif path.is_dir() and not (path / "metadata.yaml").exists():
+        files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+        if not files:
+            raise UserError(f"folder {path} has no images ({', '.join(SUFFIXES)}), and is no bag")
+    elif path.exists() and (path.is_dir() or kind_of(path) is not None):
+        yield from _of_bag(path, pose, topic)
+        return
+    else:
+        raise UserError(f"{path} is no image, folder of images, or bag")
+    if pose is None:
+        raise UserError(f"{path} tells nothing of its camera: give --calibration FILE with its model and intrinsics")
+    for file in files:
+        yield file.stem, read(file), pose
+
+
+def read(file: Path) -> UInt8:
+    """(H, W, 3) uint8 of an image file, grey or in colours. Raises UserError."""
+    from PIL import Image
+
+    try:
+        with Image.open(file) as image:
+            return np.array(image.convert("RGB"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"image {file} cannot be read: {error}") from error
+
+
+def _of_bag(path: Path, pose: CameraPose | None, topic: str) -> Iterator[tuple[str, UInt8, CameraPose]]:
+    bag = Bag(bag_of(path))
+    topics = [name for name, info in bag.topics.items() if info.type in IMAGE_TYPES and "truth" not in name]
+    if (topic and topic not in topics) or (not topic and len(topics) != 1):
+        raise UserError(f"bag {path}: give one of its image topics with --topic: {', '.join(topics) or 'it has none'}")
+    topic = topic or topics[0]
+    infos = [name for name, info in bag.topics.items() if info.type == INFO]
+    if pose is None and len(infos) != 1:
+        beside = [name for name in infos if name.rsplit("/", 1)[0] in topic]
+        if len(beside) != 1:
+            raise UserError(f"bag {path} has no camera info for {topic}; give --calibration FILE")
+        infos = beside
+    wanted = [topic] if pose is not None else [topic, *infos]
+    number = 0
+    for message in bag.messages(wanted):
+        if message.topic != topic:  # a camera info may change with the recording
+            pose = CameraPose(camera_info.decode(message.message), None)
+        elif pose is not None:
+            yield f"{number:05d}", to_rgb(message.message), pose
+            number += 1
