@@ -94,7 +94,9 @@ class Alignment:
         h_joint, h_intensity, h_brightness = map(_entropy, (joint, joint.sum(axis=1), joint.sum(axis=0)))
         return (h_intensity + h_brightness - h_joint) / h_joint if h_joint > 0 else 0.0
 
-    def _pixels(self, T_camera_lidar: Transform, rows: Int64) -> tuple[tuple[Int64, Int64, Int64], npt.NDArray[np.bool_]]:
+    def _pixels(
+        self, T_camera_lidar: Transform, rows: Int64
+    ) -> tuple[tuple[Int64, Int64, Int64], npt.NDArray[np.bool_]]:
         """View, row and column of the points that are in their images, and which these are of `rows`."""
         uv, inside = self.camera.project(transform(T_camera_lidar, self.xyz[rows]))
         column, row = np.rint(uv[inside]).astype(np.int64).T
@@ -126,6 +128,14 @@ def refine(alignment: Alignment, T_camera_lidar: Transform, seed: int = 0) -> Fo
     for size in (0.5, 0.3):
         end = _climb(score, end, size, steps=200)
     return Found(offset_by(T_camera_lidar, end), score(np.zeros(6)), score(end))
+
+
+def settle(alignment: Alignment, T_camera_lidar: Transform, seed: int = 0) -> Transform:
+    """The extrinsics of the highest score close to the given ones: within some degree and 10 cm."""
+    rng = np.random.default_rng(seed)
+    offsets = np.concatenate([np.zeros((1, 6)), rng.normal(0, SPREAD, (SAMPLES // 2, 6))])
+    score, _ = _score(alignment, T_camera_lidar, offsets, sharpness=1)
+    return offset_by(T_camera_lidar, _climb(score, np.zeros(6), size=0.3, steps=150))
 
 
 def offset_by(T_camera_lidar: Transform, offset: Float64) -> Transform:
