@@ -106,8 +106,9 @@ class Warp:
                 "the camera sees nothing of the network's view; check intrinsics and size in its camera info"
             )
         # Averaged over so many pixels first: a network is not used to aliases.
-        self.factor = max(1, int(camera.intrinsics[0] / focal))
-        place = (np.nan_to_num(uv) + 0.5) / (camera.width, camera.height) * 2 - 1
+        k = self.factor = max(1, int(camera.intrinsics[0] / focal))
+        averaged = np.array([-(-camera.width // k) * k, -(-camera.height // k) * k])  # whole blocks of pixels
+        place = (np.nan_to_num(uv) + 0.5) / averaged * 2 - 1
         self._grid = torch.from_numpy(place.reshape(1, height, width, 2).astype(np.float32))
 
     def __call__(self, rgb: UInt8) -> Tensor:
@@ -162,6 +163,7 @@ class Occupier:
         self._plans: dict[str, tuple[tuple[Warp, list[float] | None], Points]] = {}
         self._rows: dict[str, Int64] = {}  # of the last grid: its voxels in the view
         self._voxels = np.zeros((0, 3), np.float32)
+        self._marched: tuple[View, _March] | None = None
 
     @classmethod
     def from_bundle(cls, name: str | Path, engine: str = "folded") -> "Occupier":
@@ -208,14 +210,17 @@ class Occupier:
         return Rendered(march.depth, ids.reshape(RENDERED), features.reshape(*RENDERED, -1))
 
     def _march(self, view: View) -> "_March":
-        """Volume rendering of the depth."""
+        """Volume rendering of the depth; that of the last view is kept."""
+        if self._marched is not None and self._marched[0] is view:
+            return self._marched[1]
         rays = rays_of(view.warp.intrinsics[None], RENDERED)[0]  # (R, 3)
         at = distances(len(rays), SAMPLES, self.section.network.depth, False, rays)  # (R, S)
         points = self._plan("rays", view, lambda: (at[..., None] * rays[:, None]).flatten(0, 1))
         density = torch.from_numpy(self.evaluation.density(view.features, points)).view(1, len(rays), SAMPLES)
         rendered = composite(density, density[..., None], at[None])
         depth = (rendered.distance[0] * rays[:, 2]).view(RENDERED).numpy()
-        return _March(depth, rendered.weights[0], rays, points)
+        self._marched = view, _March(depth, rendered.weights[0], rays, points)
+        return self._marched[1]
 
     def _grid_points(self, view: View, grid: Grid, T_grid_camera: Transform | None) -> tuple[Int64, Points]:
         """Flat indices of the voxels in the view, and their points."""
