@@ -20,6 +20,7 @@ from cmp_seg_ros.adaptation.verdict import Difference, judge
 from cmp_seg_ros.bundle import Bundle
 from cmp_seg_ros.cli.adapt import adapt
 from cmp_seg_ros.datasets.frame import PSEUDO
+from cmp_seg_ros.evaluation import calibration_check
 from cmp_seg_ros.geometry.calibration import CalibratedCamera, CalibratedLidar, Calibration
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.scan import UInt8
@@ -87,6 +88,22 @@ def test_few_images_and_classes_that_were_not_taught_are_said() -> None:
     assert any("never said person" in reason for reason in verdict.reasons)
 
 
+@pytest.mark.parametrize(
+    ("degrees", "centimetres", "between_halves", "off"),
+    [
+        (3.0, 5.0, (0.5, 10.0), True),
+        (3.0, 5.0, (4.0, 10.0), False),  # the images do not agree on it
+        (3.0, 5.0, None, False),
+        (0.5, 30.0, (0.5, 10.0), True),
+        (0.5, 5.0, (0.1, 1.0), False),
+    ],
+)
+def test_a_calibration_is_refused_where_it_is_clearly_off(
+    degrees: float, centimetres: float, between_halves: tuple[float, float] | None, off: bool
+) -> None:
+    assert adaptation.is_off(degrees, centimetres, between_halves) == off
+
+
 class Levels(Teacher):
     """Takes the top of an image for ceiling, the middle for wall, the bottom for floor."""
 
@@ -127,6 +144,7 @@ def recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     )
     (tmp_path / "recipe.yaml").write_text("name: tiny\ntask: finetune\nepochs: null\nsteps: 2\nbatch: 1\n")
     monkeypatch.setattr(teachers, "open_teacher", lambda name: Levels())
+    monkeypatch.setattr(calibration_check, "check", lambda *_, **__: {})  # black images say nothing of it
     monkeypatch.setattr(adaptation, "SUITE", str(tmp_path / "suite.yaml"))
     return folder
 
