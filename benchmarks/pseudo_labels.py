@@ -194,17 +194,16 @@ def methods(seen: Seen, space: LabelSpace) -> dict[str, Method]:
         label, confidence = refine.decide(probabilities, space.ids)
         return Method(label, confidence if rejected is None else confidence - rejected)
 
-    def over_time(probabilities: Float32, rejected: Bool | None = None) -> Method:
+    def over_time(probabilities: Float32, rejected: Bool) -> Method:
         method = decided(probabilities)
-        votes = VoxelMap(space)
+        votes = VoxelMap(space, independent=1)
         for index in np.unique(seen.scan):
-            rows = seen.scan == index
-            kept = rows if rejected is None else rows & ~rejected
+            kept = (seen.scan == index) & ~rejected
             voted = Labels(method.label[kept], method.score[kept], probabilities=probabilities[kept])
             votes.add(seen.world[kept], voted, seen.range[kept])
-        label, confidence = votes.labels_at(seen.world)
-        # Where nobody votes the point keeps its own label, behind all others.
-        return Method(np.where(label == UNLABELLED, method.label, label), confidence - (label == UNLABELLED))
+        label, _ = votes.labels_at(seen.world)
+        outvoted = (label != UNLABELLED) & (label != method.label)
+        return Method(method.label, method.score - rejected - outvoted)
 
     geometry = with_geometry(seen.raw, seen.surface, space)
     unsure = seen.agreement < Refinements().agreement
@@ -216,7 +215,7 @@ def methods(seen: Seen, space: LabelSpace) -> dict[str, Method]:
         "borders": decided(seen.raw, seen.border),
         "depth edges": decided(seen.raw, seen.edge),
         "geometry": decided(geometry),
-        "time": over_time(seen.raw),
+        "time": over_time(seen.raw, np.zeros(len(seen.truth), np.bool_)),
         BALANCED: decided(seen.raw),
         STILL: decided(everything, rejected),
         ALL: over_time(everything, rejected),

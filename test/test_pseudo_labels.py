@@ -133,7 +133,7 @@ def test_geometry_decides_where_the_image_does_not_and_keeps_what_is_ignored() -
 # Agreement over time
 
 
-def test_the_majority_of_scans_decides_and_unseen_points_get_its_label() -> None:
+def test_outvoted_labels_are_rejected_and_unseen_points_get_the_votes_of_others() -> None:
     place = np.array([[2.05, 0.05, 0.05], [3.05, 1.05, 0.05]], np.float32)
     frames = [Frame(str(i), Scan(place - np.float32([i, 0, 0]), stamp=i + 1)) for i in range(3)]
     motions = [
@@ -147,8 +147,10 @@ def test_the_majority_of_scans_decides_and_unseen_points_get_its_label() -> None
         PointLabels(STRUCTURAL6, np.where(s, p.argmax(1), UNLABELLED).astype(np.uint8), np.float32(0.9) * s)
         for s, p in zip(seen, (floor, wall, wall), strict=True)
     ]
-    for found in over_time.fused(frames, motions, labels, [floor, wall, wall], STRUCTURAL6):
-        assert found.label.tolist() == [0, 1]
+    found = over_time.fused(frames, motions, labels, [floor, wall, wall], STRUCTURAL6)
+    assert [one.label.tolist() for one in found] == [[UNLABELLED, 1], [0, 1], [0, 1]]
+    confidence = np.array([one.confidence for one in found])
+    np.testing.assert_allclose(confidence, [[0, 0.9], [0.9, 0.9], [0.9, 0.9]], atol=0.01)
 
 
 # The labeller

@@ -36,7 +36,10 @@ def random_field(config: FieldConfig) -> FeatureField:
     return field
 
 
-@pytest.mark.parametrize("config", [PUBLISHED, SMALL], ids=["published", "small"])
+HEIGHTS = SMALL.model_copy(update={"heights": True, "code_near": 0.8})
+
+
+@pytest.mark.parametrize("config", [PUBLISHED, SMALL, HEIGHTS], ids=["published", "small", "heights"])
 def test_the_folded_network_equals_the_network(config: FieldConfig) -> None:
     field = random_field(config)
     image = torch.rand(1, 3, *config.image) * 2 - 1
@@ -44,10 +47,13 @@ def test_the_folded_network_equals_the_network(config: FieldConfig) -> None:
     intrinsics = normalised_intrinsics((30, 30), (20, 11), config.image)
     plain, folded = Plain(field), Folded(field, low=False)
     wanted_map, found_map = plain.look(image), folded.look(image)
-    wanted_points, found_points = plain.plan(xyz, intrinsics), folded.plan(xyz, intrinsics)
+    up = torch.tensor([0.1, -0.9, 0.3, 1.2])
+    wanted_points, found_points = plain.plan(xyz, intrinsics, up), folded.plan(xyz, intrinsics, up)
     wanted, found = plain.density(wanted_map, wanted_points), folded.density(found_map, found_points)
     np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-5)
     assert wanted.std() > 0.01 * wanted.mean()
+    unknown = plain.density(wanted_map, plain.plan(xyz, intrinsics))
+    assert np.allclose(wanted, unknown) != config.heights
     rows = np.arange(0, 3000, 2)
     classes = plain.classes(wanted_map, wanted_points, rows)
     assert (folded.classes(found_map, found_points, rows) == classes).mean() > 0.998  # ties

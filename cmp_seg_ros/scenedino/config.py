@@ -69,6 +69,8 @@ class FieldConfig(Strict):
         depth: (near, far) of the rendering and of the positional code, metres.
         code_near: that of the code alone, if it differs: inverse depth is fine near and coarse far away, so that a code
             from 0.3 m on cannot tell surfaces at 5 m apart.
+        heights: whether the code also has the height of a point above the floor, which a robot knows from where its
+            camera sits; not in the published networks.
         frequencies, factor: of the positional code.
         hidden: width of the point MLP.
         features: of a point.
@@ -80,6 +82,7 @@ class FieldConfig(Strict):
     image: tuple[PositiveInt, PositiveInt] = (192, 640)
     depth: tuple[PositiveFloat, PositiveFloat] = (3.0, 80.0)
     code_near: PositiveFloat | None = None
+    heights: bool = False
     frequencies: PositiveInt = 6
     factor: PositiveFloat = 1.5
     hidden: PositiveInt = 128

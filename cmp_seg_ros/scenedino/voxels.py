@@ -27,6 +27,7 @@ class Points(NamedTuple):
     Args:
         xyz: (1, N, 3) in the camera's frame.
         intrinsics: (1, 3, 3) normalised.
+        up: (1, 4) height above the floor, or None.
         invalid: (N,) outside the view.
         code: (N, C) positional codes, or their products with the weights, (N, H); nothing for the plain way.
         corner, weight: (N,), (N, 2) pixels of the map, as for `kernels.field.hidden`; nothing for the plain way.
@@ -34,6 +35,7 @@ class Points(NamedTuple):
 
     xyz: Tensor
     intrinsics: Tensor
+    up: Tensor | None
     invalid: npt.NDArray[np.bool_]
     code: Tensor
     corner: npt.NDArray[np.int32]
@@ -48,8 +50,8 @@ class Evaluation(Protocol):
     def look(self, image: Tensor) -> Tensor:
         """(1, 3, H, W) in [-1, 1] -> map of features."""
 
-    def plan(self, xyz: Tensor, intrinsics: Tensor) -> Points:
-        """(N, 3) points in the camera's frame, (3, 3) normalised intrinsics."""
+    def plan(self, xyz: Tensor, intrinsics: Tensor, up: Tensor | None = None) -> Points:
+        """(N, 3) points in the camera's frame, (3, 3) normalised intrinsics, (4,) height as for `query`."""
 
     def density(self, features: Tensor, points: Points) -> Float32:
         """(N,) densities, 1 / m."""
@@ -71,27 +73,37 @@ class Plain:
     def look(self, image: Tensor) -> Tensor:
         return self.field.encode(image)
 
-    def plan(self, xyz: Tensor, intrinsics: Tensor) -> Points:
+    def plan(self, xyz: Tensor, intrinsics: Tensor, up: Tensor | None = None) -> Points:
+        above = None if up is None else up[None]
         _, invalid = project(xyz[None], intrinsics[None])
         nothing = np.zeros(0, np.float32)
         return Points(
-            xyz[None], intrinsics[None], invalid[0].numpy(), torch.zeros(0), nothing.astype(np.int32), nothing
+            xyz[None], intrinsics[None], above, invalid[0].numpy(), torch.zeros(0), nothing.astype(np.int32), nothing
         )
 
     @torch.inference_mode()
     def density(self, features: Tensor, points: Points) -> Float32:
-        parts = [self.field.query(features, xyz, points.intrinsics).density for xyz in points.xyz.split(CHUNK, dim=1)]
+        parts = [
+            self.field.query(features, xyz, points.intrinsics, points.up).density
+            for xyz in points.xyz.split(CHUNK, dim=1)
+        ]
         return torch.cat(parts, dim=1)[0].numpy()
 
     @torch.inference_mode()
     def classes(self, features: Tensor, points: Points, rows: Int64) -> Int64:
         chunks = points.xyz[:, torch.from_numpy(rows)].split(CHUNK, dim=1)
-        parts = [self.field.classes(self.field.query(features, xyz, points.intrinsics).features) for xyz in chunks]
+        parts = [
+            self.field.classes(self.field.query(features, xyz, points.intrinsics, points.up).features) for xyz in chunks
+        ]
         return torch.cat(parts, dim=1)[0].numpy()
 
     @torch.inference_mode()
     def point_features(self, features: Tensor, points: Points, rows: Int64) -> Float32:
-        return self.field.query(features, points.xyz[:, torch.from_numpy(rows)], points.intrinsics).features[0].numpy()
+        return (
+            self.field.query(features, points.xyz[:, torch.from_numpy(rows)], points.intrinsics, points.up)
+            .features[0]
+            .numpy()
+        )
 
 
 class Folded:
@@ -123,7 +135,8 @@ class Folded:
         return found.float().contiguous()
 
     @torch.inference_mode()
-    def plan(self, xyz: Tensor, intrinsics: Tensor) -> Points:
+    def plan(self, xyz: Tensor, intrinsics: Tensor, up: Tensor | None = None) -> Points:
+        above = None if up is None else up[None]
         uv, invalid = project(xyz[None], intrinsics[None])
         size = self._map_size()
         place = (uv[0] + 1) * torch.tensor([size[1], size[0]]) / 2 - 0.5  # pixels (x, y)
@@ -131,11 +144,12 @@ class Folded:
         cell = torch.minimum(place.floor(), torch.tensor([size[1] - 2.0, size[0] - 2.0]))
         corner = (cell[:, 1] * size[1] + cell[:, 0]).int().numpy()
         keep = len(xyz) * self.hidden <= KEPT
-        parts = []
-        for points, at in zip(xyz.split(CHUNK), uv[0].split(CHUNK), strict=True):
-            code = self.field.code(self.field.coordinates(points, at))
-            parts.append(functional.linear(code, self.first_code, self.first_bias) if keep else code)
-        return Points(xyz[None], intrinsics[None], invalid[0].numpy(), torch.cat(parts), corner, (place - cell).numpy())
+        codes = torch.empty(len(xyz), self.hidden if keep else self.field.code.outputs)
+        for out, points, at in zip(codes.split(CHUNK), xyz.split(CHUNK), uv[0].split(CHUNK), strict=True):
+            code = self.field.code(self.field.coordinates(points[None], at[None], above))[0]
+            out.copy_(functional.linear(code, self.first_code, self.first_bias) if keep else code)
+        nearness = (place - cell).numpy()
+        return Points(xyz[None], intrinsics[None], above, invalid[0].numpy(), codes, corner, nearness)
 
     def _map_size(self) -> tuple[int, int]:
         """(height, width) of the map."""

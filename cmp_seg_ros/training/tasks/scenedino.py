@@ -26,7 +26,7 @@ from cmp_seg_ros.occupancy.views import View
 from cmp_seg_ros.scan import UNLABELLED, Bool, Float32, UInt8
 from cmp_seg_ros.scenedino.config import FieldConfig
 from cmp_seg_ros.scenedino.encoders.efficientnet_lite0 import Encoder
-from cmp_seg_ros.scenedino.field import FeatureField, normalised_intrinsics
+from cmp_seg_ros.scenedino.field import NO_HEIGHT, FeatureField, normalised_intrinsics
 from cmp_seg_ros.scenedino.rendering import rays_of, render
 from cmp_seg_ros.training.config import Strict, TrainConfig
 from cmp_seg_ros.training.tasks import base
@@ -77,6 +77,7 @@ class Config(TrainConfig):
     before: int = Field(default=3, gt=0)  # points before each surface
     rendered: int = Field(default=96, ge=0)  # rays a view whose depth is rendered
     samples: int = Field(default=32, gt=1)  # along each
+    no_height: float = Field(default=0.15, ge=0, le=1)  # probability that the height above the floor is not told
     hidden_weight: float = Field(default=0.2, ge=0)  # of points behind surfaces whose truth is unknown; they count free
     depth_weight: float = Field(default=0.5, ge=0)
     class_weight: float = Field(default=0.5, ge=0)
@@ -107,6 +108,7 @@ class Item(NamedTuple):
         target: (B, N) int64 class, UNLABELLED where unknown or free.
         directions: (B, R, 3) unit rays.
         distance: (B, R) to the surface, 0 where unknown.
+        up: (B, 4) height above the floor of a point (x, y, z, 1).
     """
 
     image: Tensor
@@ -116,6 +118,7 @@ class Item(NamedTuple):
     target: Tensor
     directions: Tensor
     distance: Tensor
+    up: Tensor
 
 
 class Check(NamedTuple):
@@ -127,6 +130,7 @@ class Check(NamedTuple):
     truth: UInt8  # (M,) ids or FREE
     visible: Bool  # (M,)
     depth: Float32  # RENDERED
+    up: Tensor  # (1, 4)
 
 
 class Answer(NamedTuple):
@@ -233,11 +237,15 @@ class Task(base.Task[Config, Item, Answer]):
             weight *= (pu >= left) & (pu < right) & (pv >= top) & (pv < bottom)
         target[weight == 0] = UNLABELLED
         distance *= ((u >= left) & (u < right) & (v >= top) & (v < bottom))[: config.rendered]
+        up = view.T_base_camera[2].astype(np.float32)
         if rng.random() < 0.5:  # mirrored
             image = np.ascontiguousarray(image[:, :, ::-1])
             points[:, 0] *= -1
             directions[:, 0] *= -1
-        return image, points, occupied, weight, target, directions, distance
+            up[0] *= -1
+        if rng.random() < config.no_height:
+            up = np.array(NO_HEIGHT, np.float32)
+        return image, points, occupied, weight, target, directions, distance, up
 
     def loss(self, network: nn.Module, batch: Item) -> Tensor:
         """Cross-entropy of occupancy + class_weight x that of classes + depth_weight x error of the log of depths."""
@@ -245,7 +253,7 @@ class Task(base.Task[Config, Item, Answer]):
         count, rays = batch.points.shape[1], batch.directions
         intrinsics = self.intrinsics.to(batch.image.device).expand(len(batch.image), -1, -1)
         features = network.encode(batch.image)
-        density, point_features, _ = network.query(features, batch.points, intrinsics)
+        density, point_features, _ = network.query(features, batch.points, intrinsics, batch.up)
         absorbed = density.float() * self.grid.voxel  # -log of the probability to be free
         occupied = -torch.log(-torch.expm1(-absorbed) + 1e-6)
         loss = (torch.where(batch.occupied > 0, occupied, absorbed) * batch.weight).sum() / batch.weight.sum().clamp(1)
@@ -256,7 +264,7 @@ class Task(base.Task[Config, Item, Answer]):
         seen = batch.distance > config.network.depth[0]
         if config.depth_weight and count and seen.any():
             rendered = render(
-                lambda points: network.query(features, points, intrinsics)[:2],
+                lambda points: network.query(features, points, intrinsics, batch.up)[:2],
                 torch.zeros_like(rays),
                 rays,
                 config.network.depth,
@@ -283,18 +291,19 @@ class Task(base.Task[Config, Item, Answer]):
         image = torch.from_numpy(as_input(view.rgb))[None]
         rows, columns = _rendered_pixels(view.depth.shape)
         depth = view.depth[rows[:, None], columns]
-        return Check(image, torch.from_numpy(points)[None], view.rgb, truth, visible, depth)
+        up = torch.from_numpy(view.T_base_camera[2].astype(np.float32))[None]
+        return Check(image, torch.from_numpy(points)[None], view.rgb, truth, visible, depth, up)
 
     def answer(self, network: nn.Module, batch: Check) -> Answer:
         intrinsics = self.intrinsics.to(batch.image.device)
         features = network.encode(batch.image)
-        density, point_features, _ = network.query(features, batch.points, intrinsics)
+        density, point_features, _ = network.query(features, batch.points, intrinsics, batch.up)
         label = self.space.ids[network.logits(point_features)[0].argmax(dim=1).cpu().numpy()]
         height, width = self.config.network.image
         rows, columns = _rendered_pixels((height, width))
         rays = rays_of(intrinsics, (height, width)).view(1, height, width, 3)[:, rows[:, None], columns].flatten(1, 2)
         rendered = render(
-            lambda points: network.query(features, points, intrinsics)[:2],
+            lambda points: network.query(features, points, intrinsics, batch.up)[:2],
             torch.zeros_like(rays),
             rays,
             self.config.network.depth,
