@@ -87,9 +87,12 @@ class Adaptation:
         known, free = self._read(SETTINGS), settings.model_dump(include={"hours", "buildings"})
         if known is not None and Settings(**known).model_copy(update=free) != settings:
             raise UserError(f"{out} holds another adaptation; give another --out")
-        with outputs.writing(out):
-            outputs.write_report(out, {"command": COMMAND, "finished": False})
-            self._write(SETTINGS, settings.model_dump())
+
+    def begin(self) -> None:
+        """Take the output folder. Raises OSError."""
+        self.out.mkdir(parents=True, exist_ok=True)
+        outputs.write_report(self.out, {"command": COMMAND, "finished": False})
+        self._write(SETTINGS, self.settings.model_dump())
 
     # Data
 

@@ -83,6 +83,7 @@ def _steps(work: "Adaptation", force: bool, workers: int, console: "Console") ->
     from cmp_seg_ros.cli.progress import progress_bar
     from cmp_seg_ros.cli.training_run import run
 
+    work.begin()
     work.convert(progress_bar)
     _ = work.stretches  # too short a recording is known now
     checked = work.check(progress_bar, force)
