@@ -70,6 +70,7 @@ BETTER, WITHIN, WORSE = ((0.02, 0.06), (-0.01, 0.05), (-0.06, -0.02))
         (WITHIN, 0.89, 0.95, "unsure", "within chance"),
         (WORSE, 0.89, 0.95, "keep", "Why it may be no better"),
         (None, 0.89, 0.95, "unsure", "within chance"),
+        ((0.001, 0.003), 0.87, 0.95, "keep", "Why it may be no better"),  # hardly a gain, and forgetful
     ],
 )
 def test_advice(interval: tuple[float, float] | None, simulated: float, floor: float, advice: str, said: str) -> None:
