@@ -102,7 +102,7 @@ def write(path: Path, draw: Callable[[Path], None], space: LabelSpace) -> None:
     draw(path)
     picture = Image.open(path).convert("RGB")
     size = path.stat().st_size
-    exact = [*space.palette[space.ids].ravel().tolist(), 255, 255, 255]
+    exact = [*space.palette[space.ids].ravel().tolist(), 255, 255, 255, 0, 0, 0]
     while True:
         for colours in COLOURS:
             palette = Image.new("P", (1, 1))

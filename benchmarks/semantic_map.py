@@ -83,7 +83,7 @@ def measure(folder: Path, about: dict[str, Any], scenes: Path, model: str, worke
         for _ in record(config, folder / "drive", workers):
             pass
     data = open_input(folder / "drive", sensors=SensorSet.around(folder / "drive"))
-    labeller = Kept(model, folder / "labels")
+    labeller = Kept(model, folder / "labels", about["every"])
     space, truth = labeller.label_space, data.label_spaces["truth"]
     consumers = {}
     for odometry in ODOMETRY:
@@ -134,15 +134,22 @@ def is_recorded(drive: Path) -> bool:
 
 
 class Kept(Model):
-    """A model whose labels are kept in a folder, probabilities as float16, so that a drive can be mapped again."""
+    """A model whose labels are kept in a folder, probabilities as float16, so that a drive can be mapped again.
 
-    def __init__(self, bundle: str, folder: Path) -> None:
+    Args:
+        every: only one scan in so many is labelled.
+    """
+
+    def __init__(self, bundle: str, folder: Path, every: int) -> None:
         super().__init__(bundle)
+        self.every = every
         self.folder = folder / self.segmenter.bundle.hash[:12]
         self.folder.mkdir(parents=True, exist_ok=True)
         self.segmenter.probabilities = True
 
     def __call__(self, frame: Frame) -> Labels:
+        if frame.number % self.every:
+            raise UserError("not among those to be labelled")
         path = self.folder / f"{frame.number:06d}.npz"
         if not path.exists():
             labels = super().__call__(frame)

@@ -25,7 +25,7 @@ def near(count: int, metres: float = 1.0) -> np.ndarray:
 
 
 def test_votes_are_multiplied_as_by_bayes() -> None:
-    voxels = VoxelMap(SIX)
+    voxels = VoxelMap(SIX, 0.1)
     place = at((1.02, 2.03, 0.04))
     for _ in range(2):
         voxels.add(place, labels(WALL, confidence=0.7), near(1, 0))
@@ -37,7 +37,7 @@ def test_votes_are_multiplied_as_by_bayes() -> None:
 
 
 def test_near_votes_outweigh_far_ones() -> None:
-    voxels = VoxelMap(SIX)
+    voxels = VoxelMap(SIX, 0.1)
     place = at((0, 0, 0))
     voxels.add(place, labels(WALL), near(1, 2))
     for _ in range(2):
@@ -46,7 +46,7 @@ def test_near_votes_outweigh_far_ones() -> None:
 
 
 def test_a_scan_has_one_vote_in_a_voxel_however_many_points() -> None:
-    voxels = VoxelMap(SIX)
+    voxels = VoxelMap(SIX, 0.1)
     voxels.add(at(*[(0.05, 0.05, 0.05)] * 50), labels(*[WALL] * 50, confidence=0.6), near(50))
     for _ in range(2):
         voxels.add(at((0.05, 0.05, 0.05)), labels(OBJECT, confidence=0.6), near(1))
@@ -58,7 +58,7 @@ def test_a_scan_has_one_vote_in_a_voxel_however_many_points() -> None:
 
 def test_votes_with_all_probabilities_sum_over_classes() -> None:
     """The second choice of each of two scans wins where their first ones disagree."""
-    voxels = VoxelMap(SIX)
+    voxels = VoxelMap(SIX, 0.1)
     for first in (WALL, OBJECT):
         probabilities = np.full((1, 6), 0.02, np.float32)
         probabilities[0, first], probabilities[0, FLOOR] = 0.5, 0.42
@@ -67,14 +67,14 @@ def test_votes_with_all_probabilities_sum_over_classes() -> None:
 
 
 def test_confidence_stays_below_certainty_however_often_a_place_is_seen() -> None:
-    voxels = VoxelMap(SIX)
+    voxels = VoxelMap(SIX, 0.1)
     for _ in range(500):
         voxels.add(at((0, 0, 0)), labels(WALL, confidence=0.6), near(1))
     assert 0.9 < voxels.labels_at(at((0, 0, 0)))[1][0] < 0.9999
 
 
 def test_points_without_label_or_place_leave_no_trace() -> None:
-    voxels = VoxelMap(SIX)
+    voxels = VoxelMap(SIX, 0.1)
     places = at((1, 1, 1), (np.nan, 0, 0), (1e9, 0, 0), (2, 2, 2))
     voxels.add(places, labels(UNLABELLED, WALL, WALL, FLOOR), near(4))
     assert len(voxels) == 1
@@ -86,7 +86,7 @@ def test_points_without_label_or_place_leave_no_trace() -> None:
 def test_many_voxels_are_found_again_while_the_map_grows() -> None:
     """As a dictionary would hold them."""
     rng = np.random.default_rng(0)
-    voxels = VoxelMap(SIX)
+    voxels = VoxelMap(SIX, 0.1)
     expected: dict[tuple[int, ...], set[int]] = {}
     for _ in range(30):
         xyz = rng.normal(0, 4, (3000, 3))
@@ -103,7 +103,7 @@ def test_many_voxels_are_found_again_while_the_map_grows() -> None:
 
 def test_forgets_what_is_far_and_keeps_the_rest_as_it_was() -> None:
     rng = np.random.default_rng(1)
-    voxels = VoxelMap(SIX)
+    voxels = VoxelMap(SIX, 0.1)
     xyz = rng.uniform(-10, 10, (20000, 3))
     voxels.add(xyz, labels(*rng.integers(0, 6, 20000)), near(20000))
     before = voxels.labels_at(xyz)

@@ -4,10 +4,12 @@ import re
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rooms import box_rooms
 from ros_harness import START, Graph, Robot, cloud, header, node_arguments, room
 from sensor_msgs.msg import Image, PointCloud2
 from std_msgs.msg import String
@@ -130,6 +132,40 @@ def test_a_warning_outlives_a_report(graph):
     before = len(graph.reports)
     graph.until(lambda: len(graph.reports) > before, "another report")
     assert graph.warns("beyond the model's field of view")
+
+
+def test_strange_scans_and_intensities_are_told(calibrated, logs):
+    graph = Graph(logs, *node_arguments(calibrated.path))
+    rooms = []
+    for found in box_rooms(range(100, 106)):
+        whole = len(found.xyz) // 16 * 16
+        rooms.append(Scan(found.xyz[:whole], found.intensity[:whole]))
+
+    def info(scan, stamp):
+        graph.label(cloud(scan, stamp))
+        ours = lambda: [i for i in map(diagnostics.values, graph.infos) if i["stamp_ns"] == str(stamp)]  # noqa: E731
+        return graph.until(ours, "scan info")[0]
+
+    try:
+        threshold = calibrated.description.familiarity.threshold
+        usual = [info(room, START + i) for i, room in enumerate(rooms)]
+        assert np.median([float(values["unlikeness"]) for values in usual]) < threshold
+        assert "False" in {values["strange_intensity"] for values in usual}
+        noise = np.random.default_rng(0).uniform(0, 200, len(rooms[0]))
+        values = info(Scan(rooms[0].xyz, noise), START + 10)
+        assert values["strange_intensity"] == "True"
+        assert float(values["intensity_unlikeness"]) > calibrated.description.intensities.threshold
+        graph.until(graph.healthy, "health in spite of it")
+        warned = "unlike the scans that the model was trained on"
+        for stamp in range(20, 30):
+            graph.label(cloud(Scan(rooms[0].xyz * 3, rooms[0].intensity), START + stamp))
+        graph.until(lambda: graph.warns(warned), "a warning")
+        for stamp in range(40, 50):
+            graph.label(cloud(Scan(rooms[0].xyz, noise), START + stamp))
+        graph.until(lambda: int(graph.counts().get("note.strange_intensity", 0)), "a note")
+        graph.until(graph.healthy, "health again")
+    finally:
+        graph.close()
 
 
 def test_a_camera_that_stops_is_warned_of(graph):

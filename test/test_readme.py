@@ -22,13 +22,15 @@ COMMANDS = [line for line in LINES if line.startswith("cmp-seg ")] + re.findall(
 
 
 def test_there_are_commands_to_try() -> None:
-    assert len(COMMANDS) > 8 and {"label", "evaluate", "train", "simulate"} <= {c.split()[1] for c in COMMANDS}
+    assert len(COMMANDS) > 8 and {"label", "evaluate", "adapt", "train", "simulate"} <= {c.split()[1] for c in COMMANDS}
 
 
 @pytest.mark.parametrize("line", sorted(set(COMMANDS)))
 def test_every_command_line_is_taken(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     name, *arguments = shlex.split(line)[1:]
     command = get_command(app).commands[name]  # type: ignore[attr-defined]
+    while arguments and hasattr(command, "commands"):  # a group
+        command = command.commands[arguments.pop(0)]
     if not arguments:  # a command's name in a sentence
         return
     monkeypatch.setattr(command, "callback", lambda **_: None)

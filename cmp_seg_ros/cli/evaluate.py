@@ -199,13 +199,13 @@ def _input(asked: Request) -> None:
     from cmp_seg_ros.bundle import Bundle
     from cmp_seg_ros.cli.progress import progress_bar
     from cmp_seg_ros.datasets import open_input
+    from cmp_seg_ros.datasets.frame import TEACHER
     from cmp_seg_ros.evaluation.animation import Animation
     from cmp_seg_ros.evaluation.pipeline import Labeller, Model, run
     from cmp_seg_ros.evaluation.predictions import Predictions, open_id_map
     from cmp_seg_ros.evaluation.report import Report
     from cmp_seg_ros.evaluation.report_page import PageFiles
     from cmp_seg_ros.evaluation.scoring import consumers_for
-    from cmp_seg_ros.evaluation.teacher_agreement import TEACHER
     from cmp_seg_ros.geometry.sensor_set import SensorSet
     from cmp_seg_ros.outputs import require_writable
 
@@ -234,8 +234,13 @@ def _input(asked: Request) -> None:
     if asked.played_at is not None:
         _online(recording, data, bundle, asked, report, consumers, needs)
     else:
-        with progress_bar("scans", data.count) as progress:
-            run(data, labeller, consumers, report, out, needs=needs, progress=progress)
+        try:
+            with progress_bar("scans", data.count) as progress:
+                run(data, labeller, consumers, report, out, needs=needs, progress=progress)
+        except KeyboardInterrupt:
+            if out is not None and report.files:
+                print_warnings([f"interrupted; {out} has the report of the scans until then"])
+            raise
     if report.unlabelled == 1:
         raise UserError(f"no point could be labelled: {'; '.join(report.problems)}")
     _show(report, asked)
@@ -246,10 +251,11 @@ def _input(asked: Request) -> None:
 
 def _compared(data: "DataSet", asked: Request) -> "tuple[DataSet, dict[str, LabelSpace]]":
     """The data set with all label sources, and those to compare with."""
-    from cmp_seg_ros.datasets.frame import HAND
+    from cmp_seg_ros.datasets.frame import HAND, TEACHER
     from cmp_seg_ros.datasets.hand import Labelled, with_hand_labels
     from cmp_seg_ros.evaluation.scoring import sources_of
-    from cmp_seg_ros.evaluation.teacher_agreement import TEACHER, TeacherLabels
+    from cmp_seg_ros.evaluation.teacher_agreement import TeacherLabels
+    from cmp_seg_ros.teachers.base import open_teacher
 
     wanted = asked.labels
     if asked.hand is not None:
@@ -257,7 +263,7 @@ def _compared(data: "DataSet", asked: Request) -> "tuple[DataSet, dict[str, Labe
         wanted = wanted or [HAND]
     sources = {} if asked.planes else sources_of(data, wanted)
     if asked.teacher:
-        data = Labelled(data, TeacherLabels(asked.teacher), TEACHER)
+        data = Labelled(data, TeacherLabels(open_teacher(asked.teacher)), TEACHER)
         sources[TEACHER] = data.label_spaces[TEACHER]
     return data, sources
 

@@ -22,17 +22,19 @@ def map(
     model: Annotated[str, typer.Option(help="A bundle: a folder, or a name in models/.")] = DEFAULT_BUNDLE,
     labels: Annotated[
         str,
-        typer.Option(help="Fuse stored labels (truth, pseudo, ...) or hand labels (a path) instead of the model's."),
+        typer.Option(help="Fuse stored labels of this source (truth, pseudo, ...) instead of the model's."),
     ] = "",
+    hand: Annotated[
+        Path | None, typer.Option(help="Fuse hand labels from this folder, file or bag instead of the model's.")
+    ] = None,
     engine: Annotated[
         str, typer.Option(help="auto, or the name of an engine; reference is PyTorch in float32.")
     ] = "auto",
     odometry: Annotated[
         str, typer.Option(help="recorded (in the bag), kiss-icp, or auto: recorded where there is one.")
     ] = "auto",
-    voxel_size: Annotated[
-        float, typer.Option(help="Of the map's voxels and the grid's cells, metres.", min=0.02, max=1.0)
-    ] = 0.1,
+    voxel_size: Annotated[float, typer.Option(help="Of the map, metres.", min=0.02, max=1.0)] = 0.05,
+    resolution: Annotated[float, typer.Option(help="Of floor plan and grid, metres.", min=0.02, max=1.0)] = 0.1,
     topic: Annotated[str, typer.Option(help="PointCloud2 topic, if a bag has several.")] = "",
     calibration: Annotated[
         Path | None, typer.Option(help="Calibration file; by default calibration.yaml in or beside INPUT, if there is.")
@@ -62,15 +64,17 @@ def map(
 
     data: DataSet = open_input(input, topic, SensorSet.around(input, calibration, lidar))
     require_writable(out, "map")
-    if labels and Path(labels).exists():
-        data, labels = with_hand_labels(data, labels), HAND
+    if hand is not None:
+        if labels:
+            raise UserError("--hand and --labels exclude each other; leave one out")
+        data, labels = with_hand_labels(data, hand), HAND
     labeller: Labeller
     if labels:
         labeller = StoredLabels(space_of(data, labels), labels)
     else:
         labeller = Model(model, engine)
         labeller.segmenter.probabilities = True
-    drive = DriveMap(data, labeller.label_space, out, odometry, voxel_size)
+    drive = DriveMap(data, labeller.label_space, out, odometry, voxel_size, resolution)
     report = Report.of("map", data)
     total = data.count if max_scans is None else min(max_scans, data.count or max_scans)
     with progress_bar("scans", total) as progress:

@@ -19,7 +19,14 @@ from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.messages.images import is_jpeg, to_jpeg
 from cmp_seg_ros.scan import Float32, Scan, UInt8
 
-TRUTH, HAND, PSEUDO, PREDICTIONS = "truth", "hand", "pseudo", "predictions"  # the usual names of label sources
+# The usual names of label sources.
+TRUTH, HAND, PSEUDO, TEACHER, PREDICTIONS = "truth", "hand", "pseudo", "teacher", "predictions"
+IN_WORDS = {TRUTH: "the truth", HAND: "hand labels", PSEUDO: "pseudo-labels", TEACHER: "the image teacher"}
+
+
+def named(source: str) -> str:
+    """A label source in a sentence."""
+    return IN_WORDS.get(source, source)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cmp_seg_ros.datasets.frame import named
 from cmp_seg_ros.evaluation import page, reliability
 from cmp_seg_ros.evaluation.accuracy import Accuracy, Reading
 from cmp_seg_ros.evaluation.consistency import TemporalConsistency
@@ -83,7 +84,10 @@ def partial(report: Report) -> list[str]:
 def headline(report: Report) -> list[tuple[str, str]]:
     """The figures at the top."""
     found = [
-        (f"mIoU, {accuracy.headline.replace('_', ' ')}, against {source}", percent(_headline(accuracy).miou).text)
+        (
+            f"mIoU, {accuracy.headline.replace('_', ' ')}, against {named(source)}",
+            percent(_headline(accuracy).miou).text,
+        )
         for source, accuracy in sources_of(report).items()
     ]
     if report.planes is not None:
@@ -133,7 +137,7 @@ def side_by_side(accuracies: Mapping[str, Accuracy]) -> Table:
     rows.append(["mIoU", *(percent(reading.miou, bar=True) for reading in readings.values())])
     rows.append(["points", *(f"{sum(reading.points.values()):,}" for reading in readings.values())])
     rows.append(["scans", *(f"{accuracy.scans:,}" for accuracy in accuracies.values())])
-    names = [f"IoU against {source} ({accuracy.headline})" for source, accuracy in accuracies.items()]
+    names = [f"IoU against {named(source)} ({accuracy.headline})" for source, accuracy in accuracies.items()]
     return Table(["class", *names], rows)
 
 
@@ -141,7 +145,7 @@ def accuracy_section(source: str, accuracy: Accuracy) -> Section:
     """All scores against one source."""
     reading = _headline(accuracy)
     blocks: list[Block] = [
-        f"{accuracy.scans:,} scans, {sum(reading.points.values()):,} points with labels from {source} in "
+        f"{accuracy.scans:,} scans, {sum(reading.points.values()):,} points of {named(source)} in "
         f"{accuracy.truth_space}. Tables without another name are in {accuracy.headline}, the headline.",
         by_reading(accuracy),
         by_class(reading),
@@ -155,7 +159,7 @@ def accuracy_section(source: str, accuracy: Accuracy) -> Section:
     ]
     if reading.by_ring:
         blocks.append(by_ring(reading))
-    return Section(f"Accuracy against {source}", blocks)
+    return Section(f"Labels against {named(source)}", blocks)
 
 
 def by_reading(accuracy: Accuracy) -> Table:

@@ -16,7 +16,7 @@ from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.mapping import files
 from cmp_seg_ros.mapping.fusion import VOXEL, Float64, Voxels
 from cmp_seg_ros.mapping.gain import FusionScore, Gain
-from cmp_seg_ros.mapping.grid import Grid, grid_of
+from cmp_seg_ros.mapping.grid import RESOLUTION, Grid, grid_of
 from cmp_seg_ros.mapping.odometry import Motion, NoPose, Odometry, odometry_of
 from cmp_seg_ros.mapping.semantic_map import SemanticMap
 from cmp_seg_ros.memory import peak_mb
@@ -31,7 +31,8 @@ class DriveMap(Consumer):
         space: of the labels.
         out: folder for the files of the map; None: none are written.
         odometry: name of its source, see `odometry_of`.
-        voxel_size: metres, also of a cell of the grid.
+        voxel_size: metres.
+        resolution: of the grid, metres.
         score: whether to compare single scans and map with the truth, where there is one.
 
     Attributes:
@@ -42,7 +43,7 @@ class DriveMap(Consumer):
         grid: the floor plan, once finished.
     """
 
-    replaces = (files.PLY, files.PCD, files.PGM, files.YAML, files.PNG, files.SVG)
+    replaces: tuple[str, ...] = (files.PLY, files.PCD, files.PGM, files.YAML, files.PNG, files.SVG)
 
     def __init__(
         self,
@@ -51,10 +52,11 @@ class DriveMap(Consumer):
         out: Path | None,
         odometry: str = "auto",
         voxel_size: float = VOXEL,
+        resolution: float = RESOLUTION,
         score: bool = True,
     ) -> None:
         self.data, self.space, self.out, self.source = data, space, out, odometry
-        self.map = SemanticMap(space, voxel_size)
+        self.map, self.resolution = SemanticMap(space, voxel_size), resolution
         self.motions: dict[int, Motion] = {}
         self.lost = ""  # why the map ends before the drive does
         self._odometry: Odometry | None = None
@@ -105,7 +107,7 @@ class DriveMap(Consumer):
         report.warnings += list(self._without_pose)
         found, moves = self.map.every()
         still = self.map.still()
-        grid = self.grid = grid_of(still, self.space, self.map.voxels.voxel_size)
+        grid = self.grid = grid_of(still, self.space, self.resolution)
         way = np.array([motion.start[:2, 3] for motion in self.motions.values()]).reshape(-1, 2)
         report.map = self.result = MapReport(
             odometry=self._odometry.name if self._odometry else "",

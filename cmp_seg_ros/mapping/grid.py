@@ -15,6 +15,7 @@ from cmp_seg_ros.scan import UNLABELLED, Bool, Float32, UInt8
 
 FREE, OCCUPIED, UNKNOWN = 0, 100, -1  # as nav_msgs/OccupancyGrid has them
 LOW, HIGH = 0.15, 1.8  # metres above the floor between which a robot meets obstacles
+RESOLUTION = 0.1  # metres
 GAP = 3  # cells: smaller holes in the floor, between the rings of a lidar, are floor
 
 
@@ -36,11 +37,17 @@ class Grid:
 
 
 def grid_of(
-    found: Voxels, space: LabelSpace, resolution: float, low: float = LOW, high: float = HIGH, gap: int = GAP
+    found: Voxels,
+    space: LabelSpace,
+    resolution: float = RESOLUTION,
+    low: float = LOW,
+    high: float = HIGH,
+    gap: int = GAP,
 ) -> Grid:
     """The grid of a map's voxels.
 
     Args:
+        resolution: metres a cell.
         low, high: metres above the floor; obstacles lower or higher are passed under or over.
         gap: cells; smaller holes in the floor are closed.
     """

@@ -15,8 +15,8 @@ from cmp_seg_ros.scan import Bool, Float32
 
 ROWS, COLUMNS = 360, 1024  # directions of a sphere: half a degree, a third of a degree
 NEAR, FAR = 0.7, 10.0  # metres; farther off, rays are too far apart to say much
-MISS = 0.3  # of a voxel: greatest distance between a ray and the place
-MARGIN = 3.0  # voxels by which the ray must go on
+MISS = 0.03  # metres: greatest distance between a ray and the place
+MARGIN = 0.3  # metres by which the ray must go on
 RATIO = 1.0  # scans that see through a voxel for each scan that hits it: more, and it moved
 
 
@@ -29,10 +29,7 @@ def note_seen_through(voxels: VoxelMap, xyz: Float32, T_world_lidar: Transform) 
     """
     image = kernels.range_image(xyz, ROWS, COLUMNS)
     T = np.linalg.inv(T_world_lidar)
-    size = voxels.voxel_size
-    passed = kernels.seen_through(
-        voxels.places(), T[:3, :3], T[:3, 3], image, xyz, NEAR, FAR, MISS * size, MARGIN * size
-    )
+    passed = kernels.seen_through(voxels.places(), T[:3, :3], T[:3, 3], image, xyz, NEAR, FAR, MISS, MARGIN)
     voxels.note_through(passed)
 
 

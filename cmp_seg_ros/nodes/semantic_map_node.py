@@ -25,7 +25,7 @@ from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.mapping import files
 from cmp_seg_ros.mapping.fusion import VOXEL, Voxels
-from cmp_seg_ros.mapping.grid import Grid, grid_of
+from cmp_seg_ros.mapping.grid import RESOLUTION, Grid, grid_of
 from cmp_seg_ros.mapping.odometry import Motion, check_step, twist
 from cmp_seg_ros.mapping.semantic_map import SemanticMap
 from cmp_seg_ros.messages import cdr, point_cloud2
@@ -43,7 +43,8 @@ NAME = "semantic_map_node"
 STRING = "std_msgs/msg/String"
 WAY_STEP, LONGEST_WAY = 0.1, 100_000  # metres between two places of the lidar's way, and their greatest number
 PARAMETERS = [
-    Parameter("voxel_size", VOXEL, "Metres, of the map's voxels and the grid's cells", (0.02, 1.0)),
+    Parameter("voxel_size", VOXEL, "Of the map's voxels, metres", (0.02, 1.0)),
+    Parameter("resolution", RESOLUTION, "Of the grid's cells, metres", (0.02, 1.0)),
     Parameter("radius", 50.0, "Metres around the lidar beyond which the map is forgotten; 0: never", (0.0, 10_000.0)),
     Parameter("map_rate_hz", 0.5, "Times a second that the map is published; 0: never", (0.0, 10.0), read_only=False),
     Parameter("grid_rate_hz", 1.0, "Times a second that the grid is published; 0: never", (0.0, 10.0), read_only=False),
@@ -73,6 +74,7 @@ class SemanticMapNode(WorkerNode[Fused]):
         super().__init__(NAME, PARAMETERS, PointCloud2, "labelled_points")
         self.lock = threading.Lock()  # of the map: the worker fuses, services save
         self.space: LabelSpace | None = None
+        self._coming: LabelSpace | None = None
         self.map: SemanticMap | None = None
         self._last: tuple[int, Motion] | None = None
         self._way: deque[tuple[float, float]] = deque(maxlen=LONGEST_WAY)
@@ -95,7 +97,8 @@ class SemanticMapNode(WorkerNode[Fused]):
     def load(self) -> None:
         """Compile the kernels, so that the first cloud finds them ready."""
         space = LabelSpace.load("structural6")
-        scan = Scan(np.random.default_rng(0).uniform(1, 2, (64, 3)), time=np.linspace(0, 0.1, 64))
+        xyz = np.random.default_rng(0).uniform(1, 2, (64, 3)).astype(np.float32)
+        scan = Scan(xyz, time=np.linspace(0, 0.1, 64, dtype=np.float32))
         labels = Labels(np.zeros(64, np.uint8), np.ones(64, np.float32))
         rehearsal = SemanticMap(space, 0.1, 1.0)
         rehearsal.add(scan, labels, Motion(np.eye(4), np.full(6, 0.1)))
@@ -109,12 +112,10 @@ class SemanticMapNode(WorkerNode[Fused]):
         except UserError as error:
             self.report.note("label_space", str(error))
             return
-        if self.space is not None and space.to_yaml() != self.space.to_yaml():
-            self._begin("another label space came")
-        self.space = space
+        self._coming = space  # for the worker
 
     def _begin(self, why: str) -> None:
-        """Have the next cloud begin a new map; what there is of the old one is saved."""
+        """Begin a new map; what there is of the old one is saved. For the worker."""
         if self.map is None:
             return
         self._maps += 1
@@ -138,6 +139,10 @@ class SemanticMapNode(WorkerNode[Fused]):
         except UserError as error:
             raise Rejected("malformed") from error
         clock.lap("decode")
+        if self._coming is not None:
+            if self.space is not None and self._coming.to_yaml() != self.space.to_yaml():
+                self._begin("another label space came")
+            self.space, self._coming = self._coming, None
         if self.space is None:
             self.report.note("no_label_space", "topic label_space says nothing yet; holding clouds until it does")
             raise NotYet
@@ -176,8 +181,8 @@ class SemanticMapNode(WorkerNode[Fused]):
         """Publish map and grid when it is time."""
         now = time.monotonic()
         due = [name for name, last in self._published.items() if self._is_due(name, now - last)]
-        if due and self.map is not None:
-            still = self.still()
+        if due and self.map is not None:  # only the worker replaces it
+            still = self.map.still()
             for name in due:
                 self._published[name] = now
             if "map" in due:
@@ -190,15 +195,9 @@ class SemanticMapNode(WorkerNode[Fused]):
         rate = self.parameters[f"{name}_rate_hz"]
         return bool(rate > 0 and since >= 1 / rate)
 
-    def still(self) -> Voxels:
-        """What of the map does not move."""
-        with self.lock:
-            assert self.map is not None
-            return self.map.still()
-
     def _grid(self, still: Voxels) -> Grid:
         assert self.space is not None
-        return grid_of(still, self.space, self.parameters["voxel_size"])
+        return grid_of(still, self.space, self.parameters["resolution"])
 
     # What is published of it.
 
@@ -228,8 +227,6 @@ class SemanticMapNode(WorkerNode[Fused]):
     def _on_save(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         folder = Path(self.parameters["folder"]).absolute()
         try:
-            if self.map is None:
-                raise UserError("there is no map yet: no labelled cloud with a pose has come")
             count = self._save(folder)
             response.success, response.message = True, f"{count} voxels saved to {folder}"
         except (UserError, OSError) as error:
@@ -238,17 +235,20 @@ class SemanticMapNode(WorkerNode[Fused]):
 
     def _save(self, folder: Path) -> int:
         """Write cloud, grid and floor plan; returns the number of voxels. Raises UserError or OSError."""
-        assert self.space is not None and self.map is not None
-        still, way = self.still(), np.array(self._way).reshape(-1, 2)
+        with self.lock:
+            if self.map is None:
+                raise UserError("there is no map yet: no labelled cloud with a pose has come")
+            still, scans, space = self.map.still(), self.map.scans, self.map.space
+            way = np.array(self._way).reshape(-1, 2)
         outputs.claim(folder, NAME, (outputs.REPORT, files.PLY, files.PCD, files.PGM, files.YAML, files.PNG, files.SVG))
         with outputs.writing(folder):
-            columns = files.columns_of(still, self.space)
-            ply.write(folder / files.PLY, columns, self.space)
+            columns = files.columns_of(still, space)
+            ply.write(folder / files.PLY, columns, space)
             pcd.write(folder / files.PCD, files.with_rgb(columns))
-            grid = self._grid(still)
+            grid = grid_of(still, space, self.parameters["resolution"])
             files.write_grid(folder, grid)
-            files.draw_floor_plan(folder, grid, self.space, way, f"{self.map.scans:,} scans")
-            about = {"command": NAME, "finished": True, "scans": self.map.scans, "voxels": len(still)}
+            files.draw_floor_plan(folder, grid, space, way, f"{scans:,} scans")
+            about = {"command": NAME, "finished": True, "scans": scans, "voxels": len(still)}
             outputs.write_report(folder, about)
         return len(still)
 

@@ -5,7 +5,7 @@ evidence = labeller.look(frame)         # probabilities of the classes at the po
 labels = labeller.decide(evidence)      # PointLabels
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -28,6 +28,7 @@ class Refinements(BaseModel):
 
     Args:
         confidence: least probability of a label; 0 keeps all.
+        keep: share of each class that is kept, the most probable first; 1 keeps all.
         agreement: least share of augmented copies of the image that name the same class; 0 asks about no copies.
         borders: share of the image's width from the border of a mask within which points are rejected; 0 rejects none.
         depth_edges: likewise, from a point of another surface.
@@ -37,7 +38,8 @@ class Refinements(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    confidence: float = Field(default=0.6, ge=0, le=1)
+    confidence: float = Field(default=0.4, ge=0, le=1)
+    keep: float = Field(default=0.8, gt=0, le=1)
     agreement: float = Field(default=0.6, ge=0, le=1)
     borders: float = Field(default=0.01, ge=0, le=0.2)
     depth_edges: float = Field(default=0.01, ge=0, le=0.2)
@@ -47,7 +49,7 @@ class Refinements(BaseModel):
     @classmethod
     def none(cls) -> "Refinements":
         """Raw pseudo-labels."""
-        return cls(confidence=0, agreement=0, borders=0, depth_edges=0, geometry=False, time=False)
+        return cls(confidence=0, keep=1, agreement=0, borders=0, depth_edges=0, geometry=False, time=False)
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,15 @@ class PseudoLabeller:
         """Without those that are less probable than asked for."""
         assert labels.confidence is not None
         return without(labels, [labels.confidence < self.refinements.confidence])
+
+    def balanced(self, labels: Sequence[PointLabels]) -> list[PointLabels]:
+        """The labels of some scans without the least probable ones of each class in them."""
+        if self.refinements.keep == 1 or not labels:
+            return list(labels)
+        label = np.concatenate([one.label for one in labels])
+        rank = refine.rank_in_class(label, np.concatenate([np.array(one.confidence) for one in labels]))
+        low = np.split(rank < 1 - self.refinements.keep, np.cumsum([len(one.label) for one in labels])[:-1])
+        return [without(one, [rejected]) for one, rejected in zip(labels, low, strict=True)]
 
 
 def without(labels: PointLabels, rejected: Iterable[Bool]) -> PointLabels:
