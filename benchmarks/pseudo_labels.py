@@ -42,7 +42,7 @@ from cmp_seg_ros.teachers.base import Teacher, open_teacher
 Float64 = npt.NDArray[np.float64]
 STUDY = "study-v1"
 COVERAGES = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
-RAW, ALL = "raw, rejected by confidence", "all"
+RAW, ALL, STILL, BALANCED = "raw, rejected by confidence", "all", "all but time", "class balance"
 
 
 class Row(BaseModel):
@@ -194,30 +194,31 @@ def methods(seen: Seen, space: LabelSpace) -> dict[str, Method]:
         label, confidence = refine.decide(probabilities, space.ids)
         return Method(label, confidence if rejected is None else confidence - rejected)
 
-    def over_time(probabilities: Float32, rejected: Bool | None = None) -> Method:
+    def over_time(probabilities: Float32, rejected: Bool) -> Method:
         method = decided(probabilities)
-        votes = VoxelMap(space)
+        votes = VoxelMap(space, independent=1)
         for index in np.unique(seen.scan):
-            rows = seen.scan == index
-            kept = rows if rejected is None else rows & ~rejected
+            kept = (seen.scan == index) & ~rejected
             voted = Labels(method.label[kept], method.score[kept], probabilities=probabilities[kept])
             votes.add(seen.world[kept], voted, seen.range[kept])
-        label, confidence = votes.labels_at(seen.world)
-        # Where nobody votes the point keeps its own label, behind all others.
-        return Method(np.where(label == UNLABELLED, method.label, label), confidence - (label == UNLABELLED))
+        label, _ = votes.labels_at(seen.world)
+        outvoted = (label != UNLABELLED) & (label != method.label)
+        return Method(method.label, method.score - rejected - outvoted)
 
     geometry = with_geometry(seen.raw, seen.surface, space)
     unsure = seen.agreement < Refinements().agreement
     everything = with_geometry(seen.mean, seen.surface, space)
+    rejected = unsure | seen.border | seen.edge
     return {
         RAW: decided(seen.raw),
         "agreement of copies": decided(seen.mean, unsure),
         "borders": decided(seen.raw, seen.border),
         "depth edges": decided(seen.raw, seen.edge),
         "geometry": decided(geometry),
-        "time": over_time(seen.raw),
-        "all but time": decided(everything, unsure | seen.border | seen.edge),
-        ALL: over_time(everything, unsure | seen.border | seen.edge),
+        "time": over_time(seen.raw, np.zeros(len(seen.truth), np.bool_)),
+        BALANCED: decided(seen.raw),
+        STILL: decided(everything, rejected),
+        ALL: over_time(everything, rejected),
     }
 
 
@@ -232,8 +233,11 @@ def compare(study: Study, drives_seen: list[Seen]) -> dict[str, Any]:
 
     def matrices(name: str, kept_by: str, coverage: float) -> npt.NDArray[np.int64]:
         """(G, C, C + 1) of each drive: labels of one method on the points that another keeps at a coverage."""
-        scores = [ways[kept_by].score for ways in found]
-        threshold = np.quantile(np.concatenate(scores), 1 - coverage) if coverage < 1 else -np.inf
+        score = np.concatenate([ways[kept_by].score for ways in found])
+        if kept_by in (BALANCED, STILL, ALL):
+            score = refine.rank_in_class(np.concatenate([ways[kept_by].label for ways in found]), score)
+        scores = np.split(score, np.cumsum([len(seen.truth) for seen in drives_seen])[:-1])
+        threshold = np.quantile(score, 1 - coverage) if coverage < 1 else -np.inf
         counts = [
             Confusion(space).count(seen.truth, ways[name].label, np.where(score >= threshold, 0, -1), 1)[0]
             for seen, ways, score in zip(drives_seen, found, scores, strict=True)
@@ -256,7 +260,7 @@ def compare(study: Study, drives_seen: list[Seen]) -> dict[str, Any]:
             }
         curves = {
             name: [number(float(_miou(merge, matrices(name, name, coverage).sum(axis=0)))) for coverage in COVERAGES]
-            for name in (RAW, "all but time", ALL)
+            for name in (RAW, STILL, ALL)
         }
         report[reading] = {"methods": rows, "by_coverage": {"coverage": COVERAGES, **curves}}
     return report
@@ -365,7 +369,7 @@ def draw_truth(path: Path, rows: dict[str, Any]) -> None:
     figure = plots.new_figure(5.5 * len(rows), 4.6, "Pseudo-labels of the points that a camera sees, best points first")
     for axes, (row, report) in zip(figure.subplots(1, len(rows), squeeze=False)[0], rows.items(), strict=True):
         curves = report["structural6"]["by_coverage"]
-        for name in (RAW, "all but time", ALL):
+        for name in (RAW, STILL, ALL):
             axes.plot(curves["coverage"], curves[name], marker=".", label=name)
         axes.set(title=row, xlabel="coverage: share of these points that keep a label", ylabel="mIoU, structural6")
         axes.grid(color="#e8e8e8")

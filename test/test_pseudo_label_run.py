@@ -86,7 +86,7 @@ def labels_of(folder: Path) -> list[np.ndarray]:
 def label(pairs: Path, out: Path, **options: object) -> None:
     """The command with its defaults, but for the mapping (the teacher's space has no variant)."""
     defaults = {"variant": "hand", "agreement": True, "borders": True, "depth_edges": True, "geometry": False}
-    pseudo_label(pairs, out, **(defaults | {"time": True, "confidence": 0.6} | options))  # type: ignore[arg-type]
+    pseudo_label(pairs, out, **(defaults | {"time": True, "confidence": 0.6, "keep": 1.0} | options))  # type: ignore[arg-type]
 
 
 def test_points_get_what_the_picture_shows_where_they_are(
@@ -145,6 +145,17 @@ def test_labels_made_otherwise_are_not_overwritten(
     assert (first.labels["raw"].label != UNLABELLED).all()
     label(pairs, out, confidence=0.8, again=True)
     assert json.loads((out / "labels/pseudo/report.json").read_text())["scans"] == 3
+
+
+def test_the_least_probable_points_of_each_class_are_left_out(
+    pairs: Path, tmp_path: Path, teacher: ByBrightness, capsys: pytest.CaptureFixture[str]
+) -> None:
+    counts = {}
+    for keep in (1.0, 0.5):
+        label(pairs, tmp_path / str(keep), keep=keep, as_json=True)
+        counts[keep] = json.loads(capsys.readouterr().out)["classes"]
+    for name in ("wall", "floor"):
+        assert abs(counts[0.5][name] - counts[1.0][name] / 2) <= 1
 
 
 def change_size(pairs: Path) -> None:

@@ -101,6 +101,12 @@ def test_what_is_ignored_has_no_label() -> None:
     np.testing.assert_allclose(confidence, [0.5, 0, 0, 0.5])
 
 
+def test_ranks_are_within_each_class() -> None:
+    label, score = np.array([0, 0, 7, 0, 7, 0], np.uint8), np.array([0.9, 0.8, 0.2, 0.7, 0.1, 0.6], np.float32)
+    rank = refine.rank_in_class(label, score)
+    assert (rank >= 0.5).tolist() == [True, True, True, False, False, False]
+
+
 def test_points_lie_on_the_surfaces_of_their_classes(frames: list[Frame]) -> None:
     for frame in frames[:1]:
         found, truth = surfaces(find_planes(upright(frame))), truth_of(frame)
@@ -127,7 +133,7 @@ def test_geometry_decides_where_the_image_does_not_and_keeps_what_is_ignored() -
 # Agreement over time
 
 
-def test_the_majority_of_scans_decides_and_unseen_points_get_its_label() -> None:
+def test_outvoted_labels_are_rejected_and_unseen_points_get_the_votes_of_others() -> None:
     place = np.array([[2.05, 0.05, 0.05], [3.05, 1.05, 0.05]], np.float32)
     frames = [Frame(str(i), Scan(place - np.float32([i, 0, 0]), stamp=i + 1)) for i in range(3)]
     motions = [
@@ -141,8 +147,10 @@ def test_the_majority_of_scans_decides_and_unseen_points_get_its_label() -> None
         PointLabels(STRUCTURAL6, np.where(s, p.argmax(1), UNLABELLED).astype(np.uint8), np.float32(0.9) * s)
         for s, p in zip(seen, (floor, wall, wall), strict=True)
     ]
-    for found in over_time.fused(frames, motions, labels, [floor, wall, wall], STRUCTURAL6):
-        assert found.label.tolist() == [0, 1]
+    found = over_time.fused(frames, motions, labels, [floor, wall, wall], STRUCTURAL6)
+    assert [one.label.tolist() for one in found] == [[UNLABELLED, 1], [0, 1], [0, 1]]
+    confidence = np.array([one.confidence for one in found])
+    np.testing.assert_allclose(confidence, [[0, 0.9], [0.9, 0.9], [0.9, 0.9]], atol=0.01)
 
 
 # The labeller

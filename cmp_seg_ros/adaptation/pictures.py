@@ -47,7 +47,7 @@ def draw(path: Path, changed: Changed, space: LabelSpace) -> None:
         plots.draw_side(figure.add_subplot(places[1, column]), xyz[known], space.palette[label[known]])
         if rows == 3:
             axes = figure.add_subplot(places[2, column])
-            axes.imshow(images[name])
+            axes.imshow(np.asarray(images[name]))
             axes.set_axis_off()
             axes.set_title(f"In the image: {name}", fontsize=10)
     legend = figure.add_axes((0.05, 0, 0.93, 0.6 / height))

@@ -23,6 +23,7 @@ def adapt(
     buildings: Annotated[
         int | None, typer.Option(help="Simulated buildings to look for what was forgotten; default all.", min=1)
     ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Go on with a calibration that fails the check.")] = False,
     workers: Annotated[int, typer.Option(help="Processes that prepare batches.", min=0)] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
@@ -59,6 +60,7 @@ def adapt(
     with writing(out):
         work.convert(progress_bar)
         _ = work.stretches  # too short a recording is known now
+        checked = work.check(progress_bar, force)
         labelled = work.label(progress_bar)
         console.print(f"the teacher labelled {labelled.covered:.0%} of the points that are learnt from", markup=False)
         if not work.is_trained:
@@ -68,7 +70,7 @@ def adapt(
         reports = {which: work.evaluate(which, one, progress_bar) for which, one in bundles.items()}
         for which, one in bundles.items():
             work.remember(which, one, progress_bar)
-        verdict = work.conclude(labelled, reports)
+        verdict = work.conclude(labelled, reports, checked)
     if as_json:
         print((out / REPORT).read_text(), end="")
         return

@@ -83,10 +83,11 @@ class VoxelMap:
     Args:
         space: of the labels.
         voxel_size: metres.
+        independent: K.
     """
 
-    def __init__(self, space: LabelSpace, voxel_size: float = VOXEL) -> None:
-        self.space, self.voxel_size = space, voxel_size
+    def __init__(self, space: LabelSpace, voxel_size: float = VOXEL, independent: float = INDEPENDENT) -> None:
+        self.space, self.voxel_size, self._independent = space, voxel_size, independent
         self._classes = len(space.classes)
         self._count = 0
         self._arrays = _Arrays.of(self._classes)
@@ -167,7 +168,7 @@ class VoxelMap:
         sums, weights = self._arrays.sums[voxel], self._arrays.weights[voxel]
         if not len(sums):
             return np.zeros(0, np.uint8), np.zeros(0, np.float32)
-        scale = np.minimum(weights, INDEPENDENT) / np.maximum(weights, 1e-9)
+        scale = np.minimum(weights, self._independent) / np.maximum(weights, 1e-9)
         scaled = sums * scale[:, None]
         best = scaled.argmax(axis=1)
         top = scaled[np.arange(len(best)), best]
@@ -198,7 +199,7 @@ class VoxelMap:
         kept = np.flatnonzero((away**2).sum(axis=1) <= radius**2)
         removed = self._count - len(kept)
         if removed:
-            self._arrays = _Arrays(*(array[kept] for array in self._arrays))
+            self._arrays = _Arrays._make(array[kept] for array in self._arrays)
             self._count = len(kept)
             self._resize(max(SMALLEST, 1 << (2 * len(kept)).bit_length()))
         return removed

@@ -5,7 +5,7 @@ evidence = labeller.look(frame)         # probabilities of the classes at the po
 labels = labeller.decide(evidence)      # PointLabels
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,7 +13,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cmp_seg_ros.datasets.frame import CameraImage, Frame, PointLabels
 from cmp_seg_ros.errors import UserError
-from cmp_seg_ros.geometry import motion
 from cmp_seg_ros.geometry.planes import find_planes
 from cmp_seg_ros.geometry.projection import Projection, project_scan
 from cmp_seg_ros.label_space import LabelSpace
@@ -29,6 +28,7 @@ class Refinements(BaseModel):
 
     Args:
         confidence: least probability of a label; 0 keeps all.
+        keep: share of each class that is kept, the most probable first; 1 keeps all.
         agreement: least share of augmented copies of the image that name the same class; 0 asks about no copies.
         borders: share of the image's width from the border of a mask within which points are rejected; 0 rejects none.
         depth_edges: likewise, from a point of another surface.
@@ -38,7 +38,8 @@ class Refinements(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    confidence: float = Field(default=0.6, ge=0, le=1)
+    confidence: float = Field(default=0.4, ge=0, le=1)
+    keep: float = Field(default=0.8, gt=0, le=1)
     agreement: float = Field(default=0.6, ge=0, le=1)
     borders: float = Field(default=0.01, ge=0, le=0.2)
     depth_edges: float = Field(default=0.01, ge=0, le=0.2)
@@ -48,7 +49,7 @@ class Refinements(BaseModel):
     @classmethod
     def none(cls) -> "Refinements":
         """Raw pseudo-labels."""
-        return cls(confidence=0, agreement=0, borders=0, depth_edges=0, geometry=False, time=False)
+        return cls(confidence=0, keep=1, agreement=0, borders=0, depth_edges=0, geometry=False, time=False)
 
 
 @dataclass(frozen=True)
@@ -148,6 +149,15 @@ class PseudoLabeller:
         assert labels.confidence is not None
         return without(labels, [labels.confidence < self.refinements.confidence])
 
+    def balanced(self, labels: Sequence[PointLabels]) -> list[PointLabels]:
+        """The labels of some scans without the least probable ones of each class in them."""
+        if self.refinements.keep == 1 or not labels:
+            return list(labels)
+        label = np.concatenate([one.label for one in labels])
+        rank = refine.rank_in_class(label, np.concatenate([np.array(one.confidence) for one in labels]))
+        low = np.split(rank < 1 - self.refinements.keep, np.cumsum([len(one.label) for one in labels])[:-1])
+        return [without(one, [rejected]) for one, rejected in zip(labels, low, strict=True)]
+
 
 def without(labels: PointLabels, rejected: Iterable[Bool]) -> PointLabels:
     """The same labels, UNLABELLED at the points that are rejected."""
@@ -177,11 +187,7 @@ def read(frame: Frame, name: str, image: CameraImage) -> UInt8:
 def project(frame: Frame, image: CameraImage) -> Projection:
     """The points of a frame in an image of it, moved to the image's time where the robot's way is known."""
     assert image.camera is not None
-    xyz = frame.scan.xyz
-    if image.stamp and frame.scan.stamp:
-        moved = motion.at(frame.scan, image.stamp - frame.camera_offset, frame.locate)
-        xyz = xyz if moved is None else moved
-    return project_scan(xyz, image.camera, np.array(image.camera.T_camera_lidar))
+    return project_scan(frame.at_time_of(image), image.camera, np.array(image.camera.T_camera_lidar))
 
 
 def upright(frame: Frame) -> Float32:

@@ -1,7 +1,8 @@
 """Agreement over time: the scans of a stretch vote on the voxels of the world that they see.
 
-A point that no camera sees now gets its label from when one did (labels consolidated over time, as in LOSC,
-arXiv 2507.07605).
+A label that its voxel outvotes is rejected, and a point that no camera sees now gets the label from when one did (as in
+LOSC, arXiv 2507.07605). A label that stays keeps its own confidence: that of a voxel says less of a point, since a
+teacher repeats its errors.
 """
 
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from cmp_seg_ros.datasets.frame import Frame, PointLabels
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.mapping.fusion import VOXEL, VoxelMap
 from cmp_seg_ros.mapping.odometry import Motion
-from cmp_seg_ros.scan import Float32, Labels
+from cmp_seg_ros.scan import UNLABELLED, Float32, Labels, UInt8
 
 
 def fused(
@@ -23,7 +24,7 @@ def fused(
     space: LabelSpace,
     voxel_size: float = VOXEL,
 ) -> list[PointLabels]:
-    """The labels of each of some frames, given those of all.
+    """The labels of each of some frames, given those of all: outvoted ones gone, and missing ones from the votes.
 
     Args:
         frames: of one sequence.
@@ -32,11 +33,23 @@ def fused(
         probabilities: (N, C) of each, of the classes of `space`.
         voxel_size: metres.
     """
-    voxels, worlds = VoxelMap(space, voxel_size), []
+    voxels, worlds = VoxelMap(space, voxel_size, independent=1), []
     for frame, motion, own, said in zip(frames, motions, labels, probabilities, strict=True):
         xyz = motion.to_world(frame.scan)
         worlds.append(xyz)
         assert own.confidence is not None
         voted = Labels(own.label, own.confidence, probabilities=said)
         voxels.add(xyz, voted, np.linalg.norm(frame.scan.xyz, axis=1).astype(np.float32))
-    return [PointLabels(space, *voxels.labels_at(xyz)) for xyz in worlds]
+    return [_agreeing(own, *voxels.labels_at(xyz)) for own, xyz in zip(labels, worlds, strict=True)]
+
+
+def _agreeing(own: PointLabels, label: UInt8, confidence: Float32) -> PointLabels:
+    """A scan's own labels where the (N,) votes agree or where only one of the two says something."""
+    assert own.confidence is not None
+    missing = own.label == UNLABELLED
+    outvoted = ~missing & (label != UNLABELLED) & (label != own.label)
+    return PointLabels(
+        own.space,
+        np.select([missing, outvoted], [label, UNLABELLED], own.label).astype(np.uint8),
+        np.select([missing, outvoted], [confidence, 0], own.confidence).astype(np.float32),
+    )

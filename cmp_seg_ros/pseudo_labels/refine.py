@@ -49,6 +49,19 @@ def near_depth_edge(uv: Float32, depth: Float32, width: float) -> Bool:
 JUMP, JUMP_RELATIVE = 0.3, 0.1  # metres, and share of the depth, between surfaces
 
 
+def rank_in_class(label: UInt8, score: Float32) -> Float32:
+    """(N,) where a point stands among those with its label, by its (N,) score: from 0, the lowest, to 1.
+
+    To keep the same share of each class is to keep rare ones, which no threshold does that suits the common ones
+    (class-balanced self-training; Zou et al., ECCV 2018).
+    """
+    rank = np.zeros(len(label), np.float32)
+    for one in np.unique(label):
+        points = np.flatnonzero(label == one)
+        rank[points[np.argsort(score[points], kind="stable")]] = (np.arange(len(points)) + 0.5) / len(points)
+    return rank
+
+
 def decide(probabilities: Float32, ids: UInt8) -> tuple[UInt8, Float32]:
     """(N,) likeliest class and its probability; UNLABELLED and 0 where none, or what is ignored, is likelier.
 

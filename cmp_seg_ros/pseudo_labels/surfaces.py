@@ -70,13 +70,13 @@ class SurfaceTable(BaseModel):
     """How often points of each class of structural6 lie on each surface.
 
     Args:
-        trust: exponent; below 1, since image and geometry are not independent.
+        trust: exponent; 1 for a teacher whose probabilities are right, more for one that is too sure of itself.
         shares: by surface and class; of a class they add up to 1.
     """
 
     model_config = ConfigDict(extra="forbid")
 
-    trust: float = Field(gt=0, le=1)
+    trust: float = Field(gt=0, le=3)
     shares: dict[str, dict[str, Annotated[float, Field(gt=0, le=1)]]]
 
     @classmethod
