@@ -112,10 +112,10 @@ class Phases(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         height, width, _ = x.shape
         out = x.new_empty(height, 2, width, 2, self.outputs)
-        x = functional.pad(x, (0, 0, 1, 1, 1, 1))
         for first in range(0, height, ROWS):  # all phases of the whole map would need as much memory again
             last = min(first + ROWS, height)
-            rows = x[first : last + 2].permute(2, 0, 1)[None]
+            rows = x[max(first - 1, 0) : last + 1].permute(2, 0, 1)[None]
+            rows = functional.pad(rows, (1, 1, int(first == 0), int(last == height)))
             parts = self.conv(rows)[0].permute(1, 2, 0).unflatten(2, (4, -1))  # (rows + 1, w + 1, 4, D)
             for p in range(2):
                 for q in range(2):
@@ -180,8 +180,9 @@ class FoldedDecoder(nn.Module):
             x = self.projects[i](self.units2[i](x))
             if self.upsamples[i]:
                 x = doubled(x)
-        out: Tensor = self.tail(x)
-        return out
+        for layer in self.tail:  # each is some 130 MB of the published size: keep none of them
+            x = layer(x)
+        return x
 
 
 def doubled(x: Tensor) -> Tensor:
