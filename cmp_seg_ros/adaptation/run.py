@@ -265,8 +265,8 @@ class Adaptation:
         images = sum(last - first + 1 for first, last in self.stretches.held_back)
         headline = PRIMARY if self.space.name == "structural6" else self.space.name
         planes = plane_differences(reports[OLD].planes, reports[NEW].planes)
-        against = figure(teacher, headline, "mIoU")
-        forgotten = figure(simulated, "primary mIoU", "mean")
+        against = figure(teacher, headline, "mIoU")._replace(name="primary mIoU" if headline == PRIMARY else "mIoU")
+        forgotten = figure(simulated, "primary mIoU", "mean")._replace(name="primary mIoU")
         verdict = judge(images, against, forgotten, planes, labelled.shares)
         drawn = self._draw()
         rows = self._rows(teacher)

@@ -116,7 +116,7 @@ class _Frames:
 
         try:
             with Image.open(self._depths[number]) as image:
-                return np.asarray(image, dtype=np.float32) / np.float32(1000)
+                return np.asarray(image).astype(np.float32) / np.float32(1000)
         except OSError as error:
             raise UserError(f"depth image {self._depths[number]} cannot be read: {error}") from error
 
@@ -176,7 +176,7 @@ def _projected(grid: Grid, camera: Camera, T_grid_camera: Transform) -> tuple[Fl
     T = np.linalg.inv(T_grid_camera).astype(np.float32)
     xyz = grid.centres() @ T[:3, :3].T + T[:3, 3]
     uv, inside = camera.project(xyz)
-    return np.column_stack([uv, xyz[:, 2]]).astype(np.float32), inside
+    return np.column_stack([uv, xyz[:, 2]]), inside
 
 
 def _unprojected(camera: Camera, depth: Float32) -> Float32:

@@ -81,7 +81,7 @@ def consensus(teacher: Teacher, rgb: UInt8, uv: Float32, merge: Float32, augment
         votes[rows, said.argmax(axis=1)] += 1
         count[rows] += 1
     assert first is not None
-    mean = total / np.maximum(count, 1)[:, None].astype(np.float32)
+    mean: Float32 = (total / np.maximum(count, 1)[:, None]).astype(np.float32)
     agreement = (votes[np.arange(len(uv)), mean.argmax(axis=1)] / np.maximum(count, 1)).astype(np.float32)
     return Consensus(mean, agreement, single, first)
 

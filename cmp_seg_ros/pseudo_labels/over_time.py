@@ -50,6 +50,6 @@ def _agreeing(own: PointLabels, label: UInt8, confidence: Float32) -> PointLabel
     outvoted = ~missing & (label != UNLABELLED) & (label != own.label)
     return PointLabels(
         own.space,
-        np.select([missing, outvoted], [label, UNLABELLED], own.label).astype(np.uint8),
-        np.select([missing, outvoted], [confidence, 0], own.confidence).astype(np.float32),
+        np.select([missing, outvoted], [label, np.uint8(UNLABELLED)], own.label).astype(np.uint8),
+        np.select([missing, outvoted], [confidence, np.float32(0)], own.confidence).astype(np.float32),
     )
