@@ -43,7 +43,7 @@ class DriveMap(Consumer):
         grid: the floor plan, once finished.
     """
 
-    replaces = (files.PLY, files.PCD, files.PGM, files.YAML, files.PNG, files.SVG)
+    replaces: tuple[str, ...] = (files.PLY, files.PCD, files.PGM, files.YAML, files.PNG, files.SVG)
 
     def __init__(
         self,
