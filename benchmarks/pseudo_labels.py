@@ -132,7 +132,7 @@ def see(frame: Frame, index: int, teacher: Teacher, study: Study) -> Seen:
         said.probabilities,
         said.agreement,
         refine.near_border(mask, uv, default.borders * width),
-        refine.near_depth_edge(uv, projection.depth[rows], default.depth_edges * width),
+        projection.edge[rows],
         surfaces(planes)[rows],
         xyz @ T[:3, :3].T + T[:3, 3],
         np.linalg.norm(xyz, axis=1),

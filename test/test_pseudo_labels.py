@@ -83,15 +83,11 @@ def test_copies_show_every_point_where_it_is() -> None:
 # Refinements
 
 
-def test_points_near_borders_and_depth_edges_are_found() -> None:
+def test_points_near_borders_of_a_mask_are_found() -> None:
     mask = np.zeros((100, 100), np.uint8)
     mask[:, 50:] = 1
     uv = np.array([[40, 50], [47, 50], [52, 3], [60, 99], [0, 0]], np.float32)
     assert refine.near_border(mask, uv, 4).tolist() == [False, True, True, False, False]
-    depth = np.array([2.0, 2.05, 5.0, 5.1, 2.0], np.float32)
-    uv = np.array([[10, 10], [13, 10], [16, 10], [30, 10], [33, 10]], np.float32)
-    assert refine.near_depth_edge(uv, depth, 4).tolist() == [False, True, True, True, True]
-    assert refine.near_depth_edge(uv[:0], depth[:0], 4).tolist() == []
 
 
 def test_what_is_ignored_has_no_label() -> None:
