@@ -146,7 +146,7 @@ def test_outvoted_labels_are_rejected_and_unseen_points_get_the_votes_of_others(
     found = over_time.fused(frames, motions, labels, [floor, wall, wall], STRUCTURAL6)
     assert [one.label.tolist() for one in found] == [[UNLABELLED, 1], [0, 1], [0, 1]]
     confidence = np.array([one.confidence for one in found])
-    np.testing.assert_allclose(confidence, [[0, 0.9], [0.9, 0.9], [0.9, 0.9]], atol=0.01)
+    np.testing.assert_allclose(confidence, [[0, 0.9], [0.9, 0.86], [0.9, 0.86]], atol=0.01)  # a vote from 3 m away
 
 
 # The labeller
@@ -174,17 +174,14 @@ def test_refinements_improve_a_teacher_with_errors(drive: drives.DataSet, frames
     right = {}
     for name, refinements in (
         ("raw", Refinements.none()),
-        ("refined", Refinements(agreement=0, confidence=0.5, time=False)),
+        ("refined", Refinements(agreement=0, time=False, keep=0.5)),
     ):
-        labeller, hits, kept = PseudoLabeller(teacher, STRUCTURAL6, refinements=refinements), 0, 0
-        for frame in frames:
-            labels = labeller.confident(labeller.decide(labeller.look(frame)))
-            known = (labels.label != UNLABELLED) & (truth_of(frame) != UNLABELLED)
-            hits += int((labels.label == truth_of(frame))[known].sum())
-            kept += int(known.sum())
-        right[name] = hits / kept
-    assert 0.4 < right["raw"] < 0.95
-    assert right["refined"] > right["raw"] + 0.05
+        labeller = PseudoLabeller(teacher, STRUCTURAL6, refinements=refinements)
+        found = labeller.balanced([labeller.decide(labeller.look(frame)) for frame in frames])
+        label, truth = np.concatenate([one.label for one in found]), np.concatenate([truth_of(one) for one in frames])
+        right[name] = (label == truth)[(label != UNLABELLED) & (truth != UNLABELLED)].mean()
+    assert 0.3 < right["raw"] < 0.95
+    assert right["refined"] > right["raw"] + 0.1
 
 
 def test_the_simulated_teacher_repeats_itself_and_confuses_as_often_as_measured() -> None:
