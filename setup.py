@@ -98,6 +98,7 @@ setup(
             "cmp-seg = cmp_seg_ros.cli.main:main",
             "segmentation_node = cmp_seg_ros.nodes.segmentation_node:main",
             "semantic_map_node = cmp_seg_ros.nodes.semantic_map_node:main",
+            "pseudo_label_node = cmp_seg_ros.nodes.pseudo_label_node:main",
             "occupancy_node = cmp_seg_ros.nodes.occupancy_node:main",
             "bag_player = cmp_seg_ros.nodes.bag_player:main",
         ]

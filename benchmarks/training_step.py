@@ -18,7 +18,7 @@ import torch
 from cmp_seg_ros import memory
 from cmp_seg_ros.training.losses import segmentation_loss
 from cmp_seg_ros.waffleiron import pooling, samples
-from cmp_seg_ros.waffleiron.batch import Batch, PlaneCells, collate
+from cmp_seg_ros.waffleiron.batch import PlaneCells, collate
 from cmp_seg_ros.waffleiron.config import NetworkConfig, PreprocessConfig
 from cmp_seg_ros.waffleiron.network import Segmenter
 from cmp_seg_ros.waffleiron.preprocess import Voxels
@@ -28,12 +28,12 @@ PREPROCESS = PreprocessConfig(
 )
 
 
-def whole_grids(scans: list[Voxels], batch: Batch) -> list[PlaneCells]:
-    """The planes of a batch, not cropped to the occupied cells."""
+def whole_grids(scans: list[Voxels]) -> list[PlaneCells]:
+    """The planes of a batch of scans, not cropped to the occupied cells."""
     planes = []
-    for number, (plane, grid) in enumerate(zip(batch.planes, PREPROCESS.grids, strict=True)):
+    for number, grid in enumerate(PREPROCESS.grids):
         cell = np.concatenate([scan.cells[number] + i * grid[0] * grid[1] for i, scan in enumerate(scans)])
-        planes.append(PlaneCells(torch.from_numpy(cell), plane.weight, (len(scans), *grid)))
+        planes.append(PlaneCells.of(cell, (len(scans), *grid)))
     return planes
 
 
@@ -42,7 +42,7 @@ def measure(width: int, steps: int, plain: bool) -> dict[str, Any]:
     scans = [known["room, 0.1 m"], known["hall, 0.1 m"]]
     batch = collate(scans, PREPROCESS.grids)
     if plain:
-        batch.planes = whole_grids(scans, batch)
+        batch.planes = whole_grids(scans)
         pooling.applies = lambda x: False
     else:
         memory.keep_freed()

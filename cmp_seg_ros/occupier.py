@@ -1,8 +1,8 @@
 """Occupancy from an image: the camera's image in, labelled voxels, depth and pictures out.
 
 occupier = Occupier.from_bundle("scenedino-indoor-small")
-view = occupier.look(rgb, camera)                               # camera: its model; rgb (H, W, 3)
-voxels = occupier.voxels(view, Grid.load("indoor"), T_base_camera)
+view = occupier.look(rgb, camera, T_base_camera)                # rgb (H, W, 3); the camera's model, and its pose
+voxels = occupier.voxels(view, Grid.load("indoor"))
 """
 
 from collections.abc import Callable
@@ -56,11 +56,23 @@ class Rendered(NamedTuple):
 
 @dataclass(frozen=True)
 class View:
-    """An image as the network has seen it: its map of features, and the virtual camera of the network's input."""
+    """An image as the network has seen it.
+
+    Args:
+        features: the network's map.
+        warp: to the virtual camera of the network's input.
+        T_base_camera: (4, 4), or None where the camera's place on the robot is unknown.
+    """
 
     features: Tensor
     warp: "Warp"
     rgb: UInt8
+    T_base_camera: Transform | None
+
+    @property
+    def up(self) -> Tensor | None:
+        """(4,) height above the floor of a point (x, y, z, 1) before the camera."""
+        return None if self.T_base_camera is None else torch.from_numpy(self.T_base_camera[2].astype(np.float32))
 
 
 class Warp:
@@ -94,8 +106,9 @@ class Warp:
                 "the camera sees nothing of the network's view; check intrinsics and size in its camera info"
             )
         # Averaged over so many pixels first: a network is not used to aliases.
-        self.factor = max(1, int(camera.intrinsics[0] / focal))
-        place = (np.nan_to_num(uv) + 0.5) / (camera.width, camera.height) * 2 - 1
+        k = self.factor = max(1, int(camera.intrinsics[0] / focal))
+        averaged = np.array([-(-camera.width // k) * k, -(-camera.height // k) * k])  # whole blocks of pixels
+        place = (np.nan_to_num(uv) + 0.5) / averaged * 2 - 1
         self._grid = torch.from_numpy(place.reshape(1, height, width, 2).astype(np.float32))
 
     def __call__(self, rgb: UInt8) -> Tensor:
@@ -147,25 +160,30 @@ class Occupier:
         self.bundle, self.section, self.label_space = bundle, section, bundle.description.label_space
         self.evaluation: Evaluation = ENGINES[engine](field.eval().requires_grad_(False))
         self._warps: dict[str, Warp] = {}
-        self._plans: dict[str, tuple[Warp, Points]] = {}
+        self._plans: dict[str, tuple[tuple[Warp, list[float] | None], Points]] = {}
         self._rows: dict[str, Int64] = {}  # of the last grid: its voxels in the view
         self._voxels = np.zeros((0, 3), np.float32)
+        self._marched: tuple[View, _March] | None = None
 
     @classmethod
     def from_bundle(cls, name: str | Path, engine: str = "folded") -> "Occupier":
         """An occupier of the bundle `name`: a folder, or a name in models/."""
         return cls(Bundle.find(name), engine)
 
-    def look(self, rgb: UInt8, camera: Camera) -> View:
-        """Run the network on an image (H, W, 3) of a camera. Raises UserError if their sizes differ."""
+    def look(self, rgb: UInt8, camera: Camera, T_base_camera: Transform | None = None) -> View:
+        """Run the network on an image (H, W, 3) of a camera, whose pose helps where it is known.
+
+        Raises:
+            UserError: image and camera differ in size.
+        """
         key = camera.model_dump_json(include=set(Camera.model_fields))
         if key not in self._warps:
             self._warps = {key: Warp(camera, self.section.network.image, self.section.focal)}
         warp = self._warps[key]
-        return View(self.evaluation.look(warp(rgb)), warp, rgb)
+        return View(self.evaluation.look(warp(rgb)), warp, rgb, T_base_camera)
 
     def voxels(self, view: View, grid: Grid, T_grid_camera: Transform | None = None) -> Voxels:
-        """Label a grid that stands at `T_grid_camera` (4, 4), the pose of the camera in the grid's frame.
+        """Label a grid; `T_grid_camera` (4, 4) is the pose of the camera in its frame, by default that of the view.
 
         Density is found at all voxels in the view, classes at the occupied ones.
         """
@@ -192,17 +210,22 @@ class Occupier:
         return Rendered(march.depth, ids.reshape(RENDERED), features.reshape(*RENDERED, -1))
 
     def _march(self, view: View) -> "_March":
-        """Volume rendering of the depth."""
+        """Volume rendering of the depth; that of the last view is kept."""
+        if self._marched is not None and self._marched[0] is view:
+            return self._marched[1]
         rays = rays_of(view.warp.intrinsics[None], RENDERED)[0]  # (R, 3)
         at = distances(len(rays), SAMPLES, self.section.network.depth, False, rays)  # (R, S)
         points = self._plan("rays", view, lambda: (at[..., None] * rays[:, None]).flatten(0, 1))
         density = torch.from_numpy(self.evaluation.density(view.features, points)).view(1, len(rays), SAMPLES)
         rendered = composite(density, density[..., None], at[None])
         depth = (rendered.distance[0] * rays[:, 2]).view(RENDERED).numpy()
-        return _March(depth, rendered.weights[0], rays, points)
+        self._marched = view, _March(depth, rendered.weights[0], rays, points)
+        return self._marched[1]
 
     def _grid_points(self, view: View, grid: Grid, T_grid_camera: Transform | None) -> tuple[Int64, Points]:
         """Flat indices of the voxels in the view, and their points."""
+        if T_grid_camera is None and grid.frame == "base":
+            T_grid_camera = view.T_base_camera
         if T_grid_camera is None:
             if grid.frame != "camera":
                 raise UserError(
@@ -224,11 +247,12 @@ class Occupier:
         return self._rows[key], self._plan("voxels", view, lambda: torch.from_numpy(self._voxels))
 
     def _plan(self, name: str, view: View, xyz: Callable[[], Tensor]) -> Points:
-        """The plan of that name, made anew for another camera."""
-        camera, found = self._plans.get(name, (None, None))
-        if found is None or camera is not view.warp:
-            found = self.evaluation.plan(xyz(), view.warp.intrinsics)
-            self._plans[name] = view.warp, found
+        """The plan of that name, made anew for another camera or pose."""
+        key = view.warp, None if view.up is None else np.round(view.up.numpy(), 3).tolist()
+        before, found = self._plans.get(name, (None, None))
+        if found is None or before != key:
+            found = self.evaluation.plan(xyz(), view.warp.intrinsics, view.up)
+            self._plans[name] = key, found
         return found
 
     def _in_sight(self, view: View, points: Points, margin: float) -> Bool:

@@ -3,12 +3,18 @@
 Every machine needs this package, and the data and the output folder at the same paths (NFS, say).
 """
 
+import logging
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from socket import create_connection
+from typing import Any, TypeVar
 
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.workers import AHEAD, RETRIES
+
+HOST_PORT = re.compile(r"(?:ray://)?([^/:]+):(\d+)")
+PATIENCE = 5.0  # seconds for an address to answer
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -33,9 +39,9 @@ def ray_map(function: Callable[[T], R], items: Iterable[T], processes: int | Non
     if started:
         _join(processes)
     try:
-        remote = ray.remote(function)
+        remote: Any = ray.remote(lambda item: function(item))  # Ray takes no partial functions
         most = AHEAD * max(1, int(ray.cluster_resources().get("CPU", 1)))
-        pending: list[object] = []
+        pending: list[Any] = []
         for item in items:
             pending.append(remote.options(num_cpus=1, max_retries=RETRIES).remote(item))
             while len(pending) >= most:
@@ -48,20 +54,24 @@ def ray_map(function: Callable[[T], R], items: Iterable[T], processes: int | Non
 
 
 def _join(processes: int | None) -> None:
+    """Join the cluster at $RAY_ADDRESS, or start one here. Raises UserError."""
     import ray
 
     address = os.environ.get("RAY_ADDRESS")
-    here = {} if address else {"num_cpus": processes or len(os.sched_getaffinity(0)), "include_dashboard": False}
+    where = f"the Ray cluster at {address} cannot be reached" if address else "Ray cannot be started"
+    here: dict[str, Any] = {}
+    if not address:
+        here = {"num_cpus": processes or len(os.sched_getaffinity(0)), "include_dashboard": False}
     try:
-        ray.init(address=address, log_to_driver=False, logging_level="error", **here)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        where = f"the Ray cluster at {address} cannot be reached" if address else "Ray cannot be started"
-        raise UserError(
-            f"{where}: {' '.join(str(error).split())[:200]}; see `ray status`, or leave out --runner"
-        ) from error
+        if found := HOST_PORT.fullmatch(address or ""):  # Ray itself would try for minutes
+            create_connection((found[1], int(found[2])), PATIENCE).close()
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **here)
+    except Exception as error:  # Ray raises many kinds, a bare Exception among them
+        why = " ".join(str(error).split())[:200]
+        raise UserError(f"{where}: {why}; see `ray status`, or leave out --runner") from error
 
 
-def _next(pending: list[object]) -> object:
+def _next(pending: list[Any]) -> Any:
     """Result of the first that ends, which is removed. Raises UserError."""
     import ray
 

@@ -83,7 +83,7 @@ def figures(xyz: Float32, neighbours: Int64, intensity: Float32) -> Float64 | No
             (value * far).mean(),
             (value * bent).mean(),
             (value * _standard(xyz[some, 2])).mean(),
-            np.log2(min(LEVELS, 1 + np.count_nonzero(changes))),
+            np.log2(min(LEVELS, 1 + int(np.count_nonzero(changes)))),
             np.log((ordered > ordered[-1] - 1e-6).mean() + RARE),
             np.log((ordered < ordered[0] + 1e-6).mean() + RARE),
             *(_quantile(ordered, q) for q in QUANTILES),

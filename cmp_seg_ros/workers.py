@@ -3,7 +3,7 @@
 import os
 import signal
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, nullcontext, suppress
@@ -43,6 +43,24 @@ def lasting_map(function: Callable[[T], R], items: Iterable[T], processes: int |
                 left.popleft()
                 yield result
         failures = failures + 1 if len(left) == before else 0
+
+
+def spread(function: Callable[[T], R], items: Sequence[T], processes: int, runner: str = "local") -> Iterator[R]:
+    """Yield `function(item)` for each of `items`, computed by this process, by several, or on a Ray cluster.
+
+    Killed workers' items are given to others, so that the function may be called again. Order holds only locally.
+
+    Args:
+        runner: "local" or "ray".
+
+    Raises:
+        UserError: Ray is not there; workers are killed again and again.
+    """
+    if runner == "ray":
+        from cmp_seg_ros.ray_cluster import ray_map
+
+        return ray_map(function, items, processes)
+    return lasting_map(function, items, min(processes, len(items))) if processes > 1 else map(function, items)
 
 
 def process_map(

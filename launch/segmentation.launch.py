@@ -1,7 +1,8 @@
-"""The segmentation node, and on demand a bag that plays and RViz that shows.
+"""The segmentation node, and on demand the pseudo-label node, a bag that plays, and RViz that shows.
 
 ros2 launch cmp_seg_ros segmentation.launch.py points:=/ouster/points calibration_file:=robot.yaml rviz:=true
 ros2 launch cmp_seg_ros segmentation.launch.py bag:=drive points:=/lidar/points rviz:=true
+ros2 launch cmp_seg_ros segmentation.launch.py teacher:=mosaic points:=/ouster/points calibration_file:=robot.yaml
 ros2 launch cmp_seg_ros segmentation.launch.py namespace:=front name:=seg log_level:=debug respawn:=true
 """
 
@@ -19,6 +20,7 @@ from cmp_seg_ros.ros import environment
 
 PACKAGE = "cmp_seg_ros"
 NODE = "segmentation_node"
+TEACHER_NODE = "pseudo_label_node"
 YES_OR_NO = ["true", "false", "True", "False"]
 ARGUMENTS = {
     "points": ("points", "Topic of the lidar's clouds; without a leading / it lies in the namespace"),
@@ -31,6 +33,8 @@ ARGUMENTS = {
     "engine": ("", "Engine; empty: what params_file says"),
     "calibration_file": ("", "Calibration of the robot's sensors; empty: what params_file says"),
     "output_profile": ("", "Layout of the labelled cloud; empty: what params_file says"),
+    "teacher": ("", "Teacher of the pseudo-label node, such as mosaic; empty: that node is not started"),
+    "teacher_params_file": ("", "Parameters of the pseudo-label node; empty: config/pseudo_label_node.yaml"),
     "log_level": ("info", "Of the node: debug, info, warn, error or fatal"),
     "respawn": ("false", "Whether the node starts again when it ends, two seconds later"),
     "bag": ("", "A bag to play; everything ends with it"),
@@ -71,11 +75,31 @@ def nodes(context: LaunchContext) -> list:
     started = [node]
     if not yes["respawn"]:
         started.append(ending_with(node))
+    if given["teacher"]:
+        started.append(teacher(given, sim_time))
     if given["bag"]:
         started += player(given, yes["use_sim_time"])
     if yes["rviz"]:
         started.append(rviz(given, sim_time))
     return started
+
+
+def teacher(given: dict[str, str], sim_time: dict[str, bool]) -> Node:
+    """The pseudo-label node, fed by the segmentation node. The segmentation goes on without it."""
+    path = given["teacher_params_file"] or resources.resource(f"config/{TEACHER_NODE}.yaml")
+    own = {name: given[name] for name in ("teacher", "calibration_file") if given[name]}
+    remapped = {name: f"{given['name']}/{name}" for name in ("labelled_points", "label_space")}
+    remapped |= {name: given[name] for name in ("image", "camera_info")}
+    return Node(
+        package=PACKAGE,
+        executable=TEACHER_NODE,
+        namespace=given["namespace"],
+        name=TEACHER_NODE,
+        output="screen",
+        parameters=[existing("teacher_params_file", path), sim_time, own],
+        remappings=list(remapped.items()),
+        ros_arguments=["--log-level", given["log_level"]],
+    )
 
 
 def player(given: dict[str, str], keep_stamps: bool) -> list:

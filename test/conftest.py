@@ -76,6 +76,18 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def calibrated(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The tiny bundle, calibrated on box rooms."""
+    from rooms import box_rooms
+
+    from cmp_seg_ros.bundle import Bundle
+    from cmp_seg_ros.training.calibration import calibrate
+
+    folder = tmp_path_factory.mktemp("calibrated") / "bundle"
+    return calibrate(Bundle(tiny_bundle), box_rooms(range(30)), folder, "reference")
+
+
+@pytest.fixture(scope="session")
 def make_bundle(tmp_path_factory: pytest.TempPathFactory) -> MakeBundle:
     """Makes bundles with statistics, scales and weights of the size that training gives them."""
     import torch

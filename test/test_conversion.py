@@ -6,7 +6,9 @@ import re
 import subprocess
 import sys
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -56,7 +58,7 @@ def record(path: Path, storage: str, count: int = 30, offset: float = 0.0) -> di
     calibration(path.parent / "calibration.yaml", offset)
     end = START + count * SECOND // 10
     stamps = {
-        name: np.arange(START - SECOND // 10, end + SECOND // 10, int(SECOND / rate), np.int64)
+        name: np.arange(START - SECOND // 10, end + SECOND // 10, int(SECOND / rate), dtype=np.int64)
         for name, rate in (("left", 15), ("right", 7))
     }
     stamps = {name: found + rng.integers(-20_000_000, 20_000_000, len(found)) for name, found in stamps.items()}
@@ -141,7 +143,7 @@ def test_broken_off_anywhere_it_goes_on_to_the_same_bytes(tmp_path: Path, monkey
         out = tmp_path / f"broken-{place}"
         calls = iter(range(10**6))
 
-        def add(*arguments, place: int = place, calls=calls):
+        def add(*arguments: Any, place: int = place, calls: Iterator[int] = calls) -> Any:
             if next(calls) == place:
                 raise KeyboardInterrupt
             return original(*arguments)
@@ -268,6 +270,7 @@ def test_labels_are_added_later_block_by_block(tmp_path: Path, run: Run) -> None
     for number in (0, 63, 64, 98):
         found = data[number].labels["pseudo"]
         np.testing.assert_array_equal(found.label, number % 6)
+        assert found.confidence is not None
         np.testing.assert_allclose(found.confidence, number / 100, atol=1e-3)
     assert not data[99].labels
     assert {name: what for name, what in content(tmp_path / "out").items() if name in before} == before
@@ -313,7 +316,7 @@ def test_a_full_disk_is_said_and_what_is_finished_stays(tmp_path: Path, monkeypa
     sources = conversion.sources_of([tmp_path / "drive"])
     original, calls = shards.ShardWriter.add, iter(range(100))
 
-    def add(*arguments):
+    def add(*arguments: Any) -> Any:
         if next(calls) == 15:
             raise OSError(28, "No space left on device")
         return original(*arguments)

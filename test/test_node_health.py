@@ -4,10 +4,12 @@ import re
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rooms import box_rooms
 from ros_harness import START, Graph, Robot, cloud, header, node_arguments, room
 from sensor_msgs.msg import Image, PointCloud2
 from std_msgs.msg import String
@@ -130,6 +132,43 @@ def test_a_warning_outlives_a_report(graph):
     before = len(graph.reports)
     graph.until(lambda: len(graph.reports) > before, "another report")
     assert graph.warns("beyond the model's field of view")
+
+
+def test_strange_scans_and_intensities_are_told(calibrated, logs):
+    graph = Graph(logs, *node_arguments(calibrated.path))
+    rooms = []
+    for found in box_rooms(range(100, 106)):
+        whole = len(found.xyz) // 16 * 16
+        rooms.append(Scan(found.xyz[:whole], found.intensity[:whole]))
+
+    def info(scan, stamp):
+        graph.label(cloud(scan, stamp))
+        ours = lambda: [i for i in map(diagnostics.values, graph.infos) if i["stamp_ns"] == str(stamp)]  # noqa: E731
+        return graph.until(ours, "scan info")[0]
+
+    try:
+        threshold = calibrated.description.familiarity.threshold
+        usual = [info(room, START + i) for i, room in enumerate(rooms)]
+        assert np.median([float(values["unlikeness"]) for values in usual]) < threshold
+        assert "False" in {values["strange_intensity"] for values in usual}
+        calm = rooms[int(np.argmin([float(values["unlikeness"]) for values in usual]))]
+        noise = Scan(calm.xyz, np.random.default_rng(0).uniform(0, 200, len(calm)))
+        values = info(noise, START + 10)
+        assert values["strange_intensity"] == "True"
+        assert float(values["intensity_unlikeness"]) > calibrated.description.intensities.threshold
+
+        def noted():
+            graph.label(cloud(noise))
+            return int(graph.counts().get("note.strange_intensity", 0))
+
+        graph.until(noted, "a note")
+        graph.until(lambda: noted() and graph.healthy(), "health in spite of it")
+        strange = cloud(Scan(calm.xyz * 3, calm.intensity))
+        warned = "unlike the scans that the model was trained on .unlikeness"
+        graph.until(lambda: graph.label(strange) and graph.warns(warned), "a warning")
+        graph.until(lambda: graph.label(cloud(calm)) and graph.healthy(), "health again")
+    finally:
+        graph.close()
 
 
 def test_a_camera_that_stops_is_warned_of(graph):

@@ -39,7 +39,14 @@ def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_scripts_are_where_ros2_run_looks(prefix: Path) -> None:
     scripts = {path.name for path in (prefix / "lib" / "cmp_seg_ros").iterdir()}
-    assert {"cmp-seg", "segmentation_node", "semantic_map_node", "occupancy_node", "bag_player"} <= scripts
+    assert {
+        "cmp-seg",
+        "segmentation_node",
+        "semantic_map_node",
+        "occupancy_node",
+        "pseudo_label_node",
+        "bag_player",
+    } <= scripts
     assert all(os.access(prefix / "lib" / "cmp_seg_ros" / name, os.X_OK) for name in scripts)
 
 

@@ -1,4 +1,4 @@
-"""`cmp-seg convert --runner ray`, with a Ray cluster of two workers on this machine."""
+"""`cmp-seg convert --runner ray`, with a Ray cluster of two workers on this machine, which takes long to start."""
 
 import os
 import signal
@@ -25,6 +25,7 @@ def cluster() -> Iterator[None]:
     ray.shutdown()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 def test_two_workers_make_the_same_set_as_one_process(
     tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
@@ -37,12 +38,14 @@ def test_two_workers_make_the_same_set_as_one_process(
     assert content(tmp_path / "one") == content(tmp_path / "two")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 def test_the_work_of_a_killed_worker_is_taken_over(tmp_path: Path) -> None:
     assert sorted(ray_map(partial(_killed_once, folder=tmp_path), range(6))) == [0, 1, 4, 9, 16, 25]
     assert (tmp_path / "killed").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 def test_a_worker_without_the_data_says_so(tmp_path: Path) -> None:
     record(tmp_path / "drive", "mcap", 3)

@@ -22,7 +22,7 @@ from sensor_msgs.msg import PointCloud2
 
 from cmp_seg_ros import resources
 from cmp_seg_ros.messages import point_cloud2
-from cmp_seg_ros.nodes import bag_player, occupancy_node, segmentation_node, semantic_map_node
+from cmp_seg_ros.nodes import bag_player, occupancy_node, pseudo_label_node, segmentation_node, semantic_map_node
 
 FILE = resources.resource("launch/segmentation.launch.py")
 
@@ -93,6 +93,20 @@ def test_bag_and_rviz_on_demand(launch_file, tmp_path):
     known = {p.name for p in segmentation_node.PARAMETERS} | {"use_sim_time"}
     assert {name for given in node.parameters[1:] for name in given} <= known
     assert set(played) <= {p.name for p in bag_player.PARAMETERS}
+
+
+def test_the_pseudo_label_node_on_demand(launch_file):
+    node, teacher = start(
+        launch_file, teacher="mosaic", name="seg", calibration_file="robot.yaml", image="/front/image"
+    )
+    assert (node.executable, teacher.executable) == ("segmentation_node", "pseudo_label_node")
+    assert dict(teacher.remappings)["labelled_points"] == "seg/labelled_points"
+    assert dict(teacher.remappings)["image"] == "/front/image"
+    assert {"teacher": "mosaic", "calibration_file": "robot.yaml"} in teacher.parameters
+    known = {p.name for p in pseudo_label_node.PARAMETERS} | {"use_sim_time"}
+    assert {name for given in teacher.parameters[1:] for name in given} <= known
+    with pytest.raises(RuntimeError, match="teacher_params_file is 'none', which does not exist"):
+        start(launch_file, teacher="mosaic", teacher_params_file="none")
 
 
 def test_every_argument_is_declared_and_documented(launch_file):

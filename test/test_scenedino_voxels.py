@@ -5,22 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from fields import SMALL, occupancy_bundle
 
-from cmp_seg_ros.bundle import Bundle, ImageNetwork
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.geometry.cameras import Camera
-from cmp_seg_ros.label_space import LabelSpace
-from cmp_seg_ros.network_weights import serialise
 from cmp_seg_ros.occupancy.grid import FREE, UNKNOWN, Grid
 from cmp_seg_ros.occupier import Occupier, Warp
-from cmp_seg_ros.scenedino.config import (
-    ClusterConfig,
-    DecoderConfig,
-    EfficientNetLiteConfig,
-    FieldConfig,
-    LinearConfig,
-    VitConfig,
-)
+from cmp_seg_ros.scenedino.config import ClusterConfig, DecoderConfig, FieldConfig, VitConfig
 from cmp_seg_ros.scenedino.field import FeatureField, normalised_intrinsics
 from cmp_seg_ros.scenedino.voxels import Folded, Plain
 
@@ -32,33 +23,37 @@ PUBLISHED = FieldConfig(  # in small; as wide as Winograd's form needs
     hidden=16,
     features=12,
 )
-SMALL = FieldConfig(
-    encoder=EfficientNetLiteConfig(),
-    decoder=DecoderConfig(width=16, stages=(8, 8, 8, 8), light=True),
-    head=LinearConfig(classes=14),
-    image=(64, 96),
-    depth=(0.3, 12),
-    features=8,
-)
 CAMERA = Camera(model="pinhole", intrinsics=(100, 100, 63.5, 47.5), width=128, height=96)
 
 
-@pytest.mark.parametrize("config", [PUBLISHED, SMALL], ids=["published", "small"])
-def test_the_folded_network_equals_the_network(config: FieldConfig) -> None:
+def random_field(config: FieldConfig) -> FeatureField:
+    """Random weights whose features have some size, up to the border."""
     torch.manual_seed(1)
     field = FeatureField(config).eval().requires_grad_(False)
-    for module in field.modules():  # features of some size, up to the border
+    for module in field.modules():
         if isinstance(module, torch.nn.Conv2d | torch.nn.ConvTranspose2d) and module.bias is not None:
             module.bias.data = torch.randn_like(module.bias)
+    return field
+
+
+HEIGHTS = SMALL.model_copy(update={"heights": True, "code_near": 0.8})
+
+
+@pytest.mark.parametrize("config", [PUBLISHED, SMALL, HEIGHTS], ids=["published", "small", "heights"])
+def test_the_folded_network_equals_the_network(config: FieldConfig) -> None:
+    field = random_field(config)
     image = torch.rand(1, 3, *config.image) * 2 - 1
     xyz = torch.rand(3000, 3) * torch.tensor([8.0, 5.0, 6.0]) - torch.tensor([4.0, 2.5, 0.2])
     intrinsics = normalised_intrinsics((30, 30), (20, 11), config.image)
-    plain, folded = Plain(field), Folded(field)
+    plain, folded = Plain(field), Folded(field, low=False)
     wanted_map, found_map = plain.look(image), folded.look(image)
-    wanted_points, found_points = plain.plan(xyz, intrinsics), folded.plan(xyz, intrinsics)
+    up = torch.tensor([0.1, -0.9, 0.3, 1.2])
+    wanted_points, found_points = plain.plan(xyz, intrinsics, up), folded.plan(xyz, intrinsics, up)
     wanted, found = plain.density(wanted_map, wanted_points), folded.density(found_map, found_points)
     np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-5)
     assert wanted.std() > 0.01 * wanted.mean()
+    unknown = plain.density(wanted_map, plain.plan(xyz, intrinsics))
+    assert np.allclose(wanted, unknown) != config.heights
     rows = np.arange(0, 3000, 2)
     classes = plain.classes(wanted_map, wanted_points, rows)
     assert (folded.classes(found_map, found_points, rows) == classes).mean() > 0.998  # ties
@@ -67,30 +62,19 @@ def test_the_folded_network_equals_the_network(config: FieldConfig) -> None:
     np.testing.assert_allclose(folded.point_features(found_map, found_points, rows), features, rtol=1e-3, atol=1e-4)
 
 
-def occupancy_bundle(path: Path) -> Bundle:
-    """A network that finds every voxel beyond 2 m occupied: density grows with the coded depth alone."""
-    torch.manual_seed(0)
-    field = FeatureField(SMALL).eval()
-    with torch.no_grad():
-        field.mlp.lin_in.weight.zero_()
-        field.mlp.lin_in.bias.zero_()
-        field.mlp.lin_in.weight[0, SMALL.decoder.width + 2] = -1  # the coded inverse depth, 1 near and -1 far
-        inverse = 2 * (1 / 2 - 1 / 12) / (1 / 0.3 - 1 / 12) - 1
-        field.mlp.lin_in.bias[0] = inverse
-        field.mlp.lin_out.weight.zero_()
-        field.mlp.lin_out.bias[:] = -20.0
-        field.mlp.lin_out.weight[0, 0] = 1e5
-        field.head.weight.zero_()
-        field.head.bias.copy_(torch.arange(14) == 7)
-    section = ImageNetwork(network=SMALL, focal=70.0, threshold=7.0)
-    return Bundle.write(
-        path,
-        serialise(field, half=False),
-        name="o",
-        kind="occupancy",
-        occupancy=section,
-        label_space=LabelSpace.load("image14"),
-    )
+def test_bfloat16_keeps_most_labels() -> None:
+    field = random_field(PUBLISHED)
+    image, intrinsics = torch.rand(1, 3, 24, 40) * 2 - 1, normalised_intrinsics((30, 30), (20, 11), (24, 40))
+    xyz = torch.rand(3000, 3) * torch.tensor([8.0, 5.0, 6.0]) - torch.tensor([4.0, 2.5, 0.2])
+    ways = []
+    for evaluation in (Plain(field), Folded(field, low=True)):
+        features, points = evaluation.look(image), evaluation.plan(xyz, intrinsics)
+        density = evaluation.density(features, points)
+        ways.append((density, evaluation.classes(features, points, np.arange(3000))))
+    (wanted, classes), (found, labels) = ways
+    assert (labels == classes).mean() > 0.98
+    error = np.abs(found / wanted - 1)
+    assert 1e-4 < error.max() < 0.1 and np.median(error) < 0.02  # rounded, but not wrong
 
 
 def test_a_grid_is_labelled_where_the_camera_sees_and_unknown_elsewhere(tmp_path: Path) -> None:

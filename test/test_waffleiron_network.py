@@ -182,10 +182,10 @@ def test_the_neighbour_branch_in_pieces_is_the_plain_one(frozen: bool, monkeypat
         outputs.append(network(features, neighbours))
         outputs[-1].square().sum().backward()
         monkeypatch.setattr(pooling, "applies", lambda x: False)
-    assert torch.allclose(*outputs, rtol=0, atol=1e-11)
+    assert torch.allclose(outputs[0], outputs[1], rtol=0, atol=1e-11)
     scale = max(float(value.grad.abs().max()) for value in plain.parameters() if value.grad is not None)
     for (name, value), other in zip(pieces.named_parameters(), plain.parameters(), strict=True):
         assert value.grad is not None and other.grad is not None
         assert torch.allclose(value.grad, other.grad, rtol=1e-9, atol=1e-12 * scale), name
-    for (name, value), other in zip(pieces.named_buffers(), plain.buffers(), strict=True):
-        assert torch.allclose(value, other, rtol=1e-12), name
+    for (name, found), expected in zip(pieces.named_buffers(), plain.buffers(), strict=True):
+        assert torch.allclose(found, expected, rtol=1e-12), name

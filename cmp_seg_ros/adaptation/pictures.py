@@ -33,8 +33,9 @@ def draw(path: Path, changed: Changed, space: LabelSpace) -> None:
     frame = changed.frame
     xyz = plots.upright(frame.scan.xyz, frame.T_base_lidar)
     named = {"the teacher": changed.teacher, "shipped bundle": changed.old, "new bundle": changed.new}
-    images = {name: _over_image(frame, label, space) for name, label in named.items()}
-    rows = 3 if all(image is not None for image in images.values()) else 2
+    drawn = {name: _over_image(frame, label, space) for name, label in named.items()}
+    images = {name: image for name, image in drawn.items() if image is not None}
+    rows = 3 if images else 2
     height = 5.2 + 2.0 + (3.6 if rows == 3 else 0)
     figure = plots.new_figure(16, height + 1.6, f"{frame.key}: {changed.share:.1%} of the points changed")
     ratios = (5.2, 2.0, 3.6)[:rows]
@@ -47,7 +48,7 @@ def draw(path: Path, changed: Changed, space: LabelSpace) -> None:
         plots.draw_side(figure.add_subplot(places[1, column]), xyz[known], space.palette[label[known]])
         if rows == 3:
             axes = figure.add_subplot(places[2, column])
-            axes.imshow(images[name])
+            axes.imshow(np.asarray(images[name]))
             axes.set_axis_off()
             axes.set_title(f"In the image: {name}", fontsize=10)
     legend = figure.add_axes((0.05, 0, 0.93, 0.6 / height))

@@ -25,17 +25,20 @@ from cmp_seg_ros.evaluation.pipeline import Consumer, Model, Result, run
 from cmp_seg_ros.evaluation.plane_check import PlaneCheck
 from cmp_seg_ros.evaluation.report import Report
 from cmp_seg_ros.evaluation.scoring import Scores
+from cmp_seg_ros.geometry.sensor_set import SensorSet
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.scan import UNLABELLED, UInt8
 from cmp_seg_ros.training import tasks
 from cmp_seg_ros.training.config import TrainConfig
 
 SETTINGS = "settings.json"
-DATA, TRAINING, BUNDLE = "data", "training", "bundle"
+DATA, TRAINING, BUNDLE, CALIBRATION = "data", "training", "bundle", "calibration-check.json"
 VARIANT = "pseudo"  # of the mapping from the teacher's classes
 SUITE = "forgetting"
 OLD, NEW = "shipped", "new"
 PICTURED = 3  # scans
+CHECKED = 12  # scans that the calibration is checked with
+OFF, AWAY = 2.0, 20.0  # degrees and centimetres beyond which a calibration is refused
 COMMAND = "adapt"
 
 TEACHER = "The teacher is no truth: it errs too, most at borders and on thin things. Higher is mostly better."
@@ -113,6 +116,32 @@ class Adaptation:
                 update(done)
         conversion.finish()
 
+    def check(self, progress: Progress, force: bool = False) -> list[str]:
+        """Whether scans and images lie on each other as the calibration says: a sentence for each camera.
+
+        Raises:
+            UserError: they clearly do not, and not `force`; or there are too few images to tell.
+        """
+        from cmp_seg_ros.evaluation import calibration_check
+
+        kept = self._read(CALIBRATION)
+        if kept is None:
+            with progress("calibration", None):
+                found = calibration_check.check(self.out / DATA, SensorSet(), frames=CHECKED)
+            kept = {name: one.summary() | {"off": one.degrees, "away": one.centimetres} for name, one in found.items()}
+            self._write(CALIBRATION, kept)
+        wrong = [name for name, one in kept.items() if is_off(one["off"], one["away"], one["between_halves"])]
+        said = [
+            f"camera {name} would lie best {one['off']:.1f} degrees and {one['away']:.0f} cm from its calibration"
+            for name, one in kept.items()
+        ]
+        if wrong and not force:
+            raise UserError(
+                f"{'; '.join(said)}: pseudo-labels would be wrong at all edges; `cmp-seg calibration check --refine "
+                f"{self.out / DATA}` writes a better one; --force goes on with this one"
+            )
+        return said
+
     @cached_property
     def data(self) -> UnifiedSet:
         return UnifiedSet(self.out / DATA)
@@ -177,9 +206,10 @@ class Adaptation:
 
     @property
     def is_trained(self) -> bool:
-        """Whether the training has come to its end, for these hours."""
-        report = self._read(f"{TRAINING}/{outputs.REPORT}")
-        return bool(report and report.get("hours", 0) >= self.settings.hours)
+        """Whether the training has come to its end, by its steps or by these hours."""
+        report = self._read(f"{TRAINING}/{outputs.REPORT}") or {}
+        steps, hours = self.training().steps, self.settings.hours
+        return bool(report.get("steps", 0) >= steps or report.get("hours", 0) >= hours)
 
     def export(self) -> Bundle:
         """The trained bundle, under a name of its own. Raises UserError if it cannot be read."""
@@ -224,23 +254,23 @@ class Adaptation:
         with progress(f"{which} bundle on simulated buildings", suite.count) as update:
             parts = suite.run(update)
         (folder / which).mkdir(parents=True, exist_ok=True)
-        outputs.write_report(folder / which, compile_report(suite, parts))
+        outputs.write_report(folder / which, compile_report(suite, parts, {}))
 
     # Verdict
 
-    def conclude(self, labelled: Labelled, reports: dict[str, Report]) -> Verdict:
+    def conclude(self, labelled: Labelled, reports: dict[str, Report], checked: list[str]) -> Verdict:
         """Compare, draw, and write the page and the report."""
         teacher = self._comparison("evaluation")
         simulated = self._comparison("simulated")
         images = sum(last - first + 1 for first, last in self.stretches.held_back)
         headline = PRIMARY if self.space.name == "structural6" else self.space.name
         planes = plane_differences(reports[OLD].planes, reports[NEW].planes)
-        against = figure(teacher, headline, "mIoU")
-        forgotten = figure(simulated, "primary mIoU", "mean")
+        against = figure(teacher, headline, "mIoU")._replace(name="primary mIoU" if headline == PRIMARY else "mIoU")
+        forgotten = figure(simulated, "primary mIoU", "mean")._replace(name="primary mIoU")
         verdict = judge(images, against, forgotten, planes, labelled.shares)
         drawn = self._draw()
         rows = self._rows(teacher)
-        self._page(verdict, labelled, rows, planes, simulated, drawn).write(self.out)
+        self._page(verdict, labelled, rows, planes, simulated, drawn, checked).write(self.out)
         outputs.write_report(
             self.out,
             {
@@ -255,6 +285,7 @@ class Adaptation:
                 "teacher": [row._asdict() for row in rows],
                 "planes": [row._asdict() for row in planes],
                 "simulated": forgotten._asdict(),
+                "calibration": checked,
             },
         )
         return verdict
@@ -295,6 +326,7 @@ class Adaptation:
         planes: list[Difference],
         simulated: Comparison,
         drawn: list[str],
+        checked: list[str],
     ) -> Page:
         settings = self.settings
         forgotten = [
@@ -319,6 +351,7 @@ class Adaptation:
                                 ("training, hours", settings.hours),
                                 ("shipped bundle", f"{self.start.description.name} ({self.start.hash})"),
                                 ("new bundle", self.out / BUNDLE),
+                                ("calibration", "; ".join(checked)),
                             ]
                         )
                     ],
@@ -368,6 +401,12 @@ def _with_mappings(space: LabelSpace) -> LabelSpace:
     found = LabelSpace.load(space.name)
     same = [(c.name, c.id) for c in found.classes] == [(c.name, c.id) for c in space.classes]
     return found if same else space
+
+
+def is_off(degrees: float, centimetres: float, between_halves: tuple[float, float] | None) -> bool:
+    """Whether extrinsics are clearly wrong: farther from the best ones than both halves of the images are apart."""
+    unsure = between_halves or (float("inf"), float("inf"))
+    return (degrees > OFF and degrees > unsure[0]) or (centimetres > AWAY and centimetres > unsure[1])
 
 
 class Kept(Consumer):

@@ -1,9 +1,17 @@
 """`cmp-seg adapt`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from cmp_seg_ros import interrupts
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from cmp_seg_ros.adaptation.run import Adaptation
+    from cmp_seg_ros.adaptation.verdict import Verdict
 
 
 def adapt(
@@ -23,6 +31,7 @@ def adapt(
     buildings: Annotated[
         int | None, typer.Option(help="Simulated buildings to look for what was forgotten; default all.", min=1)
     ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Go on with a calibration that fails the check.")] = False,
     workers: Annotated[int, typer.Option(help="Processes that prepare batches.", min=0)] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
@@ -34,10 +43,7 @@ def adapt(
     """
     from rich.console import Console
 
-    from cmp_seg_ros.adaptation.run import DATA, NEW, OLD, TRAINING, Adaptation, Settings
-    from cmp_seg_ros.bundle import Bundle
-    from cmp_seg_ros.cli.progress import progress_bar
-    from cmp_seg_ros.cli.training_run import run
+    from cmp_seg_ros.adaptation.run import BUNDLE, Adaptation, Settings
     from cmp_seg_ros.evaluation.page import HTML
     from cmp_seg_ros.outputs import REPORT, writing
     from cmp_seg_ros.teachers.base import open_teacher
@@ -56,23 +62,36 @@ def adapt(
     )
     open_teacher(teacher)  # complains before the work
     work = Adaptation(settings, out)
-    with writing(out):
-        work.convert(progress_bar)
-        _ = work.stretches  # too short a recording is known now
-        labelled = work.label(progress_bar)
-        console.print(f"the teacher labelled {labelled.covered:.0%} of the points that are learnt from", markup=False)
-        if not work.is_trained:
-            run("finetune", work.training(), out / TRAINING, out / "scans", workers, as_json=False, quiet=True)
-        bundle = work.export()
-        bundles = {OLD: Bundle.find(start), NEW: bundle}
-        reports = {which: work.evaluate(which, one, progress_bar) for which, one in bundles.items()}
-        for which, one in bundles.items():
-            work.remember(which, one, progress_bar)
-        verdict = work.conclude(labelled, reports)
+    try:
+        with writing(out):
+            verdict = _steps(work, force, workers, console)
+    except KeyboardInterrupt:
+        console.print(f"stopped; finished work is kept in {out}; run the same command to continue", markup=False)
+        raise typer.Exit(interrupts.INTERRUPTED) from None
     if as_json:
         print((out / REPORT).read_text(), end="")
         return
     print(verdict.title)
     for reason in verdict.reasons:
         print(f"- {reason}")
-    print(f"page: {out / HTML}\nbundle: {bundle.path}\ndata: {out / DATA}")
+    print(f"page: {out / HTML}\nbundle: {out / BUNDLE}")
+
+
+def _steps(work: "Adaptation", force: bool, workers: int, console: "Console") -> "Verdict":
+    """Do what is not done yet. Raises UserError, and typer.Exit where the training is interrupted."""
+    from cmp_seg_ros.adaptation.run import NEW, OLD, TRAINING
+    from cmp_seg_ros.cli.progress import progress_bar
+    from cmp_seg_ros.cli.training_run import run
+
+    work.convert(progress_bar)
+    _ = work.stretches  # too short a recording is known now
+    checked = work.check(progress_bar, force)
+    labelled = work.label(progress_bar)
+    console.print(f"the teacher labelled {labelled.covered:.0%} of the points that are learnt from", markup=False)
+    if not work.is_trained:
+        run("finetune", work.training(), work.out / TRAINING, work.out / "scans", workers, as_json=False, quiet=True)
+    bundles = {OLD: work.start, NEW: work.export()}
+    reports = {which: work.evaluate(which, bundle, progress_bar) for which, bundle in bundles.items()}
+    for which, bundle in bundles.items():
+        work.remember(which, bundle, progress_bar)
+    return work.conclude(labelled, reports, checked)

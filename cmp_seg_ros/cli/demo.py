@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from cmp_seg_ros.evaluation.report import Report
+    from cmp_seg_ros.label_space import LabelSpace
+    from cmp_seg_ros.pseudo_labels.labeller import PseudoLabeller
 
 STAGES = ("wait", "decode", "preprocess", "network", "backfill", "encode", "publish", "total")
 GRACE = 15.0  # seconds an interrupted subcommand has to end its workers
@@ -60,6 +62,8 @@ def demo(
     from cmp_seg_ros.geometry.sensor_set import SensorSet
     from cmp_seg_ros.nodes.live_run import play_to_node
 
+    space = bundle.description.label_space
+    labeller = mosaic(space)
     sensors = SensorSet(drive / "calibration.yaml")
     assert sensors.file is not None
     with console.status("starting") as status:
@@ -74,9 +78,10 @@ def demo(
         data = DataSet(drive / "bag", sensors=sensors)
         report = Report.of("demo", data)
         report.seed, report.sensor, report.seconds = seed, sensor, seconds
-        space = bundle.description.label_space
         frames = len(run.clouds)
         consumers = [Scores(space_of(data), space), live.LivePictures(data, space, out, frames), PageFiles(out)]
+        if labeller is not None:
+            consumers.append(live.TeacherPicture(labeller, out, frames))
         live.evaluate(run, data, bundle, report, consumers, out, needs=(TRUTH,))
     if as_json:
         print(json.dumps(report.to_json()))
@@ -85,6 +90,21 @@ def demo(
         for part in (speed_table(report), counts(report), quality_table(report)):
             console.print(part)
         console.print(f"page.html, report.json, overview.png, labelled/ and drive/ are in {escape(str(out))}")
+
+
+def mosaic(space: "LabelSpace") -> "PseudoLabeller | None":
+    """The teacher whose pseudo-labels stand beside the network's labels; None, with a note, where it is not here."""
+    from rich.console import Console
+
+    from cmp_seg_ros.errors import UserError
+    from cmp_seg_ros.pseudo_labels.labeller import PseudoLabeller
+    from cmp_seg_ros.teachers.base import open_teacher
+
+    try:
+        return PseudoLabeller(open_teacher("mosaic"), space, "pseudo")
+    except UserError as error:
+        Console(stderr=True, highlight=False).print(f"no picture of pseudo-labels: {error}", markup=False)
+        return None
 
 
 def run_subcommand(command: list[Any]) -> int:

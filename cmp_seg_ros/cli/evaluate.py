@@ -234,8 +234,13 @@ def _input(asked: Request) -> None:
     if asked.played_at is not None:
         _online(recording, data, bundle, asked, report, consumers, needs)
     else:
-        with progress_bar("scans", data.count) as progress:
-            run(data, labeller, consumers, report, out, needs=needs, progress=progress)
+        try:
+            with progress_bar("scans", data.count) as progress:
+                run(data, labeller, consumers, report, out, needs=needs, progress=progress)
+        except KeyboardInterrupt:
+            if out is not None and report.files:
+                print_warnings([f"interrupted; {out} has the report of the scans until then"])
+            raise
     if report.unlabelled == 1:
         raise UserError(f"no point could be labelled: {'; '.join(report.problems)}")
     _show(report, asked)
@@ -250,6 +255,7 @@ def _compared(data: "DataSet", asked: Request) -> "tuple[DataSet, dict[str, Labe
     from cmp_seg_ros.datasets.hand import Labelled, with_hand_labels
     from cmp_seg_ros.evaluation.scoring import sources_of
     from cmp_seg_ros.evaluation.teacher_agreement import TeacherLabels
+    from cmp_seg_ros.teachers.base import open_teacher
 
     wanted = asked.labels
     if asked.hand is not None:
@@ -257,7 +263,7 @@ def _compared(data: "DataSet", asked: Request) -> "tuple[DataSet, dict[str, Labe
         wanted = wanted or [HAND]
     sources = {} if asked.planes else sources_of(data, wanted)
     if asked.teacher:
-        data = Labelled(data, TeacherLabels(asked.teacher), TEACHER)
+        data = Labelled(data, TeacherLabels(open_teacher(asked.teacher)), TEACHER)
         sources[TEACHER] = data.label_spaces[TEACHER]
     return data, sources
 

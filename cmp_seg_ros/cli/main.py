@@ -25,6 +25,7 @@ COMMANDS = {
     "simulate": "simulate",
     "convert": "convert",
     "pseudo-label": "pseudo_label",
+    "calibration": "calibration",
     "teachers": "teachers",
     "train": "train",
     "distill": "teach",

@@ -22,8 +22,11 @@ def map(
     model: Annotated[str, typer.Option(help="A bundle: a folder, or a name in models/.")] = DEFAULT_BUNDLE,
     labels: Annotated[
         str,
-        typer.Option(help="Fuse stored labels (truth, pseudo, ...) or hand labels (a path) instead of the model's."),
+        typer.Option(help="Fuse stored labels of this source (truth, pseudo, ...) instead of the model's."),
     ] = "",
+    hand: Annotated[
+        Path | None, typer.Option(help="Fuse hand labels from this folder, file or bag instead of the model's.")
+    ] = None,
     engine: Annotated[
         str, typer.Option(help="auto, or the name of an engine; reference is PyTorch in float32.")
     ] = "auto",
@@ -61,8 +64,10 @@ def map(
 
     data: DataSet = open_input(input, topic, SensorSet.around(input, calibration, lidar))
     require_writable(out, "map")
-    if labels and Path(labels).exists():
-        data, labels = with_hand_labels(data, labels), HAND
+    if hand is not None:
+        if labels:
+            raise UserError("--hand and --labels exclude each other; leave one out")
+        data, labels = with_hand_labels(data, hand), HAND
     labeller: Labeller
     if labels:
         labeller = StoredLabels(space_of(data, labels), labels)

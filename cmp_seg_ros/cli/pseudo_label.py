@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from cmp_seg_ros.cli.convert import Runner
+
 
 def pseudo_label(
     input: Annotated[Path, typer.Argument(help="A bag, a folder of scans with pictures, or a converted set.")],
@@ -37,6 +39,8 @@ def pseudo_label(
         typer.Option(help="Calibration file; by default calibration.yaml in or beside INPUT, if there is one."),
     ] = None,
     lidar: Annotated[str, typer.Option(help="Name of the lidar, if the calibration has several.")] = "",
+    processes: Annotated[int, typer.Option(help="Number of processes that label; each opens the teacher.", min=1)] = 1,
+    runner: Annotated[Runner, typer.Option(help="local, or ray: a Ray cluster ($RAY_ADDRESS).")] = Runner.local,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:  # fmt: skip
     """Label points by what an image teacher sees: masks, projected, refined, kept beside the scans. Resumes."""
@@ -65,7 +69,7 @@ def pseudo_label(
     labeller = PseudoLabeller(
         open_teacher(teacher), LabelSpace.load(label_space), "" if variant == "hand" else variant, refinements
     )
-    folder = _converted(input, out, topic, calibration, lidar)
+    folder = _converted(input, out, topic, calibration, lidar, runner)
     data = unified.DataSet(folder)
     report = PseudoReport(
         input=str(input),
@@ -76,7 +80,7 @@ def pseudo_label(
         source=source,
     )
     with progress_bar("scans", len(data)) as progress:
-        report = label_set(data, labeller, report, odometry, again, progress)
+        report = label_set(data, labeller, report, odometry, again, progress, processes, runner.value)
     if as_json:
         print(report.to_json().decode(), end="")
         return
@@ -92,7 +96,7 @@ def pseudo_label(
     console.print(f"{seen} of the points are seen by a camera\n{folder}", markup=False)
 
 
-def _converted(input: Path, out: Path | None, topic: str, calibration: Path | None, lidar: str) -> Path:
+def _converted(input: Path, out: Path | None, topic: str, calibration: Path | None, lidar: str, runner: Runner) -> Path:
     """The folder of the input in the unified form; converts it into `out` if it has another."""
     from cmp_seg_ros.cli.progress import progress_bar
     from cmp_seg_ros.datasets import conversion, unified
@@ -105,7 +109,7 @@ def _converted(input: Path, out: Path | None, topic: str, calibration: Path | No
     work = conversion.Conversion(conversion.sources_of([input], topic, calibration, lidar), out)
     if not work.is_finished:
         with progress_bar("converting", work.total) as progress:
-            for done in work.run():
+            for done in work.run(runner=runner.value):
                 progress(done)
         work.finish()
     return out

@@ -62,8 +62,8 @@ def infer(
         for key, rgb, place in images:
             chosen = Grid.load(grid or ("indoor" if place.T_base_camera is not None else CAMERA_GRID))
             started = perf_counter()
-            view = occupier.look(rgb, place.camera)
-            voxels = occupier.voxels(view, chosen, place.T_base_camera if chosen.frame == "base" else None)
+            view = occupier.look(rgb, place.camera, place.T_base_camera)
+            voxels = occupier.voxels(view, chosen)
             milliseconds = 1e3 * (perf_counter() - started)
             rendered = occupier.render(view)
             files.write_npz(out / f"{key}.npz", chosen, voxels.label, voxels.density, space)

@@ -35,9 +35,12 @@ def iou_table(report: "Report") -> "Table":
     """Table of the IoU of each class, with a column for each reading of the truth."""
     from rich.table import Table
 
+    from cmp_seg_ros.datasets.frame import TRUTH, named
+
     assert report.accuracy is not None
     scores = report.accuracy.readings
-    table = Table("IoU", *(READINGS.get(name, name) for name in scores), title="Labels against the truth")
+    title = f"Labels against {named(report.source or TRUTH)}"
+    table = Table("IoU", *(READINGS.get(name, name) for name in scores), title=title)
     for label in dict.fromkeys(label for score in scores.values() for label in score.iou):
         # The class has no true points, but some points are labelled so.
         untrue = any(score.iou.get(label) is not None and not score.points[label] for score in scores.values())

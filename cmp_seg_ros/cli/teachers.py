@@ -55,15 +55,16 @@ def teachers(
         return
     columns = ("teacher", "classes", "features", "MB", "licence", "weights")
     table = Table(*columns, title=f"Teachers; weights in {folder()}")
-    for row, card in zip(rows, known.values(), strict=True):
-        state = "missing" if len(row["missing"]) == len(card.files) else f"missing: {', '.join(row['missing'])}"
+    for card in known.values():
+        lacking = missing(card)
+        state = "missing" if len(lacking) == len(card.files) else f"missing: {', '.join(lacking)}"
         table.add_row(
             card.name,
             card.label_space or "-",
             str(card.dimension or "-"),
             str(card.megabytes or "-"),
             card.licence,
-            (state if row["missing"] else "here") if card.files else "none needed",
+            (state if lacking else "here") if card.files else "none needed",
         )
     console.print(table)
     console.print(f"cmp-seg teachers fetch NAME gets them; {FOLDER} names another folder", markup=False)

@@ -61,7 +61,7 @@ def write_labels(
     if known != about and not again:
         raise UserError(f"{target} holds labels made by {known['made_by']}, not by {about['made_by']}; remove it")
     with outputs.writing(target):
-        for path in target.glob("[0-9]*.tar") if known != about else ():
+        for path in target.glob("[0-9]*") if known != about else ():
             path.unlink()
         keep_space(folder, space)
         outputs.write_whole(target / SOURCE, (json.dumps(about, indent=2) + "\n").encode())
@@ -95,11 +95,15 @@ class LabelWriter:
             self.flush()
         self._waiting[number] = labels
 
-    def flush(self) -> None:
-        """Write the block that is being filled; scans of it without labels stay so."""
-        if not self._waiting:
+    def flush(self, block: int | None = None) -> None:
+        """Write the block that is being filled; scans of it without labels stay so.
+
+        Args:
+            block: number of a scan in the block, which is then written though no scan of it has labels.
+        """
+        if not self._waiting and block is None:
             return
-        first = min(self._waiting) // BLOCK * BLOCK
+        first = min(self._waiting, default=block or 0) // BLOCK * BLOCK
         parts = [
             tar_part(self._keys[number], {LABEL_FILE: pack_labels({self.folder.name: labels})})[0]
             for number, labels in sorted(self._waiting.items())

@@ -48,7 +48,7 @@ from cmp_seg_ros.geometry.calibration import Transform
 from cmp_seg_ros.geometry.sensor_set import SensorSet
 from cmp_seg_ros.geometry.track import pose_of
 from cmp_seg_ros.outputs import REPORT
-from cmp_seg_ros.workers import lasting_map
+from cmp_seg_ros.workers import spread
 
 PART = 200  # scans
 COMMAND = "convert"
@@ -315,12 +315,8 @@ class Conversion:
         """
         count = min(processes or len(os.sched_getaffinity(0)), len(self.jobs))
         converted: Iterable[int] = chain.from_iterable(convert(job, self.out) for job in self.jobs)
-        if runner == "ray":
-            from cmp_seg_ros.ray_cluster import ray_map
-
-            converted = ray_map(partial(_convert_all, out=self.out.resolve()), self.jobs, count)
-        elif count > 1:
-            converted = lasting_map(partial(_convert_all, out=self.out), self.jobs, count)
+        if count > 1 or runner != "local":
+            converted = spread(partial(_convert_all, out=self.out.resolve()), self.jobs, count, runner)
         done = 0
         for scans in converted:
             done += scans

@@ -17,6 +17,7 @@ from cmp_seg_ros.scan import UInt8
 
 if TYPE_CHECKING:
     from cmp_seg_ros.simulation.rig import Rig
+    from cmp_seg_ros.simulation.trajectory import Kind
 
 START = 1_700_000_000_000_000_000  # nanoseconds
 
@@ -41,7 +42,7 @@ class DataSet(BaseDataSet):
         rate: float = 1.0,
         sensor: str = "os1-16",
         cameras: Iterable[str] = ("pinhole",),
-        motion: str = "wheeled",
+        motion: "Kind" = "wheeled",
         scene: Path | None = None,
     ) -> None:
         super().__init__(scene or Path("buildings"))

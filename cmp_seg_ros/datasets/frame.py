@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.geometry import motion
 from cmp_seg_ros.geometry.calibration import CalibratedCamera, Transform
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.messages.images import is_jpeg, to_jpeg
@@ -20,6 +21,12 @@ from cmp_seg_ros.scan import Float32, Scan, UInt8
 
 # The usual names of label sources.
 TRUTH, HAND, PSEUDO, TEACHER, PREDICTIONS = "truth", "hand", "pseudo", "teacher", "predictions"
+IN_WORDS = {TRUTH: "the truth", HAND: "hand labels", PSEUDO: "pseudo-labels", TEACHER: "the image teacher"}
+
+
+def named(source: str) -> str:
+    """A label source in a sentence."""
+    return IN_WORDS.get(source, source)
 
 
 @dataclass(frozen=True)
@@ -121,6 +128,13 @@ class Frame:
         rows, columns = self.scan.shape
         if self.ring is None and rows > 1:
             object.__setattr__(self, "ring", np.repeat(np.arange(rows), columns))
+
+    def at_time_of(self, image: CameraImage) -> Float32:
+        """(N, 3) the scan's points as when the image was taken, as far as stamps and the robot's way are known."""
+        if not (image.stamp and self.scan.stamp):
+            return self.scan.xyz
+        moved = motion.at(self.scan, image.stamp - self.camera_offset, self.locate)
+        return self.scan.xyz if moved is None else moved
 
     def returns(self, source: str = TRUTH) -> "Returns":
         """Drop missing returns and rotate by `T_base_lidar`, if it is known. Raises UserError without these labels."""

@@ -26,7 +26,7 @@ Float64 = npt.NDArray[np.float64]
 Groups = dict[str, str]
 
 FEW = 10  # groups; with fewer, percentile intervals are known to be too narrow
-RUN_FIELDS = ("suite", "input", "model", "bundle", "engine", "label_space", "voxel_size")  # settings of a run
+RUN_FIELDS = ("suite", "input", "source", "model", "bundle", "engine", "label_space", "voxel_size")  # settings of a run
 Verdict = Literal["better", "worse", "noise", "equal", "unknown"]
 
 
@@ -105,6 +105,8 @@ class Loaded:
         self.about = {key: str(report[key]) for key in RUN_FIELDS if report.get(key) is not None}
         if isinstance(machine := report.get("machine"), dict) and "processor" in machine:
             self.about["processor"] = str(machine["processor"])
+        if isinstance(frames := report.get("frames"), dict) and frames.get("hashes"):
+            self.about["SHA-256 of the scans"] = str(frames["hashes"].get("scans"))
         latency = report.get("latency_ms") or {}
         self.latency = {name: float(value) for name, value in latency.items() if isinstance(value, int | float)}
         self.accuracy: Accuracy | None = None

@@ -23,8 +23,10 @@ from cmp_seg_ros.scan import Labels
 
 if TYPE_CHECKING:
     from cmp_seg_ros.nodes.live_run import LiveRun
+    from cmp_seg_ros.pseudo_labels.labeller import PseudoLabeller
 
 POINTS, IMAGE = "/lidar/points", "/camera/image"
+TEACHER = "teacher.png"
 DROPPED = "the node dropped it"  # a skipped frame, but not a problem of the bag
 PICTURED = 0.4  # position of the scan that is drawn, as a fraction of the run
 
@@ -94,6 +96,36 @@ class LivePictures(Consumer):
 
     def close(self) -> None:
         self.bag.close()
+
+
+class TeacherPicture(Consumer):
+    """A picture of one scan in its image: the labels of a teacher beside those of the network.
+
+    Args:
+        labeller: of the teacher.
+        frames: number of labelled frames.
+    """
+
+    replaces = (TEACHER,)
+
+    def __init__(self, labeller: "PseudoLabeller", out: Path, frames: int) -> None:
+        self.labeller, self.out = labeller, out
+        self.pictured, self.done = int(PICTURED * (frames - 1)), 0
+        self.result: Result | None = None
+
+    def add(self, result: Result, report: Report) -> None:
+        if result.labels is not None:
+            if self.done == self.pictured:
+                self.result = result
+            self.done += 1
+
+    def finish(self, report: Report) -> None:
+        from cmp_seg_ros.pseudo_labels import pictures
+
+        assert self.result is not None and self.result.labels is not None
+        title = f"{self.labeller.teacher.name} and {report.model} on simulated {report.sensor}, building {report.seed}"
+        pictures.beside(self.out / TEACHER, self.result.frame, self.result.labels.label, self.labeller, title)
+        report.files.append(TEACHER)
 
 
 class LiveFigures(Consumer):

@@ -36,8 +36,8 @@ class OccupancyEvaluation:
 
     def add(self, case: Case, truth: UInt8 | None = None) -> tuple[View, UInt8]:
         """Score a case; `truth` (X, Y, Z) instead of its own. Returns the view and its labels."""
-        view = self.occupier.look(case.rgb, case.camera)
-        voxels = self.occupier.voxels(view, self.grid, case.T_base_camera)
+        view = self.occupier.look(case.rgb, case.camera, case.T_base_camera)
+        voxels = self.occupier.voxels(view, self.grid)
         rendered = self.occupier.render(view)
         wanted = self._ids[case.truth if truth is None else truth]
         camera = view.warp.camera

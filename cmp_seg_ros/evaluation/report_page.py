@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cmp_seg_ros.datasets.frame import HAND, PSEUDO, TEACHER, TRUTH
+from cmp_seg_ros.datasets.frame import named
 from cmp_seg_ros.evaluation import page, reliability
 from cmp_seg_ros.evaluation.accuracy import Accuracy, Reading
 from cmp_seg_ros.evaluation.consistency import TemporalConsistency
@@ -21,7 +21,6 @@ PICTURES = {
     "animation.webp": "The whole sequence: labels from above and as range images.",
     "overview.png": "A labelled scan.",
 }
-SOURCES = {TRUTH: "the truth", HAND: "hand labels", PSEUDO: "pseudo-labels", TEACHER: "the image teacher"}
 MANY = 16  # rows; longer tables of details are folded
 PLANES_SHOWN = 5  # pictures of plane checks
 
@@ -73,11 +72,6 @@ def sources_of(report: Report) -> dict[str, Accuracy]:
     """The accuracies of a report by the source of their truth."""
     first = {} if report.accuracy is None else {report.source or "truth": report.accuracy}
     return first | report.other_sources
-
-
-def named(source: str) -> str:
-    """A label source in a sentence."""
-    return SOURCES.get(source, source)
 
 
 def partial(report: Report) -> list[str]:

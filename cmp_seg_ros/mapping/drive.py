@@ -43,7 +43,7 @@ class DriveMap(Consumer):
         grid: the floor plan, once finished.
     """
 
-    replaces = (files.PLY, files.PCD, files.PGM, files.YAML, files.PNG, files.SVG)
+    replaces: tuple[str, ...] = (files.PLY, files.PCD, files.PGM, files.YAML, files.PNG, files.SVG)
 
     def __init__(
         self,
@@ -154,6 +154,7 @@ class DriveMap(Consumer):
         ply.write(self.out / files.PLY, columns, self.space)
         pcd.write(self.out / files.PCD, files.with_rgb(columns))
         files.write_grid(self.out, grid)
-        title = f"{self.data.path.name}: {len(self.motions):,} scans, {report.map.metres if report.map else 0:.0f} m"
+        metres = report.map.metres if report.map else 0.0
+        title = f"{len(self.motions):,} scans, {metres:.0f} m, {self._odometry.name if self._odometry else ''} odometry"
         files.draw_floor_plan(self.out, grid, self.space, way, title)
         report.files += self.replaces

@@ -120,4 +120,4 @@ def _draw_scale(axes: "Axes", grid: Grid, width: float) -> None:
     length = next(step for step in (50, 20, 10, 5, 2, 1, 0.5) if step <= width / 3 or step == 0.5)
     left, bottom = grid.origin[0], grid.origin[1] - 0.03 * max(width, 1.0)
     axes.plot([left, left + length], [bottom, bottom], color="black", linewidth=3, solid_capstyle="butt", clip_on=False)
-    axes.annotate(f"{length:g} m", (left + length, bottom), (4, 0), textcoords="offset points", va="center", fontsize=9)
+    axes.text(left + length, bottom, f"  {length:g} m", va="center", fontsize=9)

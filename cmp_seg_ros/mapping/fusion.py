@@ -199,7 +199,7 @@ class VoxelMap:
         kept = np.flatnonzero((away**2).sum(axis=1) <= radius**2)
         removed = self._count - len(kept)
         if removed:
-            self._arrays = _Arrays(*(array[kept] for array in self._arrays))
+            self._arrays = _Arrays._make(array[kept] for array in self._arrays)
             self._count = len(kept)
             self._resize(max(SMALLEST, 1 << (2 * len(kept)).bit_length()))
         return removed

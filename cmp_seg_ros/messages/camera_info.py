@@ -11,7 +11,7 @@ REMEDY = "calibrate the camera, or give its intrinsics in the calibration file"
 
 
 def decode(msg: Any) -> Camera:
-    """The camera that a CameraInfo describes: plumb_bob or equidistant, of rclpy, ROS 1 or ROS 2 bags.
+    """The camera of a CameraInfo of rclpy, ROS 1 or ROS 2 bags: plumb_bob or equidistant, cropped and binned.
 
     Raises:
         UserError: K is zero (the driver has no calibration), the distortion model is another one, or it makes no sense.
@@ -34,10 +34,24 @@ def decode(msg: Any) -> Camera:
             f"distortion model '{model}' of the camera info, with {len(d)} coefficients, is not known here "
             f"(plumb_bob with 4 or 5 is, and equidistant with 4); {REMEDY}"
         )
-    intrinsics = (k[0], k[4], k[2], k[5])
+    (left, top, width, height), (across, down) = _crop(msg)
+    intrinsics = (
+        k[0] / across,
+        k[4] / down,
+        (k[2] - left + 0.5) / across - 0.5,
+        (k[5] - top + 0.5) / down - 0.5,
+    )
+    size = {"width": width // across, "height": height // down}
     try:
-        return Camera.model_validate(
-            {"model": kind, "intrinsics": intrinsics, "distortion": d, "width": msg.width, "height": msg.height}
-        )
+        return Camera.model_validate({"model": kind, "intrinsics": intrinsics, "distortion": d, **size})
     except ValidationError as error:
         raise UserError(f"the camera info makes no sense ({describe_invalid(error)}); {REMEDY}") from error
+
+
+def _crop(msg: Any) -> tuple[tuple[int, int, int, int], tuple[int, int]]:
+    """Left, top, width and height of the part of the sensor that images show, and pixels of it per pixel of them."""
+    roi = getattr(msg, "roi", None)
+    box = (0, 0, int(msg.width), int(msg.height))
+    if roi is not None and roi.width and roi.height:
+        box = (int(roi.x_offset), int(roi.y_offset), int(roi.width), int(roi.height))
+    return box, (max(1, int(getattr(msg, "binning_x", 0))), max(1, int(getattr(msg, "binning_y", 0))))

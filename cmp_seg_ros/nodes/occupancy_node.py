@@ -82,7 +82,7 @@ class Seen:
     def view(self) -> View:
         """The network's features."""
         self.clock.pause()
-        view = self.occupier.look(self.rgb, self.camera)
+        view = self.occupier.look(self.rgb, self.camera, self.T_grid_camera)
         self.clock.lap("network")
         return view
 

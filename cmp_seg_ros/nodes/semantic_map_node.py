@@ -97,7 +97,8 @@ class SemanticMapNode(WorkerNode[Fused]):
     def load(self) -> None:
         """Compile the kernels, so that the first cloud finds them ready."""
         space = LabelSpace.load("structural6")
-        scan = Scan(np.random.default_rng(0).uniform(1, 2, (64, 3)), time=np.linspace(0, 0.1, 64))
+        xyz = np.random.default_rng(0).uniform(1, 2, (64, 3)).astype(np.float32)
+        scan = Scan(xyz, time=np.linspace(0, 0.1, 64, dtype=np.float32))
         labels = Labels(np.zeros(64, np.uint8), np.ones(64, np.float32))
         rehearsal = SemanticMap(space, 0.1, 1.0)
         rehearsal.add(scan, labels, Motion(np.eye(4), np.full(6, 0.1)))

@@ -116,7 +116,7 @@ class _Frames:
 
         try:
             with Image.open(self._depths[number]) as image:
-                return np.asarray(image, dtype=np.float32) / 1000
+                return np.asarray(image).astype(np.float32) / np.float32(1000)
         except OSError as error:
             raise UserError(f"depth image {self._depths[number]} cannot be read: {error}") from error
 

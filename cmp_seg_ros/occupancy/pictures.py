@@ -48,13 +48,13 @@ def draw_checks(path: Path, views: Sequence[CheckedView], space: LabelSpace, tit
             solid = np.flatnonzero((label < FREE) & (label != ceiling_of(space)))
             order = solid[np.argsort(-view.points[solid, 1])]  # y points down: the highest last
             colours = space.palette[label[order]] / 255
-            ax.scatter(view.points[order, 0], view.points[order, 2], s=3, c=colours, marker="s", linewidths=0)
+            ax.scatter(view.points[order, 0], view.points[order, 2], s=6, c=colours, marker="s", linewidths=0)
             ax.set(xlim=(-5, 5), ylim=(0, 10), title=f"{name} from above, no ceiling (m)", aspect="equal")
         for ax in axes[:3]:
             ax.set_axis_off()
     legend = figure.add_axes((0.03, 0, 0.95, 0.6 / height))
     everything = np.concatenate([view.truth[view.truth < FREE] for view in views])
-    plots.draw_legend(legend, everything, space, "share of the true voxels", columns=len(space.classes))
+    plots.draw_legend(legend, everything, space, "share of the true voxels", columns=7)
     plots.save(figure, path)
 
 

@@ -54,7 +54,7 @@ def viewpoints(scenes: list[Scene], T_world_camera: Transform, count: int, rng: 
     x, y = np.sin(angles[:, 0]) * np.cos(angles[:, 1]), -np.sin(angles[:, 1])
     directions = np.stack([x, y, np.cos(angles[:, 0]) * np.cos(angles[:, 1])], axis=1) @ T_world_camera[:3, :3].T
     origin = T_world_camera[:3, 3].astype(np.float32)
-    seen = distances(scenes, origin, directions)
+    seen = distances(scenes, origin, directions.astype(np.float32))
     away = rng.uniform(0.2, 0.9, count - 1) * np.minimum(seen, 6.0)
     return np.concatenate([origin[None], (origin + away[:, None] * directions).astype(np.float32)])
 

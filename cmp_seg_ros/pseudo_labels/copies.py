@@ -5,6 +5,7 @@ A teacher that is sure names the same class whether it sees the image whole, mir
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -29,12 +30,20 @@ def copies(rgb: UInt8) -> Iterator[Copy]:
     """The image itself, its mirror image, and its four corners, which overlap and which the teacher sees enlarged."""
     height, width = rgb.shape[:2]
     yield Copy(rgb, lambda uv: uv)
-    yield Copy(np.ascontiguousarray(rgb[:, ::-1]), lambda uv: uv * np.float32([-1, 1]) + np.float32([width - 1, 0]))
+    yield Copy(np.ascontiguousarray(rgb[:, ::-1]), lambda uv: uv * _pair(-1, 1) + _pair(width - 1, 0))
     h, w = round(SHARE * height), round(SHARE * width)
     for top in (0, height - h):
         for left in (0, width - w):
             part = np.ascontiguousarray(rgb[top : top + h, left : left + w])
-            yield Copy(part, lambda uv, left=left, top=top: uv - np.float32([left, top]))
+            yield Copy(part, partial(_shifted, corner=_pair(left, top)))
+
+
+def _pair(x: float, y: float) -> Float32:
+    return np.array([x, y], np.float32)
+
+
+def _shifted(uv: Float32, corner: Float32) -> Float32:
+    return uv - corner
 
 
 class Consensus(NamedTuple):
@@ -72,8 +81,8 @@ def consensus(teacher: Teacher, rgb: UInt8, uv: Float32, merge: Float32, augment
         votes[rows, said.argmax(axis=1)] += 1
         count[rows] += 1
     assert first is not None
-    mean = total / np.maximum(count, 1)[:, None]
-    agreement = votes[np.arange(len(uv)), mean.argmax(axis=1)] / np.maximum(count, 1)
+    mean: Float32 = (total / np.maximum(count, 1)[:, None]).astype(np.float32)
+    agreement = (votes[np.arange(len(uv)), mean.argmax(axis=1)] / np.maximum(count, 1)).astype(np.float32)
     return Consensus(mean, agreement, single, first)
 
 

@@ -13,7 +13,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cmp_seg_ros.datasets.frame import CameraImage, Frame, PointLabels
 from cmp_seg_ros.errors import UserError
-from cmp_seg_ros.geometry import motion
 from cmp_seg_ros.geometry.planes import find_planes
 from cmp_seg_ros.geometry.projection import Projection, project_scan
 from cmp_seg_ros.label_space import LabelSpace
@@ -188,11 +187,7 @@ def read(frame: Frame, name: str, image: CameraImage) -> UInt8:
 def project(frame: Frame, image: CameraImage) -> Projection:
     """The points of a frame in an image of it, moved to the image's time where the robot's way is known."""
     assert image.camera is not None
-    xyz = frame.scan.xyz
-    if image.stamp and frame.scan.stamp:
-        moved = motion.at(frame.scan, image.stamp - frame.camera_offset, frame.locate)
-        xyz = xyz if moved is None else moved
-    return project_scan(xyz, image.camera, np.array(image.camera.T_camera_lidar))
+    return project_scan(frame.at_time_of(image), image.camera, np.array(image.camera.T_camera_lidar))
 
 
 def upright(frame: Frame) -> Float32:

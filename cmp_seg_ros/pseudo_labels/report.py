@@ -58,6 +58,20 @@ class PseudoReport(BaseModel):
             trusted &= ~points
         self.unsure += int((trusted & (labels.label == UNLABELLED)).sum())
 
+    def join(self, other: "PseudoReport") -> None:
+        """Add what another report counted of other scans."""
+        for name in ("scans", "points", "seen", "labelled", "unsure"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for counts, more in (
+            (self.skipped, other.skipped),
+            (self.classes, other.classes),
+            (self.rejected, other.rejected),
+        ):
+            for name, count in more.items():
+                counts[name] = counts.get(name, 0) + count
+        self.problems += other.problems
+        self.files += other.files
+
     def to_json(self) -> bytes:
         return (self.model_dump_json(indent=2) + "\n").encode()
 

@@ -1,24 +1,49 @@
 """Pseudo-labels of a whole set in the unified form, stretch by stretch; goes on where an earlier run was broken off."""
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import lru_cache, partial
 from itertools import groupby
 from pathlib import Path
+from platform import node
+from typing import NamedTuple
 
 import numpy as np
+import yaml
 
 from cmp_seg_ros import outputs
 from cmp_seg_ros.datasets import unified
 from cmp_seg_ros.datasets.added_labels import BLOCK, LabelWriter, write_labels
 from cmp_seg_ros.datasets.frame import Frame, PointLabels
+from cmp_seg_ros.datasets.shards import LABELS
 from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.mapping.odometry import LONGEST_SWEEP, Motion, odometry_of
 from cmp_seg_ros.pseudo_labels import over_time, pictures
 from cmp_seg_ros.pseudo_labels.labeller import Evidence, PseudoLabeller
 from cmp_seg_ros.pseudo_labels.report import PseudoReport
 from cmp_seg_ros.scan import UNLABELLED
+from cmp_seg_ros.teachers.base import open_teacher
+from cmp_seg_ros.workers import spread
 
 PICTURES = 5  # of scans spread over the set
+COUNTS = "[0-9]*.json"
+
+
+class Recipe(NamedTuple):
+    """What the labels of a block of scans are made by, for another process or machine.
+
+    Args:
+        folder: of the unified set.
+        report: the run's settings; its counts are of no use.
+        space: of the labels.
+        odometry: as for `odometry_of`.
+    """
+
+    folder: Path
+    report: PseudoReport
+    space: LabelSpace
+    odometry: str
 
 
 def label_set(
@@ -28,29 +53,37 @@ def label_set(
     odometry: str = "auto",
     again: bool = False,
     progress: Callable[[int], None] = lambda done: None,
+    processes: int = 1,
+    runner: str = "local",
 ) -> PseudoReport:
     """Write the pseudo-labels of all scans into labels/SOURCE of the set, with report.json and pictures/.
 
+    A block of scans is the unit of work: it has a file of labels, and one of counts beside it.
+
     Args:
-        report: with what is known beforehand; continued from that of a run that was broken off.
+        report: with what is known beforehand.
         odometry: as for `odometry_of`.
         again: replace labels of that source that were made otherwise.
         progress: called with the number of scans done.
+        processes, runner: as for `workers.spread`. Other processes open the teacher by its name in the report.
 
     Raises:
         UserError: no scan could be labelled; the set cannot be written; the source exists and was made otherwise.
     """
     made_by = report.model_dump(mode="json", include={"teacher", "variant", "refinements"})
     writer = write_labels(data.path, report.source, labeller.space, made_by, again)
-    report = _continued(report, writer)
-    pictured = set(np.linspace(0, len(data) - 1, PICTURES).astype(int).tolist())
-    with outputs.writing(writer.folder), writer:
-        for stretch in stretches(data, writer):
-            for frame, labels in _labelled(stretch, labeller, report, odometry, writer.folder, pictured):
-                writer.add(frame.number, labels)
-            writer.flush()
-            outputs.write_whole(writer.folder / outputs.REPORT, report.to_json())
-            progress(len(writer.done))
+    done = len(writer.done)
+    todo = [first for first in range(0, len(data), BLOCK) if first not in writer.done]
+    recipe = Recipe(data.path.resolve(), report, labeller.space, odometry)
+    with outputs.writing(writer.folder):
+        work: Iterable[int] = (_label_block(first, recipe, data, labeller) for first in todo)
+        if processes > 1 or runner != "local":
+            work = spread(partial(_label_elsewhere, recipe=recipe), todo, processes, runner)
+        for scans in work:
+            done += scans
+            progress(done)
+        for path in sorted(writer.folder.glob(COUNTS)):
+            report.join(_read(path))
         if not report.labelled:
             raise UserError(f"no point of {data.path} got a label: {_why_none(report)}")
         report.finished = True
@@ -58,11 +91,42 @@ def label_set(
     return report
 
 
-def stretches(data: unified.DataSet, writer: LabelWriter) -> Iterator[list[Frame]]:
-    """The frames that are not done: those of one sequence in one block of the writer, which is written as a whole."""
-    todo = (frame for frame in data if frame.number not in writer.done)
-    for _, block in groupby(todo, lambda frame: frame.number // BLOCK):
-        yield list(block)
+def _label_elsewhere(first: int, recipe: Recipe) -> int:
+    """`_label_block` in another process, which opens set and teacher once. Raises UserError."""
+    if not (recipe.folder / LABELS / recipe.report.source).is_dir():
+        raise UserError(f"{recipe.folder} is not on this machine ({node()}); all need the set at the same path")
+    data, labeller = _opened(recipe.folder, recipe.report.model_dump_json(), recipe.space.to_yaml())
+    return _label_block(first, recipe, data, labeller)
+
+
+@lru_cache(maxsize=1)
+def _opened(folder: Path, settings: str, space: str) -> tuple[unified.DataSet, PseudoLabeller]:
+    report = PseudoReport.model_validate_json(settings)
+    variant = "" if report.variant == "hand" else report.variant
+    label_space = LabelSpace.model_validate(yaml.safe_load(space))
+    labeller = PseudoLabeller(open_teacher(report.teacher), label_space, variant, report.refinements)
+    return unified.DataSet(folder), labeller
+
+
+def _label_block(first: int, recipe: Recipe, data: unified.DataSet, labeller: PseudoLabeller) -> int:
+    """Write the counts of a block, then its labels; returns its number of scans. Raises UserError, OSError."""
+    report = recipe.report.model_copy(deep=True)
+    frames = [data[number] for number in range(first, min(first + BLOCK, len(data)))]
+    pictured = set(np.linspace(0, len(data) - 1, PICTURES).astype(int).tolist())
+    folder = recipe.folder / LABELS / report.source
+    writer = LabelWriter(folder, [entry.key for entry in data.entries], recipe.space)
+    for frame, labels in _labelled(frames, labeller, report, recipe.odometry, folder, pictured):
+        writer.add(frame.number, labels)
+    outputs.write_whole(folder / f"{first:06d}.json", report.to_json())
+    writer.flush(first)
+    return len(frames)
+
+
+def _read(path: Path) -> PseudoReport:
+    try:
+        return PseudoReport.model_validate_json(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path} is damaged; remove {path.parent} and label again") from error
 
 
 def _labelled(
@@ -126,17 +190,6 @@ def _draw(
     title = f"Pseudo-labels of {frame.key}: {labelled:,} of {seen:,} seen points labelled ({labelled / seen:.0%})"
     pictures.draw(folder / name, frame, evidence, labels, labeller, title)
     report.files.append(name)
-
-
-def _continued(report: PseudoReport, writer: LabelWriter) -> PseudoReport:
-    """The counts of an earlier run of the same kind, whose labels are kept."""
-    path = writer.folder / outputs.REPORT
-    if not writer.done or not path.is_file():
-        return report
-    try:
-        return PseudoReport.model_validate_json(path.read_text()).model_copy(update={"finished": False})
-    except ValueError as error:
-        raise UserError(f"{path} is damaged; remove {writer.folder} and label again") from error
 
 
 def _why_none(report: PseudoReport) -> str:

@@ -2,7 +2,7 @@
 
 import time
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from rclpy.time import Time
@@ -11,6 +11,8 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.geometry import overlay
 from cmp_seg_ros.geometry.calibration import CalibratedCamera, Transform
+from cmp_seg_ros.geometry.cameras import Camera
+from cmp_seg_ros.geometry.projection import project_scan
 from cmp_seg_ros.messages import cdr, images
 from cmp_seg_ros.ros.inputs import Inputs
 from cmp_seg_ros.ros.intrinsics import Intrinsics
@@ -49,6 +51,17 @@ class Stamped:
         self.info: bytes | None = None
 
 
+class Seen(NamedTuple):
+    """An image of a camera.
+
+    header: of its message. rgb: (H, W, 3). camera: its intrinsics, and where the lidar is.
+    """
+
+    header: Any
+    rgb: UInt8
+    camera: CalibratedCamera
+
+
 class CameraInput:
     """The topics image and camera_info, and where the camera sits.
 
@@ -59,6 +72,9 @@ class CameraInput:
         inputs: where the topics are added; its lock guards the images.
         calibrated: the camera in the calibration file, or None.
         tf: where to look for poses, or None where the file gives them.
+
+    Attributes:
+        topic, type: of the images, before remapping.
     """
 
     def __init__(
@@ -72,10 +88,9 @@ class CameraInput:
         self._pairs.registerCallback(self._pair)
         self._synchroniser: Synchroniser[Stamped] = Synchroniser(parameters["sync_deadline"])
         compressed = parameters["image_transport"] == "compressed"
-        self._type = cdr.COMPRESSED_IMAGE if compressed else cdr.IMAGE
-        self._images = inputs.add(
-            CompressedImage if compressed else Image, "image/compressed" if compressed else "image", self._store
-        )
+        self.type = cdr.COMPRESSED_IMAGE if compressed else cdr.IMAGE
+        self.topic = "image/compressed" if compressed else "image"
+        self._images = inputs.add(CompressedImage if compressed else Image, self.topic, self._store)
         inputs.add(CameraInfo, "camera_info", self._store_info, 2)
 
     def _store(self, data: bytes) -> None:
@@ -119,15 +134,22 @@ class CameraInput:
             )
         return found
 
-    def draw(self, image: Stamped, scan: Scan, label: UInt8, palette: UInt8) -> bytes:
-        """The image with the labels (N,) of the scan's points in it, as a serialised Image. Raises UserError."""
-        msg = cdr.deserialize(image.data, self._type)
-        T_camera_lidar = self.T_camera_lidar(msg.header.frame_id, scan.frame_id)
+    def decode(self, image: Stamped, lidar_frame: str) -> Seen:
+        """The image, its intrinsics, and where it was taken from. Raises UserError."""
+        msg = cdr.deserialize(image.data, self.type)
+        T_camera_lidar = self.T_camera_lidar(msg.header.frame_id, lidar_frame)
         pixels = images.to_rgb(msg)
         camera = self.intrinsics.of(pixels.shape[1], pixels.shape[0], image.info)
+        model = {name: getattr(camera, name) for name in Camera.model_fields}
+        return Seen(msg.header, pixels, CalibratedCamera(**model, T_camera_lidar=T_camera_lidar.tolist()))
+
+    def draw(self, image: Stamped, scan: Scan, label: UInt8, palette: UInt8) -> bytes:
+        """The image with the labels (N,) of the scan's points in it, as a serialised Image. Raises UserError."""
+        seen = self.decode(image, scan.frame_id)
         size, opacity = self._parameters["overlay_point_size"], self._parameters["overlay_opacity"]
-        drawn = overlay.draw(pixels, scan.xyz, label, palette, camera, T_camera_lidar, size, opacity)
-        return cdr.serialize(images.encode(drawn, "rgb8", msg.header, cdr.message_class(cdr.IMAGE)), cdr.IMAGE)
+        projection = project_scan(scan.xyz, seen.camera, np.array(seen.camera.T_camera_lidar))
+        drawn = overlay.draw_projected(seen.rgb, projection, label, palette, size, opacity)
+        return cdr.serialize(images.encode(drawn, "rgb8", seen.header, cdr.message_class(cdr.IMAGE)), cdr.IMAGE)
 
     def problem(self, wanted: bool) -> str:
         """Why no image comes, though one did once or somebody wants the overlay; empty while all is well."""

@@ -58,10 +58,15 @@ class Sensors:
         if self._lidar is None:
             return {}
         return {
-            "T_base_lidar": np.array(self._mounted.T_base_lidar) if self._mounted else None,
+            "T_base_lidar": self.mounting,
             "intensity_mean": self._lidar.intensity_mean,
             "intensity_std": self._lidar.intensity_std,
         }
+
+    @property
+    def mounting(self) -> Transform | None:
+        """(4, 4) T_base_lidar from the calibration file, or None."""
+        return np.array(self._mounted.T_base_lidar) if self._mounted else None
 
     @property
     def from_tf(self) -> bool:

@@ -66,7 +66,11 @@ class FieldConfig(Strict):
 
     Args:
         image: (height, width) of its input, pixels.
-        depth: (near, far) of the positional code and of the rendering, metres.
+        depth: (near, far) of the rendering and of the positional code, metres.
+        code_near: that of the code alone, if it differs: inverse depth is fine near and coarse far away, so that a code
+            from 0.3 m on cannot tell surfaces at 5 m apart.
+        heights: whether the code also has the height of a point above the floor, which a robot knows from where its
+            camera sits; not in the published networks.
         frequencies, factor: of the positional code.
         hidden: width of the point MLP.
         features: of a point.
@@ -77,6 +81,8 @@ class FieldConfig(Strict):
     head: Annotated[ClusterConfig | LinearConfig, Field(discriminator="kind")] = ClusterConfig()
     image: tuple[PositiveInt, PositiveInt] = (192, 640)
     depth: tuple[PositiveFloat, PositiveFloat] = (3.0, 80.0)
+    code_near: PositiveFloat | None = None
+    heights: bool = False
     frequencies: PositiveInt = 6
     factor: PositiveFloat = 1.5
     hidden: PositiveInt = 128

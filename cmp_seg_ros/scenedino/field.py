@@ -14,6 +14,8 @@ from cmp_seg_ros.scenedino.encoders import make_encoder
 from cmp_seg_ros.scenedino.head import ClusterHead, LinearHead, UpProjection
 
 NEAREST = 1e-3  # metres along the optical axis
+NO_HEIGHT = (0.0, 0.0, 0.0, -4.0)  # `up` of a camera whose place is unknown: all points get one height, far below
+METRES = 2.0  # of height a unit of the code
 BEYOND = 2.0  # normalised image coordinates are clamped to -2..2
 
 
@@ -39,7 +41,7 @@ class FeatureField(nn.Module):
         self.config = config
         self.encoder = make_encoder(config.encoder, config.image)
         self.decoder = Decoder(config.decoder, self.encoder.channels)
-        self.code = PositionalCode(config.frequencies, config.factor)
+        self.code = PositionalCode(config.frequencies, config.factor, 3 + config.heights)
         self.mlp = PointMlp(config.decoder.width + self.code.outputs, config.hidden, 1 + config.features)
         head = config.head
         if isinstance(head, ClusterConfig):
@@ -53,24 +55,29 @@ class FeatureField(nn.Module):
         """(B, 3, H, W) images in [-1, 1] -> (B, D, h, w) map of features."""
         return self.decoder(self.encoder(image))
 
-    def query(self, features: Tensor, points: Tensor, intrinsics: Tensor) -> Samples:
+    def query(self, features: Tensor, points: Tensor, intrinsics: Tensor, up: Tensor | None = None) -> Samples:
         """The field at points.
 
         Args:
             features: (B, D, h, w) from `encode`.
             points: (B, N, 3) in the camera's frame, metres.
             intrinsics: (B, 3, 3) normalised: the image spans [-1, 1] in both directions.
+            up: (B, 4) height of a point (x, y, z, 1) above the floor, metres; None: unknown.
         """
         uv, invalid = project(points, intrinsics)  # (B, N, 2), (B, N)
-        x = torch.cat([sample(features, uv), self.code(self.coordinates(points, uv))], dim=2)  # (B, N, D + C)
+        x = torch.cat([sample(features, uv), self.code(self.coordinates(points, uv, up))], dim=2)  # (B, N, D + C)
         out = self.mlp(x)  # (B, N, 1 + F)
         return Samples(functional.softplus(out[..., 0]), out[..., 1:], invalid)
 
-    def coordinates(self, points: Tensor, uv: Tensor) -> Tensor:
-        """(B, N, 3) what the code sees: u, v, and the inverse depth scaled to -1 (far) .. 1 (near)."""
-        near, far = self.config.depth
+    def coordinates(self, points: Tensor, uv: Tensor, up: Tensor | None = None) -> Tensor:
+        """(B, N, 3 or 4) what the code sees: u, v, inverse depth scaled to -1 (far) .. 1 (near), and height."""
+        near, far = self.config.code_near or self.config.depth[0], self.config.depth[1]
         inverse = 1 / points[..., 2:].clamp(min=NEAREST)
-        return torch.cat([uv, 2 * (inverse - 1 / far) / (1 / near - 1 / far) - 1], dim=-1)
+        seen = [uv, 2 * (inverse - 1 / far) / (1 / near - 1 / far) - 1]
+        if self.config.heights:
+            up = points.new_tensor(NO_HEIGHT).expand(len(points), 4) if up is None else up
+            seen.append((points @ up[:, :3, None] + up[:, None, 3:]) / METRES)
+        return torch.cat(seen, dim=-1)
 
     def logits(self, features: Tensor) -> Tensor:
         """(..., F) features of points -> (..., classes) logits, or cosines with cluster centres."""
@@ -108,8 +115,8 @@ class PositionalCode(nn.Module):
         self.register_buffer("_phases", torch.tensor([0.0, torch.pi / 2]).repeat(frequencies).view(1, -1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., 3) -> (..., outputs)"""
-        waves = torch.sin(x.unsqueeze(-2) * self._freqs + self._phases)  # (..., 2 K, 3)
+        """(..., inputs) -> (..., outputs)"""
+        waves = torch.sin(x.unsqueeze(-2) * self._freqs + self._phases)  # (..., 2 K, inputs)
         return torch.cat([x, waves.flatten(-2)], dim=-1)
 
 

@@ -20,6 +20,7 @@ from cmp_seg_ros.scenedino.head import ClusterHead, UpProjection
 
 TILE = 4  # outputs of a tile along each axis
 BANDS = 1 << 23  # elements of transformed tiles at a time, at most
+ROWS = 32  # of a map whose phases are found at a time
 # Winograd's matrices for outputs at 0, 1, -1, 2, -2, infinity
 B = [[4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0], [0, -2, -1, 2, 1, 0], [0, 2, -1, -2, 1, 0]]
 B += [[0, 4, 0, -5, 0, 1]]
@@ -79,9 +80,9 @@ class Direct(nn.Module):
         return self.conv(x.permute(2, 0, 1)[None])[0].permute(1, 2, 0)
 
 
-def convolution(conv: nn.Conv2d) -> nn.Module:
-    """The faster form: Winograd's pays from some 64 channels on."""
-    return Winograd(conv) if conv.in_channels >= 64 and conv.bias is not None else Direct(conv)
+def convolution(conv: nn.Conv2d, low: bool) -> nn.Module:
+    """The faster form: Winograd's pays from some 64 channels on, but is not accurate enough in bfloat16 (`low`)."""
+    return Winograd(conv) if conv.in_channels >= 64 and not low else Direct(conv)
 
 
 class Phases(nn.Module):
@@ -101,7 +102,7 @@ class Phases(nn.Module):
             part = weight[:, :, dy, dx].double() @ first[:, :, (p + dy - 1) % 2, (q + dx - 1) % 2].T
             kernels[p, q, :, :, row, column] += part
         self.outputs = outputs
-        conv = nn.Conv2d(inputs, 4 * outputs, 2, padding=1, bias=False)
+        conv = nn.Conv2d(inputs, 4 * outputs, 2, bias=False)
         conv.weight = nn.Parameter(kernels.flatten(0, 2).float())
         self.conv = conv.to(memory_format=torch.channels_last)
         # The bias of a map of 4 x 4 pixels has every case.
@@ -110,12 +111,15 @@ class Phases(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         height, width, _ = x.shape
-        parts = self.conv(x.permute(2, 0, 1)[None])[0].permute(1, 2, 0)  # (h + 1, w + 1, 4 D)
         out = x.new_empty(height, 2, width, 2, self.outputs)
-        for p in range(2):
-            for q in range(2):
-                part = parts[p : p + height, q : q + width]
-                out[:, p, :, q] = part.unflatten(2, (4, -1))[:, :, 2 * p + q]
+        x = functional.pad(x, (0, 0, 1, 1, 1, 1))
+        for first in range(0, height, ROWS):  # all phases of the whole map would need as much memory again
+            last = min(first + ROWS, height)
+            rows = x[first : last + 2].permute(2, 0, 1)[None]
+            parts = self.conv(rows)[0].permute(1, 2, 0).unflatten(2, (4, -1))  # (rows + 1, w + 1, 4, D)
+            for p in range(2):
+                for q in range(2):
+                    out[first:last, p, :, q] = parts[p : p + last - first, q : q + width, 2 * p + q]
         out = out.view(2 * height, 2 * width, -1)
         border: Tensor = self.border  # type: ignore[assignment]
         middle = border[1, 1]
@@ -131,9 +135,9 @@ class Phases(nn.Module):
 
 
 class FoldedUnit(nn.Module):
-    def __init__(self, unit: ResidualUnit) -> None:
+    def __init__(self, unit: ResidualUnit, low: bool) -> None:
         super().__init__()
-        self.conv1, self.conv2 = convolution(unit.conv1), convolution(unit.conv2)
+        self.conv1, self.conv2 = convolution(unit.conv1, low), convolution(unit.conv2, low)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.conv2(functional.relu(self.conv1(functional.relu(x))))
@@ -142,24 +146,26 @@ class FoldedUnit(nn.Module):
 class FoldedDecoder(nn.Module):
     """The decoder with the first layer of the point MLP: four maps -> (h, w, hidden)."""
 
-    def __init__(self, decoder: Decoder, first: Tensor) -> None:
-        """`first` (hidden, D): the part of that layer that sees the features."""
+    def __init__(self, decoder: Decoder, first: Tensor, low: bool = False) -> None:
+        """`first` (hidden, D): the part of that layer that sees the features; `low`: to be run in bfloat16."""
         super().__init__()
         self.reassemble, self.convs = decoder.reassemble_blocks, decoder.convs
-        self.units1 = nn.ModuleList(FoldedUnit(block.res_conv_unit1) for block in decoder.fusion_blocks[1:])  # type: ignore[arg-type]
-        self.units2 = nn.ModuleList(FoldedUnit(block.res_conv_unit2) for block in decoder.fusion_blocks)  # type: ignore[arg-type]
+        self.units1 = nn.ModuleList(FoldedUnit(block.res_conv_unit1, low) for block in decoder.fusion_blocks[1:])  # type: ignore[arg-type]
+        self.units2 = nn.ModuleList(FoldedUnit(block.res_conv_unit2, low) for block in decoder.fusion_blocks)  # type: ignore[arg-type]
         self.projects = nn.ModuleList(Direct(block.project) for block in decoder.fusion_blocks)  # type: ignore[arg-type]
         self.upsamples = [bool(block.upsample) for block in decoder.fusion_blocks]
         if isinstance(decoder.output_head, OutputHead):
             inner, up, last = decoder.output_head.head_modules
             assert isinstance(inner, nn.Conv2d) and isinstance(up, nn.ConvTranspose2d) and isinstance(last, nn.Conv2d)
             weight, bias = _behind(first, last)
-            self.tail = nn.Sequential(convolution(decoder.project), convolution(inner), Phases(up, weight, bias))
+            self.tail = nn.Sequential(
+                convolution(decoder.project, low), convolution(inner, low), Phases(up, weight, bias)
+            )
         else:
             weight, bias = _behind(first, decoder.project)
             conv = nn.Conv2d(weight.shape[1], weight.shape[0], 3, padding=1)
             conv.weight, conv.bias = nn.Parameter(weight), nn.Parameter(bias)
-            self.tail = nn.Sequential(convolution(conv))
+            self.tail = nn.Sequential(convolution(conv, low))
 
     def forward(self, maps: list[Tensor]) -> Tensor:
         levels = [conv(x) for conv, x in zip(self.convs, self.reassemble(maps), strict=True)]
@@ -179,9 +185,16 @@ class FoldedDecoder(nn.Module):
 
 
 def doubled(x: Tensor) -> Tensor:
-    """(h, w, C) -> (2 h, 2 w, C), bilinear, corners aligned."""
-    up = functional.interpolate(x.permute(2, 0, 1)[None], scale_factor=2, mode="bilinear", align_corners=True)
-    return up[0].permute(1, 2, 0)
+    """(h, w, C) -> (2 h, 2 w, C), bilinear, corners aligned; rows first, then columns."""
+    for axis in (0, 1):
+        size = x.shape[axis]
+        place = torch.arange(2 * size, dtype=torch.float64) * (size - 1) / (2 * size - 1)
+        before = place.long().clamp(max=max(size - 2, 0))
+        share = (place - before).to(x.dtype).view([-1, 1, 1] if axis == 0 else [1, -1, 1])
+        after = (before + 1).clamp(max=size - 1)
+        low, high = x.index_select(axis, before), x.index_select(axis, after)
+        x = high.sub_(low).mul_(share).add_(low)
+    return x
 
 
 def _behind(first: Tensor, conv: nn.Conv2d) -> tuple[Tensor, Tensor]:
@@ -216,8 +229,8 @@ class FoldedHead(NamedTuple):
         norm = square.clamp(min=1e-24).sqrt()
         # Positive factors change no relu and no argmax: everything is multiplied by the norm.
         inner = functional.linear(a, self.inner, self.inner_constant).addcmul_(norm, self.inner_bias).relu_()
-        scores = functional.linear(inner, self.outer, self.path_constant)
-        return scores.addmm_(a, self.path.T).addcmul_(norm, self.bias)
+        scores = functional.linear(inner, self.outer) + functional.linear(a, self.path, self.path_constant)
+        return scores.float().addcmul_(norm.float(), self.bias)
 
 
 def folded_head(field: FeatureField) -> FoldedHead:

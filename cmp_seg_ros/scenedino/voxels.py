@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cmp_seg_ros.kernels import field as kernels
+from cmp_seg_ros.kernels.vector import HAS_BFLOAT16
 from cmp_seg_ros.scenedino.field import FeatureField, project
 from cmp_seg_ros.scenedino.fold import FoldedDecoder, folded_head
 from cmp_seg_ros.scenedino.head import ClusterHead
@@ -26,6 +27,7 @@ class Points(NamedTuple):
     Args:
         xyz: (1, N, 3) in the camera's frame.
         intrinsics: (1, 3, 3) normalised.
+        up: (1, 4) height above the floor, or None.
         invalid: (N,) outside the view.
         code: (N, C) positional codes, or their products with the weights, (N, H); nothing for the plain way.
         corner, weight: (N,), (N, 2) pixels of the map, as for `kernels.field.hidden`; nothing for the plain way.
@@ -33,6 +35,7 @@ class Points(NamedTuple):
 
     xyz: Tensor
     intrinsics: Tensor
+    up: Tensor | None
     invalid: npt.NDArray[np.bool_]
     code: Tensor
     corner: npt.NDArray[np.int32]
@@ -47,8 +50,8 @@ class Evaluation(Protocol):
     def look(self, image: Tensor) -> Tensor:
         """(1, 3, H, W) in [-1, 1] -> map of features."""
 
-    def plan(self, xyz: Tensor, intrinsics: Tensor) -> Points:
-        """(N, 3) points in the camera's frame, (3, 3) normalised intrinsics."""
+    def plan(self, xyz: Tensor, intrinsics: Tensor, up: Tensor | None = None) -> Points:
+        """(N, 3) points in the camera's frame, (3, 3) normalised intrinsics, (4,) height as for `query`."""
 
     def density(self, features: Tensor, points: Points) -> Float32:
         """(N,) densities, 1 / m."""
@@ -70,53 +73,70 @@ class Plain:
     def look(self, image: Tensor) -> Tensor:
         return self.field.encode(image)
 
-    def plan(self, xyz: Tensor, intrinsics: Tensor) -> Points:
+    def plan(self, xyz: Tensor, intrinsics: Tensor, up: Tensor | None = None) -> Points:
+        above = None if up is None else up[None]
         _, invalid = project(xyz[None], intrinsics[None])
         nothing = np.zeros(0, np.float32)
         return Points(
-            xyz[None], intrinsics[None], invalid[0].numpy(), torch.zeros(0), nothing.astype(np.int32), nothing
+            xyz[None], intrinsics[None], above, invalid[0].numpy(), torch.zeros(0), nothing.astype(np.int32), nothing
         )
 
     @torch.inference_mode()
     def density(self, features: Tensor, points: Points) -> Float32:
-        parts = [self.field.query(features, xyz, points.intrinsics).density for xyz in points.xyz.split(CHUNK, dim=1)]
+        parts = [
+            self.field.query(features, xyz, points.intrinsics, points.up).density
+            for xyz in points.xyz.split(CHUNK, dim=1)
+        ]
         return torch.cat(parts, dim=1)[0].numpy()
 
     @torch.inference_mode()
     def classes(self, features: Tensor, points: Points, rows: Int64) -> Int64:
         chunks = points.xyz[:, torch.from_numpy(rows)].split(CHUNK, dim=1)
-        parts = [self.field.classes(self.field.query(features, xyz, points.intrinsics).features) for xyz in chunks]
+        parts = [
+            self.field.classes(self.field.query(features, xyz, points.intrinsics, points.up).features) for xyz in chunks
+        ]
         return torch.cat(parts, dim=1)[0].numpy()
 
     @torch.inference_mode()
     def point_features(self, features: Tensor, points: Points, rows: Int64) -> Float32:
-        return self.field.query(features, points.xyz[:, torch.from_numpy(rows)], points.intrinsics).features[0].numpy()
+        return (
+            self.field.query(features, points.xyz[:, torch.from_numpy(rows)], points.intrinsics, points.up)
+            .features[0]
+            .numpy()
+        )
 
 
 class Folded:
     """The network with the savings of `fold.py`, and with codes and projections computed once a grid.
 
     Weights of `field` are shared where they stay the same.
+
+    Args:
+        low: encoder, decoder and the widest layer of the head multiply in bfloat16; None: where the processor does.
     """
 
-    def __init__(self, field: FeatureField) -> None:
+    def __init__(self, field: FeatureField, low: bool | None = None) -> None:
         self.field = field
+        self.low = HAS_BFLOAT16 if low is None else low
         mlp, width = field.mlp, field.config.decoder.width
         self.first_code = mlp.lin_in.weight.detach()[:, width:].contiguous()  # (H, C)
         self.first_bias = mlp.lin_in.bias.detach()
         self.last = mlp.lin_out.weight.detach()
         self.last_bias = mlp.lin_out.bias.detach()
-        self.decoder: nn.Module = FoldedDecoder(field.decoder, mlp.lin_in.weight.detach()[:, :width]).eval()
+        self.decoder: nn.Module = FoldedDecoder(field.decoder, mlp.lin_in.weight.detach()[:, :width], self.low).eval()
         self.head = folded_head(field) if isinstance(field.head, ClusterHead) else None
         self.hidden = mlp.lin_in.out_features
 
     @torch.inference_mode()
     def look(self, image: Tensor) -> Tensor:
         """(1, 3, H, W) -> (h, w, H), channels last: the first layer of the point MLP, without the code's part."""
-        return self.decoder(self.field.encoder(image)).contiguous()  # type: ignore[no-any-return]
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.low):
+            found: Tensor = self.decoder(self.field.encoder(image))
+        return found.float().contiguous()
 
     @torch.inference_mode()
-    def plan(self, xyz: Tensor, intrinsics: Tensor) -> Points:
+    def plan(self, xyz: Tensor, intrinsics: Tensor, up: Tensor | None = None) -> Points:
+        above = None if up is None else up[None]
         uv, invalid = project(xyz[None], intrinsics[None])
         size = self._map_size()
         place = (uv[0] + 1) * torch.tensor([size[1], size[0]]) / 2 - 0.5  # pixels (x, y)
@@ -124,11 +144,12 @@ class Folded:
         cell = torch.minimum(place.floor(), torch.tensor([size[1] - 2.0, size[0] - 2.0]))
         corner = (cell[:, 1] * size[1] + cell[:, 0]).int().numpy()
         keep = len(xyz) * self.hidden <= KEPT
-        parts = []
-        for points, at in zip(xyz.split(CHUNK), uv[0].split(CHUNK), strict=True):
-            code = self.field.code(self.field.coordinates(points, at))
-            parts.append(functional.linear(code, self.first_code, self.first_bias) if keep else code)
-        return Points(xyz[None], intrinsics[None], invalid[0].numpy(), torch.cat(parts), corner, (place - cell).numpy())
+        codes = torch.empty(len(xyz), self.hidden if keep else self.field.code.outputs)
+        for out, points, at in zip(codes.split(CHUNK), xyz.split(CHUNK), uv[0].split(CHUNK), strict=True):
+            code = self.field.code(self.field.coordinates(points[None], at[None], above))[0]
+            out.copy_(functional.linear(code, self.first_code, self.first_bias) if keep else code)
+        nearness = (place - cell).numpy()
+        return Points(xyz[None], intrinsics[None], above, invalid[0].numpy(), codes, corner, nearness)
 
     def _map_size(self) -> tuple[int, int]:
         """(height, width) of the map."""
@@ -153,7 +174,8 @@ class Folded:
         for some in np.array_split(rows.astype(np.int32), len(rows) // CHUNK + 1):
             hidden = self._hidden(features, points, some)
             if self.head is not None:
-                scores = self.head(hidden)
+                with torch.autocast("cpu", torch.bfloat16, enabled=self.low):
+                    scores = self.head(hidden)
             else:
                 scores = self.field.head(functional.linear(hidden, self.last[1:], self.last_bias[1:]))
             assignment: Tensor = self.field.head.assignment

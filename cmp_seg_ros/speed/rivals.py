@@ -32,10 +32,7 @@ def plain_network(bundle: Bundle, voxels: Voxels) -> Timed:
     """The reference on the whole grid of each plane, as published, in float32."""
     network, grids = weights.load(bundle.weights_path, bundle.points.network), bundle.points.preprocess.grids
     cropped = collate([voxels], grids)
-    planes = [
-        PlaneCells(torch.from_numpy(cells), plane.weight, (1, *grid))
-        for cells, plane, grid in zip(voxels.cells, cropped.planes, grids, strict=True)
-    ]
+    planes = [PlaneCells.of(cells, (1, *grid)) for cells, grid in zip(voxels.cells, grids, strict=True)]
     batch = dataclasses.replace(cropped, planes=planes)
 
     @torch.inference_mode()

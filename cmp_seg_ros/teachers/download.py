@@ -6,6 +6,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from email.message import Message
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +55,7 @@ def _fetch_file(card: Card, file: WeightFile, progress: Callable[[str, int, int]
     for name in names:
         url = file.url(name)
         try:
-            _download(
-                url, file.path(card, name), file.sha256, lambda done, total, name=name: progress(name, done, total)
-            )
+            _download(url, file.path(card, name), file.sha256, partial(progress, name))
             return
         except urllib.error.HTTPError as error:
             if error.code != GONE or name == names[-1]:

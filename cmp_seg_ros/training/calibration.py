@@ -11,7 +11,7 @@ from cmp_seg_ros.bundle import Bundle
 from cmp_seg_ros.datasets.frame import Returns
 from cmp_seg_ros.engine.base import softmax
 from cmp_seg_ros.engine.loading import load_engine
-from cmp_seg_ros.familiarity import Choice
+from cmp_seg_ros.familiarity import Choice, Float64
 from cmp_seg_ros.scan import UNLABELLED, Float32, UInt8
 from cmp_seg_ros.training.augment import random_response, standardised, voxels_and_targets
 from cmp_seg_ros.waffleiron.preprocess import Voxels, column_of
@@ -74,14 +74,15 @@ def _fit_intensities(bundle: Bundle, scans: Iterable[Returns], rng: np.random.Ge
     column = _intensity_column(bundle)
     if column is None:
         return None
-    usual, other = [], []
+    usual: list[Float64] = []
+    other: list[Float64] = []
     for scan in scans:
         strange = random_response(scan.xyz, scan.ring, scan.intensity, rng).astype(np.float32)
         for kind, intensity in ((usual, scan.intensity), (other, strange)):
             for voxels, _ in _seen(bundle, scan._replace(intensity=intensity), rng):
                 found = strange_intensity.figures(voxels.xyz, voxels.neighbours, voxels.features[:, column])
                 kind += [] if found is None else [found]
-    return familiarity.fit_choice(*(rng.permutation(np.array(found)) for found in (usual, other)), KEPT)
+    return familiarity.fit_choice(rng.permutation(np.array(usual)), rng.permutation(np.array(other)), KEPT)
 
 
 def _intensity_column(bundle: Bundle) -> int | None:

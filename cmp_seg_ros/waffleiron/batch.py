@@ -1,5 +1,6 @@
 """A batch of scans for the network: the points of all scans concatenated, without padding."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -7,22 +8,29 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cmp_seg_ros.waffleiron.preprocess import VoxelInputs, Voxels, occupied_box
+from cmp_seg_ros.waffleiron.preprocess import Int64, VoxelInputs, Voxels, occupied_box
 
 
 @dataclass  # not frozen: Lightning Fabric moves such batches to a device, but no frozen ones
 class PlaneCells:
-    """Cells of the points of a batch on one plane, cropped to the occupied cells and a margin (`occupied_box`).
+    """Cells of the points of a batch on one plane; `collate` crops them to the occupied ones and a margin.
 
     Args:
         index: (M,) int64, flat cell in (B, H, W).
-        weight: (M, 1) float32, 1 / (number of points in the cell + 1e-6), as published.
+        weight: (B H W, 1) float32, 1 / (number of points in the cell + 1e-6), as published.
         shape: (B, H, W).
     """
 
     index: Tensor
     weight: Tensor
     shape: tuple[int, int, int]
+
+    @classmethod
+    def of(cls, index: Int64, shape: tuple[int, int, int]) -> "PlaneCells":
+        """From (M,) flat cells in (B, H, W)."""
+        count = np.bincount(index, minlength=math.prod(shape))
+        weight = (1.0 / (count + 1e-6)).astype(np.float32)[:, None]
+        return cls(torch.from_numpy(index), torch.from_numpy(weight), shape)
 
 
 @dataclass
@@ -64,6 +72,4 @@ def _crop(index: np.ndarray, sample: np.ndarray, size: int, grid: tuple[int, int
     top, left, height, width = occupied_box(index, grid)
     row, column = np.divmod(index, grid[1])
     flat = (sample * height + row - top) * width + column - left
-    count = np.bincount(flat, minlength=size * height * width)
-    weight = (1.0 / (count[flat] + 1e-6)).astype(np.float32)[:, None]
-    return PlaneCells(torch.from_numpy(flat), torch.from_numpy(weight), (size, height, width))
+    return PlaneCells.of(flat, (size, height, width))

@@ -101,9 +101,9 @@ class SpatialMix(nn.Module):
 
     def forward(self, tokens: Tensor, plane: PlaneCells, sample: Tensor) -> Tensor:
         size, height, width = plane.shape
-        residual = self.norm(tokens) * plane.weight  # (M, F)
+        residual = self.norm(tokens).to(plane.weight.dtype)  # (M, F), of full precision for the sums
         grid = residual.new_zeros(size * height * width, residual.shape[1])  # (B H W, F)
-        grid = grid.index_add(0, plane.index, residual)
+        grid = grid.index_add(0, plane.index, residual) * plane.weight  # mean of each cell
         grid = grid.view(size, height, width, -1).permute(0, 3, 1, 2)  # (B, F, H, W), channels last in memory
         grid = functional.conv2d(self.ffn[:-1](grid), *self.scale.into(self.ffn[-1]), padding=1, groups=grid.shape[1])
         grid = grid.permute(0, 2, 3, 1).flatten(0, 2)  # (B H W, F)
@@ -163,7 +163,7 @@ def _norm(config: NetworkConfig) -> nn.Module:
 
 
 def _activation(config: NetworkConfig) -> nn.Module:
-    return nn.ReLU() if config.activation == "relu" else nn.GELU()
+    return nn.ReLU(inplace=True) if config.activation == "relu" else nn.GELU()
 
 
 def _head(config: NetworkConfig) -> nn.Module:

@@ -18,10 +18,14 @@ class Sheet(NamedTuple):
 def heading(report: dict[str, Any]) -> str:
     """What was measured, in a sentence."""
     part = "" if report["whole"] else " (a part of it)"
+    places = []
+    if report["rows"]:
+        places = [f"{_places(report)}, {counted(report['scans_per_building'], 'scan')} of each with every sensor"]
+    if report["recordings"]:
+        places.append(counted(sum(row["scans"] for row in report["recordings"].values()), "real scan"))
     return (
         f"{report['model']} with {report['engine']}, voxels of {report['voxel_size']:g} m, "
-        f"on {report['suite']}{part}: "
-        f"{_places(report)}, {counted(report['scans_per_building'], 'scan')} of each with every sensor"
+        f"on {report['suite']}{part}: {'; '.join(places)}"
     )
 
 

@@ -26,7 +26,7 @@ from cmp_seg_ros.occupancy.views import View
 from cmp_seg_ros.scan import UNLABELLED, Bool, Float32, UInt8
 from cmp_seg_ros.scenedino.config import FieldConfig
 from cmp_seg_ros.scenedino.encoders.efficientnet_lite0 import Encoder
-from cmp_seg_ros.scenedino.field import FeatureField, normalised_intrinsics
+from cmp_seg_ros.scenedino.field import NO_HEIGHT, FeatureField, normalised_intrinsics
 from cmp_seg_ros.scenedino.rendering import rays_of, render
 from cmp_seg_ros.training.config import Strict, TrainConfig
 from cmp_seg_ros.training.tasks import base
@@ -77,6 +77,8 @@ class Config(TrainConfig):
     before: int = Field(default=3, gt=0)  # points before each surface
     rendered: int = Field(default=96, ge=0)  # rays a view whose depth is rendered
     samples: int = Field(default=32, gt=1)  # along each
+    no_height: float = Field(default=0.15, ge=0, le=1)  # probability that the height above the floor is not told
+    hidden_weight: float = Field(default=0.2, ge=0)  # of points behind surfaces whose truth is unknown; they count free
     depth_weight: float = Field(default=0.5, ge=0)
     class_weight: float = Field(default=0.5, ge=0)
 
@@ -106,6 +108,7 @@ class Item(NamedTuple):
         target: (B, N) int64 class, UNLABELLED where unknown or free.
         directions: (B, R, 3) unit rays.
         distance: (B, R) to the surface, 0 where unknown.
+        up: (B, 4) height above the floor of a point (x, y, z, 1).
     """
 
     image: Tensor
@@ -115,6 +118,7 @@ class Item(NamedTuple):
     target: Tensor
     directions: Tensor
     distance: Tensor
+    up: Tensor
 
 
 class Check(NamedTuple):
@@ -126,6 +130,7 @@ class Check(NamedTuple):
     truth: UInt8  # (M,) ids or FREE
     visible: Bool  # (M,)
     depth: Float32  # RENDERED
+    up: Tensor  # (1, 4)
 
 
 class Answer(NamedTuple):
@@ -198,7 +203,7 @@ class Task(base.Task[Config, Item, Answer]):
         inside = self._centres[index] + rng.uniform(-0.5, 0.5, (config.voxels, 3)) * self.grid.voxel
         T_camera_base = np.linalg.inv(view.T_base_camera)
         inside = inside @ T_camera_base[:3, :3].T + T_camera_base[:3, 3]
-        # Points on rays: one right behind the surface, some before it.
+        # Points on rays: one right behind the surface, some before it, one farther behind.
         v, u = rng.integers(0, [[camera.height], [camera.width]], (2, config.rays))
         rays = self._rays[v * camera.width + u]  # z = 1
         depth = view.depth[v, u]
@@ -208,12 +213,18 @@ class Task(base.Task[Config, Item, Answer]):
         share = rng.uniform(0.05, 1, (config.before, config.rays)) ** 0.5
         front = np.maximum(depth - self.grid.voxel, 0.05) * share
         along = np.concatenate([behind[None], front])[..., None] * rays  # (1 + before, R, 3)
-        points = np.concatenate([inside, along.reshape(-1, 3)]).astype(np.float32)
+        beyond = (depth + rng.uniform(2 * self.grid.voxel, 3, config.rays))[:, None] * rays
+        there, within = self.grid.index(beyond @ view.T_base_camera[:3, :3].T + view.T_base_camera[:3, 3])
+        hidden = np.where(within, voxels[there], UNKNOWN)
+        points = np.concatenate([inside, along.reshape(-1, 3), beyond]).astype(np.float32)
         on = np.tile(np.arange(1 + config.before) == 0, (config.rays, 1)).T.ravel()
-        occupied = np.concatenate([voxels[index] < FREE, on]).astype(np.float32)
-        weight = np.concatenate([voxels[index] != UNKNOWN, np.tile(seen, 1 + config.before)]).astype(np.float32)
+        occupied = np.concatenate([voxels[index] < FREE, on, hidden < FREE]).astype(np.float32)
+        guessed = np.where(hidden == UNKNOWN, config.hidden_weight, 1) * seen
+        weight = np.concatenate([voxels[index] != UNKNOWN, np.tile(seen, 1 + config.before), guessed])
+        weight = weight.astype(np.float32)
         ray_target = np.where(seen, label[v, u], UNLABELLED)
-        target = np.concatenate([voxels[index], np.where(on, np.tile(ray_target, 1 + config.before), UNLABELLED)])
+        on_target = np.where(on, np.tile(ray_target, 1 + config.before), UNLABELLED)
+        target = np.concatenate([voxels[index], on_target, hidden])
         target = np.where((target == FREE) | (weight == 0), UNLABELLED, target).astype(np.int64)
         length = np.linalg.norm(rays[: config.rendered], axis=1, keepdims=True)
         directions = (rays[: config.rendered] / length).astype(np.float32)
@@ -226,11 +237,15 @@ class Task(base.Task[Config, Item, Answer]):
             weight *= (pu >= left) & (pu < right) & (pv >= top) & (pv < bottom)
         target[weight == 0] = UNLABELLED
         distance *= ((u >= left) & (u < right) & (v >= top) & (v < bottom))[: config.rendered]
+        up = view.T_base_camera[2].astype(np.float32)
         if rng.random() < 0.5:  # mirrored
             image = np.ascontiguousarray(image[:, :, ::-1])
             points[:, 0] *= -1
             directions[:, 0] *= -1
-        return image, points, occupied, weight, target, directions, distance
+            up[0] *= -1
+        if rng.random() < config.no_height:
+            up = np.array(NO_HEIGHT, np.float32)
+        return image, points, occupied, weight, target, directions, distance, up
 
     def loss(self, network: nn.Module, batch: Item) -> Tensor:
         """Cross-entropy of occupancy + class_weight x that of classes + depth_weight x error of the log of depths."""
@@ -238,7 +253,7 @@ class Task(base.Task[Config, Item, Answer]):
         count, rays = batch.points.shape[1], batch.directions
         intrinsics = self.intrinsics.to(batch.image.device).expand(len(batch.image), -1, -1)
         features = network.encode(batch.image)
-        density, point_features, _ = network.query(features, batch.points, intrinsics)
+        density, point_features, _ = network.query(features, batch.points, intrinsics, batch.up)
         absorbed = density.float() * self.grid.voxel  # -log of the probability to be free
         occupied = -torch.log(-torch.expm1(-absorbed) + 1e-6)
         loss = (torch.where(batch.occupied > 0, occupied, absorbed) * batch.weight).sum() / batch.weight.sum().clamp(1)
@@ -249,7 +264,7 @@ class Task(base.Task[Config, Item, Answer]):
         seen = batch.distance > config.network.depth[0]
         if config.depth_weight and count and seen.any():
             rendered = render(
-                lambda points: network.query(features, points, intrinsics)[:2],
+                lambda points: network.query(features, points, intrinsics, batch.up)[:2],
                 torch.zeros_like(rays),
                 rays,
                 config.network.depth,
@@ -276,18 +291,19 @@ class Task(base.Task[Config, Item, Answer]):
         image = torch.from_numpy(as_input(view.rgb))[None]
         rows, columns = _rendered_pixels(view.depth.shape)
         depth = view.depth[rows[:, None], columns]
-        return Check(image, torch.from_numpy(points)[None], view.rgb, truth, visible, depth)
+        up = torch.from_numpy(view.T_base_camera[2].astype(np.float32))[None]
+        return Check(image, torch.from_numpy(points)[None], view.rgb, truth, visible, depth, up)
 
     def answer(self, network: nn.Module, batch: Check) -> Answer:
         intrinsics = self.intrinsics.to(batch.image.device)
         features = network.encode(batch.image)
-        density, point_features, _ = network.query(features, batch.points, intrinsics)
+        density, point_features, _ = network.query(features, batch.points, intrinsics, batch.up)
         label = self.space.ids[network.logits(point_features)[0].argmax(dim=1).cpu().numpy()]
         height, width = self.config.network.image
         rows, columns = _rendered_pixels((height, width))
         rays = rays_of(intrinsics, (height, width)).view(1, height, width, 3)[:, rows[:, None], columns].flatten(1, 2)
         rendered = render(
-            lambda points: network.query(features, points, intrinsics)[:2],
+            lambda points: network.query(features, points, intrinsics, batch.up)[:2],
             torch.zeros_like(rays),
             rays,
             self.config.network.depth,

@@ -1,0 +1,72 @@
+"""`cmp-seg calibration`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+calibration = typer.Typer(help="Check and refine the extrinsics of lidar and cameras.", no_args_is_help=True)
+
+
+@calibration.command()
+def check(
+    input: Annotated[Path, typer.Argument(help="A bag, a folder of scans with pictures, or a converted set.")],
+    calibration: Annotated[
+        Path | None,
+        typer.Option(help="Calibration file; by default calibration.yaml in or beside INPUT, if there is one."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for pictures and report.json.")] = None,
+    refine: Annotated[
+        bool, typer.Option("--refine", help="Write the better extrinsics into a new file, beside the old or in --out.")
+    ] = False,
+    topic: Annotated[str, typer.Option(help="PointCloud2 topic, if a bag has several.")] = "",
+    lidar: Annotated[str, typer.Option(help="Name of the lidar, if the calibration has several.")] = "",
+    camera: Annotated[str, typer.Option(help="Name of a camera; by default all of them.")] = "",
+    frames: Annotated[int, typer.Option(help="Scans with an image that are looked at, spread over INPUT.", min=1)] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Say by which offset scans and images would lie better on each other, in degrees and centimetres."""
+    import json
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from cmp_seg_ros import outputs
+    from cmp_seg_ros.cli.progress import progress_bar
+    from cmp_seg_ros.evaluation import calibration_check
+    from cmp_seg_ros.geometry.sensor_set import SensorSet
+
+    command = "calibration check"
+    if out is not None:
+        outputs.claim(out, command, (outputs.REPORT, calibration_check.REFINED), input)
+    sensors = SensorSet.around(input, calibration, lidar)
+    with progress_bar("cameras", None) as progress:
+        found = calibration_check.check(input, sensors, topic, camera, frames, progress)
+    report = {"command": command, "input": str(input), "cameras": {name: one.summary() for name, one in found.items()}}
+    if out is not None:
+        for name, one in found.items():
+            one.draw(out / f"{name}.png")
+    if refine:
+        report["refined"] = str(calibration_check.write_refined(found, sensors, input, out))
+    if out is not None:
+        outputs.write_report(out, report | {"finished": True})
+    if as_json:
+        print(json.dumps(report))
+        return
+    table = Table("camera", "offset", "about x, y, z (degrees)", "along x, y, z (cm)", "between halves", "score")
+    for name, one in found.items():
+        degrees, centimetres = (", ".join(f"{value:+.1f}" for value in part) for part in one.offset)
+        apart = "too few images" if one.uncertainty is None else "{:.1f} degrees, {:.0f} cm".format(*one.uncertainty)
+        table.add_row(
+            name,
+            f"{one.degrees:.1f} degrees, {one.centimetres:.0f} cm",
+            degrees,
+            centimetres,
+            apart,
+            f"{one.before:.1f} -> {one.after:.1f}",
+        )
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(table)
+    console.print("axes are the camera's: x right, y down, z forward; the score counts deviations over random offsets")
+    if refine:
+        console.print(report["refined"], markup=False)
