@@ -131,7 +131,7 @@ def test_geometry_decides_where_the_image_does_not_and_keeps_what_is_ignored() -
 
 def test_outvoted_labels_are_rejected_and_unseen_points_get_the_votes_of_others() -> None:
     place = np.array([[2.05, 0.05, 0.05], [3.05, 1.05, 0.05]], np.float32)
-    frames = [Frame(str(i), Scan(place - np.float32([i, 0, 0]), stamp=i + 1)) for i in range(3)]
+    frames = [Frame(str(i), Scan(place - np.array([i, 0, 0], np.float32), stamp=i + 1)) for i in range(3)]
     motions = [
         Motion(np.array([[1, 0, 0, i], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]]), np.zeros(6)) for i in range(3)
     ]
