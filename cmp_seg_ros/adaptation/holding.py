@@ -1,5 +1,6 @@
 """Holds back a stretch of each sequence of a unified set, which the adaptation never learns from."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
@@ -46,7 +47,7 @@ def hold_back(data: UnifiedSet, share: float) -> Stretches:
     numbered = [(number, entry.sequence, entry.stamp) for number, entry in enumerate(data.entries)]
     for _, group in groupby(numbered, key=lambda scan: scan[1]):
         scans = list(group)
-        count = round(share * len(scans))
+        count = math.ceil(share * len(scans) - 1e-9)
         if not count or count == len(scans):
             continue
         first = scans[-count]

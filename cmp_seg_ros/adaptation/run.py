@@ -29,6 +29,7 @@ from cmp_seg_ros.geometry.sensor_set import SensorSet
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.scan import UNLABELLED, UInt8
 from cmp_seg_ros.training import tasks
+from cmp_seg_ros.training.average import average
 from cmp_seg_ros.training.config import TrainConfig
 
 SETTINGS = "settings.json"
@@ -50,7 +51,7 @@ Progress = Callable[[str, int | None], Any]  # (what, total) -> context manager 
 
 
 class Settings(BaseModel):
-    """What an adaptation is made of; fixed when it is resumed, but for hours and buildings."""
+    """What an adaptation is made of; fixed when it is resumed, but for hours, buildings and average."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -62,6 +63,7 @@ class Settings(BaseModel):
     recipe: str = "adapt"
     hours: float = Field(default=1.0, gt=0)
     held_back: float = Field(default=0.2, gt=0, lt=1)
+    average: bool = False
     buildings: int | None = None  # of the suite; None: all
 
 
@@ -84,12 +86,15 @@ class Adaptation:
         outputs.require_writable(out, COMMAND, (outputs.REPORT, SETTINGS, DATA, TRAINING, BUNDLE, HTML))
         self.start = Bundle.find(settings.start)
         self.space = _with_mappings(self.start.description.label_space)
-        known, free = self._read(SETTINGS), settings.model_dump(include={"hours", "buildings"})
+        known, free = self._read(SETTINGS), settings.model_dump(include={"hours", "buildings", "average"})
         if known is not None and Settings(**known).model_copy(update=free) != settings:
             raise UserError(f"{out} holds another adaptation; give another --out")
-        with outputs.writing(out):
-            outputs.write_report(out, {"command": COMMAND, "finished": False})
-            self._write(SETTINGS, settings.model_dump())
+
+    def begin(self) -> None:
+        """Take the output folder. Raises OSError."""
+        self.out.mkdir(parents=True, exist_ok=True)
+        outputs.write_report(self.out, {"command": COMMAND, "finished": False})
+        self._write(SETTINGS, self.settings.model_dump())
 
     # Data
 
@@ -212,8 +217,14 @@ class Adaptation:
         return bool(report.get("steps", 0) >= steps or report.get("hours", 0) >= hours)
 
     def export(self) -> Bundle:
-        """The trained bundle, under a name of its own. Raises UserError if it cannot be read."""
+        """The trained bundle, or the mean of its weights and the start's, under a name of its own.
+
+        Raises:
+            UserError: it cannot be read; it has another network than the start, so that there is no mean.
+        """
         trained = Bundle(self.out / TRAINING / BUNDLE)
+        if self.settings.average:
+            trained = average([self.start, trained], self.out / BUNDLE)
         about = trained.description.model_dump(exclude={"weights_sha256"})
         about["name"] = f"{self.start.description.name}-adapted"
         return Bundle.write(self.out / BUNDLE, trained.weights_path.read_bytes(), **about)
@@ -265,7 +276,8 @@ class Adaptation:
         images = sum(last - first + 1 for first, last in self.stretches.held_back)
         headline = PRIMARY if self.space.name == "structural6" else self.space.name
         planes = plane_differences(reports[OLD].planes, reports[NEW].planes)
-        against = figure(teacher, headline, "mIoU")._replace(name="primary mIoU" if headline == PRIMARY else "mIoU")
+        # Not mIoU: most teachers never name some of the classes, whose IoU then says nothing.
+        against = figure(teacher, headline, "overall accuracy")._replace(name="agreement")
         forgotten = figure(simulated, "primary mIoU", "mean")._replace(name="primary mIoU")
         verdict = judge(images, against, forgotten, planes, labelled.shares)
         drawn = self._draw()

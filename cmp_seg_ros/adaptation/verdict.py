@@ -5,6 +5,7 @@ from typing import Literal, NamedTuple
 from cmp_seg_ros.evaluation.compare import Comparison, Figure
 from cmp_seg_ros.evaluation.report import PlaneReport
 
+LEAST_GAIN = 0.005  # of agreement with the teacher that counts
 FORGOTTEN = 0.01  # of mIoU in simulated buildings that may be lost
 OFF_PLANES = 0.02  # of recall or precision of planes that may be lost
 FEW_IMAGES = 20
@@ -42,16 +43,16 @@ def judge(
 
     Args:
         images: held back.
-        teacher: mIoU against the teacher on these.
+        teacher: share of the points of these that are labelled as the teacher does.
         simulated: primary mIoU on simulated buildings.
         planes: figures of the plane check.
         taught: share of each class in the pseudo-labels that were learnt from.
     """
     low, high = teacher.interval or (float("-inf"), float("inf"))
-    better, worse = low > 0, high < 0
+    better, worse = low > 0 and teacher.change >= LEAST_GAIN, high < 0
     forgets = simulated.change < -FORGOTTEN
     off = [one for one in planes if one.change < -OFF_PLANES]
-    reasons = [_said(teacher, f"Against the teacher on {images} held-back images", better or worse)]
+    reasons = [_said(teacher, f"Against the teacher on {images} held-back images", low > 0 or worse)]
     reasons.append(_said(simulated, "On simulated buildings, which show what was forgotten"))
     reasons += [_said(one, "Plane check") for one in off] or [
         f"The plane check is no worse by more than {100 * OFF_PLANES:.0f} points."
@@ -64,7 +65,7 @@ def judge(
         return Verdict("take", "Take the new bundle", reasons)
     if better or (teacher.change > 0 and not forgets and not off and not worse):
         if not better:
-            reasons.append("The gain is within chance. A longer recording, with more rooms, would tell.")
+            reasons.append("The gain is small, or within chance. A longer recording, with more rooms, would tell.")
         else:
             reasons.append("It agrees better with the teacher, but at a cost: see above.")
         return Verdict("unsure", "Look at the pictures before you take the new bundle", reasons)

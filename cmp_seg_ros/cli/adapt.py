@@ -31,6 +31,9 @@ def adapt(
     buildings: Annotated[
         int | None, typer.Option(help="Simulated buildings to look for what was forgotten; default all.", min=1)
     ] = None,
+    average: Annotated[
+        bool, typer.Option("--average", help="Take the mean of the old and the new weights: less gain, less forgotten.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Go on with a calibration that fails the check.")] = False,
     workers: Annotated[int, typer.Option(help="Processes that prepare batches.", min=0)] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
@@ -58,6 +61,7 @@ def adapt(
         recipe=recipe,
         hours=hours,
         held_back=held_back,
+        average=average,
         buildings=buildings,
     )
     open_teacher(teacher)  # complains before the work
@@ -83,6 +87,7 @@ def _steps(work: "Adaptation", force: bool, workers: int, console: "Console") ->
     from cmp_seg_ros.cli.progress import progress_bar
     from cmp_seg_ros.cli.training_run import run
 
+    work.begin()
     work.convert(progress_bar)
     _ = work.stretches  # too short a recording is known now
     checked = work.check(progress_bar, force)
