@@ -9,7 +9,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-EXTRAS := dev,las,mapping,onnxruntime,openvino,ray,ros,simulation,teacher,tensorboard,transformers
+EXTRAS := dev,las,mapping,occupancy,onnxruntime,openvino,ray,ros,simulation,teacher,tensorboard,transformers
 TORCH := torch==2.13.0
 # Without what they depend on: an old rosbags (see setup.py), and TensorRT itself.
 ALONE := ouster-sdk==1.0.1 tensorrt-stubs==10.13.0.35.1

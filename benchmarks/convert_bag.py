@@ -48,7 +48,8 @@ def convert(bag: Path, out: Path, processes: int, kill_after: float | None = Non
     """Seconds of a run, and the memory of all its processes (bytes, each second)."""
     command = [sys.executable, "-m", "cmp_seg_ros.cli.main", "convert", str(bag), "--out", str(out)]
     command += ["--processes", str(processes)]
-    start, memory = time.monotonic(), []
+    start = time.monotonic()
+    memory: list[int] = []
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         stop = threading.Event()
         watcher = threading.Thread(target=watch, args=(process.pid, memory, stop))

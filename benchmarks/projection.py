@@ -45,7 +45,8 @@ SIX = LabelSpace.load("structural6").id_map(LabelSpace.load("indoor"))
 
 def measure(rig: Rig, index: int) -> dict[str, np.ndarray]:
     """Sums over the cameras of one moment, by what they count."""
-    sweep, start, sums = rig.scan(index), rig.scan_time(index), defaultdict(lambda: np.zeros(2))
+    sweep, start = rig.scan(index), rig.scan_time(index)
+    sums: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(2))
     scan = replace(sweep.scan, stamp=1 + round(start * 1e9))
     moved = motion.at(
         scan,
@@ -79,7 +80,7 @@ def measure(rig: Rig, index: int) -> dict[str, np.ndarray]:
 def main() -> None:
     """Measure all worlds."""
     scenes = Path(sys.argv[1]) if len(sys.argv) > 1 else None
-    jobs = [(seed, sensor, None) for seed, sensor in BUILDINGS.items()]
+    jobs: list[tuple[int, str, Path | None]] = [(seed, sensor, None) for seed, sensor in BUILDINGS.items()]
     jobs += [(seed, sensor, scenes / name) for seed, sensor, name in SCENES] if scenes else []
     totals: dict[str, dict[str, np.ndarray]] = defaultdict(lambda: defaultdict(lambda: np.zeros(2)))
     for seed, sensor, scene in jobs:

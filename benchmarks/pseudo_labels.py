@@ -14,6 +14,7 @@ import io
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -132,7 +133,7 @@ def see(frame: Frame, index: int, teacher: Teacher, study: Study) -> Seen:
         said.probabilities,
         said.agreement,
         refine.near_border(mask, uv, default.borders * width),
-        refine.near_depth_edge(uv, projection.depth[rows], default.depth_edges * width),
+        projection.edge[rows],
         surfaces(planes)[rows],
         xyz @ T[:3, :3].T + T[:3, 3],
         np.linalg.norm(xyz, axis=1),
@@ -174,7 +175,7 @@ def collect(study: Study, row: str, scenes: Path | None, cache: Path) -> Iterato
     teacher = open_teacher(study.teacher)
     for drive in study.drives(row, scenes).parts():
         path = cache / f"{study.name}-{row}-{next(iter(drive.seeds))}.npz"
-        yield kept(path, lambda drive=drive: ask(drive, study, teacher))
+        yield kept(path, partial(ask, drive, study, teacher))
 
 
 class Method(NamedTuple):
@@ -311,7 +312,7 @@ def run_real(study: Study, arguments: argparse.Namespace) -> dict[str, Any]:
         found = []
         for frame in open_input(arguments.pairs / name):
             path = arguments.cache / f"{study.name}-{name}-{frame.key}.npz"
-            found.append(kept(path, lambda frame=frame: ask([frame], study, teacher)))
+            found.append(kept(path, partial(ask, [frame], study, teacher)))
         if arguments.collect:
             continue
         ways: dict[str, Any] = {}

@@ -196,7 +196,8 @@ def wall_cells(consumer: DriveMap, space: LabelSpace) -> Float64:
     grid = consumer.grid
     assert grid is not None
     row, column = np.nonzero(grid.label == space.ids[space.names.index("wall")])
-    return (np.stack([column, row], axis=1) + 0.5) * grid.resolution + grid.origin
+    cells = np.stack([column, row], axis=1) + 0.5
+    return np.asarray(cells * grid.resolution + grid.origin, np.float64)
 
 
 def nearest(places: Float64, wall: Float64) -> Float64:

@@ -57,6 +57,7 @@ def _join(processes: int | None) -> None:
     """Join the cluster at $RAY_ADDRESS, or start one here. Raises UserError."""
     import ray
 
+    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # the first error is told, and ends the others' work
     address = os.environ.get("RAY_ADDRESS")
     where = f"the Ray cluster at {address} cannot be reached" if address else "Ray cannot be started"
     here: dict[str, Any] = {}

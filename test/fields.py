@@ -33,8 +33,8 @@ def occupancy_bundle(path: Path) -> Bundle:
         field.mlp.lin_out.weight.zero_()
         field.mlp.lin_out.bias[:] = -20.0
         field.mlp.lin_out.weight[0, 0] = 1e5
-        field.head.weight.zero_()
-        field.head.bias.copy_(torch.arange(14) == 7)
+        field.head.get_parameter("weight").zero_()
+        field.head.get_parameter("bias").copy_(torch.arange(14) == 7)
     section = ImageNetwork(network=SMALL, focal=70.0, threshold=7.0)
     return Bundle.write(
         path,

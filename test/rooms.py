@@ -10,5 +10,5 @@ def box_rooms(seeds: range, kind: str = "plain") -> list[Returns]:
     table, found = LabelSpace.load("structural6").id_map(LabelSpace.load("indoor")), []
     for frame in boxes.DataSet(seeds, 1, "rings-16", kind):
         scan = frame.returns()
-        found.append(Returns(*(column[::4] for column in scan._replace(label=table[scan.label]))))
+        found.append(Returns(scan.xyz[::4], scan.intensity[::4], scan.ring[::4], table[scan.label[::4]]))
     return found

@@ -104,6 +104,7 @@ def pairs(folder: Path, count: int) -> Path:
 
     folder.mkdir()
     for number, one in enumerate(VIEWS[:count]):
+        assert one.intensity is not None
         points = np.column_stack([one.xyz, one.intensity])
         np.save(folder / f"{number}.npy", points.astype(np.float32))
         Image.fromarray(one.grey.astype(np.uint8)).convert("RGB").save(folder / f"{number}.png")
@@ -119,6 +120,7 @@ def test_the_command_reports_and_refines(tmp_path: Path) -> None:
     report = json.loads((out / "report.json").read_text())
     front = report["cameras"]["front"]
     assert (front["views"], front["between_halves"]) == (4, None)
+    assert front["doubt"].startswith("4 images say little")
     refined = Calibration.load(out / "calibration-refined.yaml").camera("front")
     assert refined.T_camera_lidar == front["T_camera_lidar"]
     assert refined.intrinsics == CAMERA.intrinsics

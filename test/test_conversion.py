@@ -27,7 +27,7 @@ from cmp_seg_ros.label_space import LabelSpace
 
 SECOND = 10**9
 START = 1_700_000_000 * SECOND
-T_CAMERA_LIDAR = [[0.0, -1, 0, 0.05], [0, 0, -1, -0.1], [1, 0, 0, -0.02], [0, 0, 0, 1]]
+T_CAMERA_LIDAR: list[list[float]] = [[0.0, -1, 0, 0.05], [0, 0, -1, -0.1], [1, 0, 0, -0.02], [0, 0, 0, 1]]
 CAMERAS = ("left", "right")
 
 

@@ -2,6 +2,8 @@
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -58,11 +60,17 @@ def test_points_are_placed_from_where_the_lidar_was_at_their_time() -> None:
 
 def frames(poses: list[np.ndarray | None], stamps: list[int] | None = None) -> list[Frame]:
     """Frames with known poses."""
+    scan = Scan(np.ones((1, 3), np.float32))
+    own = stamps or [i * SWEEP for i in range(len(poses))]
     return [
-        Frame(f"{i}", Scan(np.ones((1, 3)), stamp=stamps[i] if stamps else i * SWEEP), sequence="drive",
-              locate=lambda stamp, pose=pose, own=(stamps or range(0, 10**9, SWEEP))[i]: pose if stamp == own else None)
+        Frame(f"{i}", replace(scan, stamp=own[i]), sequence="drive", locate=only_at(own[i], pose))
         for i, pose in enumerate(poses)
-    ]  # fmt: skip
+    ]
+
+
+def only_at(own: int, pose: np.ndarray | None) -> Callable[[int], np.ndarray | None]:
+    """A pose that is known at one stamp."""
+    return lambda stamp: pose if stamp == own else None
 
 
 def test_recorded_poses_give_the_velocity() -> None:
@@ -105,6 +113,10 @@ def test_missing_kiss_icp_is_an_error_with_a_remedy(monkeypatch: pytest.MonkeyPa
         odometry.KissIcp()
 
 
+def later(pose: Callable[[float], np.ndarray], begin: float, seconds: float) -> np.ndarray:
+    return pose(begin + seconds)
+
+
 def test_kiss_icp_follows_a_moving_lidar() -> None:
     """To centimetres, at the start of each sweep, in a world with z up though the lidar is mounted upside down."""
     pytest.importorskip("kiss_icp")
@@ -116,7 +128,7 @@ def test_kiss_icp_follows_a_moving_lidar() -> None:
         return transform(0.3 * seconds**2, 0.1 * seconds**2, 0.15 * seconds**2) @ flip  # from rest
 
     for i in range(15):
-        scan = box(lambda t, i=i: pose(0.1 * i + t), seed=i)
+        scan = box(partial(later, pose, 0.1 * i), seed=i)
         frame = Frame(f"{i}", Scan(scan.xyz, time=scan.time, stamp=(i + 10) * SWEEP), sequence="a", T_base_lidar=flip)
         motion = kiss(frame)
     error = np.linalg.inv(pose(1.4)) @ motion.start

@@ -59,9 +59,9 @@ class MapRobot(Robot):
         self.spaces = self.publisher(String, "/label_space", qos.LATCHED)
         self.spaces.publish(String(data=SIX.to_yaml()))
 
-    def drive(self, x0: float = 0.0, with_odometry: bool = True, sight: float = 100.0) -> None:
-        """Publish the next cloud, of what is in sight, and the odometry around it."""
-        stamp, x = START + self.number * STEP, x0 + 0.05 * self.number
+    def drive(self, x0: float = 0.0, with_odometry: bool = True, sight: float = 100.0, at: float | None = None) -> None:
+        """Publish the next cloud, of what is in sight, and the odometry around it; `at` a place, or on the way."""
+        stamp, x = START + self.number * STEP, x0 + 0.05 * self.number if at is None else at
         for before in (-1, 0, 1) if with_odometry and self.odometry else ():
             message = Odometry(header=header(stamp + before * STEP, "odom"), child_frame_id="base_link")
             message.pose.pose.position.x = x + 0.05 * before
@@ -167,10 +167,10 @@ def test_poses_come_from_tf_where_that_is_asked_for(broadcaster, drive):  # noqa
 
 def test_far_places_are_forgotten(drive):
     robot = drive("radius:=2.0", "label_space:=structural6", "map_rate_hz:=10.0")
-    robot.until(lambda: robot.drive(sight=1.5) or len(robot.maps) > 2, "a map")
+    robot.until(lambda: robot.drive(sight=1.5, at=0) or len(robot.maps) > 2, "a map")
     assert least_x(robot) < 0.2
-    robot.number += 70  # seven seconds and 3.5 m on
-    robot.until(lambda: robot.drive(sight=1.5) or least_x(robot) > 1.0, "its start to be forgotten")
+    robot.number += 70  # seven seconds, for 3.5 m
+    robot.until(lambda: robot.drive(sight=1.5, at=3.5) or least_x(robot) > 1.0, "its start to be forgotten")
 
 
 def least_x(robot: MapRobot) -> float:

@@ -146,7 +146,7 @@ def test_infer_and_evaluate_leave_files_and_figures(tmp_path: Path, run: Any) ->
         Image.fromarray(np.full((96, 128), 2300, np.uint16)).save(frames / "depth" / f"{number}.png")
     pose = np.diag([1.0, -1, -1, 1])  # y up, ahead along -z
     np.savetxt(frames / "poses.txt", np.stack([pose, pose]).reshape(2, 16))
-    np.savetxt(frames / "K.txt", [[100, 0, 63.5], [0, 100, 47.5], [0, 0, 1]])
+    np.savetxt(frames / "K.txt", np.array([[100, 0, 63.5], [0, 100, 47.5], [0, 0, 1]]))
     camera = tmp_path / "camera.yaml"
     camera.write_text("model: pinhole\nintrinsics: [100, 100, 63.5, 47.5]\nwidth: 128\nheight: 96\n")
     out, model = tmp_path / "out", ("--model", tmp_path / "bundle")

@@ -172,8 +172,8 @@ def drop_pictures(pairs: Path) -> None:
     ("damage", "message"),
     [
         (change_size, "80 x 60 pixels, its calibration is for 160 x 120"),
-        (drop_pictures, "has no image of a calibrated camera"),
-        (lambda pairs: (pairs / "calibration.yaml").unlink(), "is not calibrated; give its intrinsics"),
+        (drop_pictures, "no scan has an image of the calibration's cameras"),
+        (lambda pairs: (pairs / "calibration.yaml").unlink(), "camera 'camera' of scan 0 is not calibrated"),
     ],
 )
 def test_bad_input_is_named(

@@ -23,6 +23,7 @@ from cmp_seg_ros.scenedino.config import (
 from cmp_seg_ros.scenedino.decoder import Decoder
 from cmp_seg_ros.scenedino.downsampler import Downsampler
 from cmp_seg_ros.scenedino.field import FeatureField, normalised_intrinsics, project, sample
+from cmp_seg_ros.scenedino.head import ClusterHead
 from cmp_seg_ros.scenedino.rendering import composite, rays_of, render
 
 DATA = Path(__file__).parent / "data"
@@ -86,7 +87,8 @@ def test_points_get_the_reference_density_features_and_cluster() -> None:
     torch.testing.assert_close(found.density[0, valid], data["sigma"][0, valid, 0], atol=1e-4, rtol=1e-4)
     full = field.up_projection(found.features)
     torch.testing.assert_close(full[0, valid], data["features_full"][0, valid], atol=1e-4, rtol=1e-4)
-    distilled = field.head.stego_head(full)  # type: ignore[operator, union-attr]
+    assert isinstance(field.head, ClusterHead)
+    distilled = field.head.stego_head(full)
     torch.testing.assert_close(distilled[0, valid], data["distilled"][0, valid], atol=1e-4, rtol=1e-4)
     assert (field.logits(found.features)[0, valid].argmax(dim=1) == data["cluster"][valid]).all()
 
@@ -101,7 +103,7 @@ def test_every_published_key_and_shape_is_ours(variant: str, config: FieldConfig
     assert {key: tuple(value.squeeze().shape) for key, value in theirs.items()} == ours
     assert checkpoint._encoder(theirs, Path("x")) == config.encoder
     grid = tuple(size // 16 for size in config.image) if variant == "dinov2_vitb14" else (24, 80)
-    assert field.encoder.grid == grid  # type: ignore[comparison-overlap]
+    assert field.encoder.grid == grid
 
 
 def tiny_checkpoint() -> dict[str, Tensor]:

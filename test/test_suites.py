@@ -454,7 +454,8 @@ def test_box_rooms_are_shown_with_every_intensity(tiny_bundle: Path, monkeypatch
         scan = shown(frames[0], row)
         seen[name] = scan.intensity
         np.testing.assert_array_equal(scan.xyz, frames[0].scan.xyz)
-    assert seen["none"] is None and np.corrcoef(seen["rise"], np.linalg.norm(frames[0].scan.xyz, axis=1))[0, 1] > 0.98
+    assert seen["none"] is None and seen["rise"] is not None
+    assert np.corrcoef(seen["rise"], np.linalg.norm(frames[0].scan.xyz, axis=1))[0, 1] > 0.98
     np.testing.assert_array_equal(seen["rise"], shown(frames[0], run.rows["rise"]).intensity)
     truth = SIX.id_map(LabelSpace.load("indoor"))[right]
     wrong = np.where(truth == OBJECT, PERSON, truth).astype(np.uint8)
@@ -535,7 +536,7 @@ class Eyes:
 
 
 def test_labels_agree_with_the_teacher_where_it_is_sure_and_the_point_is_seen() -> None:
-    optical = [[0.0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, 1]]
+    optical: list[list[float]] = [[0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, 1]]
     camera = CalibratedCamera(
         model="pinhole", intrinsics=(50, 50, 50, 50), width=100, height=100, T_camera_lidar=optical
     )

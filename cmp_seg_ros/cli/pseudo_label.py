@@ -59,9 +59,10 @@ def pseudo_label(
     default = Refinements()
     refinements = Refinements.none() if raw else Refinements(
         confidence=confidence,
+        keep=keep,
         agreement=default.agreement if agreement else 0,
         borders=default.borders if borders else 0,
-        depth_edges=default.depth_edges if depth_edges else 0,
+        depth_edges=depth_edges,
         geometry=geometry,
         time=time,
     )  # fmt: skip

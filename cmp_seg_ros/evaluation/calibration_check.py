@@ -76,6 +76,16 @@ class Checked:
         degrees, metres = alignment.difference(*self.halves)
         return float(np.linalg.norm(degrees)), 100 * float(np.linalg.norm(metres))
 
+    @property
+    def doubt(self) -> str:
+        """Why the offset may mean nothing; empty if there is no reason to think so."""
+        if self.uncertainty is None:
+            return f"{len(self.views)} images say little; {2 * FEWEST} or more show how sure the offset is"
+        degrees, centimetres = self.uncertainty
+        if degrees > self.degrees and centimetres > self.centimetres:
+            return "two halves of the images differ by more than the offset: the extrinsics may well be right"
+        return ""
+
     def summary(self) -> dict[str, Any]:
         """For report.json."""
         degrees, centimetres = self.offset
@@ -84,6 +94,7 @@ class Checked:
             "degrees": degrees.round(3).tolist(),
             "centimetres": centimetres.round(2).tolist(),
             "between_halves": self.uncertainty and [round(value, 3) for value in self.uncertainty],
+            "doubt": self.doubt,
             "score_before": round(self.before, 3),
             "score_after": round(self.after, 3),
             "T_camera_lidar": self.T_camera_lidar.round(9).tolist(),

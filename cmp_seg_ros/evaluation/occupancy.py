@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+import torch
 
 from cmp_seg_ros.geometry.cameras import Camera
 from cmp_seg_ros.label_space import LabelSpace
@@ -21,8 +22,8 @@ class OccupancyEvaluation:
     """Scores of the model and of three baselines.
 
     own_depth: the bundle's rendered depth, back-projected: occupied is what contains one of its points.
-    constant_depth: a wall across the view at the median depth of the cases given so far to `learn`.
-    floor_plane: the floor at its true height, and that wall where it is nearer.
+    constant_depth: a wall across the view at `constant`, the median of the true depths.
+    floor_plane: the floor at its true height, and that wall above the horizon.
     """
 
     def __init__(self, occupier: Occupier, grid: Grid, constant: float) -> None:
@@ -41,20 +42,25 @@ class OccupancyEvaluation:
         rendered = self.occupier.render(view)
         wanted = self._ids[case.truth if truth is None else truth]
         camera = view.warp.camera
-        depths = {MODEL: rendered.depth, CONSTANT: np.full(RENDERED, self.constant, np.float32)}
-        depths[FLOOR] = np.minimum(floor_depth(rendered_camera(camera), case.T_base_camera), self.constant)
+        size = camera.height, camera.width
+        planes = {CONSTANT: np.full(size, self.constant, np.float32), FLOOR: self._floor(camera, case.T_base_camera)}
         answers = {MODEL: np.where(voxels.label == UNKNOWN, FREE, voxels.label).astype(np.uint8)}
-        for name, depth in ((OWN_DEPTH, rendered.depth), (CONSTANT, depths[CONSTANT]), (FLOOR, depths[FLOOR])):
-            full = _enlarged(depth, (camera.height, camera.width))
-            found = from_depth(self.grid, camera, case.T_base_camera, full)
+        for name, depth in {OWN_DEPTH: _enlarged(rendered.depth, size), **planes}.items():
+            found = from_depth(self.grid, camera, case.T_base_camera, depth)
             answers[name] = np.where(found < FREE, self.occupier.label_space.ids[-1], FREE).astype(np.uint8)
         for name, answer in answers.items():
             self.occupancy[name].add(wanted.ravel(), answer.ravel(), case.visible.ravel())
-        real = sampled_depth(case, camera)
+        real, small = sampled_depth(case, camera), rendered_camera(camera)
+        depths = {MODEL: rendered.depth, CONSTANT: np.full(RENDERED, self.constant, np.float32)}
+        depths[FLOOR] = self._floor(small, case.T_base_camera)
         for name, depth in depths.items():
             self.depths[name].add(real, depth, farthest=FAR)
         self.cases += 1
         return view, voxels.label
+
+    def _floor(self, camera: Camera, T_base_camera: Transform) -> Float32:
+        floor = floor_depth(camera, T_base_camera)
+        return np.where(floor < FAR, floor, np.float32(self.constant))
 
     def report(self, labelled: bool) -> dict[str, Any]:
         """By name of model and baseline: scores; those of classes only where the truth has them."""
@@ -102,7 +108,7 @@ def sampled_depth(case: Case, camera: Camera) -> Float32:
 
 
 def _enlarged(depth: Float32, size: tuple[int, int]) -> Float32:
-    """Nearest pixels: blending would invent points between near and far surfaces."""
-    rows, columns = (np.arange(n) * m // n for n, m in zip(size, depth.shape, strict=True))
-    found: Float32 = depth[rows[:, None], columns]
-    return np.where(np.isfinite(found) & (found < 50), found, 0)
+    """(H, W) of an (h, w) depth image, linear in inverse depth, so that planes stay planes."""
+    inverse = torch.from_numpy(1 / np.maximum(depth, 0.05))[None, None]
+    full = torch.nn.functional.interpolate(inverse, size, mode="bilinear", align_corners=False)[0, 0].numpy()
+    return np.asarray(1 / full, dtype=np.float32)

@@ -183,6 +183,7 @@ class SemanticMapNode(WorkerNode[Fused]):
         due = [name for name, last in self._published.items() if self._is_due(name, now - last)]
         if due and self.map is not None:  # only the worker replaces it
             still = self.map.still()
+            due = due if len(still) else []  # a cloud cannot be empty; it is due again with the next scan
             for name in due:
                 self._published[name] = now
             if "map" in due:

@@ -31,7 +31,7 @@ class Refinements(BaseModel):
         keep: share of each class that is kept, the most probable first; 1 keeps all.
         agreement: least share of augmented copies of the image that name the same class; 0 asks about no copies.
         borders: share of the image's width from the border of a mask within which points are rejected; 0 rejects none.
-        depth_edges: likewise, from a point of another surface.
+        depth_edges: reject points near an edge in depth as the camera sees it.
         geometry: weigh classes by the surface that a point lies on.
         time: let the scans of a stretch of a sequence vote, by voxel.
     """
@@ -42,14 +42,14 @@ class Refinements(BaseModel):
     keep: float = Field(default=0.8, gt=0, le=1)
     agreement: float = Field(default=0.6, ge=0, le=1)
     borders: float = Field(default=0.01, ge=0, le=0.2)
-    depth_edges: float = Field(default=0.01, ge=0, le=0.2)
+    depth_edges: bool = True
     geometry: bool = True
     time: bool = True
 
     @classmethod
     def none(cls) -> "Refinements":
         """Raw pseudo-labels."""
-        return cls(confidence=0, keep=1, agreement=0, borders=0, depth_edges=0, geometry=False, time=False)
+        return cls(confidence=0, keep=1, agreement=0, borders=0, depth_edges=False, geometry=False, time=False)
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class PseudoLabeller:
             found = consensus(self.teacher, rgb, uv, self._merge, augmented=self.refinements.agreement > 0)
             said[rows] += found.probabilities
             weight[rows] += 1
-            for reason, untrusted in self._untrusted(found, uv, projection.depth[rows]):
+            for reason, untrusted in self._untrusted(found, uv, projection.edge[rows]):
                 rejected.setdefault(reason, np.zeros(points, np.bool_))[rows] |= untrusted
             views[name] = View(rgb, found.masks, projection)
         if not views:
@@ -125,7 +125,7 @@ class PseudoLabeller:
             said = with_geometry(said, surfaces(find_planes(upright(frame))), self.space)
         return Evidence(said, weight > 0, rejected, views)
 
-    def _untrusted(self, found: Consensus, uv: Float32, depth: Float32) -> Iterator[tuple[str, Bool]]:
+    def _untrusted(self, found: Consensus, uv: Float32, edge: Bool) -> Iterator[tuple[str, Bool]]:
         """Reasons to reject some of the M points that a camera sees, and (M,) which."""
         asked, width = self.refinements, found.masks.label.shape[1]
         if asked.agreement:
@@ -133,7 +133,7 @@ class PseudoLabeller:
         if asked.borders:
             yield "borders", refine.near_border(self._to_space[found.masks.label], uv, asked.borders * width)
         if asked.depth_edges:
-            yield "depth_edges", refine.near_depth_edge(uv, depth, asked.depth_edges * width)
+            yield "depth_edges", edge
 
     def mask(self, view: View) -> UInt8:
         """(H, W) the teacher's mask of an image, in the label space."""

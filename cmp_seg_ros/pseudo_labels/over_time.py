@@ -48,8 +48,9 @@ def _agreeing(own: PointLabels, label: UInt8, confidence: Float32) -> PointLabel
     assert own.confidence is not None
     missing = own.label == UNLABELLED
     outvoted = ~missing & (label != UNLABELLED) & (label != own.label)
+    agreed = np.where(missing, label, own.label), np.where(missing, confidence, own.confidence)
     return PointLabels(
         own.space,
-        np.select([missing, outvoted], [label, np.uint8(UNLABELLED)], own.label).astype(np.uint8),
-        np.select([missing, outvoted], [confidence, np.float32(0)], own.confidence).astype(np.float32),
+        np.where(outvoted, UNLABELLED, agreed[0]).astype(np.uint8),
+        np.where(outvoted, 0, agreed[1]).astype(np.float32),
     )

@@ -21,7 +21,7 @@ def draw(
     figure = plots.new_figure(19, 1.2 + 5.2 * len(views), title)
     grid = figure.add_gridspec(
         len(views) + 1, 3, height_ratios=[*[1] * len(views), 0.12], width_ratios=(1, 1, 0.8),
-        left=0.01, right=0.985, top=0.9, bottom=0.02, wspace=0.05, hspace=0.12,
+        left=0.01, right=0.985, top=0.9, bottom=0.02, wspace=0.1, hspace=0.12,
     )  # fmt: skip
     for row, (name, view) in enumerate(views.items()):
         _draw_mask(figure.add_subplot(grid[row, 0]), name, view, labeller)

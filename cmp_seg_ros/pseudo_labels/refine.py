@@ -26,29 +26,6 @@ def near_border(label: UInt8, uv: Float32, width: float) -> Bool:
     return changed
 
 
-def near_depth_edge(uv: Float32, depth: Float32, width: float) -> Bool:
-    """(N,) whether a point is within `width` pixels of another one that is clearly nearer or farther.
-
-    There an error of a few pixels takes the label of another surface.
-
-    Args:
-        uv: (N, 2) pixels. depth: (N,) metres.
-    """
-    from scipy.spatial import cKDTree
-
-    if not len(uv):
-        return np.zeros(0, np.bool_)
-    _, neighbour = cKDTree(uv).query(uv, k=min(8, len(uv)), distance_upper_bound=width)
-    there = neighbour.reshape(len(uv), -1)
-    other = np.append(depth, np.nan)[there]  # (N, k), NaN beyond `width`
-    with np.errstate(invalid="ignore"):
-        jump = np.abs(other - depth[:, None]) > JUMP + JUMP_RELATIVE * depth[:, None]
-    return np.asarray(jump.any(axis=1))
-
-
-JUMP, JUMP_RELATIVE = 0.3, 0.1  # metres, and share of the depth, between surfaces
-
-
 def rank_in_class(label: UInt8, score: Float32) -> Float32:
     """(N,) where a point stands among those with its label, by its (N,) score: from 0, the lowest, to 1.
 

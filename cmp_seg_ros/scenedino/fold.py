@@ -38,9 +38,15 @@ A = [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8,
 class Winograd(nn.Module):
     """A 3x3 convolution with padding 1 of one map, channels last: (h, w, C) -> (h, w, D)."""
 
+    weight: Tensor
+    into: Tensor
+    out_of: Tensor
+    bias: Tensor
+
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
-        weight, self.bias = conv.weight.detach().double(), conv.bias
+        weight = conv.weight.detach().double()
+        self.register_buffer("bias", conv.get_parameter("bias").detach(), persistent=False)
         g, b, a = (torch.tensor(matrix, dtype=torch.float64) for matrix in (G, B, A))
         weight = torch.einsum("ia,ocab,jb->ijco", g, weight, g)
         self.register_buffer("weight", weight.flatten(0, 1).float().permute(0, 2, 1).contiguous()[..., None, None])
@@ -62,8 +68,7 @@ class Winograd(nn.Module):
         tiles = tiles.permute(3, 4, 0, 1, 2).reshape(36, -1)  # (36, n m C)
         tiles = (self.into @ tiles).view(36, 1, down, across, channels).permute(0, 1, 4, 2, 3)  # channels last
         # A 1x1 convolution is the same product as a matrix product, and faster here.
-        weights: Tensor = self.weight  # type: ignore[assignment]
-        products = [functional.conv2d(tile, weight) for tile, weight in zip(tiles, weights, strict=True)]
+        products = [functional.conv2d(tile, weight) for tile, weight in zip(tiles, self.weight, strict=True)]
         flat = torch.stack([p.permute(0, 2, 3, 1) for p in products]).flatten(1)  # (36, n m D)
         out = (self.out_of @ flat).view(TILE, TILE, down, across, -1).permute(2, 0, 3, 1, 4)  # (n, 4, m, 4, D)
         return out.reshape(down * TILE, across * TILE, -1) + self.bias
@@ -74,7 +79,7 @@ class Direct(nn.Module):
 
     def __init__(self, conv: nn.Conv2d | nn.ConvTranspose2d) -> None:
         super().__init__()
-        self.conv = conv.to(memory_format=torch.channels_last)
+        self.conv = conv.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(x.permute(2, 0, 1)[None])[0].permute(1, 2, 0)
@@ -94,7 +99,7 @@ class Phases(nn.Module):
 
     def __init__(self, up: nn.ConvTranspose2d, weight: Tensor, bias: Tensor) -> None:
         super().__init__()
-        first, before = up.weight.detach().double(), up.bias.detach().double()  # (C, M, 2, 2), (M,)
+        first, before = up.weight.detach().double(), up.get_parameter("bias").detach().double()  # (C, M, 2, 2), (M,)
         outputs, inputs = weight.shape[0], first.shape[0]
         kernels = torch.zeros(2, 2, outputs, inputs, 2, 2, dtype=torch.float64)
         for p, q, dy, dx in torch.cartesian_prod(*map(torch.arange, (2, 2, 3, 3))).tolist():
@@ -104,7 +109,7 @@ class Phases(nn.Module):
         self.outputs = outputs
         conv = nn.Conv2d(inputs, 4 * outputs, 2, bias=False)
         conv.weight = nn.Parameter(kernels.flatten(0, 2).float())
-        self.conv = conv.to(memory_format=torch.channels_last)
+        self.conv = conv.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         # The bias of a map of 4 x 4 pixels has every case.
         constant = functional.conv2d(before.view(1, -1, 1, 1).expand(1, -1, 4, 4), weight.double(), padding=1)[0]
         self.register_buffer("border", (constant + bias.double()[:, None, None]).permute(1, 2, 0).float())
@@ -112,10 +117,10 @@ class Phases(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         height, width, _ = x.shape
         out = x.new_empty(height, 2, width, 2, self.outputs)
-        x = functional.pad(x, (0, 0, 1, 1, 1, 1))
         for first in range(0, height, ROWS):  # all phases of the whole map would need as much memory again
             last = min(first + ROWS, height)
-            rows = x[first : last + 2].permute(2, 0, 1)[None]
+            rows = x[max(first - 1, 0) : last + 1].permute(2, 0, 1)[None]
+            rows = functional.pad(rows, (1, 1, int(first == 0), int(last == height)))
             parts = self.conv(rows)[0].permute(1, 2, 0).unflatten(2, (4, -1))  # (rows + 1, w + 1, 4, D)
             for p in range(2):
                 for q in range(2):
@@ -169,19 +174,18 @@ class FoldedDecoder(nn.Module):
 
     def forward(self, maps: list[Tensor]) -> Tensor:
         levels = [conv(x) for conv, x in zip(self.convs, self.reassemble(maps), strict=True)]
-        x: Tensor | None = None
+        x = levels[3][0].permute(1, 2, 0)
         for i, level in enumerate(reversed(levels)):
-            if x is None:
-                x = level[0].permute(1, 2, 0)
-            else:
+            if i > 0:
                 if level.shape[2:] != x.shape[:2]:
                     level = functional.interpolate(level, x.shape[:2], mode="bilinear", align_corners=False)
                 x = x + self.units1[i - 1](level[0].permute(1, 2, 0))
             x = self.projects[i](self.units2[i](x))
             if self.upsamples[i]:
                 x = doubled(x)
-        out: Tensor = self.tail(x)
-        return out
+        for layer in self.tail:  # each is some 130 MB of the published size: keep none of them
+            x = layer(x)
+        return x
 
 
 def doubled(x: Tensor) -> Tensor:

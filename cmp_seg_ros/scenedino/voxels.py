@@ -18,7 +18,7 @@ Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
 
 CHUNK = 1 << 16  # points at a time
-KEPT = 1 << 26  # numbers that a plan keeps, at most, to save the products of its codes in every frame
+KEPT = 1 << 26  # numbers that a plan keeps, at most; beyond, codes are computed in every frame (SSCBench: 2 % of it)
 
 
 class Points(NamedTuple):
@@ -29,7 +29,7 @@ class Points(NamedTuple):
         intrinsics: (1, 3, 3) normalised.
         up: (1, 4) height above the floor, or None.
         invalid: (N,) outside the view.
-        code: (N, C) positional codes, or their products with the weights, (N, H); nothing for the plain way.
+        code: (N, H) products of the positional codes with the weights; nothing for the plain way and for large grids.
         corner, weight: (N,), (N, 2) pixels of the map, as for `kernels.field.hidden`; nothing for the plain way.
     """
 
@@ -143,13 +143,22 @@ class Folded:
         place = place.clamp(torch.zeros(2), torch.tensor([size[1] - 1.0, size[0] - 1.0]))
         cell = torch.minimum(place.floor(), torch.tensor([size[1] - 2.0, size[0] - 2.0]))
         corner = (cell[:, 1] * size[1] + cell[:, 0]).int().numpy()
-        keep = len(xyz) * self.hidden <= KEPT
-        codes = torch.empty(len(xyz), self.hidden if keep else self.field.code.outputs)
-        for out, points, at in zip(codes.split(CHUNK), xyz.split(CHUNK), uv[0].split(CHUNK), strict=True):
-            code = self.field.code(self.field.coordinates(points[None], at[None], above))[0]
-            out.copy_(functional.linear(code, self.first_code, self.first_bias) if keep else code)
-        nearness = (place - cell).numpy()
-        return Points(xyz[None], intrinsics[None], above, invalid[0].numpy(), codes, corner, nearness)
+        found = Points(
+            xyz[None], intrinsics[None], above, invalid[0].numpy(), torch.empty(0), corner, (place - cell).numpy()
+        )
+        if len(xyz) * self.hidden > KEPT:
+            return found
+        codes = torch.empty(len(xyz), self.hidden)
+        for out, index in zip(codes.split(CHUNK), torch.arange(len(xyz)).split(CHUNK), strict=True):
+            out.copy_(self._coded(found, index))
+        return found._replace(code=codes)
+
+    def _coded(self, points: Points, index: Tensor) -> Tensor:
+        """(R, H) the code's part of the first layer of the point MLP."""
+        xyz = points.xyz[:, index]
+        uv, _ = project(xyz, points.intrinsics)
+        code = self.field.code(self.field.coordinates(xyz, uv, points.up))[0]
+        return functional.linear(code, self.first_code, self.first_bias)
 
     def _map_size(self) -> tuple[int, int]:
         """(height, width) of the map."""
@@ -190,9 +199,7 @@ class Folded:
     def _hidden(self, features: Tensor, points: Points, rows: npt.NDArray[np.int32]) -> Tensor:
         """(R, H) hidden layer of the point MLP."""
         index = torch.from_numpy(rows)
-        code = points.code[index] if len(rows) != len(points.code) else points.code
-        if code.shape[1] != self.hidden:
-            code = functional.linear(code, self.first_code, self.first_bias)
+        code = points.code[index] if len(points.code) else self._coded(points, index)
         out = np.empty((len(rows), self.hidden), np.float32)
         kernels.hidden(features.numpy(), points.corner, points.weight, code.numpy(), rows, out)
         return torch.from_numpy(out)

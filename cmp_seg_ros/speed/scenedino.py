@@ -120,9 +120,10 @@ def _run(way: str, height: str, width: str, grid_name: str, turns: str, shift: s
     xyz, intrinsics = points_of(grid)
     view = ~Plain(field).plan(xyz, intrinsics).invalid
     if way == "engine":
-        evaluation: Evaluation = Folded(field)
-        points = evaluation.plan(xyz[torch.from_numpy(view)], intrinsics)
-        _place_bias(evaluation, image, points, Path(shift))
+        folded = Folded(field)
+        points = folded.plan(xyz[torch.from_numpy(view)], intrinsics)
+        _place_bias(folded, image, points, Path(shift))
+        evaluation: Evaluation = folded
     else:
         field.mlp.lin_out.bias[0] += json.loads(Path(shift).read_text())
         evaluation = Plain(field)

@@ -14,7 +14,12 @@ from cmp_seg_ros.scenedino.config import EfficientNetLiteConfig
 
 EPSILON = 1e-3  # of the batch norms
 # repeats, kernel, stride, expansion and channels of the seven groups of blocks
-GROUPS = ((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80))
+GROUPS: tuple[tuple[int, int, int, int, int], ...] = (
+    (1, 3, 1, 1, 16),
+    (2, 3, 2, 6, 24),
+    (2, 5, 2, 6, 40),
+    (3, 3, 2, 6, 80),
+)
 GROUPS += ((3, 5, 1, 6, 112), (4, 5, 2, 6, 192), (1, 3, 1, 6, 320))
 STEM = 32
 TAPS = (2, 4, 10, 15)  # the last blocks at strides 4, 8, 16, 32

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from pydantic import Field, PositiveFloat, model_validator
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from cmp_seg_ros.bundle import Bundle, ImageNetwork
@@ -139,7 +139,7 @@ class Answer(NamedTuple):
     depth: Float32  # RENDERED, metres along the optical axis
 
 
-class Task(base.Task[Config, Item, Answer]):
+class Task(base.Task[Config, Any, Answer]):
     """Trains on simulated views, cached in `folder`."""
 
     def __init__(self, config: Config, folder: Path) -> None:
@@ -247,7 +247,7 @@ class Task(base.Task[Config, Item, Answer]):
             up = np.array(NO_HEIGHT, np.float32)
         return image, points, occupied, weight, target, directions, distance, up
 
-    def loss(self, network: nn.Module, batch: Item) -> Tensor:
+    def loss(self, network: Any, batch: Item) -> Tensor:
         """Cross-entropy of occupancy + class_weight x that of classes + depth_weight x error of the log of depths."""
         config = self.config
         count, rays = batch.points.shape[1], batch.directions
@@ -294,7 +294,7 @@ class Task(base.Task[Config, Item, Answer]):
         up = torch.from_numpy(view.T_base_camera[2].astype(np.float32))[None]
         return Check(image, torch.from_numpy(points)[None], view.rgb, truth, visible, depth, up)
 
-    def answer(self, network: nn.Module, batch: Check) -> Answer:
+    def answer(self, network: Any, batch: Check) -> Answer:
         intrinsics = self.intrinsics.to(batch.image.device)
         features = network.encode(batch.image)
         density, point_features, _ = network.query(features, batch.points, intrinsics, batch.up)
@@ -378,10 +378,10 @@ def augmented(rgb: UInt8, rng: Rng) -> tuple[Float32, tuple[int, int, int, int]]
     image = grey + (image - grey) * (0 if rng.random() < 0.1 else rng.uniform(0.5, 1.6))
     mean = image.mean()
     image = np.clip(mean + (image - mean) * rng.uniform(0.6, 1.5), 0.001, 1) ** rng.uniform(0.7, 1.4)
-    image = torch.from_numpy(image.astype(np.float32))[None]
+    tensor = torch.from_numpy(image.astype(np.float32))[None]
     if rng.random() < 0.4:
-        image = functional.avg_pool2d(functional.pad(image, (1, 1, 1, 1), mode="replicate"), 3, 1)
-    array = image[0].numpy()
+        tensor = functional.avg_pool2d(functional.pad(tensor, (1, 1, 1, 1), mode="replicate"), 3, 1)
+    array = tensor[0].numpy()
     array = array + rng.uniform(0, 0.04) * rng.standard_normal(array.shape, dtype=np.float32)
     array = (2 * np.clip(array, 0, 1) - 1).astype(np.float32)
     height, width = rgb.shape[:2]
