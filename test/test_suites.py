@@ -101,10 +101,12 @@ def test_suites_and_training_share_no_building() -> None:
         assert not measured & others
         others |= measured
         for name in resources.names("config/training", ".yaml"):
-            data = tasks.load_config(name).data
-            assert not measured & set(data.seeds)
-            first = data.first_validation_building
-            assert not measured & set(range(first, first + data.validation_buildings))
+            config = tasks.load_config(name)
+            for data in (getattr(config, field, None) for field in ("data", "simulation")):
+                if data is not None:
+                    first = data.first_validation_building
+                    assert not measured & set(data.seeds)
+                    assert not measured & set(range(first, first + data.validation_buildings))
 
 
 def test_the_suite_is_as_asked() -> None:

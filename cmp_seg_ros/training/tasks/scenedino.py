@@ -44,7 +44,7 @@ class ViewConfig(Strict):
     first_building: int = Field(default=30_000_000, ge=0)
     first_of_second_world: int = Field(default=130_000_000, ge=0)
     buildings: int = Field(default=150, gt=0)  # of each world
-    first_validation_building: int = Field(default=20_000_000, ge=0)
+    first_validation_building: int = Field(default=25_000_000, ge=0)
     validation_buildings: int = Field(default=10, gt=0)
     views_per_building: int = Field(default=6, gt=0)
     grid: str = "indoor"  # of the truth
