@@ -25,6 +25,9 @@ settings.register_profile("random", deadline=None)
 settings.register_profile("repeatable", settings.get_profile("random"), derandomize=True)
 settings.load_profile("repeatable")
 
+# Tests of Ctrl-C need it where a shell started them in the background, which ignores it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 # Networks are tiny here, and threads of OpenMP that wait for a busy core make them ten times slower.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 

@@ -428,6 +428,7 @@ def test_sheets_say_what_is_not_there() -> None:
         **{"buildings": 1, "first_building": 5, "scans_per_building": 1, "bootstrap": {"level": 0.9, "resamples": 2}},
         **{"range_bins": [0, 4], "skipped": {}, "musts": []},
         "rows": {"world": {"mount": None, "mean": figures, "sensors": {"a": column}}},
+        "recordings": {},
     }
     details = {row[0]: row[1:] for row in sheets(report)[1].rows if row}
     assert details["floor"] == ["-", "-"] and details["primary, 0-4 m"] == ["-", ""]
