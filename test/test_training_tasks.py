@@ -276,6 +276,7 @@ for precision in ("64-true", "32-true"):
 FROZEN: dict[str, Any] = {"freeze_norms": True, "drop_path": 0.0, "steps": 20, "optimiser": {"learning_rate": 0.003}}
 
 
+@pytest.mark.slow
 def test_two_processes_are_one_that_accumulates(tmp_path: Path) -> None:
     write_bundle(tmp_path / "start")
     (tmp_path / "two.py").write_text(TWO)
