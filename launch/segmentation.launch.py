@@ -6,22 +6,19 @@ ros2 launch cmp_seg_ros segmentation.launch.py teacher:=mosaic points:=/ouster/p
 ros2 launch cmp_seg_ros segmentation.launch.py namespace:=front name:=seg log_level:=debug respawn:=true
 """
 
-from pathlib import Path
-
 from ament_index_python.packages import PackageNotFoundError, get_package_prefix
 from launch import LaunchContext, LaunchDescription
-from launch.actions import DeclareLaunchArgument, EmitEvent, OpaqueFunction, RegisterEventHandler
+from launch.actions import EmitEvent, RegisterEventHandler
 from launch.event_handlers import OnProcessExit
 from launch.events import Shutdown
 from launch_ros.actions import Node
 
 from cmp_seg_ros import resources
-from cmp_seg_ros.ros import environment
+from cmp_seg_ros.ros.launching import YES_OR_NO, description, existing
 
 PACKAGE = "cmp_seg_ros"
 NODE = "segmentation_node"
 TEACHER_NODE = "pseudo_label_node"
-YES_OR_NO = ["true", "false", "True", "False"]
 ARGUMENTS = {
     "points": ("points", "Topic of the lidar's clouds; without a leading / it lies in the namespace"),
     "image": ("image", "Topic of the camera's images, for the overlay"),
@@ -152,18 +149,6 @@ def ending_with(action: Node) -> RegisterEventHandler:
     return RegisterEventHandler(OnProcessExit(target_action=action, on_exit=[EmitEvent(event=Shutdown())]))
 
 
-def existing(argument: str, path: str | Path) -> str:
-    """The path, if it is there."""
-    if not Path(path).exists():
-        raise RuntimeError(f"{argument} is '{path}', which does not exist")
-    return str(path)
-
-
 def generate_launch_description() -> LaunchDescription:
     """Arguments and nodes."""
-    environment.prepare()  # inherited by every program started here: large clouds need it at their publisher
-    declared = [
-        DeclareLaunchArgument(name, default_value=default, description=description, choices=CHOICES.get(name))
-        for name, (default, description) in ARGUMENTS.items()
-    ]
-    return LaunchDescription([*declared, OpaqueFunction(function=nodes)])
+    return description(ARGUMENTS, CHOICES, nodes)

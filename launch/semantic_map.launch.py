@@ -4,15 +4,11 @@ ros2 launch cmp_seg_ros semantic_map.launch.py odometry:=/odom calibration_file:
 ros2 launch cmp_seg_ros semantic_map.launch.py segmentation:=true points:=/ouster/points odometry:=/odom
 """
 
-from pathlib import Path
-
 from launch import LaunchContext, LaunchDescription
-from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, OpaqueFunction
-from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch_ros.actions import Node
 
 from cmp_seg_ros import resources
-from cmp_seg_ros.ros import environment
+from cmp_seg_ros.ros import launching
 
 NODE = "semantic_map_node"
 ARGUMENTS = {
@@ -28,15 +24,13 @@ ARGUMENTS = {
     "points": ("points", "Topic of the lidar's clouds, for the segmentation node"),
     "use_sim_time": ("false", "Take the time from /clock"),
 }
-CHOICES = {name: ["true", "false", "True", "False"] for name in ("segmentation", "use_sim_time")}
+CHOICES = dict.fromkeys(("segmentation", "use_sim_time"), launching.YES_OR_NO)
 
 
 def nodes(context: LaunchContext) -> list:
     """What to start, by the arguments."""
     given = {name: context.launch_configurations[name] for name in ARGUMENTS}
-    params = given["params_file"] or resources.resource(f"config/{NODE}.yaml")
-    if not Path(params).exists():
-        raise RuntimeError(f"params_file is '{params}', which does not exist")
+    params = launching.existing("params_file", given["params_file"] or resources.resource(f"config/{NODE}.yaml"))
     own = {name: given[name] for name in ("calibration_file", "folder") if given[name]}
     node = Node(
         package="cmp_seg_ros",
@@ -44,21 +38,12 @@ def nodes(context: LaunchContext) -> list:
         namespace=given["namespace"],
         name=given["name"],
         output="screen",
-        parameters=[str(params), {"use_sim_time": given["use_sim_time"].lower() == "true"}, own],
+        parameters=[params, {"use_sim_time": given["use_sim_time"].lower() == "true"}, own],
         remappings=[(name, given[name]) for name in ("labelled_points", "label_space", "odometry")],
     )
-    if given["segmentation"].lower() != "true":
-        return [node]
-    other = PythonLaunchDescriptionSource(str(resources.resource("launch/segmentation.launch.py")))
-    passed = {name: given[name] for name in ("points", "namespace", "calibration_file", "use_sim_time")}
-    return [IncludeLaunchDescription(other, launch_arguments=list(passed.items())), node]
+    return launching.beside_segmentation(node, given)
 
 
 def generate_launch_description() -> LaunchDescription:
     """Arguments and nodes."""
-    environment.prepare()  # inherited by every program started here: large clouds need it at their publisher
-    declared = [
-        DeclareLaunchArgument(name, default_value=default, description=description, choices=CHOICES.get(name))
-        for name, (default, description) in ARGUMENTS.items()
-    ]
-    return LaunchDescription([*declared, OpaqueFunction(function=nodes)])
+    return launching.description(ARGUMENTS, CHOICES, nodes)

@@ -17,6 +17,7 @@ from cmp_seg_ros.geometry.track import Track
 from cmp_seg_ros.messages import cdr
 from cmp_seg_ros.messages.images import to_rgb
 from cmp_seg_ros.messages.point_cloud2 import stamp_ns
+from cmp_seg_ros.messages.transforms import pose_in
 from cmp_seg_ros.scan import UInt8
 
 if TYPE_CHECKING:
@@ -195,9 +196,7 @@ class Poses:
         """Of the base; empty where the bag has none, or several topics of odometry."""
         found = {}
         for message in self._bag.messages(self.topics if len(self.topics) == 1 else []):
-            pose = message.message.pose.pose
-            p, q = pose.position, pose.orientation
-            found[stamp_ns(message.message.header)] = (p.x, p.y, p.z, q.x, q.y, q.z, q.w)
+            found[stamp_ns(message.message.header)] = pose_in(message.message.pose.pose)
         return Track(found)
 
     def T_world_lidar(self, stamp: int) -> Transform | None:

@@ -16,8 +16,7 @@ Tars are plain: any tool unpacks them, and WebDataset streams them. Keys are SEQ
 import io
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from copy import copy
+from collections.abc import Iterator
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -41,7 +40,6 @@ from cmp_seg_ros.datasets.shards import (
     read_spaces,
     unpack_labels,
 )
-from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.geometry.calibration import CalibratedCamera, Transform
 from cmp_seg_ros.geometry.sensor_set import SensorSet
 from cmp_seg_ros.geometry.track import Pose, Track
@@ -58,8 +56,7 @@ class DataSet(BaseDataSet):
     def __init__(self, path: Path, topic: str = "", sensors: SensorSet | None = None) -> None:
         super().__init__(path, topic, sensors)
         self.entries = read_index(path)
-        self._numbers: Sequence[int] = range(len(self.entries))
-        self.count = len(self._numbers)
+        self.count = len(self.entries)
         self._spaces = read_spaces(path)
         self._added = added_labels.sources(path, self._spaces)
         self.label_spaces = self._sources()
@@ -68,27 +65,13 @@ class DataSet(BaseDataSet):
     def recognises(cls, path: Path) -> bool:
         return (path / SHARDS).is_dir() and any((path / name).exists() for name in (INDEX, PARTS))
 
-    def of_split(self, split: str) -> "DataSet":
-        """The frames of one split, which keep their numbers; `data[i]` is the i-th of them.
-
-        Raises:
-            UserError: there are none.
-        """
-        part = copy(self)
-        part._numbers = [number for number in self._numbers if self.entries[number].split == split]
-        part.count = len(part._numbers)
-        if not part._numbers:
-            known = ", ".join(sorted({entry.split for entry in self.entries} - {""})) or "none"
-            raise UserError(f"{self.path} has no split '{split}' (it has: {known})")
-        return part
-
     def __iter__(self) -> Iterator[Frame]:
-        return map(self._frame, self._numbers)
+        return map(self._frame, range(len(self.entries)))
 
     def __getitem__(self, number: int) -> Frame:
-        if not 0 <= number < len(self._numbers):
-            raise IndexError(f"{self.path} has {len(self._numbers)} scans, none of number {number}")
-        return self._frame(self._numbers[number])
+        if not 0 <= number < len(self.entries):
+            raise IndexError(f"{self.path} has {len(self.entries)} scans, none of number {number}")
+        return self._frame(number)
 
     def _frame(self, number: int) -> Frame:
         entry = self.entries[number]

@@ -11,6 +11,7 @@ from cmp_seg_ros.datasets.base import Array
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.mapping.fusion import Float64, Voxels
 from cmp_seg_ros.mapping.grid import FREE, OCCUPIED, UNKNOWN, Grid
+from cmp_seg_ros.messages.point_cloud2 import packed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,9 +31,9 @@ def columns_of(found: Voxels, space: LabelSpace) -> dict[str, Array]:
 
 def with_rgb(columns: dict[str, Array]) -> dict[str, Array]:
     """The columns with one `rgb`, as PCL packs it, instead of three."""
-    red, green, blue = (columns[name].astype(np.uint32) for name in ("red", "green", "blue"))
-    others = {name: values for name, values in columns.items() if name not in ("red", "green", "blue")}
-    return others | {"rgb": (red << 16 | green << 8 | blue).view(np.float32)}
+    channels = ("red", "green", "blue")
+    others = {name: values for name, values in columns.items() if name not in channels}
+    return others | {"rgb": packed(np.stack([columns[name] for name in channels], axis=1))}
 
 
 def write_grid(folder: Path, grid: Grid) -> None:

@@ -386,11 +386,16 @@ def _align(offset: int, to: int = 4) -> int:
 
 
 def packed_colours(label: UInt8, palette: UInt8) -> Float32:
-    """(N,) float32 whose bits are 0x00RRGGBB, the colour of each label; 0 where unlabelled."""
-    red, green, blue = palette.astype(np.uint32).T
-    packed = (red << 16 | green << 8 | blue).astype(np.uint32)
-    packed[UNLABELLED] = 0
-    return packed.view(np.float32)[label]
+    """(N,) the colour of each label, packed; 0 where unlabelled."""
+    colours = packed(palette)
+    colours[UNLABELLED] = 0
+    return colours[label]
+
+
+def packed(rgb: UInt8) -> Float32:
+    """(N, 3) colours -> (N,) float32 whose bits are 0x00RRGGBB, as PCL has them."""
+    red, green, blue = rgb.astype(np.uint32).T
+    return (red << 16 | green << 8 | blue).view(np.float32)
 
 
 def _entropy(count: int, probabilities: Float32 | None) -> Float32:

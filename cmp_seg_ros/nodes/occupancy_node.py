@@ -34,7 +34,7 @@ from cmp_seg_ros.ros.parameters import Parameter
 from cmp_seg_ros.ros.report import Problem
 from cmp_seg_ros.ros.stopwatch import Stopwatch
 from cmp_seg_ros.ros.transforms import TfExtrinsics
-from cmp_seg_ros.scan import UInt8
+from cmp_seg_ros.scan import Float32, UInt8
 
 NAME = "occupancy_node"
 DEFAULT_BUNDLE = "scenedino-indoor-small"
@@ -94,6 +94,13 @@ class Seen:
         voxels = self.occupier.voxels(view, self.grid, self.T_grid_camera)
         self.clock.lap("voxels")
         return voxels
+
+    @cached_property
+    def occupied(self) -> tuple[Float32, UInt8, Float32]:
+        """(N, 3) centres, (N,) labels and (N,) densities of the occupied voxels."""
+        label = self.voxels.label.ravel()
+        rows = np.flatnonzero(label < FREE)
+        return self.grid.centres(rows), label[rows], self.voxels.density.ravel()[rows]
 
     @cached_property
     def rendered(self) -> Rendered:
@@ -214,28 +221,30 @@ class OccupancyNode(WorkerNode[Seen]):
 
     def _encode(self, seen: Seen) -> bytes:
         """Occupied voxels as a cloud: x, y, z, density, rgb, label."""
-        label = seen.voxels.label.ravel()
-        rows = np.flatnonzero(label < FREE)
-        xyz = seen.grid.centres()[rows]
-        columns: dict[str, Any] = {axis: xyz[:, i] for i, axis in enumerate("xyz")}
-        columns["density"] = seen.voxels.density.ravel()[rows]
-        columns["rgb"] = point_cloud2.packed_colours(label[rows], seen.occupier.label_space.palette)
-        columns["label"] = label[rows]
-        cloud = point_cloud2.encode(columns, (1, len(rows)))
+        xyz, label, density = seen.occupied
+        rgb = point_cloud2.packed_colours(label, seen.occupier.label_space.palette)
+        columns: dict[str, Any] = {
+            "x": xyz[:, 0],
+            "y": xyz[:, 1],
+            "z": xyz[:, 2],
+            "density": density,
+            "rgb": rgb,
+            "label": label,
+        }
+        cloud = point_cloud2.encode(columns, (1, len(xyz)))
         return cdr.serialize_cloud(cloud, cdr.header(point_cloud2.stamp_ns(seen.header), seen.frame))
 
     def _encode_markers(self, seen: Seen) -> Any:
         """Occupied voxels as one list of cubes."""
         array, marker, point, colour = self._markers
-        label = seen.voxels.label.ravel()
-        rows = np.flatnonzero(label < FREE)
+        xyz, label, _ = seen.occupied
         cubes = marker(type=marker.CUBE_LIST, action=marker.ADD, ns=NAME)
         cubes.header.frame_id = seen.frame
         cubes.header.stamp.sec, cubes.header.stamp.nanosec = seen.header.stamp.sec, seen.header.stamp.nanosec
         cubes.scale.x = cubes.scale.y = cubes.scale.z = seen.grid.voxel
         cubes.pose.orientation.w = 1.0
-        cubes.points = [point(x=x, y=y, z=z) for x, y, z in seen.grid.centres()[rows].astype(float).tolist()]
-        colours = seen.occupier.label_space.palette[label[rows]] / 255
+        cubes.points = [point(x=x, y=y, z=z) for x, y, z in xyz.astype(float).tolist()]
+        colours = seen.occupier.label_space.palette[label] / 255
         cubes.colors = [colour(r=r, g=g, b=b, a=1.0) for r, g, b in colours.tolist()]
         return array(markers=[cubes])
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from cmp_seg_ros import outputs
+from cmp_seg_ros.datasets import ply
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.occupancy.grid import FREE, Grid
 from cmp_seg_ros.scan import Float32, UInt8
@@ -30,18 +31,10 @@ def write_npz(path: Path, grid: Grid, label: UInt8, density: Float32, space: Lab
 def write_ply(path: Path, grid: Grid, label: UInt8, density: Float32, space: LabelSpace) -> None:
     """Centres of the occupied voxels with colour, label and density, as binary PLY."""
     rows = np.flatnonzero(label.ravel() < FREE)
-    kinds = {"x": "<f4", "y": "<f4", "z": "<f4", "red": "u1", "green": "u1", "blue": "u1", "label": "u1"}
-    points = np.zeros(len(rows), [*kinds.items(), ("density", "<f4")])
-    for axis, name in enumerate("xyz"):
-        points[name] = grid.centres()[rows, axis]
     ids = label.ravel()[rows]
-    for channel, name in enumerate(("red", "green", "blue")):
-        points[name] = space.palette[ids, channel]
-    points["label"], points["density"] = ids, density.ravel()[rows]
-    words = {"<f4": "float", "u1": "uchar"}
-    fields = "\n".join(f"property {words[kind]} {name}" for name, kind in [*kinds.items(), ("density", "<f4")])
-    header = f"ply\nformat binary_little_endian 1.0\nelement vertex {len(rows)}\n{fields}\nend_header\n"
-    outputs.write_whole(path, header.encode() + points.tobytes())
+    columns = dict(zip("xyz", grid.centres(rows).T, strict=True))
+    colours = dict(zip(("red", "green", "blue"), space.palette[ids].T, strict=True))
+    ply.write(path, {**columns, **colours, "label": ids, "density": density.ravel()[rows]})
 
 
 def write_depth(path: Path, depth: Float32) -> None:

@@ -45,10 +45,10 @@ class Grid(BaseModel):
         """Number of voxels."""
         return self.shape[0] * self.shape[1] * self.shape[2]
 
-    def centres(self) -> Float32:
-        """(X Y Z, 3) centres of the voxels in the grid's frame, the last axis first."""
-        axes = [low + self.voxel * (np.arange(n) + 0.5) for low, n in zip(self.origin, self.shape, strict=True)]
-        return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3).astype(np.float32)
+    def centres(self, rows: Int64 | None = None) -> Float32:
+        """(N, 3) centres in the grid's frame of the voxels with flat indices `rows`; None: all, the last axis first."""
+        cells = np.stack(np.unravel_index(np.arange(self.size) if rows is None else rows, self.shape), axis=-1)
+        return (np.asarray(self.origin) + self.voxel * (cells + 0.5)).astype(np.float32)
 
     def index(self, xyz: npt.NDArray[np.floating]) -> tuple[Int64, Bool]:
         """(N, 3) points in the grid's frame -> (N,) flat index of their voxel, 0 outside; (N,) whether inside."""

@@ -101,7 +101,7 @@ def draw_result(
 def draw_oblique(ax: "Axes", grid: Grid, label: UInt8, space: LabelSpace, title: str) -> None:
     """Draw the occupied voxels of an (X, Y, Z) grid in parallel projection, near ones over far ones, one cube each."""
     rows = np.flatnonzero((label.ravel() < FREE) & (label.ravel() != ceiling_of(space)))
-    ahead, left, up = _axes(grid, grid.centres()[rows])
+    ahead, left, up = _axes(grid, grid.centres(rows))
     order = np.lexsort((up, -ahead))
     ahead, left, up, ids = ahead[order], left[order], up[order], label.ravel()[rows][order]
     x, y = -left + 0.25 * ahead, 0.55 * ahead + 0.85 * up

@@ -13,6 +13,7 @@ from cmp_seg_ros.geometry.track import Pose, Track
 from cmp_seg_ros.mapping.odometry import Motion, twist
 from cmp_seg_ros.messages import cdr
 from cmp_seg_ros.messages.point_cloud2 import stamp_ns
+from cmp_seg_ros.messages.transforms import pose_in
 from cmp_seg_ros.ros.inputs import Inputs
 from cmp_seg_ros.ros.parameters import Parameter, Parameters
 from cmp_seg_ros.ros.transforms import TfExtrinsics
@@ -63,12 +64,11 @@ class OdometryInput:
 
     def _store(self, data: bytes) -> None:
         message = cdr.deserialize(data, ODOMETRY)
-        p, q = message.pose.pose.position, message.pose.pose.orientation
         stamp = stamp_ns(message.header)
         with self._lock:
             if self._poses and stamp < next(reversed(self._poses)):
                 self._poses.clear()  # time went back: a bag that starts again
-            self._poses[stamp] = (p.x, p.y, p.z, q.x, q.y, q.z, q.w)
+            self._poses[stamp] = pose_in(message.pose.pose)
             self.frame, self._base = message.header.frame_id, message.child_frame_id or self._base
             while stamp - next(iter(self._poses)) > KEPT:
                 del self._poses[next(iter(self._poses))]

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cmp_seg_ros.geometry.cameras import Camera
+from cmp_seg_ros.geometry.track import pose_of
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.messages import cdr, images, point_cloud2
 from cmp_seg_ros.messages.bag_writer import BagWriter
@@ -282,16 +283,13 @@ def _camera_info(camera: Camera, header: Any) -> Any:
 
 def _odometry(rig: Rig, end: float) -> Iterator[Record]:
     """Poses of the base in `odom` (the building's frame), from the start until one sweep after the end."""
-    from scipy.spatial.transform import Rotation
-
     types = cdr.typestore().types
     point, vector = types["geometry_msgs/msg/Point"], types["geometry_msgs/msg/Vector3"]
     quaternion = types["geometry_msgs/msg/Quaternion"]
     for at in np.arange(0.0, end + 1 / rig.lidar.rate, 1 / ODOMETRY_RATE):
         T = rig.trajectory.pose(np.array([at]))[0]
-        x, y, z, w = (float(v) for v in Rotation.from_matrix(T[:3, :3]).as_quat())
-        position = point(*(float(v) for v in T[:3, 3]))
-        pose = types["geometry_msgs/msg/Pose"](position=position, orientation=quaternion(x, y, z, w))
+        numbers = pose_of(T)
+        pose = types["geometry_msgs/msg/Pose"](position=point(*numbers[:3]), orientation=quaternion(*numbers[3:]))
         linear, angular = (vector(*(float(v) for v in part)) for part in rig.trajectory.velocity(float(at)))
         twist = types["geometry_msgs/msg/Twist"](linear=linear, angular=angular)
         stamp = START + round(float(at) * 1e9)

@@ -120,16 +120,6 @@ class Suite(_Strict):
         """Names of the lidars that a row is taken with."""
         return row.sensors or self.sensors
 
-    @property
-    def all_sensors(self) -> list[str]:
-        """Those of any row, the suite's own first."""
-        rows = [self.sensors_of(row) for row in self.rows.values()]
-        found = dict.fromkeys(sensor for sensors in rows for sensor in sensors)
-        return [
-            *(name for name in self.sensors if name in found),
-            *(name for name in found if name not in self.sensors),
-        ]
-
     @field_validator("rows", mode="before")
     @classmethod
     def _empty_rows(cls, rows: Any) -> Any:
