@@ -222,8 +222,8 @@ def test_the_command(run: Callable[..., SimpleNamespace], tiny_bundle: Path, tmp
     assert done.code == 1 and "there is no pose for scan 000000" in done.err and "--odometry kiss-icp" in done.err
     done = run("map", bag, "--out", tmp_path / "out", "--labels", "hand")
     assert done.code == 1 and "hand" in done.err
-    done = run("map", bag, "--out", tmp_path / "out", "--odometry", "wheels", *model)
-    assert done.code == 1 and "known: auto, recorded, kiss-icp" in done.err
+    done = run("map", bag, "--out", tmp_path / "wheels", "--odometry", "wheels", *model)
+    assert done.code == 2 and "wheels" in done.err and not (tmp_path / "wheels").exists()
     pytest.importorskip("kiss_icp")
     done = run("map", bag, "--out", tmp_path / "out", "--json", *model)
     assert done.code == 0, done.err

@@ -126,6 +126,12 @@ def test_images_need_a_camera_and_faults_are_named(tmp_path: Path) -> None:
     pose = load_camera(tmp_path / "camera.yaml")
     [(key, rgb, _)] = images_of(tmp_path, pose)
     assert key == "grey" and rgb.shape == (10, 20, 3) and pose.T_base_camera is None
+    (tmp_path / "robot.yaml").write_text(
+        "cameras: {front: {model: pinhole, intrinsics: [10, 10, 9.5, 4.5], width: 20, height: 10,"
+        " T_base_camera: [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 2], [0, 0, 0, 1]]}}\n"
+    )
+    mounted = load_camera(tmp_path / "robot.yaml")  # no lidar, so no T_camera_lidar
+    assert mounted.camera == pose.camera and mounted.T_base_camera is not None and mounted.T_base_camera[2, 3] == 2
     (tmp_path / "broken.jpg").write_bytes(b"no image")
     with pytest.raises(UserError, match=r"broken\.jpg cannot be read"):
         list(images_of(tmp_path, pose))

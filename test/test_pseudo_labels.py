@@ -10,7 +10,7 @@ import pytest
 from cmp_seg_ros.datasets import drives
 from cmp_seg_ros.datasets.frame import TRUTH, Frame, PointLabels
 from cmp_seg_ros.errors import UserError
-from cmp_seg_ros.geometry.planes import find_planes
+from cmp_seg_ros.geometry.planes import Plane, Planes, find_planes
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.mapping.odometry import Motion
 from cmp_seg_ros.pseudo_labels import over_time, refine
@@ -110,6 +110,16 @@ def test_points_lie_on_the_surfaces_of_their_classes(frames: list[Frame]) -> Non
         assert (found[floor] == Surface.floor).mean() > 0.5
         assert (found[wall] == Surface.wall).mean() > 0.4
         assert (found[wall] == Surface.floor).mean() < 0.05 and (found[floor] == Surface.wall).mean() < 0.05
+
+
+def test_a_beam_is_no_ceiling() -> None:
+    up = np.array([0.0, 0.0, 1.0])
+    floor, beam, ceiling = (Plane(up, height) for height in (-1.0, 1.5, 2.0))
+    xyz = np.array([[1, 0, -1], [1, 0, 1.5], [1, 0, 2]], np.float32)
+    planes = Planes([floor], [ceiling], [], [ceiling, beam], up, xyz, np.tile(up, (3, 1)))
+    assert surfaces(planes).tolist() == [Surface.floor, Surface.overhead, Surface.ceiling]
+    said = np.tile(np.array([0.9, 0, 0.1, 0, 0, 0], np.float32), (3, 1))  # wall
+    assert with_geometry(said, surfaces(planes), STRUCTURAL6)[1].argmax() == 0
 
 
 def test_geometry_decides_where_the_image_does_not_and_keeps_what_is_ignored() -> None:

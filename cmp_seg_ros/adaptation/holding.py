@@ -59,7 +59,8 @@ def hold_back(data: UnifiedSet, share: float) -> Stretches:
     if counts[0] < LEAST or counts[1] < FEWEST:
         raise UserError(
             f"{len(numbered)} scans are too few to hold back {share:.0%} of them, and ten seconds before that: "
-            f"{counts[0]} remain to learn from and {counts[1]} for the test; record for longer, or give more recordings"
+            f"{counts[0]} remain to learn from and {counts[1]} for the test; record for longer, at least "
+            f"{math.ceil(GAP * 1e-9 / (1 - share)) + 2} s, better minutes; or give more recordings"
         )
     return Stretches(learnt, held)
 

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from cmp_seg_ros.bundle import DEFAULT_BUNDLE
+from cmp_seg_ros.cli.options import OdometrySource
 from cmp_seg_ros.cli.tables import counted, print_warnings
 from cmp_seg_ros.errors import UserError
 
@@ -24,7 +25,9 @@ def export(
         bool, typer.Option("--map", help="One cloud of the fused drive instead of one per scan: label it once.")
     ] = False,
     every: Annotated[int, typer.Option(help="Export only one in so many scans; not for --map.", min=1)] = 1,
-    odometry: Annotated[str, typer.Option(help="For --map: recorded, kiss-icp, or auto.")] = "auto",
+    odometry: Annotated[
+        OdometrySource, typer.Option(help="For --map: recorded, kiss-icp, or auto.")
+    ] = OdometrySource.auto,
     voxel_size: Annotated[float, typer.Option(help="For --map, metres.", min=0.02, max=1.0)] = 0.05,
     model: Annotated[str, typer.Option(help="A bundle: a folder, or a name in models/.")] = DEFAULT_BUNDLE,
     engine: Annotated[str, typer.Option(help="auto, or the name of an engine.")] = "auto",
@@ -55,7 +58,7 @@ def export(
     labeller = Model(model, engine, label_space)
     labeller.segmenter.probabilities = as_map
     space = labeller.label_space
-    export = MapExport(data, space, out, odometry, voxel_size) if as_map else ScanExport(data, space, out, every)
+    export = MapExport(data, space, out, odometry.value, voxel_size) if as_map else ScanExport(data, space, out, every)
     report = Report.of("annotate", data)
     total = data.count if max_scans is None else min(max_scans, data.count or max_scans)
     with progress_bar("scans", total) as progress:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cmp_seg_ros.bundle import DEFAULT_BUNDLE
+from cmp_seg_ros.cli.options import OdometrySource
 from cmp_seg_ros.cli.tables import READINGS, counted, percent, print_warnings
 from cmp_seg_ros.errors import UserError
 
@@ -31,8 +32,8 @@ def map(
         str, typer.Option(help="auto, or the name of an engine; reference is PyTorch in float32.")
     ] = "auto",
     odometry: Annotated[
-        str, typer.Option(help="recorded (in the bag), kiss-icp, or auto: recorded where there is one.")
-    ] = "auto",
+        OdometrySource, typer.Option(help="recorded (in the bag), kiss-icp, or auto: recorded where there is one.")
+    ] = OdometrySource.auto,
     voxel_size: Annotated[float, typer.Option(help="Of the map, metres.", min=0.02, max=1.0)] = 0.05,
     resolution: Annotated[float, typer.Option(help="Of floor plan and grid, metres.", min=0.02, max=1.0)] = 0.1,
     topic: Annotated[str, typer.Option(help="PointCloud2 topic, if a bag has several.")] = "",
@@ -74,7 +75,7 @@ def map(
     else:
         labeller = Model(model, engine)
         labeller.segmenter.probabilities = True
-    drive = DriveMap(data, labeller.label_space, out, odometry, voxel_size, resolution)
+    drive = DriveMap(data, labeller.label_space, out, odometry.value, voxel_size, resolution)
     report = Report.of("map", data)
     total = data.count if max_scans is None else min(max_scans, data.count or max_scans)
     with progress_bar("scans", total) as progress:

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from cmp_seg_ros.cli.convert import Runner
+from cmp_seg_ros.cli.options import OdometrySource
 
 
 def pseudo_label(
@@ -29,7 +30,9 @@ def pseudo_label(
     geometry: Annotated[bool, typer.Option(help="Weigh classes by floor, ceiling and walls of the scan.")] = True,
     time: Annotated[bool, typer.Option(help="Let the scans of a stretch vote, by voxel.")] = True,
     raw: Annotated[bool, typer.Option("--raw", help="None of these refinements.")] = False,
-    odometry: Annotated[str, typer.Option(help="Poses for --time: auto, recorded or kiss-icp.")] = "auto",
+    odometry: Annotated[
+        OdometrySource, typer.Option(help="Poses for --time: auto, recorded or kiss-icp.")
+    ] = OdometrySource.auto,
     again: Annotated[
         bool, typer.Option("--again", help="Replace labels of this source that were made otherwise.")
     ] = False,
@@ -48,7 +51,7 @@ def pseudo_label(
     from rich.table import Table
 
     from cmp_seg_ros.cli.progress import progress_bar
-    from cmp_seg_ros.cli.tables import percent, print_warnings
+    from cmp_seg_ros.cli.tables import counted, percent, print_warnings
     from cmp_seg_ros.datasets import unified
     from cmp_seg_ros.label_space import LabelSpace
     from cmp_seg_ros.pseudo_labels.labeller import PseudoLabeller, Refinements
@@ -80,7 +83,7 @@ def pseudo_label(
         source=source,
     )
     with progress_bar("scans", len(data)) as progress:
-        report = label_set(data, labeller, report, odometry, again, progress, processes, runner.value)
+        report = label_set(data, labeller, report, odometry.value, again, progress, processes, runner.value)
     if as_json:
         print(report.to_json().decode(), end="")
         return
@@ -90,7 +93,7 @@ def pseudo_label(
     console = Console(highlight=False, soft_wrap=True)
     console.print(table)
     print_warnings([f"{name} has less than 1 % of the labels" for name in report.rare()])
-    print_warnings([f"{count} scans without labels: {reason}" for reason, count in report.skipped.items()])
+    print_warnings([f"{counted(count, 'scan')} without labels: {reason}" for reason, count in report.skipped.items()])
     print_warnings(report.problems)
     seen = percent(report.seen / max(1, report.points))
     console.print(f"{seen} of the points are seen by a camera\n{folder}", markup=False)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cmp_seg_ros.cli.tables import counted
 from cmp_seg_ros.errors import UserError
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def infer(
     if as_json:
         print(json.dumps(report))
     else:
-        print(f"{len(rows)} images, {report['ms_median']:.0f} ms an image\n{out}")
+        print(f"{counted(len(rows), 'image')}, {report['ms_median']:.0f} ms an image\n{out}")
 
 
 @scenedino.command()

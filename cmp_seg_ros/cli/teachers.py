@@ -55,6 +55,7 @@ def teachers(
         return
     columns = ("teacher", "classes", "features", "MB", "licence", "weights")
     table = Table(*columns, title=f"Teachers; weights in {folder()}")
+    table.columns[0].no_wrap = True
     for card in known.values():
         lacking = missing(card)
         state = "missing" if len(lacking) == len(card.files) else f"missing: {', '.join(lacking)}"

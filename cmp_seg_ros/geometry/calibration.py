@@ -1,7 +1,7 @@
 """Calibration files: cameras and lidars by name, with their extrinsics."""
 
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ Transform = npt.NDArray[np.float64]
 T = TypeVar("T")
 
 STAMPED = {"start": 0.0, "middle": 0.5, "end": 1.0}  # share of a sweep that lies before its stamp
+REMEDY = "give a calibration file like the one that `cmp-seg simulate` writes"
 LEAST_STD = 1e-4  # of intensities; about 0.1 for sensors with a range of 0 to 1
 
 
@@ -42,6 +43,14 @@ class CalibratedCamera(Camera):
 
     topic: str | None = None  # of its images in a bag, where the camera's name does not say it
     T_camera_lidar: RigidTransform
+    T_base_camera: RigidTransform | None = None
+
+
+class ImageCamera(Camera):
+    """A camera whose images are used without a lidar."""
+
+    topic: str | None = None
+    T_camera_lidar: Any = None  # not used, and not checked
     T_base_camera: RigidTransform | None = None
 
 
@@ -86,8 +95,7 @@ class Calibration(BaseModel):
     @classmethod
     def load(cls, path: str | Path) -> "Calibration":
         """Read a calibration file. Raises UserError naming the file, the field and what is wrong with it."""
-        remedy = "give a calibration file like the one that `cmp-seg simulate` writes"
-        return configuration.read(cls, "calibration file", path, remedy)
+        return configuration.read(cls, "calibration file", path, REMEDY)
 
     def save(self, path: str | Path) -> None:
         data = self.model_dump(mode="json", exclude_none=True)
@@ -98,6 +106,24 @@ class Calibration(BaseModel):
         return _pick(self.lidars, name, "lidar")
 
     def camera(self, name: str = "") -> CalibratedCamera:
+        """The camera `name`, or the only one. Raises UserError."""
+        return _pick(self.cameras, name, "camera")
+
+
+class ImageCalibration(BaseModel):
+    """The cameras of a calibration file; a robot without a lidar has only these."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    cameras: dict[str, ImageCamera] = {}
+    lidars: Any = None  # not used, and not checked
+
+    @classmethod
+    def load(cls, path: str | Path) -> "ImageCalibration":
+        """As `Calibration.load`."""
+        return configuration.read(cls, "calibration file", path, REMEDY)
+
+    def camera(self, name: str = "") -> ImageCamera:
         """The camera `name`, or the only one. Raises UserError."""
         return _pick(self.cameras, name, "camera")
 

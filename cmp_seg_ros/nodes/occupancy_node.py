@@ -18,7 +18,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 
 from cmp_seg_ros.bundle import Bundle
 from cmp_seg_ros.errors import UserError
-from cmp_seg_ros.geometry.calibration import Calibration, Transform
+from cmp_seg_ros.geometry.calibration import ImageCalibration, Transform
 from cmp_seg_ros.geometry.cameras import Camera
 from cmp_seg_ros.messages import cdr, images, point_cloud2
 from cmp_seg_ros.occupancy.feature_colours import FeatureColours
@@ -132,7 +132,8 @@ class OccupancyNode(WorkerNode[Seen]):
     def set_up(self) -> None:
         """Read the calibration; add the camera info and the outputs."""
         p = self.parameters
-        calibration = Calibration.load(p["calibration_file"]) if p["calibration_file"] else Calibration()
+        file = p["calibration_file"]
+        calibration = ImageCalibration.load(file) if file else ImageCalibration()
         named = calibration.cameras or p["camera_name"]
         self._calibrated = calibration.camera(p["camera_name"]) if named else None
         self._tf = TfExtrinsics(self) if p["extrinsics"] == "tf" else None

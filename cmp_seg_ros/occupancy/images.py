@@ -12,7 +12,7 @@ from cmp_seg_ros.datasets.bag import Bag, bag_of
 from cmp_seg_ros.datasets.bag_index import IMAGE_TYPES
 from cmp_seg_ros.datasets.storage import kind_of
 from cmp_seg_ros.errors import UserError
-from cmp_seg_ros.geometry.calibration import CalibratedCamera, Calibration
+from cmp_seg_ros.geometry.calibration import ImageCalibration, ImageCamera
 from cmp_seg_ros.geometry.cameras import Camera
 from cmp_seg_ros.messages import camera_info
 from cmp_seg_ros.messages.images import to_rgb
@@ -38,7 +38,7 @@ def load_camera(file: Path, name: str = "") -> CameraPose:
         raise UserError(f"calibration {file} cannot be read: {' '.join(str(error).split())}") from error
     if isinstance(content, dict) and "intrinsics" in content:
         return CameraPose(configuration.read(Camera, "camera", file), None)
-    found: CalibratedCamera = Calibration.load(file).camera(name)
+    found: ImageCamera = ImageCalibration.load(file).camera(name)
     camera = Camera(**{field: getattr(found, field) for field in Camera.model_fields})
     return CameraPose(camera, None if found.T_base_camera is None else np.array(found.T_base_camera))
 

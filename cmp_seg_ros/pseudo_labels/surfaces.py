@@ -30,7 +30,7 @@ class Surface(IntEnum):
     """What a point lies on."""
 
     floor = 0  # the floor's plane
-    ceiling = 1  # the ceiling's plane, or that of a beam
+    ceiling = 1  # the ceiling's plane
     wall = 2  # an upright plane as large as a wall
     level = 3  # another level surface
     upright = 4  # another upright surface
@@ -38,6 +38,7 @@ class Surface(IntEnum):
     unclear_low = 6  # no surface is found there; near the floor
     unclear = 7
     unclear_high = 8  # above people
+    overhead = 9  # level and above people, but not the ceiling's plane: a beam, a duct, the top of a shelf
 
 
 def surfaces(planes: Planes) -> UInt8:
@@ -51,7 +52,8 @@ def surfaces(planes: Planes) -> UInt8:
     found[cosine <= np.cos(np.radians(UPRIGHT))] = Surface.upright
     for surface, level in (
         (Surface.wall, planes.walls),
-        (Surface.ceiling, planes.overhead),
+        (Surface.overhead, planes.overhead),
+        (Surface.ceiling, planes.ceiling),
         (Surface.floor, planes.floor),
     ):
         found[planes.on(level)] = surface

@@ -203,7 +203,8 @@ class Trainer:
         if answers is None:
             return
         progress = self.progress
-        progress.scores, draw = self.task.validate(answers)
+        scores, draw = self.task.validate(answers)
+        progress.scores = {name: float(score) for name, score in scores.items()}  # a checkpoint holds no numpy numbers
         progress.scored = progress.step
         if self.log is not None:
             self._note(**progress.scores)
