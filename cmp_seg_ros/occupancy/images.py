@@ -54,13 +54,15 @@ def images_of(path: Path, pose: CameraPose | None, topic: str = "") -> Iterator[
     Raises:
         UserError: nothing to read, a file that is no image, or no camera.
     """
+    if not path.exists():
+        raise UserError(f"there is no {path}")
     if path.is_file() and path.suffix.lower() in SUFFIXES:
         files = [path]
     elif path.is_dir() and not (path / "metadata.yaml").exists():
         files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
         if not files:
             raise UserError(f"folder {path} has no images ({', '.join(SUFFIXES)}), and is no bag")
-    elif path.exists() and (path.is_dir() or kind_of(path) is not None):
+    elif path.is_dir() or kind_of(path) is not None:
         yield from _of_bag(path, pose, topic)
         return
     else:

@@ -100,7 +100,10 @@ def draw_result(
 
 def draw_oblique(ax: "Axes", grid: Grid, label: UInt8, space: LabelSpace, title: str) -> None:
     """Draw the occupied voxels of an (X, Y, Z) grid in parallel projection, near ones over far ones, one cube each."""
-    rows = np.flatnonzero((label.ravel() < FREE) & (label.ravel() != ceiling_of(space)))
+    from scipy.ndimage import binary_erosion
+
+    solid = (label < FREE) & (label != ceiling_of(space))
+    rows = np.flatnonzero(solid & ~binary_erosion(solid))  # what is inside is not seen
     ahead, left, up = _axes(grid, grid.centres(rows))
     order = np.lexsort((up, -ahead))
     ahead, left, up, ids = ahead[order], left[order], up[order], label.ravel()[rows][order]
