@@ -138,7 +138,7 @@ def test_images_need_a_camera_and_faults_are_named(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="has no images"):
         list(images_of(tmp_path / "empty", pose))
-    with pytest.raises(UserError, match="there is no .*nowhere"):
+    with pytest.raises(UserError, match="there is no"):
         list(images_of(tmp_path / "nowhere", pose))
     with pytest.raises(UserError, match="is no image, folder of images, or bag"):
         list(images_of(tmp_path / "robot.yaml", pose))

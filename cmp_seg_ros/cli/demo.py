@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     from cmp_seg_ros.evaluation.report import Report
     from cmp_seg_ros.label_space import LabelSpace
     from cmp_seg_ros.pseudo_labels.labeller import PseudoLabeller
+    from cmp_seg_ros.simulation.rig import RigConfig
 
 STAGES = ("wait", "decode", "preprocess", "network", "backfill", "encode", "publish", "total")
 GRACE = 15.0  # seconds an interrupted subcommand has to end its workers
+OCCUPANCY = "occupancy.png"
 PERCENTILES = ("p50", "p95", "p99")
 
 
@@ -42,13 +44,14 @@ def demo(
     from cmp_seg_ros.evaluation.metrics import PRIMARY, STRICT, Confusion, readings
     from cmp_seg_ros.label_space import LabelSpace
     from cmp_seg_ros.outputs import REPORT, require_writable
+    from cmp_seg_ros.simulation.rig import RigConfig
 
     console = Console(stderr=True)
     bundle = Bundle.find(model)  # fail before the simulation
     readings(Confusion(LabelSpace.load("structural6"), bundle.description.label_space), (PRIMARY, STRICT))
     registry.find_all(engine)
     drive = out / "drive"
-    require_writable(out, "demo", (REPORT, LABELLED))
+    require_writable(out, "demo", (REPORT, LABELLED, OCCUPANCY))
     # In its own process, so that the simulator's memory is not counted for the node or the demo.
     command = ["simulate", "--out", drive, "--seconds", seconds, "--seed", seed, "--sensor", sensor]
     if run_subcommand(command):
@@ -83,13 +86,47 @@ def demo(
         if labeller is not None:
             consumers.append(live.TeacherPicture(labeller, out, frames))
         live.evaluate(run, data, bundle, report, consumers, out, needs=(TRUTH,))
+        status.update("an image to the occupancy node")
+        draw_occupancy(RigConfig(seed, sensor, seconds), sensors.file, out / OCCUPANCY)
     if as_json:
         print(json.dumps(report.to_json()))
     else:
         console = Console(highlight=False, soft_wrap=True)
         for part in (speed_table(report), counts(report), quality_table(report)):
             console.print(part)
-        console.print(f"page.html, report.json, overview.png, labelled/ and drive/ are in {escape(str(out))}")
+        console.print(
+            f"page.html, report.json, overview.png, {OCCUPANCY}, labelled/ and drive/ are in {escape(str(out))}"
+        )
+
+
+def draw_occupancy(config: "RigConfig", calibration: Path, path: Path) -> None:
+    """Show an image of the drive to the occupancy node, and draw its voxels beside the true ones."""
+    import numpy as np
+
+    from cmp_seg_ros.cli.scenedino import BUNDLE
+    from cmp_seg_ros.evaluation.live import PICTURED
+    from cmp_seg_ros.label_space import LabelSpace
+    from cmp_seg_ros.nodes.occupancy_run import show_to_node
+    from cmp_seg_ros.occupancy import pictures
+    from cmp_seg_ros.occupancy.grid import FREE, Grid
+    from cmp_seg_ros.occupancy.truth import surface_points
+    from cmp_seg_ros.occupancy.views import truth_at
+    from cmp_seg_ros.simulation.rig import Rig
+
+    rig, grid = Rig(config), Grid.load("indoor")
+    index = int(PICTURED * (rig.frames - 1))
+    rgb, scenes = rig.image(index).rgb, rig.scenes(rig.image_time(index))
+    shown = show_to_node(rgb, {"calibration_file": str(calibration)}, grid)
+    place = rig.trajectory.pose(np.array([rig.image_time(index)]))[0]
+    corners = place[:3, 3] - 10.0, place[:3, 3] + 10.0  # around the grid
+    surfaces = [surface_points(scene.mesh, *corners) for scene in scenes]
+    camera, T_base_camera = rig.config.cameras[0].camera, rig.T_base_cameras[0]
+    truth = truth_at(scenes, surfaces, grid, camera, place, T_base_camera, np.random.default_rng(config.seed))
+    space = LabelSpace.load("image14")
+    ids = space.id_map(LabelSpace.load("indoor"))
+    ids[FREE] = FREE
+    title = f"{BUNDLE}, an image of the drive in building {config.seed}"
+    pictures.draw_result(path, rgb, shown.depth, shown.classes, grid, shown.label, space, title, ids[truth])
 
 
 def mosaic(space: "LabelSpace") -> "PseudoLabeller | None":

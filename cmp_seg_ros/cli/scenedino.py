@@ -72,7 +72,14 @@ def infer(
             files.write_depth(out / f"{key}.depth.png", rendered.depth)
             title = f"{key}: {occupier.bundle.description.name}, {chosen.voxel:g} m voxels"
             pictures.draw_result(
-                out / f"{key}.png", rgb, rendered.depth, rendered.label, chosen, voxels.label, space, title
+                out / f"{key}.png",
+                rgb,
+                rendered.depth,
+                space.palette[rendered.label],
+                chosen,
+                voxels.label,
+                space,
+                title,
             )
             occupied = int((voxels.label < FREE).sum())
             row = {"image": key, "occupied": occupied, "free": int((voxels.label == FREE).sum())}
@@ -138,7 +145,7 @@ def evaluate(
                     out / f"{case.key}.png",
                     case.rgb,
                     rendered.depth,
-                    rendered.label,
+                    space.palette[rendered.label],
                     grid,
                     label,
                     space,

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -62,7 +62,7 @@ def draw_result(
     path: Path,
     rgb: UInt8,
     depth: Float32,
-    seen: UInt8,
+    classes: UInt8,
     grid: Grid,
     label: UInt8,
     space: LabelSpace,
@@ -73,7 +73,8 @@ def draw_result(
 
     Args:
         rgb: (H, W, 3).
-        depth, seen: (h, w) metres, and ids.
+        depth: (h, w) metres.
+        classes: (h, w, 3) colours of the rendered classes.
         label: (X, Y, Z) ids, FREE or UNKNOWN.
         truth: as `label`; drawn beside it if given.
     """
@@ -86,20 +87,33 @@ def draw_result(
     shown = top[1].imshow(depth, cmap="viridis", vmin=0)
     top[1].set_title("rendered depth (m)")
     figure.colorbar(shown, ax=top[1], fraction=0.03)
-    top[2].imshow(space.palette[seen])
+    top[2].imshow(classes)
     top[2].set_title("rendered classes")
     for ax in top:
         ax.set_axis_off()
-    for i, (name, labels) in enumerate(grids):
+    cubes = [_cubes(grid, labels, space) for _, labels in grids]
+    everywhere = np.concatenate([each.xy for each in cubes])
+    limits = (
+        (everywhere.min(axis=0) - 0.3, everywhere.max(axis=0) + 0.3) if len(everywhere) else (np.zeros(2), np.ones(2))
+    )
+    for i, (name, _) in enumerate(grids):
         ax = figure.add_subplot(rows[1, 6 // len(grids) * i : 6 // len(grids) * (i + 1)])
-        draw_oblique(ax, grid, labels, space, f"{name} from behind the camera, without the ceiling")
+        ax.set(title=f"{name} from behind the camera, without the ceiling")
+        _draw_cubes(ax, cubes[i], grid.voxel, *limits)
     solid = label[label < FREE]
     plots.draw_legend(figure.add_axes((0.03, 0, 0.94, 0.09)), solid, space, "share of the occupied voxels", columns=7)
     plots.save(figure, path)
 
 
-def draw_oblique(ax: "Axes", grid: Grid, label: UInt8, space: LabelSpace, title: str) -> None:
-    """Draw the occupied voxels of an (X, Y, Z) grid in parallel projection, near ones over far ones, one cube each."""
+class _Cubes(NamedTuple):
+    """Voxels in parallel projection, far ones first: (M, 2) metres in the picture, (M, 3) colours."""
+
+    xy: npt.NDArray[np.floating]
+    colours: npt.NDArray[np.floating]
+
+
+def _cubes(grid: Grid, label: UInt8, space: LabelSpace) -> _Cubes:
+    """The occupied voxels of an (X, Y, Z) grid that can be seen, without the ceiling."""
     from scipy.ndimage import binary_erosion
 
     solid = (label < FREE) & (label != ceiling_of(space))
@@ -107,23 +121,26 @@ def draw_oblique(ax: "Axes", grid: Grid, label: UInt8, space: LabelSpace, title:
     ahead, left, up = _axes(grid, grid.centres(rows))
     order = np.lexsort((up, -ahead))
     ahead, left, up, ids = ahead[order], left[order], up[order], label.ravel()[rows][order]
-    x, y = -left + 0.25 * ahead, 0.55 * ahead + 0.85 * up
     light = np.clip(0.72 + 0.12 * up, 0.55, 1.1)[:, None]
-    colours = np.clip(space.palette[ids] / 255 * light, 0, 1)
+    xy = np.stack([-left + 0.25 * ahead, 0.55 * ahead + 0.85 * up], axis=1)
+    return _Cubes(xy, np.clip(space.palette[ids] / 255 * light, 0, 1))
+
+
+def _draw_cubes(ax: "Axes", cubes: _Cubes, voxel: float, low: npt.NDArray[Any], high: npt.NDArray[Any]) -> None:
+    """Draw voxels one cube each, near ones over far ones, in a picture between two corners."""
     ax.set_aspect("equal")
-    ax.set(title=title)
     ax.set_axis_off()
-    if not len(rows):
+    ax.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
+    if not len(cubes.xy):
         ax.text(0.5, 0.5, "nothing is occupied", ha="center", transform=ax.transAxes)
         return
-    ax.set(xlim=(x.min() - 0.3, x.max() + 0.3), ylim=(y.min() - 0.3, y.max() + 0.3))
     ax.apply_aspect()
-    pixels = ax.transData.transform([(grid.voxel, 0)])[0, 0] - ax.transData.transform([(0, 0)])[0, 0]
+    pixels = ax.transData.transform([(voxel, 0)])[0, 0] - ax.transData.transform([(0, 0)])[0, 0]
     size = (1.25 * pixels * 72 / ax.figure.dpi) ** 2
-    ax.scatter(x, y, s=size, c=colours, marker="h", linewidths=0.15, edgecolors="black")
-    low = (x.min(), y.min() - 0.15)
-    ax.plot([low[0], low[0] + 1], [low[1], low[1]], color="black", linewidth=2)
-    ax.text(low[0] + 1.05, low[1], "1 m", va="center")
+    ax.scatter(cubes.xy[:, 0], cubes.xy[:, 1], s=size, c=cubes.colours, marker="h", linewidths=0.15, edgecolors="black")
+    x, y = low + 0.15
+    ax.plot([x, x + 1], [y, y], color="black", linewidth=2)
+    ax.text(x + 1.05, y, "1 m", va="center")
 
 
 def _axes(grid: Grid, xyz: Float32) -> tuple[npt.NDArray[np.floating], ...]:

@@ -48,7 +48,6 @@ def views_in(building: Building, count: int, camera: Camera, grid: Grid) -> Iter
     cells = np.array([room.cell for room in building.plan.rooms])
     low, high = (*cells[:, :2].min(axis=0), -0.5), (*cells[:, 2:].max(axis=0), 8.0)
     fabric = surface_points(building.mesh, low, high)
-    centres = grid.centres()
     v, u = np.mgrid[0 : camera.height, 0 : camera.width].astype(np.float32)
     ahead = camera.unproject(np.stack([u.ravel(), v.ravel()], axis=1))[:, 2].reshape(u.shape)
     made = 0
@@ -61,15 +60,33 @@ def views_in(building: Building, count: int, camera: Camera, grid: Grid) -> Iter
         depth = image.depth * ahead
         if np.median(depth) < TOO_NEAR and attempt < 3 * count:
             continue
-        places = viewpoints(scenes, T_world_camera, VIEWPOINTS, rng)
-        T_camera_base = np.linalg.inv(T_base_camera).astype(np.float32)
-        _, within = camera.project(centres @ T_camera_base[:3, :3].T + T_camera_base[:3, 3])
         surfaces = [fabric, surface_points(people, low, high)]
-        truth = occupancy(scenes, surfaces, grid, T_world_base, places, within)
+        truth = truth_at(scenes, surfaces, grid, camera, T_world_base, T_base_camera, rng)
         yield View(image.rgb, image.label, depth, truth, T_base_camera)
         made += 1
         if made == count:
             return
+
+
+def truth_at(
+    scenes: list[Scene],
+    surfaces: list[tuple[Float32, UInt8]],
+    grid: Grid,
+    camera: Camera,
+    T_world_base: Transform,
+    T_base_camera: Transform,
+    rng: Rng,
+) -> UInt8:
+    """(X, Y, Z) true occupancy in the view of a camera.
+
+    Args:
+        scenes, surfaces: as for `occupancy`.
+        grid: in the base frame.
+    """
+    places = viewpoints(scenes, T_world_base @ T_base_camera, VIEWPOINTS, rng)
+    T_camera_base = np.linalg.inv(T_base_camera).astype(np.float32)
+    _, within = camera.project(grid.centres() @ T_camera_base[:3, :3].T + T_camera_base[:3, 3])
+    return occupancy(scenes, surfaces, grid, T_world_base, places, within)
 
 
 def _stand(rng: Rng, building: Building) -> tuple[Transform, Transform]:
