@@ -68,7 +68,8 @@ def test_changed_voxels_are_told() -> None:
 
 
 def test_picture_and_labelled_bag_are_there(demo: Path) -> None:
-    assert np.ptp(np.asarray(Image.open(demo / "overview.png").convert("L"))) > 200
+    for name in ("overview.png", "occupancy.png"):
+        assert np.ptp(np.asarray(Image.open(demo / name).convert("L"))) > 200
     report = json.loads((demo / "report.json").read_text())
     clouds = [m.message for m in Bag(demo / "labelled").messages(["/segmentation_node/labelled_points"])]
     assert len(clouds) == report["scans"]["received"]
