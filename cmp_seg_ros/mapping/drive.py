@@ -111,7 +111,7 @@ class DriveMap(Consumer):
         way = np.array([motion.start[:2, 3] for motion in self.motions.values()]).reshape(-1, 2)
         report.map = self.result = MapReport(
             odometry=self._odometry.name if self._odometry else "",
-            complete=not self.lost,
+            complete=report.finished and not self.lost,
             scans=len(self.motions),
             metres=float(np.linalg.norm(np.diff(way, axis=0), axis=1).sum()),
             voxel_size=self.map.voxels.voxel_size,
@@ -121,7 +121,7 @@ class DriveMap(Consumer):
             area=self._areas(grid),
             seconds={name: round(value, 3) for name, value in self._seconds.items()},
             memory_mb=round(peak_mb()),
-            gain=self._gain(),
+            gain=self._gain() if report.finished else None,
         )
         if self.out is not None:
             self._write(still, grid, way, report)
