@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from nav_msgs.msg import OccupancyGrid
+from rclpy.task import Future
 from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
@@ -73,6 +74,7 @@ class SemanticMapNode(WorkerNode[Fused]):
     def __init__(self) -> None:
         super().__init__(NAME, PARAMETERS, PointCloud2, "labelled_points")
         self.lock = threading.Lock()  # of the map: the worker fuses, services save
+        self.saving = threading.Lock()  # one save at a time
         self.space: LabelSpace | None = None
         self._coming: LabelSpace | None = None
         self.map: SemanticMap | None = None
@@ -225,11 +227,21 @@ class SemanticMapNode(WorkerNode[Fused]):
 
     # Saving.
 
-    def _on_save(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+    async def _on_save(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        """Save in a thread: a large map takes seconds, in which poses and diagnostics go on."""
         folder = Path(self.parameters["folder"]).absolute()
+        saved: Future[int] = Future(executor=self.executor)
+
+        def save() -> None:
+            try:
+                with self.saving:
+                    saved.set_result(self._save(folder))
+            except (UserError, OSError) as error:
+                saved.set_exception(error)
+
+        threading.Thread(target=save, name="save", daemon=True).start()
         try:
-            count = self._save(folder)
-            response.success, response.message = True, f"{count} voxels saved to {folder}"
+            response.success, response.message = True, f"{await saved} voxels saved to {folder}"
         except (UserError, OSError) as error:
             response.success, response.message = False, str(error)
         return response
