@@ -16,8 +16,11 @@ from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from cmp_seg_ros.datasets import livox, open_input
 from cmp_seg_ros.datasets.bag import Bag
+from cmp_seg_ros.datasets.labelled_bag import LabelledBagWriter
 from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.messages import cdr, point_cloud2
+from cmp_seg_ros.scan import Labels
 
 LIVOX = "livox_ros_driver2/msg/CustomMsg"
 
@@ -294,7 +297,42 @@ def test_a_recorder_that_was_killed_after_the_metadata_were_written(tmp_path: Pa
     file.write_bytes(content[: content.index(b"\x0f\x04\0\0\0\0\0\0\0")])  # before the end of the data
     assert read(path, notes="it was never closed") == [0, 1, 2, 3]
     (path / "metadata.yaml").unlink()
-    assert read(file, problems="damaged or cut short") == [0, 1, 2, 3]  # nobody knows what is missing
+    assert read(file, notes="all its records are whole") == [0, 1, 2, 3]
+    file.write_bytes(file.read_bytes()[:-5000])
+    assert read(file, problems="damaged or cut short") == [0, 1, 2]
+
+
+def test_what_a_folder_holds_besides_is_said(tmp_path: Path) -> None:
+    path = write_bag(tmp_path / "scans", "sqlite3", {"/points": scans(2)})
+    (file,) = path.glob("*.db3")
+    shutil.copy(file, path / "later_1.db3")
+    assert read(path, notes="later_1.db3, which its metadata.yaml does not list") == [0, 1]
+
+
+def test_a_damaged_page_costs_its_message_alone(tmp_path: Path) -> None:
+    path = write_bag(tmp_path / "scans", "sqlite3", {"/points": scans(3)})
+    (file,) = path.glob("*.db3")
+    content = bytearray(file.read_bytes())
+    page = content.index(bytes(cloud(1).data)[:64]) // 4096 * 4096
+    content[page : page + 4096] = bytes(4096)
+    file.write_bytes(content)
+    assert read(path, problems="damaged or cut short") == [0, 2]
+
+
+def test_a_first_cloud_without_coordinates_is_passed_over(tmp_path: Path) -> None:
+    odd = {name: values for name, values in columns(0).items() if name not in "xyz"}
+    path = write_bag(tmp_path / "scans", "mcap", {"/points": [odd, *scans(2)]})
+    assert read(path, problems="scan 000000 on /points") == [0, 1]
+    alone = write_bag(tmp_path / "alone", "mcap", {"/points": [odd]})
+    assert "/points have the fields intensity" in refusal(alone)
+
+
+def test_a_stamp_before_1970_is_kept_in_a_labelled_bag(tmp_path: Path) -> None:
+    labels = Labels(np.zeros(400, np.uint8), np.ones(400, np.float32))
+    with LabelledBagWriter(tmp_path / "bag", LabelSpace.load("structural6")) as bag:
+        bag.write(cdr.deserialize(message(cloud(), -5 * 10**9), CLOUD), labels)
+    [written] = Bag(tmp_path / "bag").messages(["/segmentation_node/labelled_points"])
+    assert point_cloud2.stamp_ns(written.message.header) == -5 * 10**9
 
 
 def livox_message(store, number: int, stamp: int = 10**12):

@@ -4,7 +4,7 @@ import threading
 
 import numpy as np
 
-from cmp_seg_ros.geometry import planes
+from cmp_seg_ros.geometry import planes, plausibility
 from cmp_seg_ros.nodes.segmentation import level_check
 from cmp_seg_ros.nodes.segmentation.level_check import LevelCheck
 from cmp_seg_ros.nodes.segmentation.rehearsal import empty_room
@@ -67,4 +67,4 @@ def test_the_level_check_takes_little_of_the_time_and_few_of_many_points(monkeyp
         now[0] += pause
         check(dense, len(dense))
         check.close()
-    assert sizes == [level_check.MANY_POINTS] * 2
+    assert sizes == [plausibility.MANY] * 2

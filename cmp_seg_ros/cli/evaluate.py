@@ -242,7 +242,7 @@ def _input(asked: Request) -> None:
                 print_warnings([f"interrupted; {out} has the report of the scans until then"])
             raise
     if report.unlabelled == 1:
-        raise UserError(f"no point could be labelled: {'; '.join(report.problems)}")
+        raise UserError(f"no point could be labelled: {'; '.join([*report.problems, *report.warnings])}")
     _show(report, asked)
     if report.problems:
         scans = counted(report.frames.labelled, "scan")

@@ -57,7 +57,7 @@ def label(
     with progress_bar("scans", total) as progress:
         run(data, labeller, [files], report, out, max_frames=max_scans, progress=progress)
     if report.unlabelled == 1:
-        raise UserError(f"no point could be labelled: {'; '.join(report.problems)}")
+        raise UserError(f"no point could be labelled: {'; '.join([*report.problems, *report.warnings])}")
     scans = counted(report.frames.labelled, "scan")
     if as_json:
         print(json.dumps(report.to_json()))

@@ -469,9 +469,12 @@ def _with_points(bag: Bag) -> Iterator[list[str]]:
 
 
 def _has_points(bag: Bag, topic: str) -> bool:
-    """Whether the first cloud of a topic that is not empty has x, y and z."""
-    cloud = bag.first(topic, lambda message: not _is_empty(message))
-    return cloud is not None and {"x", "y", "z"} <= {field.name.lower() for field in cloud.fields}
+    """Whether a cloud of a topic that is not empty has x, y and z."""
+    return bag.first(topic, lambda cloud: not _is_empty(cloud) and {"x", "y", "z"} <= _fields(cloud)) is not None
+
+
+def _fields(cloud: Any) -> set[str]:
+    return {field.name.lower() for field in cloud.fields}
 
 
 def _is_empty(message: Any) -> bool:
@@ -495,6 +498,12 @@ def _others(bag: Bag) -> str:
     empty = [name for name, topic in bag.topics.items() if topic.type == POINT_CLOUD2 and bag.first(name, _is_empty)]
     if empty:
         return f"{topics}: the clouds on {', '.join(empty)} are empty; check the sensor's driver"
+    clouds = {name: topic for name, topic in bag.topics.items() if topic.type == POINT_CLOUD2}
+    for name, topic in clouds.items():
+        if topic.encoding not in (CDR, ROS1):
+            return f"{topics}: messages as on {name} are not supported; record them as {CDR}, the default of ROS 2"
+        if (cloud := bag.first(name, lambda message: not _is_empty(message))) is not None:
+            return f"{topics}: the clouds on {name} have the fields {', '.join(sorted(_fields(cloud)))} alone"
     foreign = [name for name, topic in bag.topics.items() if "PointCloud" in topic.type and topic.type != POINT_CLOUD2]
     if foreign:
         return f"{topics}: clouds as on {', '.join(foreign)} are not supported; record the sensor's {POINT_CLOUD2}"
@@ -512,5 +521,5 @@ def _others(bag: Bag) -> str:
 
 def _described(topic: Topic) -> str:
     """Type and number of a topic's messages, and their encoding where it is none of ROS."""
-    encoding = "" if topic.encoding in (CDR, ROS1) else f" as {topic.encoding}"
+    encoding = "" if topic.encoding in (CDR, ROS1) else f" as {topic.encoding or 'no encoding that is named'}"
     return f"{topic.type or 'no type'}{encoding}, {topic.size}"

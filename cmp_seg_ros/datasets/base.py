@@ -220,6 +220,8 @@ def natural(path: Path) -> list[tuple[int, str]]:
 def head(path: Path, size: int = 64) -> bytes:
     """The first bytes of a file; none for what is not a readable file."""
     try:
+        if not path.is_file():  # a named pipe would be waited for
+            return b""
         with path.open("rb") as file:
             return file.read(size)
     except OSError:

@@ -57,7 +57,7 @@ class LabelledBagWriter:
             T_world_lidar: (4, 4) at the scan's stamp; written to /tf, as the place of `base_link` in `odom`.
         """
         stamp = point_cloud2.stamp_ns(message.header)
-        time = stamp or (self.written + 1) * PERIOD
+        time = stamp if stamp > 0 else (self.written + 1) * PERIOD  # bags have no times before 1970
         if self.written == 0:
             self.bag.write(self.space_topic, time, cdr.message_class(STRING)(data=self.label_space.to_yaml()))
         cloud = point_cloud2.encode_labelled(message, labels, self.label_space)

@@ -20,6 +20,7 @@ DEFINITIONS = {
     name: f"{CUSTOM}{'=' * 80}\nMSG: {package}/CustomPoint\n{POINT}"
     for name, package in zip(TYPES, PACKAGES, strict=True)
 }
+LATEST = 2**31 * 1_000_000_000  # ns; stamps of messages end there
 KINDS = {"offset_time": np.uint32, "reflectivity": np.uint8, "tag": np.uint8, "line": np.uint8}  # others are float32
 
 
@@ -39,4 +40,6 @@ def cloud_of(message: Any) -> Any:
         for name in names
     }
     stamp = stamp_ns(message.header) or int(message.timebase)
+    if stamp >= LATEST:  # a timebase that is no time of day
+        stamp = 0
     return message_of(columns, (1, len(message.points)), stamp, message.header.frame_id)

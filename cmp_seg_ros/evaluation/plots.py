@@ -300,7 +300,8 @@ def new_figure(width: float, height: float, title: str) -> "Figure":
 
     figure = Figure(figsize=(width, height), dpi=DPI)
     FigureCanvasAgg(figure)
-    figure.suptitle(title, fontsize=14, y=0.975)
+    shown = title.encode(errors="replace").decode()  # names of files may be no UTF-8
+    figure.suptitle(shown, fontsize=14, y=0.975)
     return figure
 
 

@@ -12,11 +12,14 @@ from cmp_seg_ros.datasets.frame import PREDICTIONS, Frame
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.evaluation.metrics import percentiles, stage_percentiles
 from cmp_seg_ros.evaluation.report import Hashes, Report
-from cmp_seg_ros.remarks import Unfamiliar, implausible, remarks
+from cmp_seg_ros.geometry.plausibility import lean
+from cmp_seg_ros.remarks import Remark, Unfamiliar, implausible, remarks
 from cmp_seg_ros.scan import UNLABELLED, Labels
 
 if TYPE_CHECKING:
     from cmp_seg_ros.evaluation.pipeline import Labeller, Result
+
+LOOKS = 3  # scans at most that are searched for a floor, a ceiling and walls, to see whether the lidar is upright
 
 
 class Tally:
@@ -36,6 +39,7 @@ class Tally:
         self.unlikeness: list[float] = []
         self.strange_intensity: list[bool] = []
         self._unfamiliar = Unfamiliar()
+        self._looks = LOOKS
 
     def add(self, result: "Result") -> None:
         """Count a frame, and add warnings about it."""
@@ -73,6 +77,10 @@ class Tally:
         found = list(remarks(frame.scan, labels, int(frame.scan.valid().sum()), name, config))
         found += implausible(frame.scan, labels, frame.T_base_lidar is not None, name)
         found += self._unfamiliar(labels, name)
+        if frame.T_base_lidar is None and self._looks:
+            told = lean(frame.scan.xyz)
+            self._looks = 0 if told is not None else self._looks - 1
+            found += [Remark(doubt.kind, f"{name}: {doubt.text}") for doubt in told or ()]
         for remark in found:
             (self.problems if remark.serious else self.warnings).add(remark.text, remark.kind)
 

@@ -1,4 +1,4 @@
-"""Checks the unit and the axes of a scan from its points alone, cheaply enough for every scan."""
+"""Checks the unit and the axes of a scan from its points alone: `doubts` of every scan, the slow `lean` of a few."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -24,6 +24,9 @@ UNITS = {"kilometres": 1000.0, "centimetres": 0.01, "millimetres": 0.001}  # in 
 # from the planes perpendicular to x and y they reach 64 degrees or more.
 SPREAD = 90  # per cent of the points
 NARROW, MARGIN = 55.0, 15.0  # degrees: about the spin axis the spread is below NARROW, and MARGIN less than about z
+
+MANY = 1 << 15  # points that planes are found in; of more, every second, third, ...
+LOW = 1.2  # metres from floor to ceiling; no room is lower
 
 OPTICAL = "optical"  # in the name of a frame: x to the right, y down, z forward (REP 103)
 T_BASE_OPTICAL = "[[0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 0], [0, 0, 0, 1]]"
@@ -51,6 +54,39 @@ def doubts(xyz: Float32, frame_id: str, voxels: int, voxel_size: float, mount_kn
     yield from _scale(returns, voxels, voxel_size)
     if not mount_known:
         yield from _axes(returns, frame_id)
+
+
+def lean(xyz: Float32) -> list[Doubt] | None:
+    """What its floor, ceiling and walls say against a scan of unknown mount; None if it shows none of them.
+
+    Takes up to half a second.
+
+    Args:
+        xyz: (N, 3) points in the lidar's frame, taken as upright.
+    """
+    from cmp_seg_ros.geometry.planes import MAX_TILT, find_planes
+
+    found = find_planes(xyz[:: max(1, -(-len(xyz) // MANY))])
+    if not (found.floor or found.ceiling or found.walls):
+        return None
+    height = found.ceiling[0].offset - found.floor[0].offset if found.floor and found.ceiling else np.inf
+    told = []
+    if height < LOW:
+        text = f"its ceiling is {height:.2f} m above its floor: its points look scaled down; give points in metres"
+        told.append(Doubt("scale", text))
+    if found.tilt() > MAX_TILT:
+        text = (
+            f"the lidar leans by about {found.tilt():.0f} degrees, by the floor and walls that it sees, but is taken "
+            "as upright; give T_base_lidar in a calibration file"
+        )
+        told.append(Doubt("tilted", text))
+    elif found.way_up() < 0:
+        text = (
+            "the lidar seems to hang upside down: the level surface above it is nearer and fuller than the one below; "
+            "if it does, give T_base_lidar in a calibration file"
+        )
+        told.append(Doubt("upside_down", text))
+    return told
 
 
 def _scale(returns: Float32, voxels: int, voxel_size: float) -> Iterator[Doubt]:

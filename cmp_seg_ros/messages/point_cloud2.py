@@ -280,14 +280,18 @@ class _Layout:
         """Bytes from one row to the next: as the message says, or what the size of its data tells."""
         height, width = self.shape
         row = width * self.point_step
-        if row_step >= row and len(self.bytes) == height * row_step:
+        size = len(self.bytes)
+        unpadded = (height - 1) * row_step + row if height > 1 else height * row_step  # but for the last row
+        if row_step >= row and size in (height * row_step, unpadded):
             return row_step
-        if len(self.bytes) == height * row:
+        if height * row <= size < height * row + row:  # less than a row is too much
+            told = size // height if size % height == 0 else row
+            rest = f", and {size - height * told} bytes" if size > height * told else ""
             note(
-                f"row_step of the cloud is {row_step}, but its data are rows of width {width} x point_step "
-                f"{self.point_step} = {row}"
+                f"row_step of the cloud is {row_step}, but its data are rows of {told} bytes{rest} (width {width} x "
+                f"point_step {self.point_step} = {row})"
             )
-            return row
+            return told
         raise UserError(
             f"data of the cloud has {len(self.bytes)} bytes, but height {height} x width {width} x point_step "
             f"{self.point_step} = {height * row} (row_step says {row_step}); the message is cut short or the driver "

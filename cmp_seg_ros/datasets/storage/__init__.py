@@ -67,6 +67,8 @@ class BagFiles:
 def kind_of(path: Path) -> type[Storage] | None:
     """The kind of a file by its first bytes, packed with zstd or not; None where it is of no bag."""
     try:
+        if not path.is_file():  # a named pipe would be waited for
+            return None
         with path.open("rb") as file:
             start = file.read(LONGEST_MAGIC)
             if start.startswith(ZSTD):
@@ -88,6 +90,7 @@ def open_files(path: Path) -> BagFiles:
     files = BagFiles()
     if not path.is_dir():
         files.storages = [_open(path, kind)] if (kind := kind_of(path)) else []
+        files.notes = [storage.note for storage in files.storages if storage.note]
         return files
     listed: dict[str, Path | None] = {}
     if (path / METADATA).is_file():
@@ -99,6 +102,10 @@ def open_files(path: Path) -> BagFiles:
     kinds = {file: kind_of(file) for file in listed.values() if file is not None}
     if not any(kinds.values()):
         kinds |= {file: kind_of(file) for file in _files_in(path)}
+    if listed:
+        bare = {_unpacked_name(file.name) for file in kinds}
+        others = [file for file in _files_in(path) if _unpacked_name(file.name) not in bare and kind_of(file)]
+        files.notes += [f"it has {file.name}, which its {METADATA} does not list: read it by itself" for file in others]
     files.broken = [f"{name} is not there" for name, file in listed.items() if file is None and any(kinds.values())]
     files.broken += [f"{file.name} does not begin as bags do" for file in listed.values() if file and not kinds[file]]
     for name, file in listed.items():
@@ -107,6 +114,10 @@ def open_files(path: Path) -> BagFiles:
     files.storages = [_open(file, kind) for file, kind in kinds.items() if kind]
     files.notes += [f"{storage.path.name}: {storage.note}" for storage in files.storages if storage.note]
     return files
+
+
+def _unpacked_name(name: str) -> str:
+    return name.removesuffix(next((end for end in ZSTD_SUFFIXES if name.endswith(end)), ""))
 
 
 def _read_metadata(path: Path) -> tuple[list[str], dict[str, Topic]]:

@@ -115,7 +115,9 @@ class Storage(ABC):
 
 
 def ros_type(name: str) -> str:
-    """pkg/msg/Name of what may also be written pkg/Name or pkg::msg::Name."""
+    """pkg/msg/Name of what may also be written pkg/Name, pkg::msg::Name or pkg::msg::dds_::Name_."""
+    if "::dds_::" in name:
+        name = name.replace("::dds_::", "::").removesuffix("_")
     name = name.replace("::", "/")
     return name if name.count("/") != 1 else name.replace("/", "/msg/")
 

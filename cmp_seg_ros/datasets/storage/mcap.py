@@ -22,13 +22,14 @@ class Mcap(Storage):
     """A whole file is read in the order of recording, one without an index as it lies."""
 
     magic = b"\x89MCAP0\r\n"
+    _is_cut = False  # whether the last record is not whole
 
     def _index(self) -> dict[str, Topic] | None:
         with self.path.open("rb") as file:
             try:
                 summary = make_reader(file).get_summary()
-            except Exception as error:  # whatever the last bytes are taken for
-                raise ValueError(UNCLOSED) from error
+            except Exception:  # whatever the last bytes are taken for
+                return None
         if summary is None or summary.statistics is None or not summary.chunk_indexes:
             return None
         counts, channels, schemas = summary.statistics.channel_message_counts, summary.channels, summary.schemas
@@ -67,8 +68,10 @@ class Mcap(Storage):
             except Exception as error:  # whatever the library makes of damaged bytes
                 self.damage = self.damage or line(error)
             closed = code == Opcode.FOOTER
-        if not closed:
+        if not closed and self._is_cut:
             self.damage = self.damage or UNCLOSED
+        elif not closed:
+            self.note = "it was never closed, as by a recorder that was killed; all its records are whole"
 
     def _records(self) -> Iterator[tuple[int, bytes]]:
         """Opcode and content of all records that are whole, those inside chunks included.
@@ -79,6 +82,7 @@ class Mcap(Storage):
         with self.path.open("rb") as file:
             file.seek(len(self.magic))
             for code, content, is_whole in _split(file, self.path.stat().st_size):
+                self._is_cut = not is_whole
                 if code != Opcode.CHUNK:
                     if is_whole:
                         yield code, content
@@ -100,11 +104,16 @@ class Mcap(Storage):
 
 def _split(stream: IO[bytes], end: int) -> Iterator[tuple[int, bytes, bool]]:
     """Opcode, content, and whether it is whole, of the READ records up to byte `end` of a stream."""
-    while stream.tell() + HEADER.size <= end:
-        code, size = HEADER.unpack(stream.read(HEADER.size))
-        start = stream.tell()
-        if code == 0:  # where no data were written
+    while stream.tell() < end:
+        header = stream.read(HEADER.size)
+        if not any(header):  # where no data were written
+            yield 0, b"", True
             return
+        if len(header) < HEADER.size:
+            yield header[0], b"", False
+            return
+        code, size = HEADER.unpack(header)
+        start = stream.tell()
         if code in READ:
             yield code, stream.read(min(size, end - start)), start + size <= end
         if start + size > end:
@@ -113,7 +122,8 @@ def _split(stream: IO[bytes], end: int) -> Iterator[tuple[int, bytes, bool]]:
 
 
 def _topic(channel: Channel, schema: Schema | None) -> Topic:
-    encoding = channel.message_encoding or ENCODINGS.get(schema.encoding if schema else "", "")
+    named = channel.message_encoding or (schema.encoding if schema else "")
+    encoding = ENCODINGS.get(named, named)
     if schema is None or encoding not in (CDR, ROS1):
         return Topic(schema.name if schema else "", 0, encoding)
     is_idl = schema.encoding in ("ros2idl", "omgidl")

@@ -5,12 +5,15 @@ import shutil
 import sqlite3
 from collections.abc import Collection, Iterator
 from contextlib import closing
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 from urllib.parse import quote
 
-from cmp_seg_ros.datasets.storage.base import RawMessage, Storage, Topic, line, ros_type
+from cmp_seg_ros.datasets.storage.base import CDR, RawMessage, Storage, Topic, line, ros_type
 
+MOST_FAILED = 1000  # ids in a row that have no message that can be read: the end
 LOG = "-wal"  # ends the name of SQLite's write-ahead log
 
 
@@ -39,7 +42,7 @@ class Sqlite(Storage):
             for number, name, type_, encoding in connection.execute(
                 "SELECT id, name, type, serialization_format FROM topics ORDER BY name"
             ):
-                described = Topic(ros_type(type_), 0, encoding, *definitions.get(type_, ("", False)))
+                described = Topic(ros_type(type_), 0, encoding.lower() or CDR, *definitions.get(type_, ("", False)))
                 topic = topics.setdefault(name, described)
                 topics[name] = topic._replace(size=topic.size + counts.get(number, 0))
             return topics
@@ -66,18 +69,33 @@ class Sqlite(Storage):
             with closing(self._connect()) as connection:
                 connection.execute("PRAGMA writable_schema=ON")  # else a file shorter than it was is refused
                 topics = {
-                    number: (name, Topic(ros_type(type_), 0, encoding))
+                    number: (name, Topic(ros_type(type_), 0, encoding.lower() or CDR))
                     for number, name, type_, encoding in connection.execute(
                         "SELECT id, name, type, serialization_format FROM topics"
                     )
                 }
-                found = connection.execute("SELECT topic_id, timestamp, data FROM messages ORDER BY id")
-                for number, time, data in found:
+                for number, time, data in self._rows(connection):
                     if number in topics and isinstance(time, int) and isinstance(data, bytes):
                         name, topic = topics[number]
                         yield topic, RawMessage(name, topic.type, time, data)
         except Exception as error:  # whatever the library makes of damaged bytes
             self.damage = self.damage or line(error)
+
+    def _rows(self, connection: sqlite3.Connection) -> Iterator[tuple[Any, Any, Any]]:
+        """Topic, time and data of the messages, each looked up by its id: a damaged page costs those in it alone."""
+        failed = 0
+        for number in count(1):
+            row = None
+            try:
+                query = "SELECT topic_id, timestamp, data FROM messages WHERE id = ?"
+                row = connection.execute(query, (number,)).fetchone()
+            except sqlite3.DatabaseError as error:
+                self.damage = self.damage or line(error)
+            if row is not None:
+                yield row
+            failed = failed + 1 if row is None else 0
+            if failed == MOST_FAILED:
+                return
 
     def _connect(self) -> sqlite3.Connection:
         name = quote(os.fsencode(self.path.resolve()))

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import numpy as np
 
+from cmp_seg_ros.geometry.plausibility import lean
 from cmp_seg_ros.scan import Scan
 
 FEW_RETURNS = 1000  # too few to tell whether the lidar is upright
-MANY_POINTS = 1 << 15  # that tell it well; of more, every second, third, ... is looked at
 RETRY = 5.0  # seconds from one look to the next
 DUTY = 0.02  # of the time, at most, is spent on looking
 
@@ -54,21 +54,7 @@ class LevelCheck:
             self._next = end + max(RETRY, (end - start) / DUTY)
 
     def _check(self, scan: Scan) -> None:
-        from cmp_seg_ros.geometry.planes import MAX_TILT, find_planes
-
-        found = find_planes(scan.xyz[:: -(-len(scan) // MANY_POINTS)])
-        self.done = bool(found.floor or found.ceiling or found.walls)
-        if not self.done:
-            return
-        if found.tilt() > MAX_TILT:
-            self._note(
-                "tilted",
-                f"the lidar leans by about {found.tilt():.0f} degrees, by the floor and walls that it sees, but is "
-                "taken as upright; give T_base_lidar in a calibration_file",
-            )
-        elif found.way_up() < 0:
-            self._note(
-                "upside_down",
-                "the lidar seems to hang upside down: the level surface above it is nearer and fuller than the one "
-                "below; if it does, give T_base_lidar in a calibration_file",
-            )
+        told = lean(scan.xyz)
+        self.done = told is not None
+        for doubt in told or ():
+            self._note(doubt.kind, doubt.text)
