@@ -16,6 +16,7 @@ from cmp_seg_ros.scan import UNLABELLED, Float32, UInt8
 from cmp_seg_ros.training.augment import random_response, standardised, voxels_and_targets
 from cmp_seg_ros.waffleiron.preprocess import Voxels, column_of
 
+RESPONSES = 4  # random intensities of each scan that the gate for strange ones is fitted to
 VOXELS = 1000  # of each scan that the temperature is fitted to
 RANGE = (0.3, 5.0)  # of temperatures
 COARSEST = 2.0  # times the bundle's voxel size, as a node takes voxels on a slow machine
@@ -77,8 +78,8 @@ def _fit_intensities(bundle: Bundle, scans: Iterable[Returns], rng: np.random.Ge
     usual: list[Float64] = []
     other: list[Float64] = []
     for scan in scans:
-        strange = random_response(scan.xyz, scan.ring, scan.intensity, rng).astype(np.float32)
-        for kind, intensity in ((usual, scan.intensity), (other, strange)):
+        strange = [random_response(scan.xyz, scan.ring, scan.intensity, rng) for _ in range(RESPONSES)]
+        for kind, intensity in ((usual, scan.intensity), *((other, one.astype(np.float32)) for one in strange)):
             for voxels, _ in _seen(bundle, scan._replace(intensity=intensity), rng):
                 found = strange_intensity.figures(voxels.xyz, voxels.neighbours, voxels.features[:, column])
                 kind += [] if found is None else [found]
