@@ -304,8 +304,62 @@ def test_bare_numbers_of_another_layout_are_refused_and_can_be_told(
     assert (frame.scan.intensity is not None) == ("i" in layout.split(":")[0].split(",") or ",i" in layout)
 
 
+WIDE = {  # which column of the scan below stands where
+    "x:f8,y:f8,z:f8,i:f8,_:f8,_:f8": (0, 1, 2, 3, 4, 5),
+    "x,y,z,i,_,_,_,_": (0, 1, 2, 3, 5, 4, 4, 4),
+    "x,y,z,_,i,_,_,_": (0, 1, 2, 7, 3, 6, 6, 6),
+    "x,y,z,i:u1": (0, 1, 2, 3),
+    "x,y,z,i:u1,r:u1": (0, 1, 2, 3, 4),
+    "x,y,z,i,t:u4,r:u2,_:u2": (0, 1, 2, 3, 5, 4, 6),
+}
+
+
+@pytest.mark.parametrize("shuffled", [False, True])
+@pytest.mark.parametrize("layout", WIDE)
+def test_bare_numbers_are_not_taken_for_two_points_in_one(tmp_path: Path, layout: str, shuffled: bool) -> None:
+    scan = wall_scan()
+    time = 1e5 * np.arange(len(scan))
+    scan = np.column_stack([scan, time if ":u4" in layout else time * 1e-9, np.zeros(len(scan)), np.ones(len(scan))])
+    scan = np.random.default_rng(2).permutation(scan) if shuffled else scan
+    table = np.zeros(len(scan), bare.parse(layout))
+    for name, column in zip(table.dtype.names or (), WIDE[layout], strict=True):
+        table[name] = scan[:, column]
+    table.tofile(tmp_path / "a.bin")
+    with pytest.raises(UserError, match=f"say so with --columns {layout}, or"):
+        list(open_input(tmp_path / "a.bin"))
+    (frame,) = open_input(tmp_path / "a.bin", columns=layout)
+    np.testing.assert_array_equal(frame.scan.xyz, scan[:, :3].astype(np.float32))
+
+
+def test_bare_numbers_that_are_cut_short_are_not_taken_for_another_layout(tmp_path: Path) -> None:
+    (tmp_path / "a.bin").write_bytes(wall_scan().astype("<f4").tobytes()[:32_016])  # a multiple of 12 and 16, not of 20
+    with pytest.raises(UserError, match=r"no multiple of the 20 that its likeliest layout .*nuScenes"):
+        list(open_input(tmp_path / "a.bin"))
+
+
+@pytest.mark.parametrize("kind", [">f4", "<f2", "<i2", "<i4", "bytes", "text"])
+def test_bare_numbers_that_fit_no_layout_are_refused(tmp_path: Path, kind: str) -> None:
+    scan = wall_scan()[:, :4]
+    if kind == "bytes":
+        content = np.random.default_rng(4).bytes(32_000)
+    elif kind == "text":
+        content = b"".join(b"%.4f %.4f %.4f %3d\n" % tuple(row) for row in scan)
+        content = content[: len(content) // 16 * 16]
+    else:
+        content = (scan * {"<i2": 100, "<i4": 1000}.get(kind, 1)).astype(kind).tobytes()
+    (tmp_path / "a.bin").write_bytes(content)
+    with pytest.raises(UserError, match="is text" if kind == "text" else "no layout that is known fits.*--columns"):
+        list(open_input(tmp_path / "a.bin"))
+
+
+KITTIS = (
+    "none", "shuffled", "flat", "black", "all at one place", "no returns", "noise", "huge for none", "millimetres",
+    "colours",
+)  # fmt: skip
+
+
 @pytest.mark.parametrize("points", [2000, 2005, 300, 20, 3])
-@pytest.mark.parametrize("change", ["none", "shuffled", "flat", "black", "all at one place", "no returns", "noise"])
+@pytest.mark.parametrize("change", KITTIS)
 def test_kittis_bare_numbers_are_taken(tmp_path: Path, points: int, change: str) -> None:
     scan = wall_scan(points)[:, :4].astype("<f4")
     random = np.random.default_rng(3)
@@ -321,6 +375,12 @@ def test_kittis_bare_numbers_are_taken(tmp_path: Path, points: int, change: str)
         scan[:, :3][random.random(points) < 0.6] = np.nan
     elif change == "noise":
         scan = random.normal(size=scan.shape).astype("<f4")
+    elif change == "huge for none":
+        scan[random.random(points) < 0.6] = np.finfo(np.float32).max
+    elif change == "millimetres":
+        scan[:, :3] = 1000 * scan[:, :3] + 5e6
+    elif change == "colours":  # packed: tiny as numbers
+        scan[:, 3] = random.integers(1 << 24, size=points, dtype=np.uint32).view(np.float32)
     scan.tofile(tmp_path / "a.bin")
     np.testing.assert_array_equal(read(tmp_path / "a.bin").scan.xyz, scan[:, :3])
     (tmp_path / "a.bin").write_bytes(scan.tobytes()[:-4])
