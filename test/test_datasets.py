@@ -96,7 +96,7 @@ PCD_HEADERS = {
     ),
     "points alone": lambda text: text.replace("WIDTH 57\nHEIGHT 1\n", ""),
     "carriage returns, tabs": lambda text: text.replace("\n", "\r\n").replace("FIELDS ", "\tFIELDS\t"),
-    "small letters": lambda text: text.replace("DATA binary", "DATA BINARY"),
+    "small letters": lambda text: text.replace("DATA binary", "DATA BINARY").replace("F F F F", "f f f f"),
 }
 
 
@@ -225,6 +225,49 @@ def test_ply_as_the_format_allows(tmp_path: Path, encoding: str, name: str) -> N
             list(open_input(tmp_path / "a.ply"))
 
 
+PLY_OTHERS = {  # what other programs write; from the file as we write it
+    "carriage returns alone": lambda content: content.replace(b"\n", b"\r"),
+    "blank lines of an element without properties": lambda content: content.replace(
+        b"element vertex", b"element nothing 2\nelement vertex"
+    ).replace(b"end_header\n", b"end_header\n\n\n"),
+    "format last": lambda content: content.replace(b"format ascii 1.0\n", b"").replace(
+        b"end_header", b"format ascii 1.0\nend_header"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PLY_OTHERS)
+def test_ply_of_other_programs(tmp_path: Path, name: str) -> None:
+    (tmp_path / "a.ply").write_bytes(PLY_OTHERS[name](ply("ascii", VERTEX)))
+    np.testing.assert_allclose(read(tmp_path / "a.ply").scan.intensity, INTENSITY, rtol=1e-6)
+
+
+@pytest.mark.parametrize("line_end", [b"\n", b"\r\n", b"\r"])
+def test_binary_ply_whose_format_stands_last(tmp_path: Path, line_end: bytes) -> None:
+    header, body = ply("binary_big_endian", VERTEX).split(b"end_header\n")
+    first, said, *elements = header.splitlines()
+    header = line_end.join([first, *elements, said, b"end_header", b""])
+    (tmp_path / "a.ply").write_bytes(header + body)
+    np.testing.assert_array_equal(read(tmp_path / "a.ply").scan.xyz, XYZ)
+
+
+def test_a_scalar_field_without_a_name_is_the_intensity_where_there_is_no_other(tmp_path: Path) -> None:
+    unnamed = VERTEX.replace("float intensity", "float scalar_Scalar_field")
+    content = ply("ascii", VERTEX).replace(VERTEX.encode(), unnamed.encode())
+    (tmp_path / "a.ply").write_bytes(content)
+    reader = open_input(tmp_path / "a.ply")
+    (frame,) = reader
+    np.testing.assert_allclose(frame.scan.intensity, INTENSITY, rtol=1e-6)
+    assert "taken as intensity" in next(iter(reader.notes))
+    (tmp_path / "a.ply").write_bytes(content.replace(b"float z", b"float Reflectance"))
+    reader = open_input(tmp_path / "a.ply")
+    with pytest.raises(
+        UserError, match=r"no field z; its fields are x, y, Reflectance, Scalar_field\. Give a cloud whose"
+    ):
+        list(reader)
+    assert not reader.notes
+
+
 def test_labelled_ply_reads_back(tmp_path: Path) -> None:
     space = LabelSpace.load("structural6")
     labels = Labels((np.arange(57) % 7).astype(np.uint8), np.linspace(0, 1, 57, dtype=np.float32))
@@ -304,8 +347,62 @@ def test_bare_numbers_of_another_layout_are_refused_and_can_be_told(
     assert (frame.scan.intensity is not None) == ("i" in layout.split(":")[0].split(",") or ",i" in layout)
 
 
+WIDE = {  # which column of the scan below stands where
+    "x:f8,y:f8,z:f8,i:f8,_:f8,_:f8": (0, 1, 2, 3, 4, 5),
+    "x,y,z,i,_,_,_,_": (0, 1, 2, 3, 5, 4, 4, 4),
+    "x,y,z,_,i,_,_,_": (0, 1, 2, 7, 3, 6, 6, 6),
+    "x,y,z,i:u1": (0, 1, 2, 3),
+    "x,y,z,i:u1,r:u1": (0, 1, 2, 3, 4),
+    "x,y,z,i,t:u4,r:u2,_:u2": (0, 1, 2, 3, 5, 4, 6),
+}
+
+
+@pytest.mark.parametrize("shuffled", [False, True])
+@pytest.mark.parametrize("layout", WIDE)
+def test_bare_numbers_are_not_taken_for_two_points_in_one(tmp_path: Path, layout: str, shuffled: bool) -> None:
+    scan = wall_scan()
+    time = 1e5 * np.arange(len(scan))
+    scan = np.column_stack([scan, time if ":u4" in layout else time * 1e-9, np.zeros(len(scan)), np.ones(len(scan))])
+    scan = np.random.default_rng(2).permutation(scan) if shuffled else scan
+    table = np.zeros(len(scan), bare.parse(layout))
+    for name, column in zip(table.dtype.names or (), WIDE[layout], strict=True):
+        table[name] = scan[:, column]
+    table.tofile(tmp_path / "a.bin")
+    with pytest.raises(UserError, match=f"say so with --columns {layout}, or"):
+        list(open_input(tmp_path / "a.bin"))
+    (frame,) = open_input(tmp_path / "a.bin", columns=layout)
+    np.testing.assert_array_equal(frame.scan.xyz, scan[:, :3].astype(np.float32))
+
+
+def test_bare_numbers_that_are_cut_short_are_not_taken_for_another_layout(tmp_path: Path) -> None:
+    (tmp_path / "a.bin").write_bytes(wall_scan().astype("<f4").tobytes()[:32_016])  # a multiple of 12 and 16, not of 20
+    with pytest.raises(UserError, match=r"no multiple of the 20 that its likeliest layout .*nuScenes"):
+        list(open_input(tmp_path / "a.bin"))
+
+
+@pytest.mark.parametrize("kind", [">f4", "<f2", "<i2", "<i4", "bytes", "text"])
+def test_bare_numbers_that_fit_no_layout_are_refused(tmp_path: Path, kind: str) -> None:
+    scan = wall_scan()[:, :4]
+    if kind == "bytes":
+        content = np.random.default_rng(4).bytes(32_000)
+    elif kind == "text":
+        content = b"".join(b"%.4f %.4f %.4f %3d\n" % tuple(row) for row in scan)
+        content = content[: len(content) // 16 * 16]
+    else:
+        content = (scan * {"<i2": 100, "<i4": 1000}.get(kind, 1)).astype(kind).tobytes()
+    (tmp_path / "a.bin").write_bytes(content)
+    with pytest.raises(UserError, match="is text" if kind == "text" else "no layout that is known fits.*--columns"):
+        list(open_input(tmp_path / "a.bin"))
+
+
+KITTIS = (
+    "none", "shuffled", "flat", "black", "all at one place", "no returns", "noise", "huge for none", "millimetres",
+    "colours",
+)  # fmt: skip
+
+
 @pytest.mark.parametrize("points", [2000, 2005, 300, 20, 3])
-@pytest.mark.parametrize("change", ["none", "shuffled", "flat", "black", "all at one place", "no returns", "noise"])
+@pytest.mark.parametrize("change", KITTIS)
 def test_kittis_bare_numbers_are_taken(tmp_path: Path, points: int, change: str) -> None:
     scan = wall_scan(points)[:, :4].astype("<f4")
     random = np.random.default_rng(3)
@@ -321,6 +418,12 @@ def test_kittis_bare_numbers_are_taken(tmp_path: Path, points: int, change: str)
         scan[:, :3][random.random(points) < 0.6] = np.nan
     elif change == "noise":
         scan = random.normal(size=scan.shape).astype("<f4")
+    elif change == "huge for none":
+        scan[random.random(points) < 0.6] = np.finfo(np.float32).max
+    elif change == "millimetres":
+        scan[:, :3] = 1000 * scan[:, :3] + 5e6
+    elif change == "colours":  # packed: tiny as numbers
+        scan[:, 3] = random.integers(1 << 24, size=points, dtype=np.uint32).view(np.float32)
     scan.tofile(tmp_path / "a.bin")
     np.testing.assert_array_equal(read(tmp_path / "a.bin").scan.xyz, scan[:, :3])
     (tmp_path / "a.bin").write_bytes(scan.tobytes()[:-4])
@@ -403,7 +506,17 @@ def test_a_folder_names_all_that_cannot_be_read(tmp_path: Path) -> None:
         ("a.pcd", pcd("binary", dict(zip("xyz", XYZ[:0].T, strict=True)), ["x", "y", "z"]), "no points"),
         ("a.pcd", pcd("binary", dict(zip("xyz", XYZ.T, strict=True)), ["x", "y", "z"], POINTS="-1"), "header"),
         ("a.pcd", pcd("ascii", dict(zip("xyz", XYZ.T, strict=True)), ["x", "y", "z"], WIDTH="-57"), "header"),
-        ("a.pcd", pcd("", dict(zip("xyz", XYZ.T, strict=True)), ["x", "y", "z"]), "header"),
+        ("a.pcd", pcd("", dict(zip("xyz", XYZ.T, strict=True)), ["x", "y", "z"]), "DATA is not said"),
+        ("a.pcd", pcd("binary", XYZI, list(XYZI), SIZE="4 4 3 4"), "SIZE 3 of field z is none of 2, 4, 8"),
+        ("a.pcd", pcd("binary", XYZI, list(XYZI), TYPE="F F X F"), "TYPE X of field z is none of F, I, U"),
+        ("a.pcd", pcd("binary", XYZI, list(XYZI), SIZE="4 4 4"), "SIZE has 3 values for 4 FIELDS"),
+        ("a.pcd", pcd("binary", XYZI, list(XYZI), COUNT="1 1 1 one"), "COUNT one of field intensity"),
+        ("a.pcd", pcd("binary", XYZI, list(XYZI), WIDTH="57.0"), "WIDTH is 57.0"),
+        (
+            "a.pcd",
+            pcd("ascii", XYZI | {"y": XYZI["y"] + 300}, list(XYZI), TYPE="F U F F", SIZE="4 1 4 4"),
+            "no uint8 can be",
+        ),
         (
             "a.pcd",
             b"FIELDS x y z\nVERSION 7\nSIZE 4 4 4\nTYPE I I I\nWIDTH 1\nHEIGHT 1\nDATA ascii\nnan 2 3\n",
@@ -413,6 +526,9 @@ def test_a_folder_names_all_that_cannot_be_read(tmp_path: Path) -> None:
         ("a.ply", b"ply\nformat ascii 1.0\nelement vertex 3\nend_header\n1\n", "header"),
         ("a.ply", b"ply\nformat ascii 1.0\nelement vertex 1\nproperty int x\nend_header\n1e99\n", "does not fit"),
         ("a.ply", b"ply\nformat ascii 1.0\n", "no end_header"),
+        ("a.ply", ply("ascii", VERTEX).replace(b"float y", b"float16 y"), "property y is of the unknown type float16"),
+        ("a.ply", ply("ascii", VERTEX).replace(b"vertex 57", b"vertex many"), "element vertex has the number many"),
+        ("a.ply", b"ply\nformat ascii 1.0\nproperty float x\nend_header\n", "before any element"),
         ("a.ply", b"ply\nformat ascii 1.0\nelement vertex 2\nproperty float x\nend_header\n1\n", "cut short"),
         ("a.ply", b"ply\nformat zip 1.0\nelement vertex 2\nproperty float x\nend_header\n1\n", "header"),
         ("a.ply", b"ply\nformat ascii 1.0\nelement vertex 1\nproperty float x\nend_header\none\n", "does not fit"),

@@ -30,6 +30,13 @@ def test_rooms_raise_no_doubt(xyz: np.ndarray) -> None:
     assert judged(xyz * [1, -1, -1]) == judged(xyz[::7]) == judged(xyz, voxel_size=0.2) == judged(2 * xyz) == {}
 
 
+@pytest.mark.filterwarnings("error")
+def test_signalling_nan_is_no_return() -> None:
+    xyz = SCANS[0].copy()
+    xyz[::3] = np.array(0x7F800001, np.uint32).view(np.float32)
+    assert judged(xyz) == {}
+
+
 @pytest.mark.parametrize("xyz", SCANS, ids=golden.SENSORS)
 @pytest.mark.parametrize(
     ("scale", "says"),

@@ -57,10 +57,20 @@ class DataSet(ScanFile):
         return table
 
     def _bare(self, content: bytes) -> Array:
+        if not self.columns_given and bare.is_text(content):
+            raise UserError(f"{self.path} is text, not bare numbers; load it with numpy.loadtxt and save it as .npy")
         layout = self.columns_given or bare.likeliest(content)
+        if not layout:
+            raise UserError(
+                f"no layout that is known fits the numbers of {self.path}: read as KITTI's x, y, z and intensity they "
+                "are no coordinates; say what they are with --columns, e.g. x,y,z,i,r:u2, or save them in metres as "
+                "float32, in a .npy, .pcd or .ply"
+            )
         record = bare.parse(layout)
         if len(content) % record.itemsize:
             said = f"--columns {layout} takes" if self.columns_given else "KITTI's x, y, z and intensity take"
+            if layout != bare.KITTI and not self.columns_given:
+                said = f"its likeliest layout ({bare.LAYOUTS[layout]}) takes"
             raise UserError(
                 f"{self.path} has {len(content)} bytes, which is no multiple of the {record.itemsize} that {said} a "
                 "point: it is cut short, or of another layout; say which with --columns, e.g. x,y,z,i,r"

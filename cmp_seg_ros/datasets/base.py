@@ -195,6 +195,11 @@ def frame_of(
     **known: Any,
 ) -> Frame:
     """A frame from (N,) columns, among them x, y, z; `known` are further fields of Frame. Raises UserError."""
+    if missing := [axis for axis in "xyz" if axis not in {name.lower() for name in columns}]:
+        raise UserError(
+            f"it has no field {', '.join(missing)}; its fields are {', '.join(columns) or 'none'}. "
+            "Give a cloud whose fields are named x, y and z"
+        )
     message = message_of(columns, shape, stamp, frame_id)
     return Frame(key, point_cloud2.decode(message), number, message, **known)
 
@@ -247,13 +252,21 @@ def ascii_records(body: bytes, dtype: np.dtype[Any], count: int, path: Path) -> 
     try:
         for name in dtype.names or ():
             size = int(np.prod(dtype[name].shape))
-            values = [row[position : position + size] if dtype[name].shape else row[position] for row in rows]
-            with np.errstate(invalid="raise"):  # NaN, or a number too large, in a column of integers
-                table[name] = np.array(values, np.float64)
+            if any(len(row) < position + size for row in rows):
+                raise ValueError(f"it has no number for {name}")
+            values = np.array([row[position : position + size] for row in rows], np.float64)
+            table[name] = _within(values, dtype[name].base, name).reshape(table[name].shape)
             position += size
-    except (ValueError, IndexError, FloatingPointError) as error:
+    except ValueError as error:
         raise UserError(f"{path} has a line that does not fit its header ({error}); save it again") from error
     return table.tobytes()
+
+
+def _within(values: Array, kind: np.dtype[Any], name: str) -> Array:
+    """Numbers that a type can hold. NumPy takes NaN and large numbers for some other where the type is of integers."""
+    if kind.kind in "iu" and not (fits := (values >= np.iinfo(kind).min) & (values < np.iinfo(kind).max + 1.0)).all():
+        raise ValueError(f"{name} is {values[~fits][0]:g}, which no {kind.name} can be")
+    return values
 
 
 def records(content: bytes, dtype: np.dtype[Any], count: int, path: Path) -> dict[str, Array]:

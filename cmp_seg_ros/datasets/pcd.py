@@ -18,6 +18,8 @@ from cmp_seg_ros.errors import UserError
 
 DEFAULTS = {"TYPE": "F", "SIZE": "4", "COUNT": "1"}  # of old files that do not say
 KINDS = {"F": "f", "I": "i", "U": "u"}  # of NumPy
+SIZES = {"F": ("2", "4", "8"), "I": ("1", "2", "4", "8"), "U": ("1", "2", "4", "8")}  # bytes
+LARGEST = 1 << 16  # values of a field
 FIELDS = re.compile(rb"^[ \t]*(FIELDS|COLUMNS)[ \t]", re.MULTILINE)
 OTHERS = re.compile(rb"^[ \t]*(VERSION|SIZE|TYPE|COUNT|WIDTH|HEIGHT|VIEWPOINT|POINTS|DATA)[ \t]", re.MULTILINE)
 HEADER = 1 << 16  # bytes: a header may begin with long comments
@@ -35,21 +37,17 @@ class DataSet(ScanFile):
         content = read_bytes(self.path)
         header, body = self._header(content)
         try:
-            names = header["FIELDS"]
-            described = (header.get(key, [default] * len(names)) for key, default in DEFAULTS.items())
-            kinds = [
-                np.dtype((f"<{KINDS[kind]}{size}", (int(count),)) if int(count) > 1 else f"<{KINDS[kind]}{size}")
-                for kind, size, count in zip(*described, strict=True)
-            ]
-            dtype = np.dtype(list(zip(_unique(names), kinds, strict=True)))
-            height = int(header.get("HEIGHT", ["1"])[0])
-            width = int(header.get("WIDTH", header.get("POINTS", [""]))[0])
-            points = int(header.get("POINTS", [str(width * height)])[0])
-            if min(width, height, points) < 0:
-                raise ValueError(f"{width} x {height} = {points} points")
-            encoding = header["DATA"][0].lower()
-        except (KeyError, ValueError, TypeError, IndexError) as error:
-            raise UserError(f"the header of {self.path} is not valid ({error!r}); write the file again") from error
+            dtype = _record(header)
+            height = _whole(header, "HEIGHT") if "HEIGHT" in header else 1
+            width = _whole(header, "WIDTH" if "WIDTH" in header else "POINTS")
+            points = _whole(header, "POINTS") if "POINTS" in header else width * height
+            if not header["DATA"]:
+                raise ValueError("DATA is not said; known are ascii, binary and binary_compressed")
+        except ValueError as error:
+            raise UserError(
+                f"the header of {self.path} is not valid: {error}; mend that line, or write the file again"
+            ) from error
+        encoding = header["DATA"][0].lower()
         shape = (height, width) if height * width == points else (1, points)
         if points == 0:
             raise UserError(f"{self.path} holds no points; record it again")
@@ -127,6 +125,35 @@ def lzf_decompress(data: bytes, size: int) -> bytes:
     if len(out) != size:
         raise ValueError(f"{len(out)} bytes instead of {size}")
     return bytes(out)
+
+
+def _record(header: dict[str, list[str]]) -> np.dtype[Any]:
+    """A point as FIELDS, SIZE, TYPE and COUNT describe it. Raises ValueError."""
+    if not (names := header.get("FIELDS")):
+        raise ValueError("FIELDS is not said")
+    described = {key: header.get(key, [default] * len(names)) for key, default in DEFAULTS.items()}
+    for key, values in described.items():
+        if len(values) != len(names):
+            raise ValueError(f"{key} has {len(values)} values for {len(names)} FIELDS")
+    fields: list[tuple[str, Any]] = []
+    for name, kind, size, count in zip(_unique(names), *described.values(), strict=True):
+        if kind.upper() not in KINDS:
+            raise ValueError(f"TYPE {kind} of field {name} is none of {', '.join(KINDS)}")
+        if size not in SIZES[kind.upper()]:
+            raise ValueError(f"SIZE {size} of field {name} is none of {', '.join(SIZES[kind.upper()])}")
+        if not count.isdecimal() or int(count) > LARGEST:
+            raise ValueError(f"COUNT {count} of field {name} is not a number up to {LARGEST}")
+        number = f"<{KINDS[kind.upper()]}{size}"
+        fields.append((name, (number, (int(count),)) if int(count) > 1 else number))
+    return np.dtype(fields)
+
+
+def _whole(header: dict[str, list[str]], key: str) -> int:
+    """The number in a line of the header. Raises ValueError."""
+    said = (header.get(key) or ["not said"])[0]
+    if not said.isdecimal():
+        raise ValueError(f"{key} is {said}, and must be a whole number")
+    return int(said)
 
 
 def _unique(names: list[str]) -> list[str]:

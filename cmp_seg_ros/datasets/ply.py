@@ -14,6 +14,7 @@ from cmp_seg_ros import outputs
 from cmp_seg_ros.datasets.base import Array, ScanFile, ascii_records, head, read_bytes, records
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.label_space import LabelSpace
+from cmp_seg_ros.messages.point_cloud2 import INTENSITY_NAMES
 from cmp_seg_ros.scan import Labels, Scan
 
 ORDERS = {"ascii": "<", "binary_little_endian": "<", "binary_big_endian": ">"}
@@ -21,11 +22,13 @@ KINDS = {
     "char": "b", "int8": "b", "uchar": "B", "uint8": "B", "short": "h", "int16": "h", "ushort": "H", "uint16": "H",
     "int": "i", "int32": "i", "uint": "I", "uint32": "I", "float": "f", "float32": "f", "double": "d", "float64": "d",
 }  # fmt: skip
+DIGITS = 20  # of the number of an element, at most
 SCALAR = "scalar_"  # CloudCompare begins the names of its own fields so
+UNNAMED = "Scalar_field"  # that it gives to a column without a name
 
 
 class Property(NamedTuple):
-    """A property of an element: its byte order and type, and of a list those of its length, as `struct` has them."""
+    """A property of an element: its type, and of a list that of its length, as `struct` has them."""
 
     name: str
     kind: str
@@ -48,9 +51,17 @@ class Element(NamedTuple):
     def has_lists(self) -> bool:
         return any(p.length for p in self.properties)
 
+    def ordered(self, order: str) -> "Element":
+        """The same in a byte order."""
+        kinds = [Property(p.name, order + p.kind, p.length and order + p.length) for p in self.properties]
+        return self._replace(properties=kinds)
+
 
 class DataSet(ScanFile):
-    """A .ply file; the vertices' properties keep their names, less CloudCompare's `scalar_`. Others are passed over."""
+    """A .ply file; the vertices' properties keep their names, less CloudCompare's `scalar_`. Others are passed over.
+
+    A scalar field without a name is the intensity, where there is no other.
+    """
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
@@ -74,38 +85,49 @@ class DataSet(ScanFile):
             body = ascii_records(body, vertices.scalars, vertices.size, self.path)
         columns = records(body, vertices.scalars, vertices.size, self.path)
         named = {name.removeprefix(SCALAR): values for name, values in columns.items()} | columns
-        return {name: named[name] for name in named if not name.startswith(SCALAR)}, (1, vertices.size)
+        named = {name: values for name, values in named.items() if not name.startswith(SCALAR)}
+        if UNNAMED in named and not {name.lower() for name in named} & set(INTENSITY_NAMES):
+            named = {"intensity" if name == UNNAMED else name: values for name, values in named.items()}
+            self.notes.add(
+                "a scalar field without a name is taken as intensity; rename it in CloudCompare if it is something else"
+            )
+        return named, (1, vertices.size)
 
     def _header(self, content: bytes) -> tuple[str, list[Element], bytes]:
         """Encoding, elements, and what follows the header."""
-        encoding = order = ""
+        encoding = ""
         elements: list[Element] = []
+        line_end = b"\r" if content.startswith(b"ply\r") and not content.startswith(b"ply\r\n") else b"\n"
         position = 0
         while True:
-            end = content.find(b"\n", position)
+            end = content.find(line_end, position)
             if end < 0:
                 raise UserError(f"{self.path} has no end_header: it is cut short; copy it again")
             words = content[position:end].decode("ascii", "replace").split()
             position = end + 1
-            try:
-                match words:
-                    case ["end_header"]:
-                        break
-                    case ["format", name, *_]:
-                        encoding, order = name, ORDERS[name]
-                    case ["element", name, count, *_]:
-                        elements.append(Element(name, int(count), []))
-                        if int(count) < 0:
-                            raise ValueError(f"{count} of element {name}")
-                    case ["property", "list", length, kind, name, *_]:
-                        elements[-1].properties.append(Property(name, order + KINDS[kind], order + KINDS[length]))
-                    case ["property", kind, name, *_]:
-                        elements[-1].properties.append(Property(name, order + KINDS[kind]))
-            except (KeyError, IndexError, ValueError) as error:
-                raise self._invalid(repr(error)) from error
-        if not encoding:
-            raise self._invalid("it has no format")
-        return encoding, elements, content[position:]
+            match words:
+                case ["end_header"]:
+                    break
+                case ["format", name, *_]:
+                    encoding = name
+                case ["element", name, count, *_]:
+                    if not count.isdecimal() or len(count) > DIGITS:
+                        raise self._invalid(f"its element {name} has the number {count}")
+                    elements.append(Element(name, int(count), []))
+                case ["property", *_] if not elements:
+                    raise self._invalid(f"its line '{' '.join(words)}' stands before any element")
+                case ["property", "list", length, kind, name, *_]:
+                    elements[-1].properties.append(Property(name, self._kind(kind, name), self._kind(length, name)))
+                case ["property", kind, name, *_]:
+                    elements[-1].properties.append(Property(name, self._kind(kind, name)))
+        if encoding not in ORDERS:
+            raise self._invalid(f"its format is {encoding or 'not said'}; known are {', '.join(ORDERS)}")
+        return encoding, [element.ordered(ORDERS[encoding]) for element in elements], content[position:]
+
+    def _kind(self, kind: str, name: str) -> str:
+        if kind not in KINDS:
+            raise self._invalid(f"its property {name} is of the unknown type {kind}; known are {', '.join(KINDS)}")
+        return KINDS[kind]
 
     def _invalid(self, why: str) -> UserError:
         return UserError(f"the header of {self.path} is not valid ({why}); save the file again")
@@ -134,6 +156,8 @@ class DataSet(ScanFile):
 
     def _of_lines(self, body: bytes, element: Element) -> tuple[bytes, bytes]:
         """The same of an ascii element, a line each."""
+        if not element.properties:  # its lines are blank, and such are passed over anywhere
+            return b"", body
         lines = [words for line in body.splitlines() if (words := line.split())]
         kept = []
         try:
@@ -147,7 +171,9 @@ class DataSet(ScanFile):
                         position += 1 + int(words[position])
                 kept.append(b" ".join(row))
         except (IndexError, ValueError) as error:
-            raise UserError(f"{self.path} has a line that does not fit its header ({error}); save it again") from error
+            raise UserError(
+                f"{self.path} has a line of its element {element.name} that does not fit its header; save it again"
+            ) from error
         return b"\n".join(kept), b"\n".join(b" ".join(words) for words in lines[element.size :])
 
     def _cut_short(self, element: Element) -> UserError:

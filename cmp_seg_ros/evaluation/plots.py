@@ -193,7 +193,7 @@ def range_image(xyz: Float32, label: UInt8, space: LabelSpace) -> tuple[UInt8, t
     """
     from scipy.ndimage import distance_transform_edt
 
-    labelled = np.flatnonzero((label != UNLABELLED) & np.isfinite(xyz).all(axis=1) & xyz.any(axis=1))
+    labelled = np.flatnonzero((label != UNLABELLED) & np.isfinite(xyz).all(axis=1) & (xyz != 0).any(axis=1))
     if not len(labelled):
         return np.zeros((2, 2, 3), np.uint8), (180.0, -180.0, -1.0, 1.0)
     points = xyz[labelled].astype(np.float64)

@@ -138,7 +138,7 @@ def find_planes(xyz: Float32) -> Planes:
         xyz: (N, 3) float32, metres, the sensor at the origin, z up within about 30 degrees; points that are not finite,
             beyond FAR or at the origin are ignored.
     """
-    returns = np.flatnonzero((np.abs(xyz) <= FAR).all(axis=1) & xyz.any(axis=1))
+    returns = np.flatnonzero((np.abs(xyz) <= FAR).all(axis=1) & (xyz != 0).any(axis=1))
     points, voxel_of = thin(xyz[returns].astype(np.float64), RADII[0] / 3)  # (M, 3), (R,)
     voxel_normals = surface_normals(points)
     known = np.isfinite(voxel_normals).all(axis=1)

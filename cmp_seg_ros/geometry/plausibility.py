@@ -48,7 +48,8 @@ def doubts(xyz: Float32, frame_id: str, voxels: int, voxel_size: float, mount_kn
         voxels: number of voxels of `voxel_size` metres that the network saw, 0 if none.
         mount_known: whether a calibration or TF gives the lidar's mount; its axes are then not checked.
     """
-    returns = xyz[np.isfinite(xyz).all(axis=1) & xyz.any(axis=1)]
+    # `xyz.any` would warn of a signalling NaN, as drivers leave for no return.
+    returns = xyz[np.isfinite(xyz).all(axis=1) & (xyz != 0).any(axis=1)]
     if len(returns) < MIN_RETURNS:
         return
     yield from _scale(returns, voxels, voxel_size)
