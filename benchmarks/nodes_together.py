@@ -51,7 +51,7 @@ class Companion(NamedTuple):
 
 COMPANIONS = [
     Companion("pseudo_label_node", {"overlay": Image}, {}, LABELLED),
-    Companion("occupancy_node", {"occupied": PointCloud2}, {"occupied_rate_hz": 0.0}),
+    Companion("occupancy_node", {"occupied": PointCloud2}),
     Companion("semantic_map_node", {"fused_points": PointCloud2}, {}, LABELLED, {"/odom": "/odometry"}),
 ]
 

@@ -39,7 +39,7 @@ def places() -> tuple[np.ndarray, np.ndarray]:
 class MapRobot(Robot):
     """A robot that drives along x at 0.5 m/s and publishes what it sees."""
 
-    def __init__(self, folder, *parameters: str) -> None:
+    def __init__(self, folder, *parameters: str, early: bool = False) -> None:
         (folder / "logs").mkdir()
         super().__init__(folder / "logs")
         calibration = {"lidars": {"top": {"T_base_lidar": [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0.9], [0, 0, 0, 1]]}}}
@@ -49,6 +49,8 @@ class MapRobot(Robot):
         self.grids = self.subscribe(OccupancyGrid, f"{NODE}/grid", qos.LATCHED)
         self.fused = self.subscribe(PointCloud2, f"{NODE}/fused_points")
         self.reports = self.subscribe(DiagnosticArray, "/diagnostics")
+        if early:
+            self.say_space()
         arguments = ["semantic_map_node", "--ros-args", *(part for one in given for part in ("-p", one))]
         self.program = self.start(*arguments)
         self.clouds = self.publisher(PointCloud2, "/labelled_points")
@@ -93,8 +95,8 @@ class MapRobot(Robot):
 def drive(tmp_path):
     robots = []
 
-    def start(*parameters: str) -> MapRobot:
-        robots.append(MapRobot(tmp_path, *parameters))
+    def start(*parameters: str, early: bool = False) -> MapRobot:
+        robots.append(MapRobot(tmp_path, *parameters, early=early))
         return robots[-1]
 
     yield start
@@ -106,6 +108,11 @@ def occupancy_at(grid: OccupancyGrid, x: float, y: float) -> int:
     column = int((x - grid.info.origin.position.x) / grid.info.resolution)
     row = int((y - grid.info.origin.position.y) / grid.info.resolution)
     return grid.data[row * grid.info.width + column]
+
+
+def test_a_label_space_that_came_before_the_node_counts(drive):
+    robot = drive(early=True)
+    robot.until(lambda: robot.drive() or int(robot.counts().get("scans_fused", 0)) > 0, "a fused scan")
 
 
 def test_map_and_grid_grow_without_people_and_are_saved(drive, tmp_path):

@@ -6,6 +6,7 @@ The newest image is processed; older ones are dropped and counted. Each output i
 subscribers, and at most at its own rate. docs/node.md has more.
 """
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -55,6 +56,7 @@ PARAMETERS = [
     Parameter("camera_name", "", "The camera's name in the calibration file; may be empty if it has only one"),
     Parameter("extrinsics", "file", "Where T_base_camera comes from", ("file", "tf")),
     Parameter("base_frame", "base_link", "Frame of the grid: on the floor, x forward, z up"),
+    Parameter("niceness", 10, "Steps by which the process gives way to others, such as the segmentation", (0, 19)),
     *node.PARAMETERS,
 ]
 
@@ -132,6 +134,7 @@ class OccupancyNode(WorkerNode[Seen]):
     def set_up(self) -> None:
         """Read the calibration; add the camera info and the outputs."""
         p = self.parameters
+        os.nice(p["niceness"])
         file = p["calibration_file"]
         calibration = ImageCalibration.load(file) if file else ImageCalibration()
         named = calibration.cameras or p["camera_name"]

@@ -67,6 +67,11 @@ class Topic:
     def _lose(self, count: int) -> None:
         self.lost += count
 
+    def adapt(self) -> None:
+        """Ask for what was published before, where publishers that have come meanwhile have kept it."""
+        if self._subscription is not None:
+            self._subscription.adapt()
+
     def values(self) -> dict[str, Any]:
         """Values for /diagnostics."""
         subscription = self._subscription
@@ -82,7 +87,6 @@ class Topic:
         """Why messages are missing, with the remedy; empty if none is. Call it once per report."""
         if self._subscription is None:
             return ""
-        self._subscription.adapt()
         lost, self._reported = self.lost - self._reported, self.lost
         silent = time.monotonic() - self._last_time > SILENCE
         if lost or (silent and self.lost and self._node.count_publishers(self.topic)):
@@ -146,6 +150,11 @@ class Inputs:
         """Subscribe to all topics, if not subscribed."""
         for topic in self._topics:
             topic.subscribe(self._reliability)
+
+    def adapt(self) -> None:
+        """See `Topic.adapt`; to be called now and then."""
+        for topic in self._topics:
+            topic.adapt()
 
     def unsubscribe(self, reason: str) -> None:
         """Unsubscribe from all topics. A pending message is dropped with this reason."""

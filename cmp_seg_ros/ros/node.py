@@ -327,6 +327,7 @@ class WorkerNode(Node, Generic[Result]):
     def publish_diagnostics(self) -> None:
         """Publish /diagnostics."""
         asleep, problems = "", []
+        self.inputs.adapt()
         if not self.loaded:
             problems.append(Problem(WARN, "loading the model", quiet=True))
         elif not self.enabled:
