@@ -49,8 +49,9 @@ class MapRobot(Robot):
         self.grids = self.subscribe(OccupancyGrid, f"{NODE}/grid", qos.LATCHED)
         self.fused = self.subscribe(PointCloud2, f"{NODE}/fused_points")
         self.reports = self.subscribe(DiagnosticArray, "/diagnostics")
-        if early:
-            self.say_space()
+        if early:  # before anybody listens
+            self.spaces = self.node.create_publisher(String, "/label_space", qos.LATCHED)
+            self.spaces.publish(String(data=SIX.to_yaml()))
         arguments = ["semantic_map_node", "--ros-args", *(part for one in given for part in ("-p", one))]
         self.program = self.start(*arguments)
         self.clouds = self.publisher(PointCloud2, "/labelled_points")

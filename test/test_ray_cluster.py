@@ -20,7 +20,8 @@ ray = pytest.importorskip("ray")
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
+    here = {"env_vars": {"PYTHONPATH": str(Path(__file__).parent)}}  # for functions of this file
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error", runtime_env=here)
     yield
     ray.shutdown()
 

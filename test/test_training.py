@@ -334,6 +334,7 @@ run("parts")
 """
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_that_accumulates_and_resume(tmp_path: Path) -> None:
     (tmp_path / "two.py").write_text(TWO_PROCESSES)
     path = {**os.environ, "PYTHONPATH": f"{Path(__file__).parent}:{os.environ.get('PYTHONPATH', '')}"}
