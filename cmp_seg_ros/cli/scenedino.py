@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cmp_seg_ros.cli.tables import counted
+from cmp_seg_ros.cli.tables import counted, print_warnings
 from cmp_seg_ros.errors import UserError
 
 if TYPE_CHECKING:
@@ -95,6 +95,9 @@ def infer(
     if as_json:
         print(json.dumps(report))
     else:
+        if not grid and place.T_base_camera is None:
+            unknown = f"the camera's pose is not known: the grid ({CAMERA_GRID}) stands in its frame"
+            print_warnings([f"{unknown}; give T_base_camera in the calibration for one on the floor"])
         print(f"{counted(len(rows), 'image')}, {report['ms_median']:.0f} ms an image\n{out}")
 
 
