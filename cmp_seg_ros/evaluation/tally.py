@@ -19,6 +19,7 @@ from cmp_seg_ros.scan import UNLABELLED, Labels
 if TYPE_CHECKING:
     from cmp_seg_ros.evaluation.pipeline import Labeller, Result
 
+MANY_STRANGE = 0.1  # share of the scans; half of that is so by chance (training/calibration.py)
 LOOKS = 3  # scans at most that are searched for a floor, a ceiling and walls, to see whether the lidar is upright
 
 
@@ -82,6 +83,8 @@ class Tally:
             self._looks = 0 if told is not None else self._looks - 1
             found += [Remark(doubt.kind, f"{name}: {doubt.text}") for doubt in told or ()]
         for remark in found:
+            if remark.kind == "strange_intensity":  # `finish` counts them all
+                continue
             (self.problems if remark.serious else self.warnings).add(remark.text, remark.kind)
 
     def finish(self, problems: Problems, notes: Problems) -> None:
@@ -101,6 +104,11 @@ class Tally:
         report.voxel_size = float(np.median(self.sizes)) if self.sizes else 0.0
         report.unlikeness = float(np.median(self.unlikeness)) if self.unlikeness else None
         report.strange_intensity = float(np.mean(self.strange_intensity)) if self.strange_intensity else None
+        if (strange := sum(self.strange_intensity)) > MANY_STRANGE * len(self.strange_intensity):
+            self.warnings.add(
+                f"{strange} of {len(self.strange_intensity)} scans have intensities unlike those that the model was "
+                "trained on: their labels are predicted from shape alone"
+            )
         counts = self.ids[self.space.ids]
         report.share = dict(zip(self.space.names, (counts / max(1, counts.sum())).tolist(), strict=True))
         report.unlabelled = float(self.ids[UNLABELLED] / max(1, report.points))
