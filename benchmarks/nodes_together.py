@@ -7,22 +7,20 @@ less than 10 % of its rate to the pseudo-label node, whose overlay comes at 2 Hz
 more, p95 of its age 700 ms; the map node fuses every labelled cloud.
 """
 
-import json
 import os
 import time
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
-import rclpy
 import typer
 from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from rich.console import Console
 from rich.table import Table
+from semantic_map import is_recorded
 from sensor_msgs.msg import Image, PointCloud2
 
 from cmp_seg_ros.cli.demo import run_subcommand
@@ -31,6 +29,7 @@ from cmp_seg_ros.messages import cdr
 from cmp_seg_ros.nodes.live_run import NODE, PLAYER, START_TIMEOUT, isolated_ros, process, wait_for
 from cmp_seg_ros.outputs import write_report, writing
 from cmp_seg_ros.ros import diagnostics, environment
+from cmp_seg_ros.ros.own_context import own_node
 from cmp_seg_ros.ros.receiver import Receiver
 from cmp_seg_ros.simulation.version import simulator_version
 
@@ -59,28 +58,18 @@ COMPANIONS = [
 class Ages:
     """Ages of a node's messages when they come, milliseconds, and its last diagnostics."""
 
-    def __init__(self, companion: Companion) -> None:
+    def __init__(self, companion: Companion, node: Node, executor: SingleThreadedExecutor) -> None:
         self.ages: list[float] = []
         self.values: dict[str, str] = {}
-        self._name = companion.name
-        self._context = Context()
-        rclpy.init(context=self._context)
-        self._node = Node("ages", context=self._context)
+        self._name, self._executor = companion.name, executor
         for name, kind in companion.outputs.items():
-            self._node.create_subscription(kind, f"/{companion.name}/{name}", self._on, QoSProfile(depth=50), raw=True)
-        self._node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
-        self._executor = SingleThreadedExecutor(context=self._context)
-        self._executor.add_node(self._node)
+            node.create_subscription(kind, f"/{companion.name}/{name}", self._on, QoSProfile(depth=50), raw=True)
+        node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
 
     def spin(self, seconds: float) -> None:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             self._executor.spin_once(timeout_sec=0.02)
-
-    def close(self) -> None:
-        self._executor.shutdown()
-        self._node.destroy_node()
-        self._context.try_shutdown()
 
     def _on(self, data: bytes) -> None:
         self.ages.append(1e-6 * (time.time_ns() - cdr.stamp_ns(data)))
@@ -94,19 +83,18 @@ class Ages:
 def together(drive: Path, companion: Companion | None, logs: Path) -> dict[str, Any]:
     """Play the drive to the segmentation node and a companion."""
     calibration = {"calibration_file": str(drive / "calibration.yaml")}
-    ages = Ages(companion) if companion else None
     logs.mkdir(parents=True, exist_ok=True)
-    with Receiver(NODE) as receiver, process(NODE, calibration, {}, logs) as node:
+    with Receiver(NODE) as receiver, own_node("ages") as own, process(NODE, calibration, {}, logs) as node:
         wait_for(lambda: bool(receiver.diagnostics.get("topic")), START_TIMEOUT, "the segmentation node", node)
-        if companion is None or ages is None:
+        if companion is None:
             play(drive, TOPICS, None, logs)
             other = {}
         else:
+            ages = Ages(companion, *own)
             with process(companion.name, calibration | companion.parameters, companion.remaps, logs) as second:
                 wait_for(lambda: ages.spin(0.1) or bool(ages.values), START_TIMEOUT, companion.name, second)
                 play(drive, TOPICS | companion.topics, ages, logs)
                 other = {"messages": len(ages.ages), "age_ms": percentiles(ages.ages), "diagnostics": ages.values}
-            ages.close()
     arrivals = np.array([cloud.time for cloud in receiver.clouds]) * 1e-9
     return {
         "rate_hz": float((len(arrivals) - 1) / np.ptp(arrivals)),
@@ -133,9 +121,7 @@ def main(
     cores: Annotated[int, typer.Option(help="Cores for all processes together.", min=1)] = 2,
 ) -> None:
     drive = out / f"drive-{simulator_version()}-{seconds:g}"
-    if not (drive / "report.json").exists() or not json.loads((drive / "report.json").read_text()).get(
-        "finished", True
-    ):
+    if not is_recorded(drive):
         options = ["--seconds", seconds, "--seed", SEED, "--rate", RATE]
         if run_subcommand(["simulate", "--out", drive, *options]):
             raise typer.Exit(1)

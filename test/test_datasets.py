@@ -340,11 +340,17 @@ def test_bare_numbers_of_another_layout_are_refused_and_can_be_told(
     for i, name in enumerate(table.dtype.names or ()):
         table[name] = scan[:, i]
     table.tofile(tmp_path / "a.bin")
-    with pytest.raises(UserError, match=f"looks like .*{BARE[layout]}.*say so with --columns {layout}, or"):
-        list(open_input(tmp_path / "a.bin"))
-    (frame,) = open_input(tmp_path / "a.bin", columns=layout)
-    np.testing.assert_array_equal(frame.scan.xyz, scan[:, :3].astype(np.float32))
-    assert (frame.scan.intensity is not None) == ("i" in layout.split(":")[0].split(",") or ",i" in layout)
+    found = refused_unless_told(tmp_path / "a.bin", layout, scan[:, :3], f"looks like .*{BARE[layout]}.*")
+    assert (found.intensity is not None) == ("i" in layout.split(":")[0].split(",") or ",i" in layout)
+
+
+def refused_unless_told(path: Path, layout: str, xyz: np.ndarray, message: str = "") -> Scan:
+    """The scan of a .bin that is refused with its layout named, and read with it."""
+    with pytest.raises(UserError, match=f"{message}say so with --columns {layout}, or"):
+        list(open_input(path))
+    (frame,) = open_input(path, columns=layout)
+    np.testing.assert_array_equal(frame.scan.xyz, xyz.astype(np.float32))
+    return frame.scan
 
 
 WIDE = {  # which column of the scan below stands where
@@ -368,10 +374,7 @@ def test_bare_numbers_are_not_taken_for_two_points_in_one(tmp_path: Path, layout
     for name, column in zip(table.dtype.names or (), WIDE[layout], strict=True):
         table[name] = scan[:, column]
     table.tofile(tmp_path / "a.bin")
-    with pytest.raises(UserError, match=f"say so with --columns {layout}, or"):
-        list(open_input(tmp_path / "a.bin"))
-    (frame,) = open_input(tmp_path / "a.bin", columns=layout)
-    np.testing.assert_array_equal(frame.scan.xyz, scan[:, :3].astype(np.float32))
+    refused_unless_told(tmp_path / "a.bin", layout, scan[:, :3])
 
 
 def test_bare_numbers_that_are_cut_short_are_not_taken_for_another_layout(tmp_path: Path) -> None:

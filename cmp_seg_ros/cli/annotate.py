@@ -7,9 +7,9 @@ from typing import Annotated
 import typer
 
 from cmp_seg_ros.bundle import DEFAULT_BUNDLE
-from cmp_seg_ros.cli.options import OdometrySource
 from cmp_seg_ros.cli.tables import counted, print_warnings
 from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.mapping.odometry_source import OdometrySource
 
 annotate = typer.Typer(
     help="Label scans, or the map of a drive, by hand in CloudCompare, starting from the model's labels.",

@@ -108,7 +108,8 @@ def draw_occupancy(config: "RigConfig", calibration: Path, path: Path) -> None:
     from cmp_seg_ros.label_space import LabelSpace
     from cmp_seg_ros.nodes.occupancy_run import show_to_node
     from cmp_seg_ros.occupancy import pictures
-    from cmp_seg_ros.occupancy.grid import FREE, Grid
+    from cmp_seg_ros.occupancy.grid import Grid
+    from cmp_seg_ros.occupancy.scores import truth_ids
     from cmp_seg_ros.occupancy.truth import surface_points
     from cmp_seg_ros.occupancy.views import truth_at
     from cmp_seg_ros.simulation.rig import Rig
@@ -123,10 +124,10 @@ def draw_occupancy(config: "RigConfig", calibration: Path, path: Path) -> None:
     camera, T_base_camera = rig.config.cameras[0].camera, rig.T_base_cameras[0]
     truth = truth_at(scenes, surfaces, grid, camera, place, T_base_camera, np.random.default_rng(config.seed))
     space = LabelSpace.load("image14")
-    ids = space.id_map(LabelSpace.load("indoor"))
-    ids[FREE] = FREE
     title = f"{BUNDLE}, an image of the drive in building {config.seed}"
-    pictures.draw_result(path, rgb, shown.depth, shown.classes, grid, shown.label, space, title, ids[truth])
+    pictures.draw_result(
+        path, rgb, shown.depth, shown.classes, grid, shown.label, space, title, truth_ids(space)[truth]
+    )
 
 
 def mosaic(space: "LabelSpace") -> "PseudoLabeller | None":

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cmp_seg_ros.bundle import DEFAULT_BUNDLE
-from cmp_seg_ros.cli.options import OdometrySource
 from cmp_seg_ros.cli.tables import READINGS, counted, percent, print_warnings
 from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.mapping.odometry_source import OdometrySource
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from cmp_seg_ros.cli.convert import Runner
-from cmp_seg_ros.cli.options import OdometrySource
+from cmp_seg_ros.mapping.odometry_source import OdometrySource
 
 
 def pseudo_label(

@@ -121,6 +121,7 @@ def evaluate(
     from cmp_seg_ros.evaluation.occupancy import OccupancyEvaluation, median_depth
     from cmp_seg_ros.occupancy import cases, pictures
     from cmp_seg_ros.occupancy.grid import Grid
+    from cmp_seg_ros.occupancy.scores import truth_ids
     from cmp_seg_ros.occupier import Occupier
     from cmp_seg_ros.outputs import claim, write_report, writing
 
@@ -133,10 +134,7 @@ def evaluate(
     if real:
         evaluations["neighbours"] = OccupancyEvaluation(occupier, grid, constant)
     space = occupier.label_space
-    from cmp_seg_ros.label_space import LabelSpace
-
-    ids = space.id_map(LabelSpace.load("indoor"))
-    ids[254] = 254
+    ids = truth_ids(space)
     with writing(out):
         for number, (case, truth) in enumerate(found):
             view, label = evaluations["own"].add(case)

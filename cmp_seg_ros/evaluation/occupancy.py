@@ -7,10 +7,9 @@ import numpy as np
 import torch
 
 from cmp_seg_ros.geometry.cameras import Camera
-from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.occupancy.cases import Case, from_depth
 from cmp_seg_ros.occupancy.grid import FREE, UNKNOWN, Grid, Transform
-from cmp_seg_ros.occupancy.scores import DepthScores, OccupancyScores
+from cmp_seg_ros.occupancy.scores import DepthScores, OccupancyScores, truth_ids
 from cmp_seg_ros.occupier import RENDERED, Occupier, View
 from cmp_seg_ros.scan import Float32, UInt8
 
@@ -31,8 +30,7 @@ class OccupancyEvaluation:
         names = (MODEL, OWN_DEPTH, CONSTANT, FLOOR)
         self.occupancy = {name: OccupancyScores(occupier.label_space) for name in names}
         self.depths = {name: DepthScores() for name in (MODEL, CONSTANT, FLOOR)}
-        self._ids = occupier.label_space.id_map(LabelSpace.load("indoor"))
-        self._ids[FREE] = FREE
+        self._ids = truth_ids(occupier.label_space)
         self.cases = 0
 
     def add(self, case: Case, truth: UInt8 | None = None) -> tuple[View, UInt8]:

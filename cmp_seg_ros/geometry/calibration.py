@@ -38,20 +38,18 @@ def _rigid(rows: list[list[float]]) -> list[list[float]]:
 RigidTransform = Annotated[list[list[float]], AfterValidator(_rigid)]
 
 
-class CalibratedCamera(Camera):
-    """A camera and its extrinsics. Camera frames are optical: z forward, x right, y down."""
+class ImageCamera(Camera):
+    """A camera and its mounting; its images may be used without a lidar. Its frame is optical: z forward, y down."""
 
     topic: str | None = None  # of its images in a bag, where the camera's name does not say it
+    T_camera_lidar: Any = None  # not checked without a lidar
+    T_base_camera: RigidTransform | None = None
+
+
+class CalibratedCamera(ImageCamera):
+    """A camera whose place by the lidar is known, too."""
+
     T_camera_lidar: RigidTransform
-    T_base_camera: RigidTransform | None = None
-
-
-class ImageCamera(Camera):
-    """A camera whose images are used without a lidar."""
-
-    topic: str | None = None
-    T_camera_lidar: Any = None  # not used, and not checked
-    T_base_camera: RigidTransform | None = None
 
 
 class CalibratedLidar(BaseModel):

@@ -18,11 +18,12 @@ from cmp_seg_ros.datasets.frame import Frame
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.geometry import motion
 from cmp_seg_ros.geometry.calibration import Transform
+from cmp_seg_ros.mapping.odometry_source import OdometrySource
 from cmp_seg_ros.scan import Float32, Scan
 
 Float64 = npt.NDArray[np.float64]
 
-SOURCES = ("auto", "recorded", "kiss-icp")
+SOURCES = tuple(source.value for source in OdometrySource)
 FASTEST = 15.0  # metres per second; faster is a jump
 FASTEST_TURN = np.radians(720)  # per second
 AHEAD = 100_000_000  # ns after the stamp, at which the velocity of a sweep is taken

@@ -6,16 +6,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import rclpy
-from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
-from rclpy.node import Node
 from sensor_msgs.msg import Image, PointCloud2
 
 from cmp_seg_ros.messages import cdr, images, point_cloud2
 from cmp_seg_ros.nodes.live_run import START_TIMEOUT, isolated_ros, process, wait_for
 from cmp_seg_ros.occupancy.grid import UNKNOWN, Grid
 from cmp_seg_ros.ros import environment
+from cmp_seg_ros.ros.own_context import own_node
 from cmp_seg_ros.scan import Float32, UInt8
 
 NODE = "occupancy_node"
@@ -48,32 +45,23 @@ def show_to_node(rgb: UInt8, parameters: dict[str, Any], grid: Grid) -> Shown:
     """
     environment.prepare()
     found: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory() as folder, isolated_ros():
-        context = Context()
-        rclpy.init(context=context)
-        node, executor = Node("camera", context=context), SingleThreadedExecutor(context=context)
-        executor.add_node(node)
+    with tempfile.TemporaryDirectory() as folder, isolated_ros(), own_node("camera") as (node, executor):
         for name, kind in (("occupied", PointCloud2), ("depth_image", Image), ("semantic_image", Image)):
             node.create_subscription(kind, f"/{NODE}/{name}", lambda msg, name=name: found.update({name: msg}), 2)
         publisher = node.create_publisher(Image, "/image", 2)
-        try:
-            with process(NODE, parameters, {}, Path(folder)) as running:
-                last = -np.inf
+        last = -np.inf
 
-                def answered() -> bool:
-                    nonlocal last
-                    if time.monotonic() - last > EVERY:
-                        header = cdr.header(time.time_ns(), "camera")
-                        publisher.publish(images.encode(rgb, "rgb8", header, Image))
-                        last = time.monotonic()
-                    executor.spin_once(timeout_sec=0.05)
-                    return len(found) == 3
+        def answered() -> bool:
+            nonlocal last
+            if time.monotonic() - last > EVERY:
+                header = cdr.header(time.time_ns(), "camera")
+                publisher.publish(images.encode(rgb, "rgb8", header, Image))
+                last = time.monotonic()
+            executor.spin_once(timeout_sec=0.05)
+            return len(found) == 3
 
-                wait_for(answered, START_TIMEOUT, "voxels of the occupancy node", running)
-        finally:
-            executor.shutdown()
-            node.destroy_node()
-            context.try_shutdown()
+        with process(NODE, parameters, {}, Path(folder)) as running:
+            wait_for(answered, START_TIMEOUT, "voxels of the occupancy node", running)
     cloud = found["occupied"]
     index, inside = grid.index(point_cloud2.decode(cloud).xyz)
     label = np.full(grid.size, UNKNOWN, np.uint8)

@@ -9,6 +9,13 @@ from cmp_seg_ros.scan import Bool, Float32, UInt8
 PARTS = ("all", "visible", "occluded")
 
 
+def truth_ids(space: LabelSpace) -> UInt8:
+    """(256,) ids in the space by what a true grid has: ids in `indoor`, FREE, or UNKNOWN."""
+    ids = space.id_map(LabelSpace.load("indoor"))
+    ids[FREE] = FREE
+    return ids
+
+
 class OccupancyScores:
     """Counts voxels over views. Voxels whose truth is UNKNOWN count nowhere; predicted unknown counts as not occupied.
 

@@ -2,19 +2,17 @@
 
 import threading
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
-from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import PointCloud2
 
 from cmp_seg_ros.messages import cdr, point_cloud2
 from cmp_seg_ros.ros import diagnostics
+from cmp_seg_ros.ros.own_context import own_node
 from cmp_seg_ros.scan import Labels
 
 DEPTH = 100  # messages; nothing that is published may be lost here
@@ -43,25 +41,20 @@ class Receiver:
         self.scan_infos: dict[int, dict[str, str]] = {}
         self.diagnostics: dict[str, str] = {}
         self._name = name
-        self._context = Context()
-        rclpy.init(context=self._context)
-        self._node = Node("receiver", context=self._context)
+        self._open = ExitStack()
+        node, executor = self._open.enter_context(own_node("receiver"))
         qos = QoSProfile(depth=DEPTH)
-        self._node.create_subscription(PointCloud2, f"/{name}/labelled_points", self._on_cloud, qos, raw=True)
-        self._node.create_subscription(DiagnosticStatus, f"/{name}/scan_info", self._on_scan_info, qos)
-        self._node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos)
-        self._executor = SingleThreadedExecutor(context=self._context)
-        self._executor.add_node(self._node)
-        self._thread = threading.Thread(target=self._executor.spin, name="receiver", daemon=True)
+        node.create_subscription(PointCloud2, f"/{name}/labelled_points", self._on_cloud, qos, raw=True)
+        node.create_subscription(DiagnosticStatus, f"/{name}/scan_info", self._on_scan_info, qos)
+        node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos)
+        self._thread = threading.Thread(target=executor.spin, name="receiver", daemon=True)
         self._thread.start()
 
     def __enter__(self) -> "Receiver":
         return self
 
     def __exit__(self, *_: Any) -> None:
-        self._executor.shutdown()
-        self._node.destroy_node()
-        self._context.try_shutdown()
+        self._open.close()
         self._thread.join()
 
     def counts(self) -> dict[str, int]:

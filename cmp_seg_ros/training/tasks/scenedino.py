@@ -20,7 +20,7 @@ from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.network_weights import serialise
 from cmp_seg_ros.occupancy import pictures
 from cmp_seg_ros.occupancy.grid import FREE, UNKNOWN, Grid
-from cmp_seg_ros.occupancy.scores import DepthScores, OccupancyScores
+from cmp_seg_ros.occupancy.scores import DepthScores, OccupancyScores, truth_ids
 from cmp_seg_ros.occupancy.view_cache import ViewCache
 from cmp_seg_ros.occupancy.views import View
 from cmp_seg_ros.scan import UNLABELLED, Bool, Float32, UInt8
@@ -152,8 +152,7 @@ class Task(base.Task[Config, Any, Answer]):
         self.validation_views = ViewCache(folder, config.data.validation_seeds, count, self.camera, self.grid)
         if isinstance(self.network.encoder, Encoder) and config.frozen:
             self.network.encoder.freeze(config.frozen)
-        self._ids = self.space.id_map(LabelSpace.load("indoor"))
-        self._ids[FREE] = FREE
+        self._ids = truth_ids(self.space)
         height, width = config.network.image
         fx, fy, cx, cy = self.camera.intrinsics
         self.intrinsics = normalised_intrinsics((fx, fy), (cx, cy), (height, width))[None]
