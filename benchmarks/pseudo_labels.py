@@ -44,6 +44,7 @@ Float64 = npt.NDArray[np.float64]
 STUDY = "study-v1"
 COVERAGES = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
 RAW, ALL, STILL, BALANCED = "raw, rejected by confidence", "all", "all but time", "class balance"
+ONCE = "all but agreement"
 
 
 class Row(BaseModel):
@@ -219,6 +220,7 @@ def methods(seen: Seen, space: LabelSpace) -> dict[str, Method]:
         "time": over_time(seen.raw, np.zeros(len(seen.truth), np.bool_)),
         BALANCED: decided(seen.raw),
         STILL: decided(everything, rejected),
+        ONCE: over_time(geometry, seen.border | seen.edge),
         ALL: over_time(everything, rejected),
     }
 
@@ -235,7 +237,7 @@ def compare(study: Study, drives_seen: list[Seen]) -> dict[str, Any]:
     def matrices(name: str, kept_by: str, coverage: float) -> npt.NDArray[np.int64]:
         """(G, C, C + 1) of each drive: labels of one method on the points that another keeps at a coverage."""
         score = np.concatenate([ways[kept_by].score for ways in found])
-        if kept_by in (BALANCED, STILL, ALL):
+        if kept_by in (BALANCED, STILL, ONCE, ALL):
             score = refine.rank_in_class(np.concatenate([ways[kept_by].label for ways in found]), score)
         scores = np.split(score, np.cumsum([len(seen.truth) for seen in drives_seen])[:-1])
         threshold = np.quantile(score, 1 - coverage) if coverage < 1 else -np.inf
@@ -261,7 +263,7 @@ def compare(study: Study, drives_seen: list[Seen]) -> dict[str, Any]:
             }
         curves = {
             name: [number(float(_miou(merge, matrices(name, name, coverage).sum(axis=0)))) for coverage in COVERAGES]
-            for name in (RAW, STILL, ALL)
+            for name in (RAW, STILL, ONCE, ALL)
         }
         report[reading] = {"methods": rows, "by_coverage": {"coverage": COVERAGES, **curves}}
     return report
@@ -370,7 +372,7 @@ def draw_truth(path: Path, rows: dict[str, Any]) -> None:
     figure = plots.new_figure(5.5 * len(rows), 4.6, "Pseudo-labels of the points that a camera sees, best points first")
     for axes, (row, report) in zip(figure.subplots(1, len(rows), squeeze=False)[0], rows.items(), strict=True):
         curves = report["structural6"]["by_coverage"]
-        for name in (RAW, STILL, ALL):
+        for name in (RAW, STILL, ONCE, ALL):
             axes.plot(curves["coverage"], curves[name], marker=".", label=name)
         axes.set(title=row, xlabel="coverage: share of these points that keep a label", ylabel="mIoU, structural6")
         axes.grid(color="#e8e8e8")

@@ -16,7 +16,7 @@ from cmp_seg_ros.mapping.odometry import Motion
 from cmp_seg_ros.pseudo_labels import over_time, refine
 from cmp_seg_ros.pseudo_labels.copies import consensus
 from cmp_seg_ros.pseudo_labels.labeller import PseudoLabeller, Refinements, upright
-from cmp_seg_ros.pseudo_labels.surfaces import Surface, surfaces, with_geometry
+from cmp_seg_ros.pseudo_labels.surfaces import Surface, SurfaceTable, surfaces, with_geometry
 from cmp_seg_ros.scan import UNLABELLED, Scan
 from cmp_seg_ros.teachers import base, simulated
 from cmp_seg_ros.teachers.base import Features, Masks
@@ -134,6 +134,27 @@ def test_geometry_decides_where_the_image_does_not_and_keeps_what_is_ignored() -
     assert four.argmax(axis=1).tolist() == [0]
     indoor = with_geometry(np.full((1, 20), 0.05, np.float32), np.array([Surface.floor]), INDOOR)
     assert INDOOR.names[int(indoor.argmax())] == "floor"
+
+
+def test_a_wall_on_no_walls_plane_is_furniture_however_sure_the_image_is() -> None:
+    sure = np.zeros((3, 6), np.float32)
+    sure[:, STRUCTURAL6.names.index("wall")] = 1
+    on = np.array([Surface.wall, Surface.unclear, Surface.level])
+    found = with_geometry(sure, on, STRUCTURAL6)
+    assert [STRUCTURAL6.names[i] for i in found.argmax(axis=1)] == ["wall", "object", "object"]
+    sure = np.zeros((1, 20), np.float32)
+    sure[:, INDOOR.names.index("wall")] = 1
+    furniture = with_geometry(sure, on[1:2], INDOOR)[0]
+    objects = STRUCTURAL6.merge_matrix(INDOOR)[:, STRUCTURAL6.names.index("object")] > 0
+    np.testing.assert_allclose(furniture[objects], furniture[objects].mean(), rtol=1e-5)  # none is likelier
+    assert furniture[objects].sum() > furniture[INDOOR.names.index("wall")]
+
+
+def test_doubts_take_nothing_away() -> None:
+    for name in ("structural6", "structural4", "indoor", "mosaic32"):
+        moved = SurfaceTable.load().transition(LabelSpace.load(name))
+        np.testing.assert_allclose(moved.sum(axis=1), 1, atol=1e-6)
+        assert (moved >= 0).all() and (np.diag(moved) > 0.5).all()
 
 
 # Agreement over time

@@ -4,7 +4,9 @@ What a point lies on is found without the camera; how often points of each class
 
     P(class | image, surface) ~ P(class | image) P(surface | class) ** TRUST
 
-which takes back what contradicts the geometry, and decides between classes where the image does not.
+which takes back what contradicts the geometry, and decides between classes where the image does not. Teachers are too
+sure of themselves: first, a share of the probability of each class goes to the classes that are taken for it (a
+transition matrix, as of Patrini et al., CVPR 2017).
 """
 
 from enum import IntEnum
@@ -74,12 +76,14 @@ class SurfaceTable(BaseModel):
     Args:
         trust: exponent; 1 for a teacher whose probabilities are right, more for one that is too sure of itself.
         shares: by surface and class; of a class they add up to 1.
+        doubt: by class that the teacher names, and true class: the share of the first that is the second.
     """
 
     model_config = ConfigDict(extra="forbid")
 
     trust: float = Field(gt=0, le=3)
     shares: dict[str, dict[str, Annotated[float, Field(gt=0, le=1)]]]
+    doubt: dict[str, dict[str, Annotated[float, Field(gt=0, le=0.5)]]] = {}
 
     @classmethod
     def load(cls, name: str = "surfaces") -> "SurfaceTable":
@@ -94,15 +98,39 @@ class SurfaceTable(BaseModel):
         Raises:
             UserError: neither of the two spaces has a mapping from the other.
         """
-        structural6 = LabelSpace.load("structural6")
-        shares = np.array([[self.shares[s.name][name] for name in structural6.names] for s in Surface], np.float32)
-        try:
-            members = structural6.merge_matrix(space).T  # (6, C)
-        except UserError:
-            members = space.merge_matrix(structural6)
+        names, members = _structural6(space)
+        shares = np.array([[self.shares[s.name][name] for name in names] for s in Surface], np.float32)
         count = members.sum(axis=0)
         mean = shares @ members / np.maximum(count, 1)
         return np.where(count > 0, mean**self.trust, 1).astype(np.float32)
+
+    def transition(self, space: LabelSpace) -> Float32:
+        """(C, C) the share of what a teacher calls the first class that is the second; rows add up to 1.
+
+        Raises:
+            UserError: as for `weights`.
+        """
+        names, members = _structural6(space)
+        moved = np.zeros((len(names), len(names)), np.float32)
+        for said, others in self.doubt.items():
+            for true, share in others.items():
+                moved[names.index(said), names.index(true)] = share
+        moved += np.diag(1 - moved.sum(axis=1))
+        known = members.sum(axis=0) > 0
+        into = members / np.maximum(members.sum(axis=1, keepdims=True), 1)  # (6, C) equal parts
+        stays = np.diag(np.where(known, members.T @ np.diag(moved) / np.maximum(members.sum(axis=0), 1), 1))
+        np.fill_diagonal(moved, 0)
+        return (stays + (members / np.maximum(members.sum(axis=0), 1)).T @ moved @ into).astype(np.float32)
+
+
+def _structural6(space: LabelSpace) -> tuple[list[str], Float32]:
+    """Names of the six classes, and (6, C) whether a class of `space` is one of them. Raises UserError: unrelated."""
+    structural6 = LabelSpace.load("structural6")
+    try:
+        members = structural6.merge_matrix(space).T
+    except UserError:
+        members = space.merge_matrix(structural6)
+    return list(structural6.names), members
 
 
 @cache
@@ -116,6 +144,6 @@ def with_geometry(probabilities: Float32, surface: npt.NDArray[np.integer], spac
     What the mapping ignores (1 minus the sum of a row) keeps its share.
     """
     known = probabilities.sum(axis=1, keepdims=True)
-    weighted = probabilities * _table().weights(space)[surface]
+    weighted = (probabilities @ _table().transition(space)) * _table().weights(space)[surface]
     total = weighted.sum(axis=1, keepdims=True)
     return np.where(total > 0, weighted * known / np.maximum(total, 1e-12), 0).astype(np.float32)
