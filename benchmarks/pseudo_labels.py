@@ -294,15 +294,17 @@ def real_methods(seen: Seen, space: LabelSpace) -> dict[str, UInt8]:
     default = Refinements()
     rejected = seen.border | seen.edge | (seen.agreement < default.agreement)
 
-    def confident(probabilities: Float32) -> UInt8:
+    def confident(probabilities: Float32, keep: float = 1.0) -> UInt8:
         label, confidence = refine.decide(probabilities, space.ids)
-        return np.where(rejected | (confidence < default.confidence), UNLABELLED, label).astype(np.uint8)
+        label = np.where(rejected | (confidence < default.confidence), UNLABELLED, label).astype(np.uint8)
+        return np.where(refine.rank_in_class(label, confidence) < 1 - keep, UNLABELLED, label).astype(np.uint8)
 
     weighed = with_geometry(seen.mean, seen.surface, space)
     return {
         "raw": refine.decide(seen.raw, space.ids)[0],
         "refined, without geometry": confident(seen.mean),
         "refined": confident(weighed),
+        "refined, the likeliest 80 %": confident(weighed, default.keep),
     }
 
 
