@@ -1,8 +1,8 @@
 """What each option of the fine-tuning in `cmp-seg adapt` is worth, by truth that it never saw.
 
-    python benchmarks/adapt_options.py OUT --steps 200      # OUT: folder of a finished `cmp-seg adapt` of a simulated drive
+    python benchmarks/adapt_options.py OUT --steps 200         # OUT: folder of `cmp-seg adapt` of a simulated drive
 
-Trains from the shipped bundle with the recipe as it is, and once without each of its options, on the same pseudo-labels;
+Trains from the shipped bundle with the recipe, and once without each of its options, on the same pseudo-labels;
 scores each on the held-back scans, and on two buildings of the suite `forgetting`. Resumes.
 """
 
