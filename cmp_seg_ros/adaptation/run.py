@@ -276,10 +276,10 @@ class Adaptation:
         images = sum(last - first + 1 for first, last in self.stretches.held_back)
         headline = PRIMARY if self.space.name == "structural6" else self.space.name
         planes = plane_differences(reports[OLD].planes, reports[NEW].planes)
-        # Not mIoU: most teachers never name some of the classes, whose IoU then says nothing.
         against = figure(teacher, headline, "overall accuracy")._replace(name="agreement")
+        classes = figure(teacher, self.space.name, "mIoU")._replace(name="mean IoU of the classes")
         forgotten = figure(simulated, "primary mIoU", "mean")._replace(name="primary mIoU")
-        verdict = judge(images, against, forgotten, planes, labelled.shares)
+        verdict = judge(images, against, classes, forgotten, planes, labelled.shares)
         drawn = self._draw()
         rows = self._rows(teacher)
         self._page(verdict, labelled, rows, planes, simulated, drawn, checked).write(self.out)
