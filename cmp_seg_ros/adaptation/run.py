@@ -1,6 +1,7 @@
 """The steps of `cmp-seg adapt`. Each leaves its result in the output folder, and is passed over when that is there."""
 
 import json
+import shutil
 from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
@@ -153,8 +154,17 @@ class Adaptation:
 
     @cached_property
     def stretches(self) -> Stretches:
-        """What is learnt from and what is held back. Raises UserError for recordings that are too short."""
-        return hold_back(self.data, self.settings.held_back)
+        """What is learnt from and what is held back.
+
+        Raises:
+            UserError: the recordings are too short; then nothing is kept of them, so that longer ones may follow.
+        """
+        try:
+            return hold_back(self.data, self.settings.held_back)
+        except UserError:
+            shutil.rmtree(self.out / DATA)
+            (self.out / SETTINGS).unlink()
+            raise
 
     def label(self, progress: Progress) -> Labelled:
         """Pseudo-labels of all scans that a camera sees. Raises UserError."""
