@@ -113,7 +113,7 @@ def test_few_images_and_classes_that_were_not_taught_are_said() -> None:
 def test_a_calibration_is_refused_where_it_is_clearly_off(
     degrees: float, centimetres: float, between_halves: tuple[float, float] | None, off: bool
 ) -> None:
-    assert adaptation.is_off(degrees, centimetres, between_halves) == off
+    assert calibration_check.is_off(degrees, centimetres, between_halves) == off
 
 
 class Levels(Teacher):
