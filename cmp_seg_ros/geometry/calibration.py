@@ -56,8 +56,8 @@ class CalibratedCamera(ImageCamera):
     def _is_placed(cls, given: Any) -> Any:
         if isinstance(given, dict) and given.get("T_camera_lidar") is None:
             raise ValueError(
-                "it has no T_camera_lidar; add the 4 x 4 numbers that take points from the lidar's frame to the camera's "
-                "(z forward, y down), as in docs/recordings.md"
+                "it has no T_camera_lidar; add its 4 x 4 numbers, which take points from the lidar's frame to the "
+                "camera's (z forward, y down), as in docs/recordings.md"
             )
         return given
 
