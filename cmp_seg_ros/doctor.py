@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from cmp_seg_ros import resources
 from cmp_seg_ros.bundle import FOLDER, Bundle
-from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.errors import UserError, describe
 from cmp_seg_ros.outputs import try_writing
 from cmp_seg_ros.ros import environment
 from cmp_seg_ros.scan import Scan
@@ -72,9 +72,8 @@ def _safely(look: Callable[[], Iterator[Check]], is_serious: bool) -> Iterator[C
     try:
         yield from look()
     except Exception as error:  # whatever it is, the user wants to know; the other areas are checked all the same
-        found = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
         remedy = "mend what is said above, or report it with the output of --json"
-        yield check("fault", found, remedy, "error" if is_serious else "")
+        yield check("fault", describe(error), remedy, "error" if is_serious else "")
 
 
 def _python() -> Iterator[Check]:

@@ -12,6 +12,11 @@ class UserError(Exception):
     """
 
 
+def describe(error: BaseException) -> str:
+    """An error in words, with its type unless it is a UserError."""
+    return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+
+
 def describe_os_error(error: OSError) -> str:
     """The file, if known, and the reason of an OSError, as a message for users."""
     reason = error.strerror or str(error) or type(error).__name__
