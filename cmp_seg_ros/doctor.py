@@ -6,19 +6,20 @@ speed or a part of the program.
 
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
-import xml.etree.ElementTree
 from collections.abc import Callable, Iterator
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import distributions, requires, version
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
 from cmp_seg_ros import resources
 from cmp_seg_ros.bundle import FOLDER, Bundle
-from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.errors import UserError, describe
 from cmp_seg_ros.outputs import try_writing
 from cmp_seg_ros.ros import environment
 from cmp_seg_ros.scan import Scan
@@ -36,21 +37,16 @@ ROS_PARTS = {
 
 
 class Check(NamedTuple):
-    """One line of the report.
+    """One line of the report: what was looked at, what there is, and what to do about it.
 
-    Args:
-        name: what was looked at.
-        status: ok; absent: an option that is not installed; warning: works, but worse; error: scans cannot be labelled.
-        found: what there is.
-        remedy: what to do, where there is something to do.
-        area: heading that it belongs under.
+    status: ok; absent: an option that is not installed; warning: works, but worse; error: scans cannot be labelled.
     """
 
     name: str
     status: str
     found: str
     remedy: str = ""
-    area: str = ""
+    area: str = ""  # heading that it belongs under
 
 
 def check(name: str, found: str, remedy: str = "", status: str = "") -> Check:
@@ -65,24 +61,19 @@ def examine(bundle: str, compile: bool = False) -> list[Check]:
         "Processor": _processor,
         "Cache": _cache,
         "Engines": _engines,
-        "Models": lambda: _models(bundle, compile),
+        "Models": lambda: chain(_models(), _teachers(), _trial(bundle, compile)),
         "ROS 2": _ros,
         "Transport": _transport,
     }
-    return [found._replace(area=area) for area, look in areas.items() for found in _safely(look)]
+    return [one._replace(area=area) for area, look in areas.items() for one in _safely(look, area == "Models")]
 
 
-def works(checks: list[Check]) -> bool:
-    """Whether this machine can label scans."""
-    return all(found.status != "error" for found in checks)
-
-
-def _safely(look: Callable[[], Iterator[Check]]) -> Iterator[Check]:
+def _safely(look: Callable[[], Iterator[Check]], is_serious: bool) -> Iterator[Check]:
     try:
         yield from look()
-    except Exception as error:  # the other areas are checked all the same
-        found = f"the check failed: {type(error).__name__}: {error}"
-        yield check("fault", found, "mend what is said above, or report it with the output of --json")
+    except Exception as error:  # whatever it is, the user wants to know; the other areas are checked all the same
+        remedy = "mend what is said above, or report it with the output of --json"
+        yield check("fault", describe(error), remedy, "error" if is_serious else "")
 
 
 def _python() -> Iterator[Check]:
@@ -91,18 +82,15 @@ def _python() -> Iterator[Check]:
     yield check("Python", f"{platform.python_version()}, {sys.executable}")
     there = [f"{resources.PACKAGE} {version(resources.PACKAGE)}"]
     for requirement in map(Requirement, requires(resources.PACKAGE) or []):
-        marker = requirement.marker
-        if marker is not None and not any(marker.evaluate({"extra": extra}) for extra in EXTRAS):
+        extra = requirement.marker
+        if extra is not None and not any(extra.evaluate({"extra": name}) for name in EXTRAS):
             continue
-        try:
-            found = version(requirement.name)
-        except PackageNotFoundError:
-            found = ""
+        found = next((one.version for one in distributions(name=requirement.name)), "")
         if found and requirement.specifier.contains(found, prereleases=True):
             there.append(f"{requirement.name} {found}")
         else:
             remedy = f"pip install '{requirement.name}{requirement.specifier}'"
-            yield check(requirement.name, found or "not installed", remedy, "absent" if marker else "")
+            yield check(requirement.name, found or "not installed", remedy, "absent" if extra else "")
     yield check("packages", ", ".join(there))
 
 
@@ -113,26 +101,25 @@ def _processor() -> Iterator[Check]:
     yield check("cores", f"{cores} of {processor()}")
     share, _, period = QUOTA.read_text().partition(" ") if QUOTA.exists() else ("max", "", "")
     if share.isdigit() and int(share) < cores * int(period) and not os.environ.get("OMP_NUM_THREADS"):
-        found = (
-            f"this container gets the time of {int(share) / int(period):g} of them; as many threads would wait in turn"
-        )
+        found = f"this container gets the time of {int(share) / int(period):g} of them; more threads wait in turn"
         yield check("quota", found, f"export OMP_NUM_THREADS={max(1, int(share) // int(period))}")
 
 
 def _cache() -> Iterator[Check]:
     from cmp_seg_ros.kernels.launch import cache_folder
 
-    folder = cache_folder().parent
-    above = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+    kernels = cache_folder()
     try:
-        for path in (above, *(inner for inner in (cache_folder(), folder / "engines") if os.path.lexists(inner))):
+        for path in (kernels, kernels.with_name("engines")):
+            path.mkdir(parents=True, exist_ok=True)
             try_writing(path)
     except OSError as error:
         found = f"{path} cannot be written ({error.strerror or error}): every start compiles and builds anew"
         yield check("folder", found, "set XDG_CACHE_HOME to a folder that can be written")
         return
-    free = shutil.disk_usage(above).free
-    yield check("folder", f"{folder}, {_bytes(free)} free", f"make room for {_bytes(GIB)}" if free < GIB else "")
+    free = shutil.disk_usage(kernels).free
+    remedy = f"make room for {_bytes(GIB)}" if free < GIB else ""
+    yield check("folder", f"{kernels.parent}, {_bytes(free)} free", remedy)
 
 
 def _engines() -> Iterator[Check]:
@@ -148,45 +135,53 @@ def _engines() -> Iterator[Check]:
             yield check(file, f"cannot be loaded: {error}", f"pip install {error.name}", status)
             continue
         for runtime in known:
-            lacks = runtime.missing()
-            for lack in lacks:
-                yield check(runtime.name, lack.what, lack.remedy, "" if gpu and runtime.on_gpu else "absent")
-            if not lacks:
+            if lacks := runtime.missing():
+                what, remedy = ("; ".join(getattr(lack, part) for lack in lacks) for part in ("what", "remedy"))
+                yield check(runtime.name, what, remedy, "" if gpu and runtime.on_gpu else "absent")
+            else:
                 auto = "; the default" if file == registry.DEFAULT else ""
                 yield check(runtime.name, f"{runtime.version()}: {', '.join(runtime.precisions())}{auto}")
 
 
-def _models(chosen: str, compile: bool) -> Iterator[Check]:
-    for name in dict.fromkeys((chosen, *resources.names(FOLDER))):
+def _models() -> Iterator[Check]:
+    for name in resources.names(FOLDER):
         try:
             bundle = Bundle.find(name)
         except UserError as error:
-            yield check(name, str(error), "copy or make it again", "error" if name == chosen else "")
+            yield check(name, str(error), "copy or make it again")
             continue
         yield check(name, f"{bundle.description.kind}, {bundle.path}")
-        if name == chosen:
-            yield _trial(bundle, compile)
 
 
-def _trial(bundle: Bundle, compile: bool) -> Check:
-    """Label a scan, unless that would compile for half a minute unasked."""
-    try:
-        from cmp_seg_ros.kernels.launch import is_cached
-        from cmp_seg_ros.kernels.network import evaluate
-        from cmp_seg_ros.segmenter import Segmenter
-        from cmp_seg_ros.waffleiron.samples import room
+def _teachers() -> Iterator[Check]:
+    from cmp_seg_ros.teachers import base, download
 
-        if not (compile or is_cached(evaluate)):
-            remedy = "`cmp-seg doctor --compile` does it now, else the first start, in half a minute"
-            return check("trial", "not tried: the kernels are not compiled", remedy)
-        segmenter = Segmenter(bundle)
-        segmenter(Scan(room()))  # takes longer than all that follow
-        labels = segmenter(Scan(room()))
-    except Exception as error:  # whatever it is, the user wants to know
-        found = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-        return check("trial", found, "mend what is said above, or report it with the output of --json", "error")
+    missing = {card.name: bool(download.missing(card)) for card in base.cards().values() if card.files}
+    here, gone = (", ".join(name for name in missing if missing[name] is lacks) or "none" for lacks in (False, True))
+    found = f"weights here: {here}; not here: {gone}"
+    yield check("teachers", found, "cmp-seg teachers fetch NAME", "absent" if here == "none" else "ok")
+
+
+def _trial(bundle: str, compile: bool) -> Iterator[Check]:
+    """Label a scan, unless that would compile for half a minute unasked. Raises what keeps it from that."""
+    from cmp_seg_ros.kernels.launch import is_cached
+    from cmp_seg_ros.kernels.network import evaluate
+    from cmp_seg_ros.segmenter import Segmenter
+    from cmp_seg_ros.waffleiron.samples import room
+
+    found = Bundle.find(bundle)
+    if not (compile or is_cached(evaluate)):
+        remedy = "`cmp-seg doctor --compile` does it now, else the first start, in half a minute"
+        yield check("trial", "not tried: the kernels are not compiled", remedy)
+        return
+    segmenter = Segmenter(found)
+    segmenter(Scan(room()))  # takes longer than all that follow
+    labels = segmenter(Scan(room()))
     took = sum(labels.stages_ms.values())
-    return check("trial", f"engine {segmenter.engine} labels {len(labels.label):,} points in {took:.0f} ms")
+    yield check(
+        "trial",
+        f"engine {segmenter.engine} with {found.path.name} labels {len(labels.label):,} points in {took:.0f} ms",
+    )
 
 
 def _ros() -> Iterator[Check]:
@@ -199,14 +194,15 @@ def _ros() -> Iterator[Check]:
     if "rclpy" in there:  # in a process of its own, which may not survive what it cannot load
         modules = ", ".join(name + ".msg" * name.endswith("_msgs") for name in there)
         code = f"import rclpy.utilities, {modules}; print(rclpy.utilities.get_rmw_implementation_identifier())"
-        done = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, timeout=TIMEOUT, check=False
-        )
-        fault = (done.stderr.strip() or f"exit status {done.returncode}").splitlines()[-1] if done.returncode else ""
-        middleware = done.stdout.strip()
-        remedy = f"install ROS 2 for Python {platform.python_version()}, with the middleware of RMW_IMPLEMENTATION"
-        found = fault or f"{', '.join(there)}; {middleware}, domain {os.environ.get('ROS_DOMAIN_ID', '0')}"
-        yield check("loading", found, remedy if fault else "")
+        command = [sys.executable, "-c", code]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
+        if done.returncode:
+            fault = (done.stderr.strip() or f"exit status {done.returncode}").splitlines()[-1]
+            remedy = f"install ROS 2 for Python {platform.python_version()}, with the middleware of RMW_IMPLEMENTATION"
+            yield check("loading", fault, remedy)
+        else:
+            domain = os.environ.get("ROS_DOMAIN_ID", "0")
+            yield check("loading", f"{', '.join(there)}; {done.stdout.strip()}, domain {domain}")
 
 
 def _transport() -> Iterator[Check]:
@@ -214,11 +210,10 @@ def _transport() -> Iterator[Check]:
     ours, variable = resources.resource(environment.PROFILES), environment.variable()
     profile = Path(os.environ.get(variable) or ours)
     wanted = _most(ours, "segment_size")
-    if _most(profile, "segment_size") < wanted:
-        found = f"{profile} gives no shared memory of {_bytes(wanted)}, so that large clouds get lost"
-        yield check("Fast DDS profile", found, f"export {variable}={ours}")
-    else:
-        yield check("Fast DDS profile", str(profile), f"for a lidar driver: export {variable}={profile}", "ok")
+    fits = _most(profile, "segment_size") >= wanted
+    lacks = "" if fits else f" gives no shared memory of {_bytes(wanted)}, so that large clouds get lost"
+    remedy = f"for a lidar driver: export {variable}={profile if fits else ours}"
+    yield check("Fast DDS profile", f"{profile}{lacks}", remedy, "ok" if fits else "warning")
     if environment.SHARED_MEMORY.is_dir():
         free, want = shutil.disk_usage(environment.SHARED_MEMORY).free, PARTICIPANTS * wanted
         remedy = f"{_bytes(want)} are wanted: docker run --shm-size=1g or --ipc=host" if free < want else ""
@@ -233,11 +228,8 @@ def _transport() -> Iterator[Check]:
 
 def _most(profile: Path, element: str) -> int:
     """Bytes that a Fast DDS profile asks for; 0 where it does not say."""
-    try:
-        found = xml.etree.ElementTree.parse(profile).iterfind(f".//{{*}}{element}")
-        return max((int(one.text or 0) for one in found), default=0)
-    except (OSError, ValueError, xml.etree.ElementTree.ParseError):
-        return 0
+    text = profile.read_text(errors="replace") if profile.is_file() else ""
+    return max(map(int, re.findall(rf"<{element}>\s*(\d+)", text)), default=0)
 
 
 def _bytes(count: float) -> str:

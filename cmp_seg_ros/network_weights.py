@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.errors import UserError, require_fit
 
 
 def serialise(network: nn.Module, half: bool = True) -> bytes:
@@ -52,9 +52,7 @@ def load_state(network: nn.Module, state: dict[str, Tensor], source: str) -> Non
         if key in own and _squeezed(value) != _squeezed(own[key])
     ]
     faults = {"missing": missing, "unexpected": unexpected, "of another shape": misshapen}
-    if any(faults.values()):
-        details = "; ".join(f"{what}: {', '.join(keys)}" for what, keys in faults.items() if keys)
-        raise UserError(f"weights in {source} do not fit the network: {details}")
+    require_fit(source, faults)
     network.load_state_dict({key: state[key].reshape(own[key].shape) if key in state else own[key] for key in own})
 
 

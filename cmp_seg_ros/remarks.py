@@ -49,25 +49,37 @@ def remarks(scan: Scan, labels: Labels, returns: int, name: str, config: Preproc
         yield Remark("no_intensity", f"{name} has no usable intensity: labels are predicted from shape alone")
 
 
-class Unfamiliar:
-    """Remarks on scans, or intensities, that are unlike those of the training: if most of the last RECENT are."""
+class _Mostly:
+    """Whether something is odd now, and was in most of the last RECENT scans."""
 
     def __init__(self) -> None:
-        self._scans: deque[bool] = deque(maxlen=RECENT)
-        self._intensities: deque[bool] = deque(maxlen=RECENT)
+        self._recent: deque[bool] = deque(maxlen=RECENT)
+
+    def _is_mostly(self, odd: bool) -> bool:
+        self._recent.append(odd)
+        return odd and 2 * sum(self._recent) > len(self._recent)
+
+
+class Unfamiliar(_Mostly):
+    """Remarks on scans that are unlike those of the training: if most of the last are."""
 
     def __call__(self, labels: Labels, name: str) -> Iterator[Remark]:
         """Remarks on the next scan."""
-        self._scans.append(bool(labels.unfamiliar))
-        self._intensities.append(labels.strange_intensity)
-        if labels.unfamiliar and 2 * sum(self._scans) > len(self._scans):
+        if self._is_mostly(bool(labels.unfamiliar)):
             yield Remark(
                 "unfamiliar",
                 f"{name} is unlike the scans that the model was trained on (unlikeness {labels.unlikeness:.1f}, mostly "
                 f"in {labels.unfamiliar}), so its labels are unreliable: the model knows indoor scans in metres, z up, "
                 "of an uncovered sensor",
             )
-        if labels.strange_intensity and 2 * sum(self._intensities) > len(self._intensities):
+
+
+class StrangeIntensity(_Mostly):
+    """Remarks on intensities that are unlike those of the training: if most of the last are."""
+
+    def __call__(self, labels: Labels, name: str) -> Iterator[Remark]:
+        """Remarks on the next scan."""
+        if self._is_mostly(labels.strange_intensity):
             yield Remark(
                 "strange_intensity",
                 f"{name} has intensities unlike those that the model was trained on: labels are predicted from shape "

@@ -1,6 +1,7 @@
 """What an adaptation holds back, and what it advises."""
 
 import json
+import shutil
 from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple, NoReturn
@@ -51,10 +52,20 @@ def test_the_end_of_each_sequence_is_held_back_with_a_gap() -> None:
     assert (first.first, first.last, second.first, second.last) == (0, 30, 50, 63) and first.splits is None
 
 
-@pytest.mark.parametrize("entries", [[Entry("a", 0)] * 5, [Entry("a", SECOND * i) for i in range(1, 13)]])
-def test_too_short_a_recording_is_refused(entries: list[Entry]) -> None:
-    with pytest.raises(UserError, match="too few to hold back 20%"):
+@pytest.mark.parametrize(
+    ("entries", "said"),
+    [
+        ([Entry("a", 0)] * 5, "too few scans .* of 5 scans, 4 are left to learn from"),
+        (
+            [Entry("a", SECOND * i) for i in range(1, 13)],
+            "lasts 11 s, at least 19 s are needed: of 12 scans, 0 are left",
+        ),
+    ],
+)
+def test_too_short_a_recording_is_refused(entries: list[Entry], said: str) -> None:
+    with pytest.raises(UserError, match=said):
         hold_back(Set(entries), 0.2)  # type: ignore[arg-type]
+    hold_back(Set([Entry("a", SECOND * i) for i in range(1, 21)]), 0.2)  # type: ignore[arg-type]
 
 
 TAUGHT = {"wall": 0.6, "floor": 0.4}
@@ -114,7 +125,7 @@ def test_few_images_and_classes_that_were_not_taught_are_said() -> None:
 def test_a_calibration_is_refused_where_it_is_clearly_off(
     degrees: float, centimetres: float, between_halves: tuple[float, float] | None, off: bool
 ) -> None:
-    assert adaptation.is_off(degrees, centimetres, between_halves) == off
+    assert calibration_check.is_off(degrees, centimetres, between_halves) == off
 
 
 class Levels(Teacher):
@@ -191,3 +202,19 @@ def test_a_recording_without_a_calibrated_camera_is_refused(recording: Path, tmp
     work = adaptation.Adaptation(adaptation.Settings(recordings=[str(recording)]), tmp_path / "out")
     with pytest.raises(UserError, match="has no image of a calibrated camera"):
         work.convert(lambda what, total: nullcontext(lambda done: None))
+
+
+def test_a_longer_recording_may_follow_one_that_is_too_short(recording: Path, tmp_path: Path) -> None:
+    for pairs in (3, 10):
+        folder = tmp_path / str(pairs)
+        folder.mkdir()
+        for path in recording.iterdir():
+            if not path.stem.isdigit() or int(path.stem) < pairs:
+                shutil.copy(path, folder)
+        work = adaptation.Adaptation(adaptation.Settings(recordings=[str(folder)]), tmp_path / "out")
+        work.begin()
+        work.convert(lambda what, total: nullcontext(lambda done: None))
+        if pairs == 3:
+            with pytest.raises(UserError, match="too few scans"):
+                _ = work.stretches
+    assert work.stretches.held_back == [(8, 9)]

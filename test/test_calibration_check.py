@@ -12,7 +12,7 @@ from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.evaluation import calibration_check
 from cmp_seg_ros.geometry import alignment
 from cmp_seg_ros.geometry.alignment import Alignment, View
-from cmp_seg_ros.geometry.calibration import Calibration
+from cmp_seg_ros.geometry.calibration import CalibratedCamera, Calibration
 from cmp_seg_ros.geometry.cameras import Camera
 from cmp_seg_ros.geometry.sensor_set import SensorSet
 
@@ -120,12 +120,24 @@ def test_the_command_reports_and_refines(tmp_path: Path) -> None:
     report = json.loads((out / "report.json").read_text())
     front = report["cameras"]["front"]
     assert (front["views"], front["between_halves"]) == (4, None)
-    assert front["doubt"].startswith("4 images say little")
+    assert front["verdict"].startswith("cannot tell, because 4 images are too few")
     refined = Calibration.load(out / "calibration-refined.yaml").camera("front")
     assert refined.T_camera_lidar == front["T_camera_lidar"]
     assert refined.intrinsics == CAMERA.intrinsics
     assert Calibration.load(folder / "calibration.yaml").camera().T_camera_lidar == T_CAMERA_LIDAR.tolist()
     assert (out / "front.png").stat().st_size > 20_000
+
+
+@pytest.mark.parametrize(
+    ("degrees", "apart", "verdict"),
+    [(1, 0.1, "fits"), (3, 0.1, "off by 3.0 degrees, 0 cm: use --refine"), (3, 4, "cannot tell, because two halves")],
+)
+def test_the_verdict(degrees: float, apart: float, verdict: str) -> None:
+    camera = CalibratedCamera(**CAMERA.model_dump(), T_camera_lidar=T_CAMERA_LIDAR.tolist())
+    best, other = (
+        alignment.offset_by(T_CAMERA_LIDAR, np.array([d, 0, 0, 0, 0, 0.0])) for d in (degrees, degrees + apart)
+    )
+    assert calibration_check.Checked(camera, best, 1.0, 2.0, (best, other), VIEWS).verdict.startswith(verdict)
 
 
 def test_inputs_that_cannot_be_checked(tmp_path: Path) -> None:

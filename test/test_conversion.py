@@ -295,6 +295,9 @@ def test_bad_inputs_have_clear_errors(tmp_path: Path, run: Run) -> None:
     (tmp_path / "calibration.yaml").write_text(text.replace("0.0, -1.0, 0.0, 0.05", "0.5, -1.0, 0.0, 0.05"))
     failed = run("convert", bag, "--out", tmp_path / "bent")
     assert failed.code == 1 and "T_camera_lidar" in failed.err and "not orthonormal" in failed.err
+    (tmp_path / "bare.yaml").write_text("cameras: {left: {model: mei, width: 4, height: 3, intrinsics: [1, 1, 1, 1]}}")
+    failed = run("convert", bag, "--calibration", tmp_path / "bare.yaml", "--out", tmp_path / "bare")
+    assert failed.code == 1 and "cameras.left: it has no T_camera_lidar; add" in failed.err.replace("\n", " ")
     calibration(tmp_path / "calibration.yaml")
     assert run("convert", bag, "--out", tmp_path / "good").code == 0
     failed = run("convert", bag, "--topic", "/points", "--out", tmp_path / "good")

@@ -11,7 +11,7 @@ from cmp_seg_ros import Scan, Segmenter, familiarity, strange_intensity
 from cmp_seg_ros.bundle import Bundle
 from cmp_seg_ros.datasets.frame import Returns
 from cmp_seg_ros.kernels.smoothness import local_variation
-from cmp_seg_ros.remarks import Unfamiliar
+from cmp_seg_ros.remarks import StrangeIntensity, Unfamiliar
 from cmp_seg_ros.scan import Labels
 from cmp_seg_ros.training.calibration import fit_temperature
 from cmp_seg_ros.waffleiron.preprocess import prepare
@@ -155,7 +155,7 @@ def test_strange_intensities_are_left_away(calibrated: Bundle, tiny_bundle: Path
 
 
 def test_strange_intensities_are_remarked_if_most_scans_have_them() -> None:
-    watch = Unfamiliar()
+    watch = StrangeIntensity()
     odd = Labels(np.zeros(0, np.uint8), np.zeros(0, np.float32), intensity_unlikeness=3.0, strange_intensity=True)
     usual = Labels(np.zeros(0, np.uint8), np.zeros(0, np.float32), intensity_unlikeness=-3.0)
     told = [[remark.kind for remark in watch(labels, "a scan")] for labels in [usual] * 3 + [odd] * 4]

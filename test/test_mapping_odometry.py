@@ -100,11 +100,14 @@ def test_unknown_and_jumping_poses_are_errors(poses: list[np.ndarray | None], me
 
 def test_auto_takes_recorded_poses_where_there_are_any() -> None:
     pytest.importorskip("kiss_icp")
-    known, unknown = frames([transform(), None])
+    stampless, known, unknown = frames([None, transform(), None])
     assert odometry.odometry_of("auto", known).name == "recorded"
     assert odometry.odometry_of("auto", unknown).name == "kiss-icp"
     with pytest.raises(UserError, match="known: auto, recorded, kiss-icp"):
         odometry.odometry_of("wheels", known)
+    with pytest.raises(UserError, match="drive is no drive: its scans have no time stamps"):
+        odometry.odometry_of("auto", stampless)
+    assert odometry.odometry_of("kiss-icp", stampless).name == "kiss-icp"
 
 
 def test_missing_kiss_icp_is_an_error_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:

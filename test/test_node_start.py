@@ -81,8 +81,9 @@ def test_wrong_start_is_one_line_and_exit_status_1(broken, tiny_bundle, capfd, m
     err = capfd.readouterr().err
     assert status == 1
     assert "Traceback" not in err
-    lines = [line for line in err.splitlines() if line.strip() and "[rcl]" not in line and "rmw_fastrtps" not in line]
-    assert len(lines) == 1 and re.search(pattern, lines[0]), err
+    others = ("[rcl]", "rmw_fastrtps", "[INFO]")
+    lines = [line for line in err.splitlines() if line.strip() and not any(other in line for other in others)]
+    assert len(lines) == 1 and lines[0].startswith("[FATAL]") and re.search(pattern, lines[0]), err
 
 
 @pytest.mark.parametrize("main", [segmentation_node.main, bag_player.main])

@@ -10,8 +10,10 @@ from fields import occupancy_bundle
 from PIL import Image
 
 from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.evaluation import plots
 from cmp_seg_ros.geometry.cameras import Camera
 from cmp_seg_ros.label_space import LabelSpace
+from cmp_seg_ros.occupancy import pictures
 from cmp_seg_ros.occupancy.cases import from_depth, in_front, level_base
 from cmp_seg_ros.occupancy.grid import FREE, UNKNOWN, Grid
 from cmp_seg_ros.occupancy.images import images_of, load_camera
@@ -175,3 +177,18 @@ def test_infer_and_evaluate_leave_files_and_figures(tmp_path: Path, run: Any) ->
     assert scores["constant_depth"]["occupancy_iou"] > 0.9  # the wall at its true place
     result = run("scenedino", "infer", frames / "images", *model, "--out", out)
     assert result.code == 1 and "give --calibration FILE" in result.err
+
+
+def test_a_picture_names_the_classes_that_occur(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr(plots, "save", lambda figure, path: drawn.append(figure))
+    space = LabelSpace.load("image14")
+    grid = Grid.load("indoor")
+    wall, door = (space.ids[space.names.index(name)] for name in ("wall", "door"))
+    label = np.full(grid.shape, FREE, np.uint8)
+    for occupied in (label, np.where(np.arange(label.size).reshape(label.shape) == 0, wall, label)):
+        classes = np.broadcast_to(space.palette[door], (6, 8, 3))
+        rgb, depth = np.zeros((6, 8, 3), np.uint8), np.ones((6, 8), np.float32)
+        pictures.draw_result(tmp_path / "a.png", rgb, depth, classes, grid, occupied.astype(np.uint8), space, "title")
+    names = [[text.get_text().split()[0] for text in figure.axes[-1].get_legend().get_texts()] for figure in drawn]
+    assert names == [["door"], ["wall", "door"]]

@@ -13,10 +13,13 @@ from test_conversion import content
 
 from cmp_seg_ros.cli.pseudo_label import pseudo_label
 from cmp_seg_ros.datasets import added_labels, open_input
+from cmp_seg_ros.datasets.frame import PointLabels
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.geometry.calibration import Calibration
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.pseudo_labels import run as pseudo_run
+from cmp_seg_ros.pseudo_labels.labeller import Evidence, Refinements
+from cmp_seg_ros.pseudo_labels.report import PseudoReport
 from cmp_seg_ros.scan import UNLABELLED
 from cmp_seg_ros.teachers import base
 from cmp_seg_ros.teachers.base import Features, Masks
@@ -111,6 +114,19 @@ def test_points_get_what_the_picture_shows_where_they_are(
     assert len(report["files"]) == 3
     for picture in report["files"]:
         assert Image.open(out / "labels" / "pseudo" / picture).size[0] > 1000
+
+
+def test_the_report_says_why_points_have_no_label_and_which_only_time_gave_one() -> None:
+    none, wall, floor = UNLABELLED, WALL, FLOOR
+    rows = np.array(  # points, by stage: outvoted, improbable, beyond keep, not seen, border, ignored
+        [[wall, none, none, none], [wall, wall, none, none], [floor, floor, floor, none], [none, wall, wall, wall],
+         [none, none, none, none], [none, none, none, none]], np.uint8)  # fmt: skip
+    seen, border = np.arange(6) != 3, np.arange(6) == 4
+    evidence = Evidence(np.zeros((6, 6), np.float32), seen, np.arange(6) < 2, {"borders": border})
+    report = PseudoReport(input="", teacher="", label_space="", variant="", refinements=Refinements(), source="")
+    report.add(np.ones(6, bool), evidence, [PointLabels(STRUCTURAL6, stage) for stage in rows.T], STRUCTURAL6)
+    assert report.rejected == {"borders": 1, "time": 1, "keep": 1} and (report.unsure, report.corrected) == (2, 2)
+    assert (report.points, report.seen, report.labelled, report.unseen) == (6, 5, 1, 1)
 
 
 def test_an_interrupted_run_keeps_its_work_and_goes_on(

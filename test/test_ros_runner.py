@@ -2,9 +2,11 @@
 
 import logging
 import os
+import re
 import signal
 
 import pytest
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 
 from cmp_seg_ros.errors import UserError
@@ -22,14 +24,18 @@ class Program(Node):
     def __init__(self, what) -> None:
         super().__init__("program")
         self.done: int | None = None
-        self.closed = False
+        self.ended: list[str] = []
         self.create_timer(0.01, lambda: what(self))
 
     def configure(self) -> None:
         pass
 
     def close(self) -> None:
-        self.closed = True
+        self.ended.append("closed")
+
+    def destroy_node(self) -> None:
+        self.ended.append("destroyed")
+        super().destroy_node()
 
 
 def test_records_of_any_severity_become_log_lines(capfd):
@@ -46,7 +52,10 @@ def test_records_of_any_severity_become_log_lines(capfd):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signals_end_the_program_well(number):
+def test_signals_end_the_program_well(number, monkeypatch):
+    monkeypatch.setattr(
+        SingleThreadedExecutor, "shutdown", lambda self: programs[0].ended.append("let go by its executor")
+    )
     before = signal.getsignal(number)
     programs = []
 
@@ -55,7 +64,7 @@ def test_signals_end_the_program_well(number):
         return programs[0]
 
     assert runner.run("program", make, []) == 0
-    assert programs[0].closed
+    assert programs[0].ended == ["closed", "let go by its executor", "destroyed"]
     assert signal.getsignal(number) is before
 
 
@@ -72,4 +81,4 @@ def test_what_the_user_can_mend_is_one_line(capfd):
         raise UserError("the bag is empty; record another")
 
     assert runner.run("program", make, []) == 1
-    assert capfd.readouterr().err == "program: error: the bag is empty; record another\n"
+    assert re.fullmatch(r"\[FATAL\] .*\[program\]: the bag is empty; record another\n", capfd.readouterr().err)

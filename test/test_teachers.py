@@ -1,5 +1,6 @@
 """Teachers: one test of the interface for all, where samples of a grid are taken, and errors with their remedies."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -72,6 +73,13 @@ def test_samples_of_a_ramp_are_exact_at_pixel_centres() -> None:
     for shift in (0.0, 0.375):
         expected = sample(coarse[..., :1], (height, width), pixels, shift).reshape(height, width)
         np.testing.assert_allclose(resized(coarse[..., 0], (height, width), shift), expected, atol=1e-3)
+
+
+def test_mosaic_loads_in_silence(shared_data: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("ai_edge_litert")
+    open_teacher(shared_data / "teachers" / MOSAIC)
+    os.write(2, b"heard again")
+    assert capfd.readouterr().err == "heard again"
 
 
 def test_mosaic_holds_to_the_interface_and_its_samples_are_where_its_output_is(mosaic: Teacher) -> None:

@@ -58,11 +58,25 @@ def hold_back(data: UnifiedSet, share: float) -> Stretches:
     counts = [sum(last - first + 1 for first, last in ranges) for ranges in (learnt, held)]
     if counts[0] < LEAST or counts[1] < FEWEST:
         raise UserError(
-            f"{len(numbered)} scans are too few to hold back {share:.0%} of them, and ten seconds before that: "
-            f"{counts[0]} remain to learn from and {counts[1]} for the test; record for longer, at least "
-            f"{math.ceil(GAP * 1e-9 / (1 - share)) + 2} s, better minutes; or give more recordings"
+            f"{_too_short(data, share)}: of {len(numbered)} scans, {counts[0]} are left to learn from ({LEAST} needed) "
+            f"and {counts[1]} for the test ({FEWEST} needed); give a longer one, better of minutes, or more"
         )
     return Stretches(learnt, held)
+
+
+def _too_short(data: UnifiedSet, share: float) -> str:
+    """What there is and, where stamps are known, what is needed at least."""
+    stamps = [[entry.stamp for entry in group] for _, group in groupby(data.entries, key=lambda entry: entry.sequence)]
+    longest = max(stamps, key=lambda sequence: sequence[-1] - sequence[0])
+    seconds, gap = (longest[-1] - longest[0]) * 1e-9, GAP * 1e-9
+    if not seconds:
+        return f"too few scans to hold back {share:.0%} of them"
+    period = seconds / (len(longest) - 1)
+    least = math.ceil(max((gap + LEAST * period) / (1 - share), FEWEST * period / share)) + 1
+    return (
+        f"too short to hold back {share:.0%} and leave out the {gap:.0f} s before: the longest recording lasts "
+        f"{seconds:.0f} s, at least {least} s are needed"
+    )
 
 
 class HeldBack(DataSet):

@@ -1,6 +1,7 @@
 """The steps of `cmp-seg adapt`. Each leaves its result in the output folder, and is passed over when that is there."""
 
 import json
+import shutil
 from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
@@ -39,7 +40,6 @@ SUITE = "forgetting"
 OLD, NEW = "shipped", "new"
 PICTURED = 3  # scans
 CHECKED = 12  # scans that the calibration is checked with
-OFF, AWAY = 2.0, 20.0  # degrees and centimetres beyond which a calibration is refused
 COMMAND = "adapt"
 
 TEACHER = "The teacher is no truth: it errs too, most at borders and on thin things. Higher is mostly better."
@@ -135,7 +135,7 @@ class Adaptation:
                 found = calibration_check.check(self.out / DATA, SensorSet(), frames=CHECKED)
             kept = {name: one.summary() | {"off": one.degrees, "away": one.centimetres} for name, one in found.items()}
             self._write(CALIBRATION, kept)
-        wrong = [name for name, one in kept.items() if is_off(one["off"], one["away"], one["between_halves"])]
+        wrong = any(calibration_check.is_off(one["off"], one["away"], one["between_halves"]) for one in kept.values())
         said = [
             f"camera {name} would lie best {one['off']:.1f} degrees and {one['away']:.0f} cm from its calibration"
             for name, one in kept.items()
@@ -153,8 +153,17 @@ class Adaptation:
 
     @cached_property
     def stretches(self) -> Stretches:
-        """What is learnt from and what is held back. Raises UserError for recordings that are too short."""
-        return hold_back(self.data, self.settings.held_back)
+        """What is learnt from and what is held back.
+
+        Raises:
+            UserError: the recordings are too short; then nothing is kept of them, so that longer ones may follow.
+        """
+        try:
+            return hold_back(self.data, self.settings.held_back)
+        except UserError:
+            shutil.rmtree(self.out / DATA)
+            (self.out / SETTINGS).unlink()
+            raise
 
     def label(self, progress: Progress) -> Labelled:
         """Pseudo-labels of all scans that a camera sees. Raises UserError."""
@@ -413,12 +422,6 @@ def _with_mappings(space: LabelSpace) -> LabelSpace:
     found = LabelSpace.load(space.name)
     same = [(c.name, c.id) for c in found.classes] == [(c.name, c.id) for c in space.classes]
     return found if same else space
-
-
-def is_off(degrees: float, centimetres: float, between_halves: tuple[float, float] | None) -> bool:
-    """Whether extrinsics are clearly wrong: farther from the best ones than both halves of the images are apart."""
-    unsure = between_halves or (float("inf"), float("inf"))
-    return (degrees > OFF and degrees > unsure[0]) or (centimetres > AWAY and centimetres > unsure[1])
 
 
 class Kept(Consumer):

@@ -33,7 +33,6 @@ def check(
 
     from cmp_seg_ros import outputs
     from cmp_seg_ros.cli.progress import progress_bar
-    from cmp_seg_ros.cli.tables import print_warnings
     from cmp_seg_ros.evaluation import calibration_check
     from cmp_seg_ros.geometry.sensor_set import SensorSet
 
@@ -69,6 +68,7 @@ def check(
     console = Console(soft_wrap=True, highlight=False)
     console.print(table)
     console.print("axes are the camera's: x right, y down, z forward; the score counts deviations over random offsets")
-    print_warnings([f"{name}: {one.doubt}" for name, one in found.items() if one.doubt])
+    for name, one in found.items():
+        console.print(f"camera {name}: {one.verdict}", markup=False)
     if refine:
-        console.print(report["refined"], markup=False)
+        console.print(f"better extrinsics: {report['refined']}", markup=False)

@@ -25,12 +25,13 @@ def doctor(
     from rich.table import Table
     from rich.text import Text
 
-    from cmp_seg_ros.doctor import examine, works
+    from cmp_seg_ros.doctor import examine
 
     checks = examine(model, compile)
+    faults = [f"{found.name}: {found.found}" for found in checks if found.status == "error"]
     if as_json:
-        print(json.dumps({"works": works(checks), "checks": [found._asdict() for found in checks]}))
-        raise typer.Exit(not works(checks))
+        print(json.dumps({"works": not faults, "checks": [found._asdict() for found in checks]}))
+        raise typer.Exit(bool(faults))
     table = Table("", "status", "found", "remedy", box=box.SIMPLE_HEAD, pad_edge=False)
     for area, group in groupby(checks, lambda found: found.area):
         table.add_section()
@@ -39,7 +40,6 @@ def doctor(
             table.add_row(Text(f"  {name}"), Text(status, COLOURS[status]), *(Text(t, overflow="fold") for t in texts))
     console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
     console.print(table)
-    faults = [f"{found.name}: {found.found}" for found in checks if found.status == "error"]
     warnings = sum(found.status == "warning" for found in checks)
     good = f"this machine labels scans; warnings: {warnings}"
     console.print(f"this machine cannot label scans; {'; '.join(faults)}" if faults else good, markup=False)

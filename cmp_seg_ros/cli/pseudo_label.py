@@ -53,6 +53,7 @@ def pseudo_label(
     from cmp_seg_ros.cli.progress import progress_bar
     from cmp_seg_ros.cli.tables import counted, percent, print_warnings
     from cmp_seg_ros.datasets import unified
+    from cmp_seg_ros.datasets.shards import LABELS
     from cmp_seg_ros.label_space import LabelSpace
     from cmp_seg_ros.pseudo_labels.labeller import PseudoLabeller, Refinements
     from cmp_seg_ros.pseudo_labels.report import PseudoReport
@@ -87,7 +88,9 @@ def pseudo_label(
     if as_json:
         print(report.to_json().decode(), end="")
         return
-    table = Table("class", "share of labelled points", title=f"{report.labelled:,} of {report.points:,} points")
+    table = Table(
+        "class", "share of labelled points", title=f"{report.labelled:,} of {report.points:,} points labelled"
+    )
     for name, count in report.classes.items():
         table.add_row(name, percent(count / report.labelled))
     console = Console(highlight=False, soft_wrap=True)
@@ -95,8 +98,15 @@ def pseudo_label(
     print_warnings([f"{name} has less than 1 % of the labels" for name in report.rare()])
     print_warnings([f"{counted(count, 'scan')} without labels: {reason}" for reason, count in report.skipped.items()])
     print_warnings(report.problems)
-    seen = percent(report.seen / max(1, report.points))
-    console.print(f"{seen} of the points are seen by a camera\n{folder}", markup=False)
+    rejected = ", ".join(f"{name} {count:,}" for name, count in (report.rejected | {"unsure": report.unsure}).items())
+    unseen = f", and {report.unseen:,} that only other scans see, by votes over time" if report.unseen else ""
+    console.print(
+        f"{teacher} labelled {counted(report.scans, 'scan')}: {report.labelled - report.unseen:,} of {report.seen:,} "
+        f"points that a camera sees{unseen}\n"
+        f"rejected, some for several reasons: {rejected}; changed by geometry: {report.corrected:,}\n"
+        f"labels: {data.path / LABELS / source}, with pictures/ and report.json",
+        markup=False,
+    )
 
 
 def _converted(input: Path, out: Path | None, topic: str, calibration: Path | None, lidar: str, runner: Runner) -> Path:

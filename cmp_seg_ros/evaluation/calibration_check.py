@@ -29,6 +29,7 @@ Float64 = npt.NDArray[np.float64]
 REFINED = "calibration-refined.yaml"
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 FEWEST = 4  # views: fewer say little
+OFF, AWAY = 2.0, 20.0  # degrees and centimetres beyond which a calibration is wrong; good ones are up to 1 degree away
 
 
 def _silent(done: int) -> None:
@@ -77,14 +78,19 @@ class Checked:
         return float(np.linalg.norm(degrees)), 100 * float(np.linalg.norm(metres))
 
     @property
-    def doubt(self) -> str:
-        """Why the offset may mean nothing; empty if there is no reason to think so."""
+    def verdict(self) -> str:
+        """Whether the given extrinsics fit, in words, and what to do where they do not."""
         if self.uncertainty is None:
-            return f"{len(self.views)} images say little; {2 * FEWEST} or more show how sure the offset is"
+            return f"cannot tell, because {len(self.views)} images are too few; give {2 * FEWEST} or more"
+        if is_off(self.degrees, self.centimetres, self.uncertainty):
+            return f"off by {self.degrees:.1f} degrees, {self.centimetres:.0f} cm: use --refine"
         degrees, centimetres = self.uncertainty
-        if degrees > self.degrees and centimetres > self.centimetres:
-            return "two halves of the images differ by more than the offset: the extrinsics may well be right"
-        return ""
+        if degrees > OFF or centimetres > AWAY:
+            return (
+                f"cannot tell, because two halves of the images differ by {degrees:.1f} degrees, {centimetres:.0f} cm; "
+                "give more images of places with edges near by"
+            )
+        return f"fits, as far as this check can tell ({OFF:g} degrees, {AWAY:g} cm)"
 
     def summary(self) -> dict[str, Any]:
         """For report.json."""
@@ -94,7 +100,7 @@ class Checked:
             "degrees": degrees.round(3).tolist(),
             "centimetres": centimetres.round(2).tolist(),
             "between_halves": self.uncertainty and [round(value, 3) for value in self.uncertainty],
-            "doubt": self.doubt,
+            "verdict": self.verdict,
             "score_before": round(self.before, 3),
             "score_after": round(self.after, 3),
             "T_camera_lidar": self.T_camera_lidar.round(9).tolist(),
@@ -125,6 +131,12 @@ class Checked:
             axes.legend(loc="lower left")
             figure.colorbar(shown, ax=axes, label="distance from the camera, m")
         figure.savefig(path)
+
+
+def is_off(degrees: float, centimetres: float, between_halves: tuple[float, float] | None) -> bool:
+    """Whether extrinsics are clearly wrong: farther from the best ones than both halves of the images are apart."""
+    unsure = between_halves or (float("inf"), float("inf"))
+    return (degrees > OFF and degrees > unsure[0]) or (centimetres > AWAY and centimetres > unsure[1])
 
 
 def check(

@@ -1,5 +1,6 @@
 """Pictures of labelled scans: bird's-eye view, range image, camera image, and errors against the truth."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,13 +20,14 @@ if TYPE_CHECKING:
 Float64 = npt.NDArray[np.float64]
 
 DPI = 100
-FAINT = 0.12  # opacity of the ceiling from above
+FAINT = 0.6  # opacity of the ceiling from above, which is drawn darker
 DIM = 0.55  # of the camera image under its points
 WRONG = (214, 30, 30)
 RIGHT = (205, 205, 205)
 AZIMUTH_STEP = 0.4  # degrees a column of a range image
 ELEVATION_STEP = 0.25  # degrees a row
-BULK = 97  # per cent of the points, nearest first, that a picture from above must show
+BULK = 97  # per cent of the points, nearest first, that a picture from the side or an animation must show
+REACH = 99.7  # percentile of the points that a picture from above reaches to, on each side
 EDGE = "#555555"
 
 
@@ -95,10 +97,10 @@ def comparison(
 def draw_bird(axes: "Axes", xyz: Float32, label: UInt8, space: LabelSpace, title: str = "From above") -> None:
     """Draw (N, 3) upright points and their (N,) labels from above, high points on top, the ceiling faint."""
     labelled = np.flatnonzero((label != UNLABELLED) & np.isfinite(xyz).all(axis=1))
-    ceiling = np.isin(label[labelled], [c.id for c in space.classes if c.name == "ceiling"])
-    for drawn, opacity in ((labelled[ceiling], FAINT), (labelled[~ceiling], 0.85)):
-        order = drawn[np.argsort(xyz[drawn, 2])]
-        _points_from_above(axes, xyz[order], space.palette[label[order]], opacity)
+    ceiling = np.isin(label, [c.id for c in space.classes if c.name == "ceiling"])
+    order = labelled[np.lexsort((xyz[labelled, 2], ~ceiling[labelled]))]
+    light, opacity = np.where(ceiling[order, None], (0.8, FAINT), (1, 0.85)).T
+    _points_from_above(axes, xyz[order], light[:, None] * space.palette[label[order]], opacity)
     _frame(axes, xyz[labelled], title)
 
 
@@ -156,9 +158,14 @@ def draw_camera(
 
 
 def draw_legend(
-    axes: "Axes", label: UInt8, space: LabelSpace, what: str = "share of points", columns: int | None = None
+    axes: "Axes",
+    label: UInt8,
+    space: LabelSpace,
+    what: str = "share of points",
+    columns: int | None = None,
+    only: Collection[int] | None = None,
 ) -> None:
-    """Draw a legend of the classes with their share of the labelled points."""
+    """Draw a legend of the classes, or of those with an id in `only`, with their share of the labelled points."""
     from matplotlib.patches import Patch
 
     count = np.bincount(label, minlength=256)
@@ -170,6 +177,7 @@ def draw_legend(
             label=f"{c.name}  {count[c.id] / total:.1%}",
         )
         for c in space.classes
+        if only is None or c.id in only
     ]
     axes.set_axis_off()
     axes.legend(
@@ -237,8 +245,10 @@ def upright(xyz: Float32, T_base_lidar: Transform | None) -> Float32:
     return xyz if T_base_lidar is None else xyz @ np.asarray(T_base_lidar, np.float32)[:3, :3].T
 
 
-def _points_from_above(axes: "Axes", xyz: Float32, colour: npt.NDArray[Any], opacity: float) -> None:
-    size = float(np.clip(40_000 / max(1, len(xyz)), 0.8, 7.0))
+def _points_from_above(axes: "Axes", xyz: Float32, colour: npt.NDArray[Any], opacity: Any) -> None:
+    if not len(xyz):
+        return
+    size = float(np.clip(40_000 / len(xyz), 0.8, 7.0))
     axes.scatter(
         xyz[:, 0], xyz[:, 1], s=size, c=np.atleast_2d(colour) / 255, alpha=opacity, linewidths=0, rasterized=True
     )
@@ -246,10 +256,8 @@ def _points_from_above(axes: "Axes", xyz: Float32, colour: npt.NDArray[Any], opa
 
 def _frame(axes: "Axes", xyz: Float32, title: str) -> None:
     """Set equal axes in metres around the bulk of the points; draw the sensor and a scale bar."""
-    flat = np.vstack([np.zeros((1, 2), np.float32), xyz[:, :2]])  # the sensor is in the picture
-    distance = np.hypot(*flat.T.astype(np.float64))
-    bulk = flat[distance <= np.percentile(distance, BULK)]
-    low, high = bulk.min(axis=0), bulk.max(axis=0)
+    low, high = np.percentile(xyz[:, :2], [100 - REACH, REACH], axis=0) if len(xyz) else np.zeros((2, 2))
+    low, high = np.minimum(low, 0), np.maximum(high, 0)  # the sensor is in the picture
     centre, half = (low + high) / 2, max(0.54 * float((high - low).max()), 1.0)
     axes.set_xlim(centre[0] - half, centre[0] + half)
     axes.set_ylim(centre[1] - half, centre[1] + half)

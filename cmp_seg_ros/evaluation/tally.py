@@ -83,8 +83,6 @@ class Tally:
             self._looks = 0 if told is not None else self._looks - 1
             found += [Remark(doubt.kind, f"{name}: {doubt.text}") for doubt in told or ()]
         for remark in found:
-            if remark.kind == "strange_intensity":  # `finish` counts them all
-                continue
             (self.problems if remark.serious else self.warnings).add(remark.text, remark.kind)
 
     def finish(self, problems: Problems, notes: Problems) -> None:

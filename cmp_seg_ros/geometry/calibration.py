@@ -51,6 +51,16 @@ class CalibratedCamera(ImageCamera):
 
     T_camera_lidar: RigidTransform
 
+    @model_validator(mode="before")
+    @classmethod
+    def _is_placed(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("T_camera_lidar") is None:
+            raise ValueError(
+                "it has no T_camera_lidar; add its 4 x 4 numbers, which take points from the lidar's frame to the "
+                "camera's (z forward, y down), as in docs/recordings.md"
+            )
+        return given
+
 
 class CalibratedLidar(BaseModel):
     """A lidar and its mounting on the robot (base: x forward, z up)."""

@@ -198,10 +198,16 @@ def odometry_of(source: str, frame: Frame) -> Odometry:
     """Odometry by the name of its source; auto: recorded where the first frame has a pose, else kiss-icp.
 
     Raises:
-        UserError: the frame has no pose and recorded ones are asked for; kiss-icp is not installed.
+        UserError: the source is unknown; kiss-icp is not installed; auto: the frame has neither pose nor stamp, so that
+            nothing says that its scans follow each other.
     """
     if source not in SOURCES:
         raise UserError(f"odometry '{source}' is unknown; known: {', '.join(SOURCES)}")
     if source == "auto":
+        if frame.T_world_lidar is None and not frame.scan.stamp:
+            raise UserError(
+                f"{frame.sequence} is no drive: its scans have no time stamps, so nothing says that they follow each "
+                "other; give a bag, or, if they do, --odometry kiss-icp"
+            )
         source = "recorded" if frame.T_world_lidar is not None else "kiss-icp"
     return Recorded() if source == "recorded" else KissIcp()

@@ -25,7 +25,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.serialization import deserialize_message
 from rosgraph_msgs.msg import Clock
 
-from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.errors import UserError, describe
 from cmp_seg_ros.messages import cdr
 from cmp_seg_ros.ros import qos, runner
 from cmp_seg_ros.ros.diagnostics import percentiles
@@ -123,11 +123,8 @@ class BagPlayer(Node):
                 self.get_logger().error(problem)
             self._report(acknowledged)
             self.done = int(bool(len(self.bag.problems)) or not acknowledged)
-        except UserError as error:
-            self.get_logger().fatal(str(error))
-            self.done = 1
-        except Exception as error:
-            self.get_logger().fatal(f"playing ended unexpectedly: {type(error).__name__}: {error}")
+        except Exception as error:  # whatever it is, the process must not go on without its worker
+            self.get_logger().fatal(describe(error))
             self.done = 1
 
     def _wait_for_subscribers(self) -> None:

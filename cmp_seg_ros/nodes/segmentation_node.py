@@ -26,7 +26,7 @@ from cmp_seg_ros.messages import cdr, images, label_info, point_cloud2
 from cmp_seg_ros.nodes.segmentation.level_check import LevelCheck
 from cmp_seg_ros.nodes.segmentation.rate import Rate
 from cmp_seg_ros.nodes.segmentation.rehearsal import empty_room_message
-from cmp_seg_ros.remarks import Unfamiliar, implausible, remarks
+from cmp_seg_ros.remarks import StrangeIntensity, Unfamiliar, implausible, remarks
 from cmp_seg_ros.ros import camera, diagnostics, node, qos, sensors
 from cmp_seg_ros.ros.camera import Stamped
 from cmp_seg_ros.ros.inputs import Arrival
@@ -114,7 +114,7 @@ class SegmentationNode(WorkerNode[Labelled]):
     def __init__(self) -> None:
         super().__init__(NAME, PARAMETERS, PointCloud2, "points")
         self.level_check = LevelCheck(partial(self.report.note, lasting=True))
-        self.unfamiliar = Unfamiliar()
+        self.unfamiliar, self.strange_intensity = Unfamiliar(), StrangeIntensity()
         self.segmenter: Segmenter | None = None
 
     def set_up(self) -> None:
@@ -236,6 +236,7 @@ class SegmentationNode(WorkerNode[Labelled]):
             remarks(scan, labels, returns, f"a cloud on {topic}", self.segmenter.preprocess),
             implausible(scan, labels, not self.sensors.unknown, f"clouds on {topic}"),
             self.unfamiliar(labels, f"a cloud on {topic}"),
+            self.strange_intensity(labels, f"a cloud on {topic}"),
         ):
             self.report.note(remark.kind, remark.text, harmless=remark.kind in HARMLESS)
         if self.sensors.unknown:

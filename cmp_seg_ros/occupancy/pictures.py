@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 CEILING = "ceiling"  # left out of views from above
+WIDTH, MOST_HEIGHT = 15.0, 9.0  # inches of a picture of a result, and of the voxels in it
+COLUMNS = 7  # of a legend
 
 
 class CheckedView(NamedTuple):
@@ -54,7 +56,9 @@ def draw_checks(path: Path, views: Sequence[CheckedView], space: LabelSpace, tit
             ax.set_axis_off()
     legend = figure.add_axes((0.03, 0, 0.95, 0.6 / height))
     everything = np.concatenate([view.truth[view.truth < FREE] for view in views])
-    plots.draw_legend(legend, everything, space, "share of the true voxels", columns=7)
+    plots.draw_legend(
+        legend, everything, space, "share of the true voxels", columns=COLUMNS, only=set(everything.tolist())
+    )
     plots.save(figure, path)
 
 
@@ -79,30 +83,42 @@ def draw_result(
         truth: as `label`; drawn beside it if given.
     """
     grids = [("occupancy", label)] + ([("truth", truth)] if truth is not None else [])
-    figure = plots.new_figure(16, 12, title)
-    rows = figure.add_gridspec(2, 6, left=0.03, right=0.97, top=0.92, bottom=0.1, hspace=0.12, height_ratios=(1, 1.6))
-    top = [figure.add_subplot(rows[0, 2 * i : 2 * i + 2]) for i in range(3)]
+    cubes = [_cubes(grid, labels, space) for _, labels in grids]
+    low, high = _corners(np.concatenate([each.xy for each in cubes]))
+    aspects = [picture.shape[1] / picture.shape[0] for picture in (rgb, depth, classes)]
+    # In inches: pictures of one height side by side, and the voxels as wide as there is room.
+    above = WIDTH / (sum(aspects) + 0.4)
+    below = min(WIDTH / len(grids) * (high - low)[1] / (high - low)[0], MOST_HEIGHT)
+    solid, painted = label[label < FREE], set(map(tuple, classes.reshape(-1, 3).tolist()))
+    occurring = [c.id for c in space.classes if c.id in solid or tuple(space.palette[c.id].tolist()) in painted]
+    legend = 0.4 + 0.22 * -(-len(occurring) // COLUMNS)
+    total = above + below + legend + 1.6
+    figure = plots.new_figure(WIDTH, total, title)
+    rows = figure.add_gridspec(2, 1, left=0.01, right=0.99, top=1 - 1.0 / total, bottom=(legend + 0.1) / total,
+                               hspace=0.8 / (above + below), height_ratios=(above, below))  # fmt: skip
+    first, second = rows[0].subgridspec(1, 3, width_ratios=aspects, wspace=0.13), rows[1].subgridspec(1, len(grids))
+    top = [figure.add_subplot(first[i]) for i in range(3)]
     top[0].imshow(rgb)
     top[0].set_title("image")
     shown = top[1].imshow(depth, cmap="viridis", vmin=0)
     top[1].set_title("rendered depth (m)")
-    figure.colorbar(shown, ax=top[1], fraction=0.03)
+    figure.colorbar(shown, cax=top[1].inset_axes((1.01, 0, 0.03, 1)))
     top[2].imshow(classes)
     top[2].set_title("rendered classes")
     for ax in top:
         ax.set_axis_off()
-    cubes = [_cubes(grid, labels, space) for _, labels in grids]
-    everywhere = np.concatenate([each.xy for each in cubes])
-    limits = (
-        (everywhere.min(axis=0) - 0.3, everywhere.max(axis=0) + 0.3) if len(everywhere) else (np.zeros(2), np.ones(2))
-    )
     for i, (name, _) in enumerate(grids):
-        ax = figure.add_subplot(rows[1, 6 // len(grids) * i : 6 // len(grids) * (i + 1)])
+        ax = figure.add_subplot(second[i])
         ax.set(title=f"{name} from behind the camera, without the ceiling")
-        _draw_cubes(ax, cubes[i], grid.voxel, *limits)
-    solid = label[label < FREE]
-    plots.draw_legend(figure.add_axes((0.03, 0, 0.94, 0.09)), solid, space, "share of the occupied voxels", columns=7)
+        _draw_cubes(ax, cubes[i], grid.voxel, low, high)
+    place = figure.add_axes((0.01, 0, 0.98, legend / total))
+    plots.draw_legend(place, solid, space, "share of the occupied voxels", COLUMNS, occurring)
     plots.save(figure, path)
+
+
+def _corners(xy: npt.NDArray[np.floating]) -> tuple[npt.NDArray[np.floating], npt.NDArray[np.floating]]:
+    """The corners (2,) of what (M, 2) voxels cover in a picture, with a margin."""
+    return (xy.min(axis=0) - 0.3, xy.max(axis=0) + 0.3) if len(xy) else (np.zeros(2), np.array([2.0, 1.0]))
 
 
 class _Cubes(NamedTuple):

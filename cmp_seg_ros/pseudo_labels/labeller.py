@@ -68,12 +68,14 @@ class Evidence:
     Args:
         probabilities: (N, C) of the classes; rows add up to 1 less what the mapping ignores, or to 0: nothing is said.
         seen: (N,) visible to a camera.
+        corrected: (N,) whether the geometry changed the likeliest class.
         rejected: by reason, (N,) points that are seen and not to be trusted.
         views: by camera.
     """
 
     probabilities: Float32
     seen: Bool
+    corrected: Bool
     rejected: dict[str, Bool] = field(default_factory=dict)
     views: dict[str, View] = field(default_factory=dict)
 
@@ -121,9 +123,10 @@ class PseudoLabeller:
         if not views:
             raise UserError("it has no image of a calibrated camera")
         said /= np.maximum(weight, 1)[:, None]
+        seen, before = weight > 0, said.argmax(axis=1)
         if self.refinements.geometry:
             said = with_geometry(said, surfaces(find_planes(upright(frame))), self.space)
-        return Evidence(said, weight > 0, rejected, views)
+        return Evidence(said, seen, seen & (said.argmax(axis=1) != before), rejected, views)
 
     def _untrusted(self, found: Consensus, uv: Float32, edge: Bool) -> Iterator[tuple[str, Bool]]:
         """Reasons to reject some of the M points that a camera sees, and (M,) which."""

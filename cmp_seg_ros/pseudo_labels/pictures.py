@@ -7,6 +7,7 @@ import numpy as np
 
 from cmp_seg_ros.datasets.frame import Frame, PointLabels
 from cmp_seg_ros.evaluation import plots
+from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.pseudo_labels.labeller import Evidence, PseudoLabeller, View, upright
 from cmp_seg_ros.scan import UNLABELLED, UInt8
 
@@ -25,12 +26,8 @@ def draw(
     )  # fmt: skip
     for row, (name, view) in enumerate(views.items()):
         _draw_mask(figure.add_subplot(grid[row, 0]), name, view, labeller)
-        camera = frame.images[name].camera
-        assert camera is not None
         points = np.where(evidence.seen, labels.label, UNLABELLED).astype(np.uint8)
-        T_camera_lidar = np.array(camera.T_camera_lidar)
-        axes = figure.add_subplot(grid[row, 1])
-        plots.draw_camera(axes, view.rgb, frame.scan, points, space, camera, T_camera_lidar)
+        _draw_points(figure.add_subplot(grid[row, 1]), frame, name, view, points, space)
     plots.draw_bird(figure.add_subplot(grid[:-1, 2]), upright(frame), labels.label, space)
     plots.draw_legend(figure.add_subplot(grid[-1, :]), labels.label, space, columns=len(space.classes))
     plots.save(figure, path)
@@ -48,15 +45,18 @@ def beside(path: Path, frame: Frame, network: UInt8, labeller: PseudoLabeller, t
     )  # fmt: skip
     for row, (name, view) in enumerate(views.items()):
         _draw_mask(figure.add_subplot(grid[row, 0]), name, view, labeller)
-        camera = frame.images[name].camera
-        assert camera is not None
-        T_camera_lidar = np.array(camera.T_camera_lidar)
         for column, (who, label) in enumerate([("pseudo-labels", labels.label), ("network", network)], start=1):
             axes = figure.add_subplot(grid[row, column])
-            plots.draw_camera(axes, view.rgb, frame.scan, label, space, camera, T_camera_lidar)
+            _draw_points(axes, frame, name, view, label, space)
             axes.set_title(f"{name}: {who}", fontsize=12)
     plots.draw_legend(figure.add_subplot(grid[-1, :]), network, space, columns=len(space.classes))
     plots.save(figure, path)
+
+
+def _draw_points(axes: Any, frame: Frame, name: str, view: View, label: UInt8, space: LabelSpace) -> None:
+    camera = frame.images[name].camera
+    assert camera is not None
+    plots.draw_camera(axes, view.rgb, frame.scan, label, space, camera, np.array(camera.T_camera_lidar))
 
 
 def _draw_mask(axes: Any, name: str, view: View, labeller: PseudoLabeller) -> None:

@@ -140,12 +140,14 @@ def _labelled(
     """The frames of a block that get labels, with these; draws those whose number is in `pictured`."""
     for _, sequence in groupby(block, lambda frame: frame.sequence):
         frames, evidence = _looked_at(list(sequence), labeller, report, pictured)
-        labels = [labeller.decide(one) for one in evidence]
+        decided = voted = [labeller.decide(one) for one in evidence]
         if labeller.refinements.time and (motions := _motions(frames, odometry, report)):
-            labels = over_time.fused(frames, motions, labels, [one.probabilities for one in evidence], labeller.space)
-        finals = labeller.balanced([labeller.confident(one) for one in labels])
-        for frame, one, final in zip(frames, evidence, finals, strict=True):
-            report.add(frame.scan.valid(), one, final, labeller.space)
+            voted = over_time.fused(frames, motions, decided, [one.probabilities for one in evidence], labeller.space)
+        sure = [labeller.confident(one) for one in voted]
+        stages = zip(decided, voted, sure, labeller.balanced(sure), strict=True)
+        for frame, one, labels in zip(frames, evidence, stages, strict=True):
+            report.add(frame.scan.valid(), one, labels, labeller.space)
+            final = labels[-1]
             if one.views:
                 _draw(folder, frame, one, final, labeller, report)
             yield frame, final

@@ -29,7 +29,7 @@ from rclpy.node import Node
 from rclpy.publisher import Publisher
 from std_srvs.srv import SetBool
 
-from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.errors import describe
 from cmp_seg_ros.messages import cdr
 from cmp_seg_ros.ros import qos, runner
 from cmp_seg_ros.ros.diagnostics import ERROR, WARN
@@ -249,11 +249,8 @@ class WorkerNode(Node, Generic[Result]):
             self.loaded = True
             self._loaded.trigger()
             self._work()
-        except UserError as error:
-            self.get_logger().fatal(str(error))
-            self.done = 1
-        except Exception as error:
-            self.get_logger().fatal(f"the worker ended unexpectedly: {type(error).__name__}: {error}")
+        except Exception as error:  # whatever it is, the process must not go on without its worker
+            self.get_logger().fatal(describe(error))
             self.done = 1
 
     def _work(self) -> None:
@@ -356,7 +353,7 @@ def _words(error: BaseException) -> str:
     """An error in one line, with its type unless it is a UserError."""
     if isinstance(error, Rejected) and error.__cause__ is not None:
         error = error.__cause__
-    return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+    return describe(error)
 
 
 def main(name: str, make: Callable[[], WorkerNode[Any]], description: str, table: list[Parameter]) -> None:

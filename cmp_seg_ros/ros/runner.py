@@ -1,5 +1,6 @@
 """Runs one node as a program: environment, signals, one clear line and exit status 1 for what a user can mend."""
 
+import gc
 import logging
 import signal
 import sys
@@ -77,7 +78,7 @@ def run(name: str, make: Callable[[], Program], args: list[str] | None = None) -
     """Make the node and spin it until it is done or the process is told to stop. Returns the exit status.
 
     Args:
-        name: of the program, for its error line.
+        name: of the program, for its log.
         make: makes the node, once ROS is initialised.
         args: command line with `--ros-args`; None takes that of the process.
     """
@@ -86,10 +87,12 @@ def run(name: str, make: Callable[[], Program], args: list[str] | None = None) -
     import rclpy
     from rclpy._rclpy_pybind11 import RCLError
     from rclpy.executors import SingleThreadedExecutor
+    from rclpy.logging import get_logger
     from rclpy.signals import SignalHandlerOptions
 
     stop = _Stop()
     node: Program | None = None
+    executor: SingleThreadedExecutor | None = None
     logger, handler = logging.getLogger("cmp_seg_ros"), None
     try:
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
@@ -103,14 +106,9 @@ def run(name: str, make: Callable[[], Program], args: list[str] | None = None) -
         stop.spinning = True
         while not stop.requested and node.done is None:
             executor.spin_once(timeout_sec=SPIN_TIMEOUT)
-    except UserError as error:
-        print(f"{name}: error: {error}", file=sys.stderr, flush=True)
-        return 1
-    except OSError as error:
-        print(f"{name}: error: {describe_os_error(error)}", file=sys.stderr, flush=True)
-        return 1
-    except RCLError as error:  # arguments that ROS itself refuses
-        print(f"{name}: error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+    except (UserError, OSError, RCLError) as error:  # RCLError: arguments that ROS itself refuses
+        said = describe_os_error(error) if isinstance(error, OSError) else " ".join(str(error).split())
+        get_logger(name).fatal(said)  # as nodes say what goes wrong later
         return 1
     except KeyboardInterrupt:
         pass
@@ -119,7 +117,11 @@ def run(name: str, make: Callable[[], Program], args: list[str] | None = None) -
         if node is not None:
             node.close()
             logger.removeHandler(handler) if handler else None
+            if executor is not None:
+                executor.shutdown()  # it may wait for things of the node, which else outlive their context
             node.destroy_node()
+        else:
+            gc.collect()  # a half-made node, which only cycles hold, must go before its context
         rclpy.try_shutdown()
         stop.restore()
     return node.done or 0 if node is not None else 0

@@ -14,7 +14,7 @@ import numpy as np
 
 from cmp_seg_ros.bundle import Bundle
 from cmp_seg_ros.engine import registry
-from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.errors import UserError, describe
 from cmp_seg_ros.kernels.launch import threads
 from cmp_seg_ros.messages.point_cloud2 import decode, encode_labelled
 from cmp_seg_ros.scan import UNLABELLED, Labels
@@ -246,8 +246,7 @@ class Bench:
     def _skip(self, name: str, width: int, voxels: int, error: Exception) -> None:
         """Note why something is left out; the others go on."""
         if not isinstance(error, ImportError):  # a library of products that is not installed is not worth a line
-            kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
-            self.skipped[f"{name}, {_called(width, voxels)}"] = f"{kind}{error}".splitlines()[0]
+            self.skipped[f"{name}, {_called(width, voxels)}"] = describe(error).splitlines()[0]
 
     def _has_time(self, typical: Mapping[str, float], width: int, case: Case) -> bool:
         """Whether there is time to ask the reference for its labels of the scan."""

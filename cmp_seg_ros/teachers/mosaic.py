@@ -4,6 +4,9 @@ It resizes by corners of pixels: cell k of a grid of w columns is at pixel 512 k
 of the pixels that the cell covers (its own logits, upsampled so, give its output bit by bit).
 """
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -89,13 +92,26 @@ def _open(path: Path, threads: int | None) -> Any:
     except ImportError as error:
         raise UserError(f"the teacher needs ai-edge-litert ({error}); pip install ai-edge-litert") from error
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _quiet():
             warnings.simplefilter("ignore", UserWarning)  # that keeping tensors takes memory
             network = Interpreter(str(path), num_threads=threads, experimental_preserve_all_tensors=True)
-        network.allocate_tensors()
+            network.allocate_tensors()
     except (ValueError, RuntimeError) as error:
         raise UserError(f"{path} is no model that ai-edge-litert runs: {' '.join(str(error).split())}") from error
     return network
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Drop what the library writes to stderr past Python: which delegate it has made. Its errors are exceptions."""
+    kept = os.dup(2)
+    try:
+        with Path(os.devnull).open("wb") as nothing:
+            os.dup2(nothing.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _softmax(logits: Float32) -> Float32:

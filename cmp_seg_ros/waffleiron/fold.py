@@ -12,7 +12,7 @@ import numpy.typing as npt
 import safetensors
 import safetensors.numpy
 
-from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.errors import UserError, require_fit
 from cmp_seg_ros.kernels.network import EPSILON, Product, Weights
 from cmp_seg_ros.kernels.vector import COLUMNS, LANES
 from cmp_seg_ros.waffleiron.config import NetworkConfig
@@ -171,9 +171,7 @@ class _State:
             "unexpected": sorted(self.tensors.keys() - self.asked),
             "of another shape": self.misshapen,
         }
-        if any(faults.values()):
-            details = "; ".join(f"{what}: {', '.join(keys)}" for what, keys in faults.items() if keys)
-            raise UserError(f"weights in {source} do not fit the network: {details}")
+        require_fit(source, faults)
 
     def batch_norm(self, key: str, width: int) -> Affine:
         deviation = np.sqrt(np.maximum(self(f"{key}.running_var", width), 0) + np.float64(EPSILON))

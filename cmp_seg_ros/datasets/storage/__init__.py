@@ -100,11 +100,12 @@ def open_files(path: Path) -> BagFiles:
         except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, yaml.YAMLError) as error:
             files.notes.append(f"its {METADATA} cannot be read and was passed over: {line(error)}")
     kinds = {file: kind_of(file) for file in listed.values() if file is not None}
+    there = _files_in(path)
     if not any(kinds.values()):
-        kinds |= {file: kind_of(file) for file in _files_in(path)}
+        kinds |= {file: kind_of(file) for file in there}
     if listed:
         bare = {_unpacked_name(file.name) for file in kinds}
-        others = [file for file in _files_in(path) if _unpacked_name(file.name) not in bare and kind_of(file)]
+        others = [file for file in there if _unpacked_name(file.name) not in bare and kind_of(file)]
         files.notes += [f"it has {file.name}, which its {METADATA} does not list: read it by itself" for file in others]
     files.broken = [f"{name} is not there" for name, file in listed.items() if file is None and any(kinds.values())]
     files.broken += [f"{file.name} does not begin as bags do" for file in listed.values() if file and not kinds[file]]

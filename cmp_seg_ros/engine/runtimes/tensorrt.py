@@ -100,7 +100,7 @@ def _gpu_missing() -> list[Missing]:
         return [Missing(f"no cuda-bindings: {error}", "pip install cuda-bindings")]
     found = runtime.cudaDriverGetVersion()[1]
     if not found:
-        return [Missing("no NVIDIA driver", "install it, or use engine 'cpu'; in a container: --gpus all")]
+        return [Missing("no NVIDIA driver", "install NVIDIA's driver, or use engine 'cpu'; in a container: --gpus all")]
     wanted = max(runtime.cudaRuntimeGetVersion()[1] // 1000, _cuda_of_tensorrt())
     if found // 1000 < wanted:
         what = f"the driver is for CUDA {found // 1000}.{found % 1000 // 10}, the packages are for {wanted}"
