@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cmp_seg_ros.kernels.launch import inlined, kernel, launch, next_block
+from cmp_seg_ros.kernels.launch import inlined, kernel, launch, next_block, reduction
 from cmp_seg_ros.kernels.network import Product, aligned, multiply
-from cmp_seg_ros.kernels.vector import LANES, ROWS, widened
+from cmp_seg_ros.kernels.vector import ROWS, widened
 
 BLOCK = 16 * ROWS  # points per block of work
 
@@ -63,13 +63,12 @@ class Places(NamedTuple):
 
 
 class Workspace(NamedTuple):
-    """Buffers of one thread: codes, the same in the type of products, its ranges (unused), hidden layer, sums."""
+    """Buffers of one thread: codes, the same in the type of products, its ranges (unused), hidden layer."""
 
     code: Float32
     low: npt.NDArray[Any]
     ranges: Float32
     high: Float32
-    sums: Float32
 
 
 def hidden(weights: Weights, features: Map, places: Places, index: Int32, out: Float32) -> None:
@@ -107,15 +106,15 @@ def _density(weights: Weights, features: Map, places: Places, index: Any, out: A
         some = index[first : first + BLOCK]
         _evaluate(weights, features, places, some, workspace)
         for i in range(len(some)):
-            sums, high = workspace.sums[i], workspace.high[i]
-            sums[:] = 0
-            for column in range(0, len(high), LANES):  # one vector of sums, since sums of floats are not reordered
-                for c in range(LANES):
-                    sums[c] += high[column + c] * weights.density[column + c]
-            total = np.float32(0)
-            for c in range(LANES):
-                total += sums[c]
-            out[first + i] = total
+            out[first + i] = _dot(workspace.high[i], weights.density)
+
+
+@reduction
+def _dot(a: Any, b: Any) -> Any:
+    total = np.float32(0)
+    for c in range(len(a)):
+        total += a[c] * b[c]
+    return total
 
 
 @kernel
@@ -160,5 +159,4 @@ def _make_workspace(weights: Weights) -> Workspace:
         aligned(BLOCK, inputs, weights.low),
         aligned(BLOCK, 2, weights.density),
         aligned(BLOCK, len(weights.density), weights.density),
-        aligned(BLOCK, LANES, weights.density),
     )

@@ -32,7 +32,9 @@ class Points(NamedTuple):
         intrinsics: (1, 3, 3) normalised.
         up: (1, 4) height above the floor, or None.
         invalid: (N,) outside the view.
-        places: for the kernels; None for the plain way.
+        places: for the kernels, sorted by their pixels, so that a map larger than the cache is read once; None for the
+            plain way.
+        rank: (N,) row of each point in `places`.
     """
 
     xyz: Tensor
@@ -40,6 +42,7 @@ class Points(NamedTuple):
     up: Tensor | None
     invalid: npt.NDArray[np.bool_]
     places: kernels.Places | None = None
+    rank: Int32 | None = None
 
 
 class Evaluation(Protocol):
@@ -150,16 +153,19 @@ class Folded:
         size = torch.tensor([len(self._columns), len(self._rows)])  # (x, y)
         place = ((uv[0] + 1) * size / 2 - 0.5).clamp(torch.zeros(2), size - 1.0)  # pixels
         cell = torch.minimum(place.floor(), size - 2.0)
-        places = kernels.Places(coordinates.numpy(), cell.int().numpy(), (place - cell).numpy())
-        return Points(xyz[None], intrinsics[None], above, invalid[0].numpy(), places)
+        order = (cell[:, 1] * size[0] + cell[:, 0]).argsort()
+        found = coordinates[order], cell[order].int(), (place - cell)[order]
+        rank = torch.empty(len(order), dtype=torch.int32)
+        rank[order] = torch.arange(len(order), dtype=torch.int32)
+        places = kernels.Places(*(part.numpy() for part in found))
+        return Points(xyz[None], intrinsics[None], above, invalid[0].numpy(), places, rank.numpy())
 
     @torch.inference_mode()
     def density(self, features: Tensor, points: Points) -> Float32:
-        assert points.places is not None
-        count = points.xyz.shape[1]
-        out = np.empty(count, np.float32)
-        kernels.density(self.weights, self._map(features), points.places, np.arange(count, dtype=np.int32), out)
-        return functional.softplus(torch.from_numpy(out).add_(self.last_bias[0])).numpy()
+        assert points.places is not None and points.rank is not None
+        out = np.empty(len(points.rank), np.float32)
+        kernels.density(self.weights, self._map(features), points.places, np.arange(len(out), dtype=np.int32), out)
+        return functional.softplus(torch.from_numpy(out[points.rank]).add_(self.last_bias[0])).numpy()
 
     @torch.inference_mode()
     def classes(self, features: Tensor, points: Points, rows: Int64) -> Int64:
@@ -180,9 +186,9 @@ class Folded:
 
     def _hidden(self, features: Tensor, points: Points, rows: Int64) -> Tensor:
         """(R, H) hidden layer of the point MLP."""
-        assert points.places is not None
+        assert points.places is not None and points.rank is not None
         out = np.empty((len(rows), self.hidden), np.float32)
-        kernels.hidden(self.weights, self._map(features), points.places, rows.astype(np.int32), out)
+        kernels.hidden(self.weights, self._map(features), points.places, points.rank[rows], out)
         return torch.from_numpy(out)
 
     def _map(self, features: Tensor) -> kernels.Map:
