@@ -3,6 +3,7 @@
 - Bilinear sampling is linear, so the first layer of the point MLP goes into the last convolution of the decoder.
 - A transposed convolution and the convolution behind it are four convolutions of 2x2, one for each phase of the output.
 - A 1x1 convolution and the bilinear upsampling before it may change places: a quarter of the work.
+- Batch norms go into the convolutions before them (encoders/efficientnet_lite0.py).
 - 3x3 convolutions by Winograd's F(4x4, 3x3): a quarter of the multiplications (Lavin and Gray, CVPR 2016).
 - The published head on a point needs no 768 features: their norm comes from a Gram matrix, the layers behind them are
   composed with those before, and the distilled features need no norm for the nearest centre.
@@ -132,6 +133,13 @@ class Phases(nn.Module):
             for j, column in ((0, 0), (2, -1)):
                 out[row, column] += border[i, j] - border[i, 1] - border[1, j] + middle
         return out
+
+    @staticmethod
+    def interleaved(out: Tensor) -> Tensor:
+        """(h + 1, w + 1, 4, D) as above -> (2 h, 2 w, D)"""
+        height, width = out.shape[0] - 1, out.shape[1] - 1
+        parts = [out[p : p + height, q : q + width, 2 * p + q] for p in range(2) for q in range(2)]
+        return torch.stack(parts).unflatten(0, (2, 2)).permute(2, 0, 3, 1, 4).reshape(2 * height, 2 * width, -1)
 
     @staticmethod
     def addresses(y: Int64, x: Int64, width: int) -> tuple[Int64, Int64]:
