@@ -122,7 +122,7 @@ class Folded:
         first, bias = mlp.lin_in.weight.detach(), mlp.lin_in.bias.detach()
         self.last = mlp.lin_out.weight.detach()
         self.last_bias = mlp.lin_out.bias.detach()
-        self.encoder: nn.Module = field.encoder
+        self.encoder: nn.Module = field.encoder.folded()
         self.decoder: nn.Module = FoldedDecoder(field.decoder, first[:, :width], self.low).eval()
         if self.low:
             self.encoder, self.decoder = lowered(self.encoder), lowered(self.decoder)
@@ -141,6 +141,7 @@ class Folded:
     @torch.inference_mode()
     def look(self, image: Tensor) -> Tensor:
         """(1, 3, H, W) -> (P, H) pixels of the map: the first layer of the point MLP, without the code's part."""
+        image = image.contiguous(memory_format=torch.channels_last)  # convolutions keep it; they are faster so
         with torch.autocast("cpu", torch.bfloat16, enabled=self.low):
             found: Tensor = self.decoder(self.encoder(image))
         return found.reshape(-1, self.hidden).contiguous()
