@@ -23,10 +23,15 @@ from cmp_seg_ros.network_weights import load_state, read_safetensors
 from cmp_seg_ros.occupancy.grid import FREE, UNKNOWN, Grid, Transform
 from cmp_seg_ros.scan import Bool, Float32, UInt8
 from cmp_seg_ros.scenedino.field import FeatureField, normalised_intrinsics, project
+from cmp_seg_ros.scenedino.graph import OnnxRuntime
 from cmp_seg_ros.scenedino.rendering import composite, distances, rays_of
 from cmp_seg_ros.scenedino.voxels import Evaluation, Folded, Plain, Points
 
-ENGINES: dict[str, type] = {"folded": Folded, "reference": Plain}
+ENGINES: dict[str, Callable[[FeatureField], Evaluation]] = {
+    "folded": Folded,
+    "reference": Plain,
+    "onnxruntime": OnnxRuntime,
+}
 RENDERED = (48, 80)  # pixels of rendered images
 SAMPLES = 48  # along a ray
 
@@ -140,7 +145,7 @@ class Occupier:
 
     Args:
         bundle: the model, of kind `occupancy`.
-        engine: `folded`, or `reference`: the network as it is.
+        engine: `folded`; `reference`: the network as it is; `onnxruntime`: on a GPU, see `scenedino/graph.py`.
 
     Raises:
         UserError: the bundle is damaged or of another kind, or the engine is unknown.

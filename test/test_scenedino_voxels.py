@@ -13,6 +13,7 @@ from cmp_seg_ros.occupancy.grid import FREE, UNKNOWN, Grid
 from cmp_seg_ros.occupier import Occupier, Warp
 from cmp_seg_ros.scenedino.config import ClusterConfig, DecoderConfig, FieldConfig, VitConfig
 from cmp_seg_ros.scenedino.field import FeatureField, normalised_intrinsics
+from cmp_seg_ros.scenedino.low import QUERIES, attention_by_parts
 from cmp_seg_ros.scenedino.voxels import Folded, Plain
 
 PUBLISHED = FieldConfig(  # in small; as wide as Winograd's form needs
@@ -75,6 +76,21 @@ def test_bfloat16_keeps_most_labels() -> None:
     assert (labels == classes).mean() > 0.98
     error = np.abs(found / wanted - 1)
     assert 1e-4 < error.max() < 0.1 and np.median(error) < 0.02  # rounded, but not wrong
+
+
+def test_attention_by_parts_is_attention() -> None:
+    q, k, v = torch.randn(3, 1, 2, QUERIES + 45, 8, generator=torch.Generator().manual_seed(0))
+    wanted = torch.nn.functional.scaled_dot_product_attention(q, k, v)
+    torch.testing.assert_close(attention_by_parts(q, k, v), wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_rounding_for_the_engine_leaves_the_network_as_it_was() -> None:
+    field = random_field(PUBLISHED)
+    before = {key: value.clone() for key, value in field.state_dict().items()}
+    folded = Folded(field, low=True)
+    assert {p.dtype for p in folded.encoder.blocks.parameters() if p.dim() > 1} == {torch.bfloat16}  # type: ignore[union-attr]
+    for key, value in field.state_dict().items():
+        assert value.dtype == before[key].dtype and torch.equal(value, before[key])
 
 
 def test_a_grid_is_labelled_where_the_camera_sees_and_unknown_elsewhere(tmp_path: Path) -> None:

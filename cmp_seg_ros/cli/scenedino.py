@@ -21,7 +21,7 @@ CAMERA_GRID = "indoor-camera"  # where the camera's place on the robot is unknow
 HELD_OUT = 40_000_000  # first seed of buildings in no training and no validation
 DRAWN = 6  # pictures of an evaluation
 
-scenedino = typer.Typer(help="Occupancy from single images: infer, evaluate, bench.", no_args_is_help=True)
+scenedino = typer.Typer(help="Occupancy from single images: infer, evaluate, export, bench.", no_args_is_help=True)
 
 
 @scenedino.command()
@@ -38,7 +38,7 @@ def infer(
         str,
         typer.Option(help="A grid in config/grids/, or a file; by default indoor, or indoor-camera without a pose."),
     ] = "",
-    engine: Annotated[str, typer.Option(help="folded, or reference.")] = "folded",
+    engine: Annotated[str, typer.Option(help="folded, reference, or onnxruntime.")] = "folded",
     max_images: Annotated[int | None, typer.Option(help="Stop after so many images.", min=1)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
@@ -111,7 +111,7 @@ def evaluate(
     model: Annotated[str, typer.Option(help="A bundle of kind occupancy: a folder, or a name in models/.")] = BUNDLE,
     views: Annotated[int, typer.Option(help="Views: of a scene, or of all buildings together.", min=1)] = 60,
     every: Annotated[int, typer.Option(help="Of RGB-D frames, take one in so many.", min=1)] = 4,
-    engine: Annotated[str, typer.Option(help="folded, or reference.")] = "folded",
+    engine: Annotated[str, typer.Option(help="folded, reference, or onnxruntime.")] = "folded",
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Score occupancy, classes and depth against a truth, beside baselines.
@@ -216,6 +216,23 @@ def _print_scores(scores: dict[str, dict[str, Any]]) -> None:
             ]
             table.add_row(way.replace("_", " "), *cells)
         console.print(table)
+
+
+@scenedino.command()
+def export(
+    model: Annotated[str, typer.Argument(help="A bundle of kind occupancy: a folder, or a name in models/.")] = BUNDLE,
+    out: Annotated[Path, typer.Option(help="Folder for image.onnx, density.onnx and classes.onnx.")] = Path("graphs"),
+) -> None:
+    """Write the network as ONNX graphs, for GPUs: image to features, then points to density, and to classes."""
+    from cmp_seg_ros.occupier import Occupier
+    from cmp_seg_ros.outputs import claim, writing
+    from cmp_seg_ros.scenedino import graph
+
+    field = Occupier.from_bundle(model, "reference").evaluation.field
+    claim(out, "scenedino export", source=Path(model))
+    with writing(out):
+        for path in graph.write(field, out):
+            print(f"{path}, {path.stat().st_size / 1e6:.1f} MB")
 
 
 @scenedino.command()

@@ -45,6 +45,11 @@ def inlined(function: Function) -> Function:
     return _compile(function, forceinline=True)
 
 
+def reduction(function: Function) -> Function:
+    """As `inlined`, for sums whose terms may be added in any order, as vectors need it."""
+    return _compile(function, forceinline=True, fastmath={"contract", "reassoc"})
+
+
 def threads() -> int:
     """Number of threads of a launch: the processors available to this process, or OMP_NUM_THREADS."""
     limit = os.environ.get("OMP_NUM_THREADS", "")
@@ -97,13 +102,13 @@ def cache_folder() -> Path:
     return folder
 
 
-def _compile(function: Function, **options: bool) -> Function:
-    options |= {"nogil": True, "cache": True}
+def _compile(function: Function, **options: Any) -> Function:
+    options = {"error_model": "numpy", "fastmath": {"contract"}, "nogil": True, "cache": True} | options
     with _cache_folder():
         try:
-            compiled: Function = njit(error_model="numpy", fastmath={"contract"}, **options)(function)
+            compiled: Function = njit(**options)(function)
         except RuntimeError:  # no writable folder: compile in every process
-            compiled = njit(error_model="numpy", fastmath={"contract"}, **options | {"cache": False})(function)
+            compiled = njit(**options | {"cache": False})(function)
     return compiled
 
 

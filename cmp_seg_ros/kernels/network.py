@@ -241,7 +241,7 @@ def _embed(
                     for c in range(width):
                         rectified[c] = max(there[c] - here[c] + shift[c], np.float32(0))
                     row += 1
-            _multiply(workspace, workspace.high, row, width, weights.neighbour_out)
+            multiply(workspace, workspace.high, row, width, weights.neighbour_out)
             row = 0
             for i in range(i0, i1):
                 best = workspace.pooled[i - first]
@@ -252,7 +252,7 @@ def _embed(
                     for c in range(width):
                         best[c] = max(best[c], other[c])
                 row += count
-        _multiply(workspace, workspace.pooled, end - first, width, weights.merge)
+        multiply(workspace, workspace.pooled, end - first, width, weights.merge)
         for i in range(first, end):
             token, merged = tokens[i], workspace.high[i - first]
             for c in range(width):
@@ -341,9 +341,9 @@ def _mix_channels(
                 _normalise(token, weights.width, norm)
             for c in range(width):
                 normed[c] = (token[c] * norm[0] + norm[1]) * factor[c] + shift[c]
-        _multiply(workspace, workspace.high, end - first, width, first_layer)
+        multiply(workspace, workspace.high, end - first, width, first_layer)
         _activate(workspace.high, end - first, width, weights.gelu)
-        _multiply(workspace, workspace.high, end - first, width, second_layer)
+        multiply(workspace, workspace.high, end - first, width, second_layer)
         for i in range(first, end):
             token, residual = tokens[i], workspace.high[i - first]
             for c in range(width):
@@ -368,11 +368,11 @@ def _classify(weights: Weights, tokens: Any, logits: Any, workspace: Workspace, 
                 normed[c] = token[c] * factor[c] + shift[c]
         if len(weights.hidden.weight):
             hidden = weights.hidden.columns.shape[1]
-            _multiply(workspace, workspace.high, count, width, weights.hidden)
+            multiply(workspace, workspace.high, count, width, weights.hidden)
             _activate(workspace.high, count, hidden, False)
-            _multiply(workspace, workspace.high, count, hidden, weights.head)
+            multiply(workspace, workspace.high, count, hidden, weights.head)
         else:
-            _multiply(workspace, workspace.high, count, width, weights.head)
+            multiply(workspace, workspace.high, count, width, weights.head)
         for i in range(count):
             for c in range(outputs):
                 logits[first + i, c] = workspace.high[i, c]
@@ -386,17 +386,17 @@ def _make_workspace(weights: Weights, neighbours: int, planes: Any) -> Workspace
     for plane in planes:
         occupied, active = max(occupied, len(plane.around)), max(active, len(plane.near))
     return Workspace(
-        _aligned(rows, columns, weights.low),
-        _aligned(rows, 2, weights.norms),
-        _aligned(rows, columns, weights.norms),
-        _aligned(rows, columns, weights.norms),
-        _aligned(occupied + 1, LANES, weights.norms),
-        _aligned(active + 1, LANES, weights.norms),
+        aligned(rows, columns, weights.low),
+        aligned(rows, 2, weights.norms),
+        aligned(rows, columns, weights.norms),
+        aligned(rows, columns, weights.norms),
+        aligned(occupied + 1, LANES, weights.norms),
+        aligned(active + 1, LANES, weights.norms),
     )
 
 
 @kernel
-def _aligned(rows: int, columns: int, like: Any) -> Any:
+def aligned(rows: int, columns: int, like: Any) -> Any:
     """(rows, columns) of zeros that begin with a cache line."""
     memory = np.zeros(rows * columns + 64, like.dtype)
     first = -memory.ctypes.data % 64 // like.itemsize
@@ -404,7 +404,7 @@ def _aligned(rows: int, columns: int, like: Any) -> Any:
 
 
 @kernel
-def _multiply(workspace: Workspace, values: Any, count: int, width: int, product: Product) -> None:
+def multiply(workspace: Workspace, values: Any, count: int, width: int, product: Product) -> None:
     """workspace.high <- the first `count` rows of values (rows, width) @ product; values may be workspace.high"""
     for row in range(count):
         lower(values, row, width, workspace.low, workspace.ranges)

@@ -172,6 +172,18 @@ def filter3x3(typing: Any, cells: Any, taps: Any, cell: Any, weights: Any, out: 
     return types.void(cells, taps, types.intp, weights, out, types.intp), generate
 
 
+@intrinsic
+def widened(typing: Any, value: Any) -> tuple[Any, Any]:
+    """The float32 of a bfloat16, given as uint16; float32 as it is."""
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        if signature.args[0] == types.float32:
+            return args[0]
+        return builder.bitcast(builder.shl(builder.zext(args[0], _I32), _I32(16)), _F32)
+
+    return types.float32(value), generate
+
+
 class _Matrix:
     """Address arithmetic of an array in generated code."""
 

@@ -43,7 +43,12 @@ FALLBACK_GRID = "indoor-camera"  # where the pose of the camera is unknown
 RATES = {"occupied": 5.0, "markers": 1.0, "grid": 5.0, "images": 2.0}
 PARAMETERS = [
     Parameter("model", DEFAULT_BUNDLE, "Model bundle of kind occupancy: a folder, or a name in models/"),
-    Parameter("engine", "folded", "folded, or reference: the network as it was trained", ("folded", "reference")),
+    Parameter(
+        "engine",
+        "folded",
+        "folded; reference: the network as it was trained; onnxruntime: for GPUs",
+        ("folded", "reference", "onnxruntime"),
+    ),
     Parameter("grid", "indoor", "Voxel grid: a name in config/grids/, or a file"),
     *(
         Parameter(f"{name}_rate_hz", rate, f"Maximum rate of ~/{name}; 0: no limit", (0.0, 100.0), read_only=False)

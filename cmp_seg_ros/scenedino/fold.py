@@ -3,6 +3,7 @@
 - Bilinear sampling is linear, so the first layer of the point MLP goes into the last convolution of the decoder.
 - A transposed convolution and the convolution behind it are four convolutions of 2x2, one for each phase of the output.
 - A 1x1 convolution and the bilinear upsampling before it may change places: a quarter of the work.
+- Batch norms go into the convolutions before them (encoders/efficientnet_lite0.py).
 - 3x3 convolutions by Winograd's F(4x4, 3x3): a quarter of the multiplications (Lavin and Gray, CVPR 2016).
 - The published head on a point needs no 768 features: their norm comes from a Gram matrix, the layers behind them are
   composed with those before, and the distilled features need no norm for the nearest centre.
@@ -10,6 +11,8 @@
 
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -18,9 +21,10 @@ from cmp_seg_ros.scenedino.decoder import Decoder, OutputHead, ResidualUnit
 from cmp_seg_ros.scenedino.field import FeatureField
 from cmp_seg_ros.scenedino.head import ClusterHead, UpProjection
 
+Int64 = npt.NDArray[np.int64]
+
 TILE = 4  # outputs of a tile along each axis
 BANDS = 1 << 23  # elements of transformed tiles at a time, at most
-ROWS = 32  # of a map whose phases are found at a time
 # Winograd's matrices for outputs at 0, 1, -1, 2, -2, infinity
 B = [[4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0], [0, -2, -1, 2, 1, 0], [0, 2, -1, -2, 1, 0]]
 B += [[0, 4, 0, -5, 0, 1]]
@@ -91,11 +95,14 @@ def convolution(conv: nn.Conv2d, low: bool) -> nn.Module:
 
 
 class Phases(nn.Module):
-    """A transposed convolution of 2x2 and stride 2, and a 3x3 convolution behind it: (h, w, C) -> (2 h, 2 w, D).
+    """A transposed convolution of 2x2 and stride 2, and a 3x3 convolution behind it: (h, w, C) -> (h + 1, w + 1, 4, D).
 
-    Output pixel (2 y + p, 2 x + q) depends on the inputs y + p - 1, y + p and x + q - 1, x + q. The bias of the first
-    layer is missing outside the image, so the sum of both biases differs along the border.
+    Output pixel (2 y + p, 2 x + q) depends on the inputs y + p - 1, y + p and x + q - 1, x + q; it is at
+    (y + p, x + q, 2 p + q). Left in this order, nothing is copied. The bias of the first layer is missing outside the
+    image, so the sum of both biases differs along the border.
     """
+
+    border: Tensor
 
     def __init__(self, up: nn.ConvTranspose2d, weight: Tensor, bias: Tensor) -> None:
         super().__init__()
@@ -106,37 +113,38 @@ class Phases(nn.Module):
             row, column = (p + dy - 1) // 2 - (p - 1), (q + dx - 1) // 2 - (q - 1)  # among the two inputs
             part = weight[:, :, dy, dx].double() @ first[:, :, (p + dy - 1) % 2, (q + dx - 1) % 2].T
             kernels[p, q, :, :, row, column] += part
-        self.outputs = outputs
-        conv = nn.Conv2d(inputs, 4 * outputs, 2, bias=False)
-        conv.weight = nn.Parameter(kernels.flatten(0, 2).float())
-        self.conv = conv.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        # The bias of a map of 4 x 4 pixels has every case.
+        # The bias of a map of 4 x 4 pixels has every case: the first row, those between, the last; columns likewise.
         constant = functional.conv2d(before.view(1, -1, 1, 1).expand(1, -1, 4, 4), weight.double(), padding=1)[0]
-        self.register_buffer("border", (constant + bias.double()[:, None, None]).permute(1, 2, 0).float())
+        border = (constant + bias.double()[:, None, None]).permute(1, 2, 0)[[0, 1, 3]][:, [0, 1, 3]]  # (3, 3, D)
+        conv = nn.Conv2d(inputs, 4 * outputs, 2, padding=1)
+        conv.weight = nn.Parameter(kernels.flatten(0, 2).float())
+        conv.bias = nn.Parameter(border[1, 1].repeat(4).float())
+        self.conv = conv.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.register_buffer("border", border.float())
 
     def forward(self, x: Tensor) -> Tensor:
-        height, width, _ = x.shape
-        out = x.new_empty(height, 2, width, 2, self.outputs)
-        for first in range(0, height, ROWS):  # all phases of the whole map would need as much memory again
-            last = min(first + ROWS, height)
-            rows = x[max(first - 1, 0) : last + 1].permute(2, 0, 1)[None]
-            rows = functional.pad(rows, (1, 1, int(first == 0), int(last == height)))
-            parts = self.conv(rows)[0].permute(1, 2, 0).unflatten(2, (4, -1))  # (rows + 1, w + 1, 4, D)
-            for p in range(2):
-                for q in range(2):
-                    out[first:last, p, :, q] = parts[p : p + last - first, q : q + width, 2 * p + q]
-        out = out.view(2 * height, 2 * width, -1)
-        border: Tensor = self.border  # type: ignore[assignment]
+        out = self.conv(x.permute(2, 0, 1)[None])[0].permute(1, 2, 0).unflatten(2, (4, -1))  # (h + 1, w + 1, 4, D)
+        # The first and last row and column here have none but pixels of the first and last there.
+        border = self.border.to(out.dtype)
         middle = border[1, 1]
-        out += middle
-        out[0, 1:-1] += border[0, 1] - middle
-        out[-1, 1:-1] += border[3, 1] - middle
-        out[1:-1, 0] += border[1, 0] - middle
-        out[1:-1, -1] += border[1, 3] - middle
-        for row in (0, -1):
-            for column in (0, -1):
-                out[row, column] += border[row, column] - middle
+        for i, row in ((0, 0), (2, -1)):
+            out[row] += border[i, 1] - middle
+            out[:, row] += border[1, i] - middle
+            for j, column in ((0, 0), (2, -1)):
+                out[row, column] += border[i, j] - border[i, 1] - border[1, j] + middle
         return out
+
+    @staticmethod
+    def interleaved(out: Tensor) -> Tensor:
+        """(h + 1, w + 1, 4, D) as above -> (2 h, 2 w, D)"""
+        height, width = out.shape[0] - 1, out.shape[1] - 1
+        parts = [out[p : p + height, q : q + width, 2 * p + q] for p in range(2) for q in range(2)]
+        return torch.stack(parts).unflatten(0, (2, 2)).permute(2, 0, 3, 1, 4).reshape(2 * height, 2 * width, -1)
+
+    @staticmethod
+    def addresses(y: Int64, x: Int64, width: int) -> tuple[Int64, Int64]:
+        """Flat index of the pixel (y, x), of `width` in a row, among the h + 1 times w + 1 times 4 above: their sum."""
+        return (y // 2 + y % 2) * (width // 2 + 1) * 4 + y % 2 * 2, (x // 2 + x % 2) * 4 + x % 2
 
 
 class FoldedUnit(nn.Module):
@@ -145,11 +153,11 @@ class FoldedUnit(nn.Module):
         self.conv1, self.conv2 = convolution(unit.conv1, low), convolution(unit.conv2, low)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.conv2(functional.relu(self.conv1(functional.relu(x))))
+        return self.conv2(functional.relu_(self.conv1(functional.relu(x)))).add_(x)
 
 
 class FoldedDecoder(nn.Module):
-    """The decoder with the first layer of the point MLP: four maps -> (h, w, hidden)."""
+    """The decoder with the first layer of the point MLP: four maps -> (h, w, hidden), or as of `Phases`."""
 
     def __init__(self, decoder: Decoder, first: Tensor, low: bool = False) -> None:
         """`first` (hidden, D): the part of that layer that sees the features; `low`: to be run in bfloat16."""
@@ -173,13 +181,14 @@ class FoldedDecoder(nn.Module):
             self.tail = nn.Sequential(convolution(conv, low))
 
     def forward(self, maps: list[Tensor]) -> Tensor:
-        levels = [conv(x) for conv, x in zip(self.convs, self.reassemble(maps), strict=True)]
+        maps = [x.contiguous(memory_format=torch.channels_last) for x in self.reassemble(maps)]
+        levels = [conv(x) for conv, x in zip(self.convs, maps, strict=True)]
         x = levels[3][0].permute(1, 2, 0)
         for i, level in enumerate(reversed(levels)):
             if i > 0:
                 if level.shape[2:] != x.shape[:2]:
                     level = functional.interpolate(level, x.shape[:2], mode="bilinear", align_corners=False)
-                x = x + self.units1[i - 1](level[0].permute(1, 2, 0))
+                x = self.units1[i - 1](level[0].permute(1, 2, 0)).add_(x)
             x = self.projects[i](self.units2[i](x))
             if self.upsamples[i]:
                 x = doubled(x)
@@ -189,16 +198,16 @@ class FoldedDecoder(nn.Module):
 
 
 def doubled(x: Tensor) -> Tensor:
-    """(h, w, C) -> (2 h, 2 w, C), bilinear, corners aligned; rows first, then columns."""
-    for axis in (0, 1):
-        size = x.shape[axis]
-        place = torch.arange(2 * size, dtype=torch.float64) * (size - 1) / (2 * size - 1)
-        before = place.long().clamp(max=max(size - 2, 0))
-        share = (place - before).to(x.dtype).view([-1, 1, 1] if axis == 0 else [1, -1, 1])
-        after = (before + 1).clamp(max=size - 1)
-        low, high = x.index_select(axis, before), x.index_select(axis, after)
-        x = high.sub_(low).mul_(share).add_(low)
-    return x
+    """(h, w, C) -> (2 h, 2 w, C), bilinear, corners aligned: two products of matrices, faster than gathering pixels."""
+    height, width, channels = x.shape
+    x = torch.matmul(_doubling(width).to(x.dtype), x)
+    return (_doubling(height).to(x.dtype) @ x.flatten(1)).view(2 * height, 2 * width, channels)
+
+
+def _doubling(size: int) -> Tensor:
+    """(2 size, size) shares of the pixels along one axis."""
+    place = torch.arange(2 * size, dtype=torch.float64) * (size - 1) / (2 * size - 1)
+    return (1 - (place[:, None] - torch.arange(size)).abs()).clamp(min=0)
 
 
 def _behind(first: Tensor, conv: nn.Conv2d) -> tuple[Tensor, Tensor]:

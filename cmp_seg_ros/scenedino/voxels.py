@@ -9,16 +9,19 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cmp_seg_ros.kernels import field as kernels
-from cmp_seg_ros.kernels.vector import HAS_BFLOAT16
+from cmp_seg_ros.kernels.vector import HAS_BFLOAT16, LANES
 from cmp_seg_ros.scenedino.field import FeatureField, project
-from cmp_seg_ros.scenedino.fold import FoldedDecoder, folded_head
+from cmp_seg_ros.scenedino.fold import FoldedDecoder, FoldedHead, Phases, folded_head
 from cmp_seg_ros.scenedino.head import ClusterHead
+from cmp_seg_ros.scenedino.low import lowered
+from cmp_seg_ros.waffleiron.fold import pack
 
 Float32 = npt.NDArray[np.float32]
+Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
 
 CHUNK = 1 << 16  # points at a time
-KEPT = 1 << 26  # numbers that a plan keeps, at most; beyond, codes are computed in every frame (SSCBench: 2 % of it)
+HEADED = 1 << 12  # points at a time in the head, whose widest layer then stays in the cache
 
 
 class Points(NamedTuple):
@@ -29,17 +32,17 @@ class Points(NamedTuple):
         intrinsics: (1, 3, 3) normalised.
         up: (1, 4) height above the floor, or None.
         invalid: (N,) outside the view.
-        code: (N, H) products of the positional codes with the weights; nothing for the plain way and for large grids.
-        corner, weight: (N,), (N, 2) pixels of the map, as for `kernels.field.hidden`; nothing for the plain way.
+        places: for the kernels, sorted by their pixels, so that a map larger than the cache is read once; None for the
+            plain way.
+        rank: (N,) row of each point in `places`.
     """
 
     xyz: Tensor
     intrinsics: Tensor
     up: Tensor | None
     invalid: npt.NDArray[np.bool_]
-    code: Tensor
-    corner: npt.NDArray[np.int32]
-    weight: Float32
+    places: kernels.Places | None = None
+    rank: Int32 | None = None
 
 
 class Evaluation(Protocol):
@@ -76,10 +79,7 @@ class Plain:
     def plan(self, xyz: Tensor, intrinsics: Tensor, up: Tensor | None = None) -> Points:
         above = None if up is None else up[None]
         _, invalid = project(xyz[None], intrinsics[None])
-        nothing = np.zeros(0, np.float32)
-        return Points(
-            xyz[None], intrinsics[None], above, invalid[0].numpy(), torch.zeros(0), nothing.astype(np.int32), nothing
-        )
+        return Points(xyz[None], intrinsics[None], above, invalid[0].numpy())
 
     @torch.inference_mode()
     def density(self, features: Tensor, points: Points) -> Float32:
@@ -107,99 +107,102 @@ class Plain:
 
 
 class Folded:
-    """The network with the savings of `fold.py`, and with codes and projections computed once a grid.
+    """The network with the savings of `fold.py`, and with projections computed once a grid.
 
     Weights of `field` are shared where they stay the same.
 
     Args:
-        low: encoder, decoder and the widest layer of the head multiply in bfloat16; None: where the processor does.
+        low: products are of bfloat16, as are the map and the codes; None: where the processor has instructions for it.
     """
 
     def __init__(self, field: FeatureField, low: bool | None = None) -> None:
         self.field = field
         self.low = HAS_BFLOAT16 if low is None else low
         mlp, width = field.mlp, field.config.decoder.width
-        self.first_code = mlp.lin_in.weight.detach()[:, width:].contiguous()  # (H, C)
-        self.first_bias = mlp.lin_in.bias.detach()
+        first, bias = mlp.lin_in.weight.detach(), mlp.lin_in.bias.detach()
         self.last = mlp.lin_out.weight.detach()
         self.last_bias = mlp.lin_out.bias.detach()
-        self.decoder: nn.Module = FoldedDecoder(field.decoder, mlp.lin_in.weight.detach()[:, :width], self.low).eval()
+        self.encoder: nn.Module = field.encoder.folded()
+        self.decoder: nn.Module = FoldedDecoder(field.decoder, first[:, :width], self.low).eval()
+        if self.low:
+            self.encoder, self.decoder = lowered(self.encoder), lowered(self.decoder)
         self.head = folded_head(field) if isinstance(field.head, ClusterHead) else None
+        if self.low and self.head is not None:
+            self.head = FoldedHead(*(part.bfloat16() for part in self.head))
         self.hidden = mlp.lin_in.out_features
+        code = pack(first[:, width:].double().numpy(), bias.numpy(), "bf16" if self.low else "fp32", LANES)
+        density = np.zeros(code.columns.shape[1], np.float32)
+        density[: self.hidden] = self.last[0].numpy()
+        low_type = np.empty(0, np.uint16 if self.low else np.float32)
+        config = field.config
+        self.weights = kernels.Weights(code, np.float32(config.factor), config.frequencies, density, low_type)
+        self._rows, self._columns = self._addresses()
 
     @torch.inference_mode()
     def look(self, image: Tensor) -> Tensor:
-        """(1, 3, H, W) -> (h, w, H), channels last: the first layer of the point MLP, without the code's part."""
+        """(1, 3, H, W) -> (P, H) pixels of the map: the first layer of the point MLP, without the code's part."""
+        image = image.contiguous(memory_format=torch.channels_last)  # convolutions keep it; they are faster so
         with torch.autocast("cpu", torch.bfloat16, enabled=self.low):
-            found: Tensor = self.decoder(self.field.encoder(image))
-        return found.float().contiguous()
+            found: Tensor = self.decoder(self.encoder(image))
+        return found.reshape(-1, self.hidden).contiguous()
 
     @torch.inference_mode()
     def plan(self, xyz: Tensor, intrinsics: Tensor, up: Tensor | None = None) -> Points:
         above = None if up is None else up[None]
         uv, invalid = project(xyz[None], intrinsics[None])
-        size = self._map_size()
-        place = (uv[0] + 1) * torch.tensor([size[1], size[0]]) / 2 - 0.5  # pixels (x, y)
-        place = place.clamp(torch.zeros(2), torch.tensor([size[1] - 1.0, size[0] - 1.0]))
-        cell = torch.minimum(place.floor(), torch.tensor([size[1] - 2.0, size[0] - 2.0]))
-        corner = (cell[:, 1] * size[1] + cell[:, 0]).int().numpy()
-        found = Points(
-            xyz[None], intrinsics[None], above, invalid[0].numpy(), torch.empty(0), corner, (place - cell).numpy()
-        )
-        if len(xyz) * self.hidden > KEPT:
-            return found
-        codes = torch.empty(len(xyz), self.hidden)
-        for out, index in zip(codes.split(CHUNK), torch.arange(len(xyz)).split(CHUNK), strict=True):
-            out.copy_(self._coded(found, index))
-        return found._replace(code=codes)
-
-    def _coded(self, points: Points, index: Tensor) -> Tensor:
-        """(R, H) the code's part of the first layer of the point MLP."""
-        xyz = points.xyz[:, index]
-        uv, _ = project(xyz, points.intrinsics)
-        code = self.field.code(self.field.coordinates(xyz, uv, points.up))[0]
-        return functional.linear(code, self.first_code, self.first_bias)
-
-    def _map_size(self) -> tuple[int, int]:
-        """(height, width) of the map."""
-        height, width = self.field.config.image
-        if self.field.config.decoder.light:
-            return height // 4, width // 4
-        stride = self.field.config.encoder.stride
-        return -(-height // stride // 2) * 32, -(-width // stride // 2) * 32  # the coarsest level rounds up
+        coordinates = self.field.coordinates(xyz[None], uv, above)[0]
+        size = torch.tensor([len(self._columns), len(self._rows)])  # (x, y)
+        place = ((uv[0] + 1) * size / 2 - 0.5).clamp(torch.zeros(2), size - 1.0)  # pixels
+        cell = torch.minimum(place.floor(), size - 2.0)
+        order = (cell[:, 1] * size[0] + cell[:, 0]).argsort()
+        found = coordinates[order], cell[order].int(), (place - cell)[order]
+        rank = torch.empty(len(order), dtype=torch.int32)
+        rank[order] = torch.arange(len(order), dtype=torch.int32)
+        places = kernels.Places(*(part.numpy() for part in found))
+        return Points(xyz[None], intrinsics[None], above, invalid[0].numpy(), places, rank.numpy())
 
     @torch.inference_mode()
     def density(self, features: Tensor, points: Points) -> Float32:
-        found = np.empty(len(points.corner), np.float32)
-        for first in range(0, len(found), CHUNK):
-            rows = np.arange(first, min(first + CHUNK, len(found)), dtype=np.int32)
-            out = torch.mv(self._hidden(features, points, rows), self.last[0]) + self.last_bias[0]
-            found[first : first + CHUNK] = functional.softplus(out).numpy()
-        return found
+        assert points.places is not None and points.rank is not None
+        out = np.empty(len(points.rank), np.float32)
+        kernels.density(self.weights, self._map(features), points.places, np.arange(len(out), dtype=np.int32), out)
+        return functional.softplus(torch.from_numpy(out[points.rank]).add_(self.last_bias[0])).numpy()
 
     @torch.inference_mode()
     def classes(self, features: Tensor, points: Points, rows: Int64) -> Int64:
-        found = [np.zeros(0, np.int64)]
-        for some in np.array_split(rows.astype(np.int32), len(rows) // CHUNK + 1):
-            hidden = self._hidden(features, points, some)
+        found = np.empty(len(rows), np.int64)
+        assignment: Tensor = self.field.head.assignment
+        for first in range(0, len(rows), HEADED):
+            hidden = self._hidden(features, points, rows[first : first + HEADED])
             if self.head is not None:
-                with torch.autocast("cpu", torch.bfloat16, enabled=self.low):
-                    scores = self.head(hidden)
+                scores = self.head(hidden.to(self.head.into.dtype))
             else:
                 scores = self.field.head(functional.linear(hidden, self.last[1:], self.last_bias[1:]))
-            assignment: Tensor = self.field.head.assignment
-            found.append(assignment[scores.argmax(dim=1)].numpy())
-        return np.concatenate(found)
+            found[first : first + HEADED] = assignment[scores.argmax(dim=1)].numpy()
+        return found
 
     @torch.inference_mode()
     def point_features(self, features: Tensor, points: Points, rows: Int64) -> Float32:
-        hidden = self._hidden(features, points, rows.astype(np.int32))
-        return functional.linear(hidden, self.last[1:], self.last_bias[1:]).numpy()
+        return functional.linear(self._hidden(features, points, rows), self.last[1:], self.last_bias[1:]).numpy()
 
-    def _hidden(self, features: Tensor, points: Points, rows: npt.NDArray[np.int32]) -> Tensor:
+    def _hidden(self, features: Tensor, points: Points, rows: Int64) -> Tensor:
         """(R, H) hidden layer of the point MLP."""
-        index = torch.from_numpy(rows)
-        code = points.code[index] if len(points.code) else self._coded(points, index)
+        assert points.places is not None and points.rank is not None
         out = np.empty((len(rows), self.hidden), np.float32)
-        kernels.hidden(features.numpy(), points.corner, points.weight, code.numpy(), rows, out)
+        kernels.hidden(self.weights, self._map(features), points.places, points.rank[rows], out)
         return torch.from_numpy(out)
+
+    def _map(self, features: Tensor) -> kernels.Map:
+        pixels = features.view(torch.int16).numpy().view(np.uint16) if self.low else features.numpy()
+        return kernels.Map(pixels, self._rows, self._columns)
+
+    def _addresses(self) -> tuple[Int32, Int32]:
+        """(h,), (w,): the pixel (y, x) of the map is rows[y] + columns[x] among those of `look`."""
+        height, width = self.field.config.image
+        if self.field.config.decoder.light:
+            rows, columns = np.arange(height // 4) * (width // 4), np.arange(width // 4)
+        else:
+            stride = self.field.config.encoder.stride
+            y, x = (np.arange(-(-size // stride // 2) * 32) for size in (height, width))  # coarsest level rounds up
+            rows, columns = Phases.addresses(y, x, len(x))
+        return rows.astype(np.int32), columns.astype(np.int32)

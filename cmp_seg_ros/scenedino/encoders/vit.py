@@ -1,5 +1,7 @@
 """Vision transformer with the parameter names of DINO (Caron et al., 2021) and DINOv2 (Oquab et al., 2024)."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -73,10 +75,11 @@ class Attention(nn.Module):
         self.heads = config.heads
         self.qkv = nn.Linear(config.width, 3 * config.width)
         self.proj = nn.Linear(config.width, config.width)
+        self.mix: Callable[[Tensor, Tensor, Tensor], Tensor] = functional.scaled_dot_product_attention
 
     def forward(self, tokens: Tensor) -> Tensor:
         qkv = self.qkv(tokens).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # (3, B, heads, N, C / heads)
-        mixed = functional.scaled_dot_product_attention(*qkv)  # (B, heads, N, C / heads)
+        mixed = self.mix(*qkv)  # (B, heads, N, C / heads)
         return self.proj(mixed.transpose(1, 2).flatten(2))
 
 
