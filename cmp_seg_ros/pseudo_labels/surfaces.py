@@ -9,6 +9,7 @@ sure of themselves: first, a share of the probability of each class goes to the 
 transition matrix, as of Patrini et al., CVPR 2017).
 """
 
+import hashlib
 from enum import IntEnum
 from functools import cache
 from typing import Annotated
@@ -89,6 +90,11 @@ class SurfaceTable(BaseModel):
     def load(cls, name: str = "surfaces") -> "SurfaceTable":
         """Raises UserError."""
         return configuration.load(cls, FOLDER, "table of surfaces", name)
+
+    @property
+    def key(self) -> str:
+        """Of its numbers: labels that were made by others are made anew."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:8]
 
     def weights(self, space: LabelSpace) -> Float32:
         """(S, C) factors on the probabilities of the classes of a space; 1 for classes that structural6 ignores.
