@@ -63,7 +63,7 @@ class Settings(BaseModel):
     recipe: str = "adapt"
     hours: float = Field(default=1.0, gt=0)
     held_back: float = Field(default=0.2, gt=0, lt=1)
-    average: bool = False
+    average: bool = True
     buildings: int | None = None  # of the suite; None: all
 
 

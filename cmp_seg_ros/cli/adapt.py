@@ -32,8 +32,8 @@ def adapt(
         int | None, typer.Option(help="Simulated buildings to look for what was forgotten; default all.", min=1)
     ] = None,
     average: Annotated[
-        bool, typer.Option("--average", help="Take the mean of the old and the new weights: less gain, less forgotten.")
-    ] = False,
+        bool, typer.Option(help="Take the mean of the old and the new weights: as much gained, nothing forgotten.")
+    ] = True,
     force: Annotated[bool, typer.Option("--force", help="Go on with a calibration that fails the check.")] = False,
     workers: Annotated[int, typer.Option(help="Processes that prepare batches.", min=0)] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
