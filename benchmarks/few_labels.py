@@ -20,7 +20,7 @@ from cmp_seg_ros.training.scans import SetConfig
 from cmp_seg_ros.waffleiron import weights
 from cmp_seg_ros.waffleiron.network import Segmenter
 
-RECIPE = "config/study/distilled-v1-finetune.yaml"
+RECIPE = Path(__file__).parents[1] / "config" / "study" / "distilled-v1-finetune.yaml"
 SHARES = {"1": 0.01, "10": 0.1}
 
 
