@@ -17,7 +17,7 @@ from cmp_seg_ros.segmenter import Segmenter
 
 DATA = Path(__file__).parent / "data"
 SCANS = DATA / "scans.npz"
-BUNDLES = ("waffleiron24-128",)
+BUNDLES = ("waffleiron24-128", "waffleiron24-128-distilled")
 ENGINE = "cpu-fp32"  # int8 and bf16 round differently from processor to processor
 FIRST_BUILDING = 60_000_000  # in no training and no suite
 SENSORS = ("os1-16", "os1-64", "os0-128", "vlp-16", "vlp-32c", "xt-32")

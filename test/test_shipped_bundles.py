@@ -42,9 +42,9 @@ def test_labels_are_what_they_were(bundle: str) -> None:
     assert differing(golden.label(bundle), golden.labels(bundle)) <= PROCESSORS
 
 
-@pytest.mark.parametrize("bundle", golden.BUNDLES)
-def test_accuracy_is_what_it_was(bundle: str) -> None:
-    assert miou(golden.label(bundle)) >= miou(golden.labels(bundle)) - MARGIN > 0.7
+@pytest.mark.parametrize(("bundle", "least"), list(zip(golden.BUNDLES, (0.7, 0.45), strict=True)))
+def test_accuracy_is_what_it_was(bundle: str, least: float) -> None:
+    assert miou(golden.label(bundle)) >= miou(golden.labels(bundle)) - MARGIN > least
 
 
 @pytest.mark.parametrize("precision", ["int8", "bf16"])
