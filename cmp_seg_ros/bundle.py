@@ -197,7 +197,10 @@ class Bundle:
         """The section of a network on scans. Raises UserError for a bundle of another kind."""
         section = self.description.section
         if not isinstance(section, PointNetwork):
-            raise UserError(f"bundle {self.path} is of kind {self.description.kind}, which does not label scans")
+            raise UserError(
+                f"bundle {self.path} is of kind {self.description.kind}, which does not label scans; give one of "
+                f"kind segmentation, such as {DEFAULT_BUNDLE}"
+            )
         return section
 
     @property

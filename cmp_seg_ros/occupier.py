@@ -127,7 +127,7 @@ class Warp:
                 f"the image has {rgb.shape[1]} x {rgb.shape[0]} pixels, its camera info {self.source.width} x "
                 f"{self.source.height}; publish the camera info of that image, or give a calibration of that size"
             )
-        image = torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1)[None].float() / 127.5 - 1
+        image = torch.from_numpy(np.array(rgb)).permute(2, 0, 1)[None].float() / 127.5 - 1
         if self.factor > 1:
             image = nn.functional.avg_pool2d(image, self.factor, ceil_mode=True, count_include_pad=False)
         warped = nn.functional.grid_sample(image, self._grid, padding_mode="border", align_corners=False)

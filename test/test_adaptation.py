@@ -118,6 +118,7 @@ def test_few_images_and_classes_that_were_not_taught_are_said() -> None:
         (3.0, 5.0, (0.5, 10.0), True),
         (3.0, 5.0, (4.0, 10.0), False),  # the images do not agree on it
         (3.0, 5.0, None, False),
+        (28.0, 104.0, (0.5, 1.0), False),  # the search went astray
         (0.5, 30.0, (0.5, 10.0), True),
         (0.5, 5.0, (0.1, 1.0), False),
     ],

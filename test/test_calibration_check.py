@@ -130,7 +130,12 @@ def test_the_command_reports_and_refines(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("degrees", "apart", "verdict"),
-    [(1, 0.1, "fits"), (3, 0.1, "off by 3.0 degrees, 0 cm: use --refine"), (3, 4, "cannot tell, because two halves")],
+    [
+        (1, 0.1, "fits"),
+        (3, 0.1, "off by 3.0 degrees, 0 cm: use --refine"),
+        (3, 4, "cannot tell, because two halves"),
+        (28, 0.5, "cannot tell, because the best place is 28.0 degrees"),
+    ],
 )
 def test_the_verdict(degrees: float, apart: float, verdict: str) -> None:
     camera = CalibratedCamera(**CAMERA.model_dump(), T_camera_lidar=T_CAMERA_LIDAR.tolist())

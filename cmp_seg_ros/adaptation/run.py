@@ -143,7 +143,8 @@ class Adaptation:
         if wrong and not force:
             raise UserError(
                 f"{'; '.join(said)}: pseudo-labels would be wrong at all edges; `cmp-seg calibration check --refine "
-                f"{self.out / DATA}` writes a better one; --force goes on with this one"
+                f"{self.out / DATA}` writes a better one: give it as --calibration, with another --out; --force goes "
+                "on with this one"
             )
         return said
 
@@ -285,8 +286,8 @@ class Adaptation:
         images = sum(last - first + 1 for first, last in self.stretches.held_back)
         headline = PRIMARY if self.space.name == "structural6" else self.space.name
         planes = plane_differences(reports[OLD].planes, reports[NEW].planes)
-        against = figure(teacher, headline, "overall accuracy")._replace(name="agreement")
-        classes = figure(teacher, self.space.name, "mIoU")._replace(name="mean IoU of the classes")
+        against = figure(teacher, headline, "overall accuracy")._replace(name=f"agreement ({headline})")
+        classes = figure(teacher, self.space.name, "mIoU")._replace(name=f"mean IoU ({self.space.name})")
         forgotten = figure(simulated, "primary mIoU", "mean")._replace(name="primary mIoU")
         verdict = judge(images, against, classes, forgotten, planes, labelled.shares)
         drawn = self._draw()

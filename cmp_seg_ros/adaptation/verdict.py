@@ -67,7 +67,7 @@ def judge(
     if images < FEW_IMAGES:
         reasons.append(f"{images} held-back images are few: look at the pictures before you trust these figures.")
     if rare := [name for name, share in taught.items() if share < RARE]:
-        reasons.append(f"The teacher hardly ever said {', '.join(rare)}: nothing was learnt about that, nor tested.")
+        reasons.append(f"The teacher hardly ever said {', '.join(rare)}: little was learnt about that, or tested.")
     harmless = not forgets and not off
     if better and not coarser and harmless:
         return Verdict("take", "Take the new bundle", reasons)

@@ -33,6 +33,7 @@ def check(
 
     from cmp_seg_ros import outputs
     from cmp_seg_ros.cli.progress import progress_bar
+    from cmp_seg_ros.errors import UserError
     from cmp_seg_ros.evaluation import calibration_check
     from cmp_seg_ros.geometry.sensor_set import SensorSet
 
@@ -46,6 +47,9 @@ def check(
     if out is not None:
         for name, one in found.items():
             one.draw(out / f"{name}.png")
+    astray = [name for name, one in found.items() if one.is_beyond]
+    if refine and astray:
+        raise UserError(f"nothing is written: camera {astray[0]}: {found[astray[0]].verdict}")
     if refine:
         report["refined"] = str(calibration_check.write_refined(found, sensors, input, out))
     if out is not None:

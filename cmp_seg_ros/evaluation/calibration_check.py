@@ -29,6 +29,7 @@ Float64 = npt.NDArray[np.float64]
 REFINED = "calibration-refined.yaml"
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 FEWEST = 4  # views: fewer say little
+BEYOND = 8.0, 80.0  # degrees and centimetres: twice what the search finds; farther off it has gone astray
 OFF, AWAY = 2.0, 20.0  # degrees and centimetres beyond which a calibration is wrong; good ones are up to 1 degree away
 
 
@@ -78,10 +79,20 @@ class Checked:
         return float(np.linalg.norm(degrees)), 100 * float(np.linalg.norm(metres))
 
     @property
+    def is_beyond(self) -> bool:
+        """Whether the best extrinsics are farther off than what the search finds reliably."""
+        return self.degrees > BEYOND[0] or self.centimetres > BEYOND[1]
+
+    @property
     def verdict(self) -> str:
         """Whether the given extrinsics fit, in words, and what to do where they do not."""
         if self.uncertainty is None:
             return f"cannot tell, because {len(self.views)} images are too few; give {2 * FEWEST} or more"
+        if self.is_beyond:
+            return (
+                f"cannot tell, because the best place is {self.degrees:.1f} degrees, {self.centimetres:.0f} cm away, "
+                "farther than the search can be sure of: look at the picture, or give images of more places"
+            )
         if is_off(self.degrees, self.centimetres, self.uncertainty):
             return f"off by {self.degrees:.1f} degrees, {self.centimetres:.0f} cm: use --refine"
         degrees, centimetres = self.uncertainty
@@ -136,6 +147,8 @@ class Checked:
 def is_off(degrees: float, centimetres: float, between_halves: tuple[float, float] | None) -> bool:
     """Whether extrinsics are clearly wrong: farther from the best ones than both halves of the images are apart."""
     unsure = between_halves or (float("inf"), float("inf"))
+    if degrees > BEYOND[0] or centimetres > BEYOND[1]:
+        return False  # the search went astray: places without edges look alike from far off
     return (degrees > OFF and degrees > unsure[0]) or (centimetres > AWAY and centimetres > unsure[1])
 
 

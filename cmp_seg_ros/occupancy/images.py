@@ -56,6 +56,8 @@ def images_of(path: Path, pose: CameraPose | None, topic: str = "") -> Iterator[
     """
     if not path.exists():
         raise UserError(f"there is no {path}")
+    if (path / "bag").is_dir():  # of `cmp-seg simulate`
+        path = path / "bag"
     if path.is_file() and path.suffix.lower() in SUFFIXES:
         files = [path]
     elif path.is_dir() and not (path / "metadata.yaml").exists():
@@ -97,10 +99,14 @@ def _of_bag(path: Path, pose: CameraPose | None, topic: str) -> Iterator[tuple[s
             raise UserError(f"bag {path} has no camera info for {topic}; give --calibration FILE")
         infos = beside
     wanted = [topic] if pose is not None else [topic, *infos]
-    number = 0
+    number, waiting = 0, []  # images that come before the first camera info
     for message in bag.messages(wanted):
-        if message.topic != topic:  # a camera info may change with the recording
+        if message.topic == topic:
+            waiting.append(message.message)
+        else:  # a camera info may change with the recording
             pose = CameraPose(camera_info.decode(message.message), None)
-        elif pose is not None:
-            yield f"{number:05d}", to_rgb(message.message), pose
-            number += 1
+        if pose is not None:
+            for image in waiting:
+                yield f"{number:05d}", to_rgb(image), pose
+                number += 1
+            waiting.clear()

@@ -128,7 +128,7 @@ CARDS = (
     Card(
         name="mosaic",
         file=FILE,
-        source=f"{PUBLISHED} of github.com/mlcommons/mobile_open, in {WHERE}, as {FILE}",
+        source=f"{PUBLISHED} of github.com/mlcommons/mobile_open, in {WHERE} (cmp-seg teachers fetch mosaic)",
         licence="Apache-2.0",
         load=Teacher,
         recognises=lambda path: path.suffix == ".tflite",
