@@ -2,7 +2,7 @@
 
     python benchmarks/few_labels.py out/distilled --out out/few-labels [--steps 600]
 
-Fine-tunes with the truth of 1 % and of 10 % of the scans, from the distilled features and from random weights. Each
+Fine-tunes with the truth of 1 % of the scans (single ones) and of 10 % (every tenth drive), from the distilled features and from random weights. Each
 run resumes. Then `cmp-seg evaluate --suite selection --buildings 4 --model RUN/bundle` scores each bundle.
 """
 
@@ -21,7 +21,7 @@ from cmp_seg_ros.waffleiron import weights
 from cmp_seg_ros.waffleiron.network import Segmenter
 
 RECIPE = Path(__file__).parents[1] / "config" / "study" / "distilled-v1-finetune.yaml"
-SHARES = {"1": 0.01, "10": 0.1}
+DRIVE = 8  # scans
 
 
 def untrained(like: Bundle, path: Path) -> Bundle:
@@ -42,9 +42,10 @@ def main() -> None:
     features = Bundle(arguments.distilled / "features" / "bundle")
     starts = {"distilled": features, "untrained": untrained(features, arguments.out / "random")}
     count = len(unified.DataSet(buildings))
-    for name, share in SHARES.items():
-        chosen = np.linspace(0, count - 1, round(share * count)).round().astype(int).tolist()
-        sets = [SetConfig(path=str(buildings), labels="truth", splits=None, first=n, last=n) for n in chosen]
+    singles = np.linspace(0, count - 1, round(0.01 * count)).round().astype(int).tolist()
+    taken = {"1": [(n, n) for n in singles], "10": [(n, n + DRIVE - 1) for n in range(0, count, 10 * DRIVE)]}
+    for name, ranges in taken.items():
+        sets = [SetConfig(path=str(buildings), labels="truth", splits=None, first=a, last=b) for a, b in ranges]
         held = SetConfig(path=str(buildings), labels="truth", splits=("test",))  # a picture; chooses nothing
         for start, bundle in starts.items():
             if arguments.only and f"{start}-{name}" not in arguments.only:
@@ -58,7 +59,7 @@ def main() -> None:
                 steps=arguments.steps,
                 validate_every=arguments.steps,
             )
-            run("train", settings, arguments.out / settings.name, None, 1, as_json=True)
+            run("train", settings, arguments.out / settings.name, arguments.out / "scans", 1, as_json=True)
 
 
 if __name__ == "__main__":
