@@ -2,8 +2,9 @@
 
     python benchmarks/few_labels.py out/distilled --out out/few-labels [--steps 600]
 
-Fine-tunes with the truth of 1 % of the scans (single ones) and of 10 % (every tenth drive), from the distilled features and from random weights. Each
-run resumes. Then `cmp-seg evaluate --suite selection --buildings 4 --model RUN/bundle` scores each bundle.
+Fine-tunes with the truth of 1 % of the scans (single ones) and of 10 % (every tenth drive), from the distilled features
+and from random weights. Each run resumes. Then `cmp-seg evaluate --suite selection --buildings 4 --model RUN/bundle`
+scores each bundle.
 """
 
 import argparse
