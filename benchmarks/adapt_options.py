@@ -21,9 +21,9 @@ from cmp_seg_ros.adaptation.run import SETTINGS, SUITE, Adaptation, Settings
 from cmp_seg_ros.cli.training_run import run as train
 from cmp_seg_ros.datasets.frame import TRUTH, Frame
 from cmp_seg_ros.evaluation.metrics import Confusion
+from cmp_seg_ros.evaluation.pipeline import Model
 from cmp_seg_ros.evaluation.suites.scans import Scans
 from cmp_seg_ros.evaluation.suites.suite import Suite
-from cmp_seg_ros.segmenter import Segmenter
 
 CHANGES: dict[str, dict[str, Any]] = {
     "recipe": {},
@@ -38,11 +38,10 @@ BUILDINGS = 2
 
 def score(model: Path, frames: Iterable[Frame]) -> Confusion:
     """Labels of a bundle against truth."""
-    segmenter, confusion = Segmenter.from_bundle(model), Confusion(SPACE)
+    labeller, confusion = Model(model), Confusion(SPACE)
     for frame in frames:
         truth = frame.labels[TRUTH]
-        segmenter.rotation = None if frame.T_base_lidar is None else frame.T_base_lidar[:3, :3].astype("float32")
-        confusion.add(SPACE.id_map(truth.space)[truth.label], segmenter(frame.scan).label)
+        confusion.add(SPACE.id_map(truth.space)[truth.label], labeller(frame).label)
     return confusion
 
 

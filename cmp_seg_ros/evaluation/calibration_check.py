@@ -81,7 +81,7 @@ class Checked:
     @property
     def is_beyond(self) -> bool:
         """Whether the best extrinsics are farther off than what the search finds reliably."""
-        return self.degrees > BEYOND[0] or self.centimetres > BEYOND[1]
+        return _astray(self.degrees, self.centimetres)
 
     @property
     def verdict(self) -> str:
@@ -147,9 +147,14 @@ class Checked:
 def is_off(degrees: float, centimetres: float, between_halves: tuple[float, float] | None) -> bool:
     """Whether extrinsics are clearly wrong: farther from the best ones than both halves of the images are apart."""
     unsure = between_halves or (float("inf"), float("inf"))
-    if degrees > BEYOND[0] or centimetres > BEYOND[1]:
-        return False  # the search went astray: places without edges look alike from far off
+    if _astray(degrees, centimetres):
+        return False  # places without edges look alike from far off
     return (degrees > OFF and degrees > unsure[0]) or (centimetres > AWAY and centimetres > unsure[1])
+
+
+def _astray(degrees: float, centimetres: float) -> bool:
+    """Whether extrinsics are farther off than what the search finds reliably."""
+    return degrees > BEYOND[0] or centimetres > BEYOND[1]
 
 
 def check(

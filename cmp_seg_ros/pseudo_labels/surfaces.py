@@ -104,7 +104,7 @@ class SurfaceTable(BaseModel):
         Raises:
             UserError: neither of the two spaces has a mapping from the other.
         """
-        names, members = _structural6(space)
+        names, members = _structural6().names, _members(space)
         shares = np.array([[self.shares[s.name][name] for name in names] for s in Surface], np.float32)
         count = members.sum(axis=0)
         mean = shares @ members / np.maximum(count, 1)
@@ -116,27 +116,31 @@ class SurfaceTable(BaseModel):
         Raises:
             UserError: as for `weights`.
         """
-        names, members = _structural6(space)
+        names, members = _structural6().names, _members(space)
         moved = np.zeros((len(names), len(names)), np.float32)
         for said, others in self.doubt.items():
             for true, share in others.items():
                 moved[names.index(said), names.index(true)] = share
         moved += np.diag(1 - moved.sum(axis=1))
-        known = members.sum(axis=0) > 0
+        count = members.sum(axis=0)
+        out_of = members / np.maximum(count, 1)  # (6, C) the mean, where several of structural6 are one class
         into = members / np.maximum(members.sum(axis=1, keepdims=True), 1)  # (6, C) equal parts
-        stays = np.diag(np.where(known, members.T @ np.diag(moved) / np.maximum(members.sum(axis=0), 1), 1))
+        stays = np.diag(np.where(count > 0, out_of.T @ np.diag(moved), 1))
         np.fill_diagonal(moved, 0)
-        return (stays + (members / np.maximum(members.sum(axis=0), 1)).T @ moved @ into).astype(np.float32)
+        return (stays + out_of.T @ moved @ into).astype(np.float32)
 
 
-def _structural6(space: LabelSpace) -> tuple[list[str], Float32]:
-    """Names of the six classes, and (6, C) whether a class of `space` is one of them. Raises UserError: unrelated."""
-    structural6 = LabelSpace.load("structural6")
+@cache
+def _structural6() -> LabelSpace:
+    return LabelSpace.load("structural6")  # reading it takes longer than all the rest of a scan's weights
+
+
+def _members(space: LabelSpace) -> Float32:
+    """(6, C) whether a class of `space` is one of structural6. Raises UserError: they are unrelated."""
     try:
-        members = structural6.merge_matrix(space).T
+        return _structural6().merge_matrix(space).T
     except UserError:
-        members = space.merge_matrix(structural6)
-    return list(structural6.names), members
+        return space.merge_matrix(_structural6())
 
 
 @cache
