@@ -66,12 +66,8 @@ def adapt(
     )
     open_teacher(teacher)  # complains before the work
     work = Adaptation(settings, out)
-    try:
-        with writing(out):
-            verdict = _steps(work, force, workers, console)
-    except KeyboardInterrupt:
-        console.print(f"stopped; finished work is kept in {out}; run the same command to continue", markup=False)
-        raise typer.Exit(interrupts.INTERRUPTED) from None
+    with interrupts.explained(interrupts.resumes(out)), writing(out):
+        verdict = _steps(work, force, workers, console)
     if as_json:
         print((out / REPORT).read_text(), end="")
         return

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from cmp_seg_ros import interrupts
+
 
 class Runner(str, Enum):
     """Where the work is done."""
@@ -44,7 +46,7 @@ def convert(
 
     sources = conversion.sources_of(inputs, topic, calibration, lidar, columns, not no_images)
     work = conversion.Conversion(sources, out)
-    with progress_bar("scans", work.total) as progress:
+    with interrupts.explained(interrupts.resumes(out)), progress_bar("scans", work.total) as progress:
         for done in work.run(processes, runner.value):
             progress(done)
     report = work.finish()
