@@ -195,7 +195,7 @@ def test_from_a_recording_to_a_verdict_and_again(recording: Path, tmp_path: Path
     assert again.exit_code == 0 and report["reasons"][0] in again.stdout
     assert (tmp_path / "out" / "training" / "checkpoint.pt").stat().st_mtime_ns == trained
     other = CliRunner().invoke(app, [*arguments, "--held-back", "0.5"])
-    assert isinstance(other.exception, UserError) and "holds another adaptation" in str(other.exception)
+    assert isinstance(other.exception, UserError) and "with another held_back; give" in str(other.exception)
 
 
 def test_a_recording_without_a_calibrated_camera_is_refused(recording: Path, tmp_path: Path) -> None:

@@ -87,8 +87,9 @@ class Adaptation:
         self.start = Bundle.find(settings.start)
         self.space = _with_mappings(self.start.description.label_space)
         known, free = self._read(SETTINGS), settings.model_dump(include={"hours", "buildings", "average"})
-        if known is not None and Settings(**known).model_copy(update=free) != settings:
-            raise UserError(f"{out} holds another adaptation; give another --out")
+        before = settings if known is None else Settings(**known).model_copy(update=free)
+        if other := [name for name, value in before if value != getattr(settings, name)]:
+            raise UserError(f"{out} holds another adaptation, with another {', '.join(other)}; give another --out")
 
     def begin(self) -> None:
         """Take the output folder. Raises OSError."""

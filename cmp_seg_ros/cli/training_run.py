@@ -10,8 +10,6 @@ import typer
 from cmp_seg_ros import interrupts
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from cmp_seg_ros.bundle import Bundle
     from cmp_seg_ros.training.config import TrainConfig
     from cmp_seg_ros.training.loop import Progress, Trainer
