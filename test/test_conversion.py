@@ -100,6 +100,28 @@ def test_every_scan_gets_its_nearest_image(tmp_path: Path, storage: str, run: Ru
     assert data[3].intensity_statistics == (3, 2) and data[3].T_base_lidar is not None
 
 
+@pytest.mark.parametrize(
+    ("topic", "said", "images"),
+    [
+        (None, "no topic of the name of camera 'front': the images on /left/image, the only ones, are taken", 1),
+        ("/left/image", "", 1),
+        ("/right/image", "no images for camera 'front' (of /left/image)", 0),
+    ],
+)
+def test_images_of_another_name_are_not_taken_silently(
+    topic: str | None, said: str, images: int, tmp_path: Path
+) -> None:
+    with Recording(tmp_path / "drive", "mcap") as bag:
+        bag.cloud("/points", START, columns(0), time=START)
+        bag.image("/left/image", START, picture(0), time=START)
+    known = Calibration.load(calibration(tmp_path / "calibration.yaml"))
+    front = known.camera("left").model_copy(update={"topic": topic})
+    known.model_copy(update={"cameras": {"front": front}}).save(tmp_path / "calibration.yaml")
+    data = open_input(tmp_path / "drive", sensors=conversion.SensorSet.around(tmp_path / "drive"))
+    assert len(data[0].images) == images
+    assert said in "; ".join(data.notes) and bool(said) == bool(data.notes)
+
+
 def test_poses_at_any_stamp(tmp_path: Path, run: Run) -> None:
     record(tmp_path / "drive", "mcap")
     run("convert", tmp_path / "drive", "--out", tmp_path / "out")

@@ -99,8 +99,8 @@ class Adaptation:
 
     # Data
 
-    def convert(self, progress: Progress) -> None:
-        """All recordings into one unified set.
+    def convert(self, progress: Progress) -> list[str]:
+        """All recordings into one unified set; returns what is odd about them.
 
         Raises:
             UserError: a recording has no images of a calibrated camera, or cannot be read.
@@ -120,7 +120,8 @@ class Adaptation:
         with progress("converting", conversion.total) as update:
             for done in conversion.run():
                 update(done)
-        conversion.finish()
+        report = conversion.finish()
+        return [*report["problems"], *report["notes"]]
 
     def check(self, progress: Progress, force: bool = False) -> list[str]:
         """Whether scans and images lie on each other as the calibration says: a sentence for each camera.

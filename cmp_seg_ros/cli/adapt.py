@@ -81,10 +81,11 @@ def _steps(work: "Adaptation", force: bool, workers: int, console: "Console") ->
     """Do what is not done yet. Raises UserError, and typer.Exit where the training is interrupted."""
     from cmp_seg_ros.adaptation.run import NEW, OLD, TRAINING
     from cmp_seg_ros.cli.progress import progress_bar
+    from cmp_seg_ros.cli.tables import print_warnings
     from cmp_seg_ros.cli.training_run import run
 
     work.begin()
-    work.convert(progress_bar)
+    print_warnings(work.convert(progress_bar))
     _ = work.stretches  # too short a recording is known now
     checked = work.check(progress_bar, force)
     labelled = work.label(progress_bar)

@@ -113,6 +113,7 @@ def pseudo_label(
 def _converted(input: Path, out: Path | None, topic: str, calibration: Path | None, lidar: str, runner: Runner) -> Path:
     """The folder of the input in the unified form; converts it into `out` if it has another."""
     from cmp_seg_ros.cli.progress import progress_bar
+    from cmp_seg_ros.cli.tables import print_warnings
     from cmp_seg_ros.datasets import conversion, unified
     from cmp_seg_ros.errors import UserError
 
@@ -125,5 +126,6 @@ def _converted(input: Path, out: Path | None, topic: str, calibration: Path | No
         with interrupts.explained(interrupts.resumes(out)), progress_bar("converting", work.total) as progress:
             for done in work.run(runner=runner.value):
                 progress(done)
-        work.finish()
+        report = work.finish()
+        print_warnings([*report["problems"], *report["notes"]])
     return out
