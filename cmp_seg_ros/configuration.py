@@ -20,7 +20,12 @@ class KnownFields(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _known_fields(cls, given: Any) -> Any:
+    def _are_known(cls, given: Any) -> Any:
+        return cls.require_known(given)
+
+    @classmethod
+    def require_known(cls, given: Any) -> Any:
+        """What was given; raises ValueError for a field that there is not."""
         fields = list(cls.model_fields)
         for name in given if isinstance(given, dict) else ():
             if name not in fields:

@@ -346,7 +346,8 @@ class Conversion:
         if changed:
             raise UserError(f"{self.out} holds a conversion with another {', '.join(changed)}; give another --out")
         if gone or (new and report["finished"]):
-            raise UserError(f"{self.out} holds the conversion of other inputs; give another --out")
+            unreadable = "".join(f"; {why}" for why in self.left_out)
+            raise UserError(f"{self.out} holds the conversion of other inputs; give another --out{unreadable}")
 
     def run(self, processes: int | None = None, runner: str = "local") -> Iterator[int]:
         """Do what is missing; yields the number of scans done so far. Raises UserError.

@@ -57,7 +57,7 @@ class CalibratedCamera(ImageCamera):
     @model_validator(mode="before")
     @classmethod
     def _is_placed(cls, given: Any) -> Any:
-        cls._known_fields(given)  # a misspelt T_camera_lidar is called so
+        cls.require_known(given)  # a misspelt T_camera_lidar is called so
         if isinstance(given, dict) and given.get("T_camera_lidar") is None:
             raise ValueError(
                 "it has no T_camera_lidar; add its 4 x 4 numbers, which take points from the lidar's frame to the "

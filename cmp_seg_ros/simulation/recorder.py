@@ -131,10 +131,12 @@ def _settings(config: RigConfig) -> dict[str, Any]:
 
 def _require_same(out: Path, settings: dict[str, Any]) -> None:
     """Raise UserError if `out` has a finished recording of other settings."""
-    report = json.loads((out / REPORT).read_text()) if (out / REPORT).is_file() else {"finished": False}
-    known = report.get("settings", {})
+    if not (out / REPORT).is_file():
+        return
+    report = json.loads((out / REPORT).read_text())
+    known = report.get("settings", {})  # earlier versions wrote neither these nor `finished` at the end
     other = [name for name, value in settings.items() if known.get(name) != value]
-    if other and report.get("finished", True):  # earlier versions did not write it
+    if other and report.get("finished", True):
         raise UserError(
             f"{out} holds a recording with another {', '.join(other)}; give another --out, or --again to replace it"
         )
