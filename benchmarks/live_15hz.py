@@ -95,7 +95,7 @@ def simulate(drive: Path, seconds: float) -> None:
     except (OSError, ValueError, KeyError):
         pass
     options = ["--seconds", seconds, "--rate", RATE, "--seed", SEED, "--sensor", SENSOR, "--no-camera"]
-    if run_subcommand(["simulate", "--out", drive, *options]):
+    if run_subcommand(["simulate", "--again", "--out", drive, *options]):
         raise typer.Exit(1)  # it has said why
 
 

@@ -1,15 +1,38 @@
 """YAML files read into pydantic models, by path or by name in a folder of config/."""
 
+from difflib import get_close_matches
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from cmp_seg_ros import resources
 from cmp_seg_ros.errors import UserError, describe_invalid
 
 Model = TypeVar("Model", bound=BaseModel)
+
+
+class KnownFields(BaseModel):
+    """A model for files written by hand: of a misspelt field it says which one may be meant, and which there are."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _are_known(cls, given: Any) -> Any:
+        return cls.require_known(given)
+
+    @classmethod
+    def require_known(cls, given: Any) -> Any:
+        """What was given; raises ValueError for a field that there is not."""
+        fields = list(cls.model_fields)
+        for name in given if isinstance(given, dict) else ():
+            if name not in fields:
+                close = get_close_matches(str(name), fields, 1)
+                meant = f"; did you mean '{close[0]}'?" if close else "."
+                raise ValueError(f"there is no field '{name}'{meant} The fields are {', '.join(fields)}")
+        return given
 
 
 def load(model: type[Model], folder: str, what: str, name_or_path: str | Path) -> Model:

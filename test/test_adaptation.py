@@ -100,14 +100,18 @@ def test_advice(
 
     planes = [Difference("recall of floor", 0.95, floor)]
     forgotten = Difference("primary mIoU", 0.89, simulated)
-    verdict = judge(30, gained(points), gained(classes), forgotten, planes, TAUGHT)
+    flush = Difference("flush", 0.4, 0.3, WITHIN if points == WITHIN else WORSE)
+    verdict = judge(30, gained(points), gained(classes), [flush], forgotten, planes, TAUGHT)
     assert verdict.advice == advice
+    lost = "(IoU): flush 40.0 % before, 30.0 % after" + (" (within chance)." if points == WITHIN else ".")
+    assert any(reason.endswith(lost) for reason in verdict.reasons)
     assert said in " ".join(verdict.reasons)
 
 
 def test_few_images_and_classes_that_were_not_taught_are_said() -> None:
     teacher = Difference("mIoU", 0.7, 0.8, BETTER)
-    verdict = judge(4, teacher, teacher, Difference("mIoU", 0.9, 0.9), [], {**TAUGHT, "person": 0.0})
+    verdict = judge(4, teacher, teacher, [teacher], Difference("mIoU", 0.9, 0.9), [], {**TAUGHT, "person": 0.0})
+    assert not any("agree less" in reason for reason in verdict.reasons)
     assert any("4 held-back images are few" in reason for reason in verdict.reasons)
     assert any("hardly ever said person" in reason for reason in verdict.reasons)
 
@@ -188,6 +192,7 @@ def test_from_a_recording_to_a_verdict_and_again(recording: Path, tmp_path: Path
     bundle = Bundle(tmp_path / "out" / "bundle")
     assert bundle.description.training["start"] == start.hash and bundle.hash != start.hash
     page = (tmp_path / "out" / "page.html").read_text()
+    assert "mIoU (primary: four classes, without flush)" in page and "mIoU (all 6 classes)" in page
     assert "Scans that changed most" in page and page.count("data:image/png;base64,") >= 3
 
     trained = (tmp_path / "out" / "training" / "checkpoint.pt").stat().st_mtime_ns
@@ -195,7 +200,7 @@ def test_from_a_recording_to_a_verdict_and_again(recording: Path, tmp_path: Path
     assert again.exit_code == 0 and report["reasons"][0] in again.stdout
     assert (tmp_path / "out" / "training" / "checkpoint.pt").stat().st_mtime_ns == trained
     other = CliRunner().invoke(app, [*arguments, "--held-back", "0.5"])
-    assert isinstance(other.exception, UserError) and "holds another adaptation" in str(other.exception)
+    assert isinstance(other.exception, UserError) and "with another held_back; give" in str(other.exception)
 
 
 def test_a_recording_without_a_calibrated_camera_is_refused(recording: Path, tmp_path: Path) -> None:

@@ -42,6 +42,7 @@ PICTURED = 3  # scans
 CHECKED = 12  # scans that the calibration is checked with
 COMMAND = "adapt"
 
+FOUR = "primary: four classes, without flush"
 TEACHER = "The teacher is no truth: it errs too, most at borders and on thin things. Higher is mostly better."
 PLANES = "Floor, ceiling and walls found by geometry alone, in which neither teacher nor bundle had a say."
 CHANGED = "The teacher, the shipped bundle and the new one, on a held-back scan"
@@ -87,8 +88,9 @@ class Adaptation:
         self.start = Bundle.find(settings.start)
         self.space = _with_mappings(self.start.description.label_space)
         known, free = self._read(SETTINGS), settings.model_dump(include={"hours", "buildings", "average"})
-        if known is not None and Settings(**known).model_copy(update=free) != settings:
-            raise UserError(f"{out} holds another adaptation; give another --out")
+        before = settings if known is None else Settings(**known).model_copy(update=free)
+        if other := [name for name, value in before if value != getattr(settings, name)]:
+            raise UserError(f"{out} holds another adaptation, with another {', '.join(other)}; give another --out")
 
     def begin(self) -> None:
         """Take the output folder. Raises OSError."""
@@ -98,8 +100,8 @@ class Adaptation:
 
     # Data
 
-    def convert(self, progress: Progress) -> None:
-        """All recordings into one unified set.
+    def convert(self, progress: Progress) -> list[str]:
+        """All recordings into one unified set; returns what is odd about them.
 
         Raises:
             UserError: a recording has no images of a calibrated camera, or cannot be read.
@@ -119,7 +121,8 @@ class Adaptation:
         with progress("converting", conversion.total) as update:
             for done in conversion.run():
                 update(done)
-        conversion.finish()
+        report = conversion.finish()
+        return [*report["problems"], *report["notes"]]
 
     def check(self, progress: Progress, force: bool = False) -> list[str]:
         """Whether scans and images lie on each other as the calibration says: a sentence for each camera.
@@ -284,12 +287,13 @@ class Adaptation:
         teacher = self._comparison("evaluation")
         simulated = self._comparison("simulated")
         images = sum(last - first + 1 for first, last in self.stretches.held_back)
-        headline = PRIMARY if self.space.name == "structural6" else self.space.name
+        headline, of_classes = next(iter(self._readings.items()))
         planes = plane_differences(reports[OLD].planes, reports[NEW].planes)
-        against = figure(teacher, headline, "overall accuracy")._replace(name=f"agreement ({headline})")
-        classes = figure(teacher, self.space.name, "mIoU")._replace(name=f"mean IoU ({self.space.name})")
-        forgotten = figure(simulated, "primary mIoU", "mean")._replace(name="primary mIoU")
-        verdict = judge(images, against, classes, forgotten, planes, labelled.shares)
+        against = figure(teacher, headline, "overall accuracy")._replace(name=f"agreement of points ({of_classes})")
+        classes = figure(teacher, self.space.name, "mIoU")._replace(name=f"mIoU ({self._readings[self.space.name]})")
+        by_class = [figure(teacher, self.space.name, f"IoU {name}")._replace(name=name) for name in self.space.names]
+        forgotten = figure(simulated, "primary mIoU", "mean")._replace(name=f"mIoU ({FOUR})")
+        verdict = judge(images, against, classes, by_class, forgotten, planes, labelled.shares)
         drawn = self._draw()
         rows = self._rows(teacher)
         self._page(verdict, labelled, rows, planes, simulated, drawn, checked).write(self.out)
@@ -315,12 +319,21 @@ class Adaptation:
     def _comparison(self, folder: str) -> Comparison:
         return compare(Loaded(self.out / folder / OLD), Loaded(self.out / folder / NEW))
 
+    @property
+    def _readings(self) -> dict[str, str]:
+        """The readings of the labels, the one that decides by points first, and which classes they have."""
+        every = {self.space.name: f"all {len(self.space.names)} classes"}
+        return {PRIMARY: FOUR, **every} if self.space.name == "structural6" else every
+
     def _rows(self, teacher: Comparison) -> list[Difference]:
-        """Figures against the teacher."""
-        names = ["mIoU", "overall accuracy", *(f"IoU {name}" for name in self.space.names)]
-        rows = [figure(teacher, self.space.name, name) for name in names]
-        if self.space.name == "structural6":
-            rows.insert(0, figure(teacher, PRIMARY, "mIoU")._replace(name="primary mIoU"))
+        """Figures against the teacher: of both readings, then of each class."""
+        figures = {"mIoU": "mIoU", "overall accuracy": "agreement of points"}
+        rows = [
+            figure(teacher, reading, name)._replace(name=f"{said} ({of_classes})")
+            for reading, of_classes in self._readings.items()
+            for name, said in figures.items()
+        ]
+        rows += [figure(teacher, self.space.name, f"IoU {name}") for name in self.space.names]
         rows.append(figure(teacher, "calibration", "ECE")._replace(name="calibration error of confidences (ECE)"))
         rows.append(figure(teacher, "temporal", "agreement")._replace(name="agreement over time"))
         return [row for row in rows if row.old is not None]
@@ -352,7 +365,7 @@ class Adaptation:
     ) -> Page:
         settings = self.settings
         forgotten = [
-            Difference(f"primary mIoU, {one.name}", one.a, one.b, one.interval)
+            Difference(f"mIoU ({FOUR}), {one.name}", one.a, one.b, one.interval)
             for section in simulated.sections
             for one in section.figures
             if section.title.startswith("primary mIoU")

@@ -66,12 +66,8 @@ def adapt(
     )
     open_teacher(teacher)  # complains before the work
     work = Adaptation(settings, out)
-    try:
-        with writing(out):
-            verdict = _steps(work, force, workers, console)
-    except KeyboardInterrupt:
-        console.print(f"stopped; finished work is kept in {out}; run the same command to continue", markup=False)
-        raise typer.Exit(interrupts.INTERRUPTED) from None
+    with interrupts.explained(interrupts.resumes(out)), writing(out):
+        verdict = _steps(work, force, workers, console)
     if as_json:
         print((out / REPORT).read_text(), end="")
         return
@@ -85,10 +81,11 @@ def _steps(work: "Adaptation", force: bool, workers: int, console: "Console") ->
     """Do what is not done yet. Raises UserError, and typer.Exit where the training is interrupted."""
     from cmp_seg_ros.adaptation.run import NEW, OLD, TRAINING
     from cmp_seg_ros.cli.progress import progress_bar
+    from cmp_seg_ros.cli.tables import print_warnings
     from cmp_seg_ros.cli.training_run import run
 
     work.begin()
-    work.convert(progress_bar)
+    print_warnings(work.convert(progress_bar))
     _ = work.stretches  # too short a recording is known now
     checked = work.check(progress_bar, force)
     labelled = work.label(progress_bar)

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from cmp_seg_ros import interrupts
+
 
 class Runner(str, Enum):
     """Where the work is done."""
@@ -34,31 +36,42 @@ def convert(
     runner: Annotated[Runner, typer.Option(help="local, or ray: a Ray cluster ($RAY_ADDRESS).")] = Runner.local,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:  # fmt: skip
-    """Pair scans with their nearest images and write them as one set for training. Resumes; merges its inputs."""
+    """Pair scans with their nearest images and write them as one set for training. Resumes; merges its inputs.
+
+    Exits with status 1 if an input was left out since it cannot be opened.
+    """
     from rich.console import Console
     from rich.markup import escape
 
     from cmp_seg_ros.cli.progress import progress_bar
     from cmp_seg_ros.cli.tables import counted, print_warnings
     from cmp_seg_ros.datasets import conversion
+    from cmp_seg_ros.errors import UserError
 
     sources = conversion.sources_of(inputs, topic, calibration, lidar, columns, not no_images)
-    work = conversion.Conversion(sources, out)
-    with progress_bar("scans", work.total) as progress:
+    work = conversion.Conversion(sources, out, leave_out=True)
+    print_warnings(f"left out: {why}" for why in work.left_out)
+    with interrupts.explained(interrupts.resumes(out)), progress_bar("scans", work.total) as progress:
         for done in work.run(processes, runner.value):
             progress(done)
     report = work.finish()
+    converted = f"{counted(report['scans'], 'scan')} of {counted(len(report['sequences']), 'sequence')}"
     if as_json:
         print(json.dumps(report))
-        return
-    print_warnings([*report["problems"], *report["notes"]])
-    images = "".join(f"{name}: {_paired(one)}\n" for name, one in report["images"].items())
-    splits = ", ".join(f"{name} {count:,}" for name, count in report["splits"].items())
-    Console().print(
-        f"{counted(report['scans'], 'scan')} of {counted(len(report['sequences']), 'sequence')}, "
-        f"{report['bytes'] / 1e6:,.0f} MB, in {report['seconds']:.1f} s\n{splits}\n{images}{escape(str(out))}",
-        highlight=False,
-    )
+    else:
+        print_warnings([*report["problems"], *report["notes"]])
+        images = "".join(f"{name}: {_paired(one)}\n" for name, one in report["images"].items())
+        splits = ", ".join(f"{name} {count:,}" for name, count in report["splits"].items())
+        Console().print(
+            f"{converted}, {report['bytes'] / 1e6:,.0f} MB, in {report['seconds']:.1f} s\n"
+            f"{splits}\n{images}{escape(str(out))}",
+            highlight=False,
+        )
+    if work.left_out:
+        raise UserError(
+            f"{converted} converted, but: {'; '.join(work.left_out)}. Mend these, convert them into another --out, and "
+            "merge: cmp-seg convert SET SET --out MERGED"
+        )
 
 
 def _paired(images: dict[str, float]) -> str:

@@ -53,7 +53,7 @@ def demo(
     drive = out / "drive"
     require_writable(out, "demo", (REPORT, LABELLED, OCCUPANCY))
     # In its own process, so that the simulator's memory is not counted for the node or the demo.
-    command = ["simulate", "--out", drive, "--seconds", seconds, "--seed", seed, "--sensor", sensor]
+    command = ["simulate", "--again", "--out", drive, "--seconds", seconds, "--seed", seed, "--sensor", sensor]
     if run_subcommand(command):
         raise typer.Exit(1)  # the subcommand has printed the error
 

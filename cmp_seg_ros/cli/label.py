@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from cmp_seg_ros import interrupts
 from cmp_seg_ros.bundle import DEFAULT_BUNDLE
 from cmp_seg_ros.cli.tables import counted, print_warnings
 from cmp_seg_ros.errors import UserError
@@ -54,7 +55,8 @@ def label(
     total = data.count if max_scans is None else min(max_scans, data.count or max_scans)
     files = LabelFiles(data, labeller.label_space, out, total)
     report = Report.of("label", data)
-    with progress_bar("scans", total) as progress:
+    kept = f"the scans labelled until then are in {out}; the same command begins again with the first"
+    with interrupts.explained(kept), progress_bar("scans", total) as progress:
         run(data, labeller, [files], report, out, max_frames=max_scans, progress=progress)
     if report.unlabelled == 1:
         raise UserError(f"no point could be labelled: {'; '.join([*report.problems, *report.warnings])}")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cmp_seg_ros import interrupts
 from cmp_seg_ros.bundle import DEFAULT_BUNDLE
 from cmp_seg_ros.cli.tables import READINGS, counted, percent, print_warnings
 from cmp_seg_ros.errors import UserError
@@ -78,7 +79,8 @@ def map(
     drive = DriveMap(data, labeller.label_space, out, odometry.value, voxel_size, resolution)
     report = Report.of("map", data)
     total = data.count if max_scans is None else min(max_scans, data.count or max_scans)
-    with progress_bar("scans", total) as progress:
+    kept = f"the map of the scans until then is in {out}; the same command begins again with the first"
+    with interrupts.explained(kept), progress_bar("scans", total) as progress:
         run(
             data,
             labeller,

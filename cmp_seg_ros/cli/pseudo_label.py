@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from cmp_seg_ros import interrupts
 from cmp_seg_ros.cli.convert import Runner
 from cmp_seg_ros.mapping.odometry_source import OdometrySource
 
@@ -83,7 +84,7 @@ def pseudo_label(
         refinements=refinements,
         source=source,
     )
-    with progress_bar("scans", len(data)) as progress:
+    with interrupts.explained(interrupts.resumes(folder)), progress_bar("scans", len(data)) as progress:
         report = label_set(data, labeller, report, odometry.value, again, progress, processes, runner.value)
     if as_json:
         print(report.to_json().decode(), end="")
@@ -112,6 +113,7 @@ def pseudo_label(
 def _converted(input: Path, out: Path | None, topic: str, calibration: Path | None, lidar: str, runner: Runner) -> Path:
     """The folder of the input in the unified form; converts it into `out` if it has another."""
     from cmp_seg_ros.cli.progress import progress_bar
+    from cmp_seg_ros.cli.tables import print_warnings
     from cmp_seg_ros.datasets import conversion, unified
     from cmp_seg_ros.errors import UserError
 
@@ -121,8 +123,9 @@ def _converted(input: Path, out: Path | None, topic: str, calibration: Path | No
         raise UserError(f"{input} is not a converted set; give a folder for it with --out")
     work = conversion.Conversion(conversion.sources_of([input], topic, calibration, lidar), out)
     if not work.is_finished:
-        with progress_bar("converting", work.total) as progress:
+        with interrupts.explained(interrupts.resumes(out)), progress_bar("converting", work.total) as progress:
             for done in work.run(runner=runner.value):
                 progress(done)
-        work.finish()
+        report = work.finish()
+        print_warnings([*report["problems"], *report["notes"]])
     return out

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from cmp_seg_ros import interrupts
+
 
 class Motion(str, Enum):
     """How the robot moves."""
@@ -47,6 +49,9 @@ def simulate(
     processes: Annotated[
         int | None, typer.Option(help="Number of processes; by default one per core, at most 4.", min=1)
     ] = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Replace a recording in --out that was made with other arguments.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:  # fmt: skip
     """Record a robot in a simulated building: ROS 2 bag, calibration and truth. Equal seeds give equal bags."""
@@ -67,8 +72,9 @@ def simulate(
     cameras = () if no_camera else tuple(RigCamera.parse(spec) for spec in camera or ["pinhole"])
     config = RigConfig(seed, sensor, seconds, rate, motion.value, roll, pitch, cameras, scene, height)
     scans = max(1, round(seconds * (rate or Lidar.load(sensor).rate)))
-    with writing(out), progress_bar("scans", scans) as progress:
-        for done in record(config, out, processes):
+    kept = f"the recording in {out} is incomplete; run the same command to make it again"
+    with interrupts.explained(kept), writing(out), progress_bar("scans", scans) as progress:
+        for done in record(config, out, processes, again):
             progress(done)
     report = json.loads((out / "report.json").read_text())
     if as_json:

@@ -47,7 +47,7 @@ def iou_table(report: "Report") -> "Table":
         figures = (percent(score.iou[label]) if label in score.iou else "" for score in scores.values())
         table.add_row(f"{label} *" if untrue else label, *figures)
         if untrue:
-            table.caption = "* not in the truth; points that are labelled so count as an IoU of 0 in the mean"
+            table.caption = "* not in the truth; points that are labelled so are errors: an IoU of 0 in the mean"
     table.add_section()
     table.add_row("mIoU", *(percent(score.miou) for score in scores.values()), style="bold")
     table.add_row("accuracy", *(percent(score.overall_accuracy) for score in scores.values()))

@@ -32,10 +32,11 @@ SOON = 5_000_000_000  # ns of a bag that are read rather than skipped
 
 
 def image_topics(bag: "Bag", sensors: SensorSet, by_receipt: bool = False) -> "dict[str, ImageTopic]":
-    """The images of each camera, by its name: of the topic that the calibration names, or that has the camera's name
-    as a part, or of the only topic. Of an image recorded both raw and compressed the compressed one is taken.
+    """The images of each camera, by its name: of the topic that the calibration names, else of that which has the
+    camera's name as a part, or is the only one. Of an image recorded both raw and compressed the compressed one is
+    taken.
 
-    A camera of the calibration without images is noted.
+    A camera of the calibration without images is noted, and one whose name is not in its topic.
 
     Args:
         by_receipt: whether images are stamped by when they were recorded, not by their headers.
@@ -45,10 +46,18 @@ def image_topics(bag: "Bag", sensors: SensorSet, by_receipt: bool = False) -> "d
     stamps = Stamps(bag, by_receipt)
     found = {}
     for name, camera in cameras.items():
-        named = bag.named(camera.topic) if camera is not None and camera.topic else None
-        own = [named] if named else [topic for topic in topics if name in topic.split("/")]
-        if not own and len(topics) == len(cameras) == 1:
+        given = camera.topic if camera is not None else None
+        if given:
+            own = [one for one in map(bag.named, (given, f"{given}/compressed")) if one][:1]
+        else:
+            own = [topic for topic in topics if name in topic.split("/")]
+        if not given and not own and len(topics) == len(cameras) == 1:
             own = topics
+            if camera is not None:
+                bag.notes.add(
+                    f"bag {bag.path} has no topic of the name of camera '{name}': the images on {topics[0]}, the only "
+                    f"ones, are taken as its own; if they are, write `topic: {topics[0]}` in the calibration file"
+                )
         if len(own) == 1:
             found[name] = ImageTopic(bag, own[0], camera, stamps)
         elif camera is not None:
