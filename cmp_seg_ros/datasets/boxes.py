@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from cmp_seg_ros.datasets.base import DataSet as BaseDataSet
 from cmp_seg_ros.datasets.frame import TRUTH, Frame, PointLabels
+from cmp_seg_ros.datasets.seeded import Seeded
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.scan import UNLABELLED, Scan, UInt8
 
@@ -47,7 +47,7 @@ class Solid:
     albedo: float
 
 
-class DataSet(BaseDataSet):
+class DataSet(Seeded):
     """Scans in box rooms, a room for each seed, in the order of rooms and places. Truth is in `indoor`.
 
     Args:
@@ -59,36 +59,20 @@ class DataSet(BaseDataSet):
     """
 
     def __init__(self, seeds: Iterable[int], scans: int, sensor: str = "rings-16", kind: str = "plain") -> None:
-        super().__init__(Path(f"box rooms ({kind})"))
-        self.seeds, self.scans, self.sensor, self.kind = list(seeds), scans, sensor, kind
-        self.count = len(self.seeds) * scans
+        super().__init__(Path(f"box rooms ({kind})"), seeds, scans)
+        self.sensor, self.kind = sensor, kind
 
-    @classmethod
-    def recognises(cls, path: Path) -> bool:
-        return False
+    def frames_of(self, seed: int) -> Iterator[Frame]:
+        return (self.frame_of(seed, index) for index in range(self.scans))
 
-    def __iter__(self) -> Iterator[Frame]:
-        for number in range(len(self)):
-            yield self[number]
-
-    def __getitem__(self, number: int) -> Frame:
-        if not 0 <= number < len(self):
-            raise IndexError(f"there are {len(self)} scans of {self.path}, none of number {number}")
-        place, index = divmod(number, self.scans)
-        seed = self.seeds[place]
+    def frame_of(self, seed: int, index: int) -> Frame:
         room = Room(np.random.default_rng([seed, KINDS.index(self.kind)]), self.kind)
         scan, label, height = room.scan(np.random.default_rng([seed, KINDS.index(self.kind), index]), self.sensor)
         T_base_lidar = np.eye(4)
         T_base_lidar[2, 3] = height
         key = f"{seed}/{index}"
-        truth = PointLabels(LabelSpace.load("indoor"), label)
-        labels = {TRUTH: truth}
-        return Frame(key, scan, number, labels=labels, T_base_lidar=T_base_lidar, sequence=key, group=str(seed))
-
-    def parts(self) -> Iterator["DataSet"]:
-        """A room each."""
-        for seed in self.seeds:
-            yield DataSet([seed], self.scans, self.sensor, self.kind)
+        labels = {TRUTH: PointLabels(self.label_spaces[TRUTH], label)}
+        return Frame(key, scan, labels=labels, T_base_lidar=T_base_lidar, sequence=key, group=str(seed))
 
 
 class Room:
