@@ -25,7 +25,6 @@ from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.messages import cdr, images, label_info, point_cloud2
 from cmp_seg_ros.nodes.segmentation.level_check import LevelCheck
 from cmp_seg_ros.nodes.segmentation.rate import Rate
-from cmp_seg_ros.nodes.segmentation.rehearsal import empty_room_message
 from cmp_seg_ros.remarks import StrangeIntensity, Unfamiliar, implausible, remarks
 from cmp_seg_ros.ros import camera, diagnostics, node, qos, sensors
 from cmp_seg_ros.ros.camera import Stamped
@@ -133,6 +132,7 @@ class SegmentationNode(WorkerNode[Labelled]):
     def load(self) -> None:
         """Load the model and run it once, so that the first scan finds everything ready."""
         from cmp_seg_ros.segmenter import Segmenter
+        from cmp_seg_ros.waffleiron.samples import room
 
         p = self.parameters
         start = time.monotonic()
@@ -148,9 +148,11 @@ class SegmentationNode(WorkerNode[Labelled]):
         self.space: LabelSpace = segmenter.label_space
         self._filtered = filtered_ids(self.space, p["filter.classes"])
         self._announce()
-        message = empty_room_message()
-        scan = point_cloud2.decode(message)
-        point_cloud2.encode_labelled(message, segmenter(scan), self.space, p["output_profile"], p["entropy"])
+        xyz = room()  # without intensity, so that no statistics are learnt from it
+        cloud = point_cloud2.encode({axis: xyz[:, i] for i, axis in enumerate("xyz")}, (1, len(xyz)))
+        message = cdr.deserialize(cdr.serialize_cloud(cloud, cdr.header()), cdr.POINT_CLOUD2)
+        labels = segmenter(point_cloud2.decode(message))
+        point_cloud2.encode_labelled(message, labels, self.space, p["output_profile"], p["entropy"])
         if self.sensors.unknown:
             self.get_logger().info("no extrinsics of the lidar are given: it is taken as upright (z up)")
         self.rate = Rate(segmenter.voxel_size, p, self.report)

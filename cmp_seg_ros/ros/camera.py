@@ -24,7 +24,7 @@ from cmp_seg_ros.scan import Scan, UInt8
 try:
     from message_filters import ApproximateTimeSynchronizer, SimpleFilter
 except ImportError:
-    from cmp_seg_ros.ros.stand_ins.message_filters import ApproximateTimeSynchronizer, SimpleFilter
+    from cmp_seg_ros.ros.message_filters import ApproximateTimeSynchronizer, SimpleFilter
 
 PAIRS, SLOP = 16, 0.01  # images and camera infos that are remembered for each other; seconds between their stamps
 UNKNOWN = "where the camera sits is not known; give a calibration_file with cameras, or extrinsics from tf"

@@ -1,7 +1,6 @@
 """What a node needs of its process before it starts."""
 
 import contextlib
-import ctypes
 import fcntl
 import os
 import re
@@ -72,18 +71,3 @@ class Domain:
     def release(self) -> None:
         """Let others have it."""
         self._kept.close()
-
-
-def keep_large_buffers() -> None:
-    """Have the C library keep freed buffers of megabytes for the next scan, where it is glibc.
-
-    Else it hands each back to the system, and the page faults of getting it again cost more than all else that happens
-    to a message here: 3.3 against 0.6 ms from one serialised cloud of 16 x 1024 points to the other.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):
-        return
-    trim_threshold, mmap_threshold = -1, -3  # malloc.h
-    mallopt(mmap_threshold, 32 << 20)  # the most that it takes
-    mallopt(trim_threshold, 256 << 20)
