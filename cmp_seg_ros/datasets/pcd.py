@@ -163,9 +163,8 @@ def _unique(names: list[str]) -> list[str]:
 
 def write(path: Path, columns: Mapping[str, Array]) -> None:
     """Write (N,) columns as a binary file. Raises OSError."""
-    table = np.zeros(len(next(iter(columns.values()))), [(name, values.dtype) for name, values in columns.items()])
-    for name, values in columns.items():
-        table[name] = values
+    types = [(name, values.dtype) for name, values in columns.items()]
+    table = np.rec.fromarrays(list(columns.values()), dtype=types)
     kinds = {kind: name for name, kind in KINDS.items()}
     header = {
         "VERSION": "0.7",

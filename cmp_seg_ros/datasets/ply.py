@@ -192,12 +192,10 @@ def write_labelled(path: Path, scan: Scan, labels: Labels, space: LabelSpace) ->
 
 def write(path: Path, columns: Mapping[str, Array], space: LabelSpace | None = None) -> None:
     """Write (N,) columns as the properties of vertices, with the classes of `space` as comments. Raises OSError."""
-    count = len(next(iter(columns.values())))
-    table = np.zeros(count, [(name, values.dtype) for name, values in columns.items()])
-    for name, values in columns.items():
-        table[name] = values
+    types = [(name, values.dtype) for name, values in columns.items()]
+    table = np.rec.fromarrays(list(columns.values()), dtype=types)
     kinds = {"f4": "float", "f8": "double", "u1": "uchar", "u2": "ushort", "u4": "uint", "i4": "int"}
     properties = "\n".join(f"property {kinds[values.dtype.str[1:]]} {name}" for name, values in columns.items())
     classes = "".join(f"comment label {c.id} {c.name}\n" for c in (space.classes if space else ()))
-    header = f"ply\nformat binary_little_endian 1.0\n{classes}element vertex {count}\n{properties}\nend_header\n"
+    header = f"ply\nformat binary_little_endian 1.0\n{classes}element vertex {len(table)}\n{properties}\nend_header\n"
     outputs.write_whole(path, header.encode() + table.tobytes())

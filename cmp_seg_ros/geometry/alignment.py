@@ -16,6 +16,7 @@ import numpy.typing as npt
 from cmp_seg_ros.geometry.calibration import Transform
 from cmp_seg_ros.geometry.cameras import Camera
 from cmp_seg_ros.geometry.projection import transform
+from cmp_seg_ros.geometry.track import rigid
 from cmp_seg_ros.scan import Float32
 
 Float64 = npt.NDArray[np.float64]
@@ -142,10 +143,8 @@ def offset_by(T_camera_lidar: Transform, offset: Float64) -> Transform:
     """Extrinsics turned and shifted in the camera's frame by (6,) an offset in UNITs: rotation vector, translation."""
     from scipy.spatial.transform import Rotation
 
-    T = np.eye(4)
-    degrees, T[:3, 3] = np.split(offset * UNIT, 2)
-    T[:3, :3] = Rotation.from_rotvec(np.radians(degrees)).as_matrix()
-    return T @ T_camera_lidar
+    degrees, shift = np.split(offset * UNIT, 2)
+    return rigid(Rotation.from_rotvec(np.radians(degrees)), shift) @ T_camera_lidar
 
 
 def difference(T_camera_lidar: Transform, other: Transform) -> tuple[Float64, Float64]:
