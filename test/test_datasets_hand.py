@@ -94,7 +94,7 @@ def test_labels_in_a_bag_are_matched_by_stamp(bag: Path) -> None:
     labelled = bag.parent / "labelled"
     with LabelledBagWriter(labelled, SIX) as writer:
         for frame in frames[1:]:
-            writer.write(frame.message, Labels(ids(frame.number), np.ones(POINTS, np.float32)))
+            writer.write_scan(frame.message, Labels(ids(frame.number), np.ones(POINTS, np.float32)))
     found = list(with_hand_labels(open_input(bag), labelled))
     assert HAND not in found[0].labels
     for frame in found[1:]:

@@ -1,7 +1,6 @@
 """A bag played to a segmentation node: two processes, and a receiver in this one, over DDS."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from cmp_seg_ros.nodes.bag_player import shifted
 from cmp_seg_ros.ros import environment
 from cmp_seg_ros.ros.receiver import Received, Receiver
 from cmp_seg_ros.scan import Labels
+from cmp_seg_ros.workers import changed_environment
 
 NODE, PLAYER = "segmentation_node", "bag_player"
 START_TIMEOUT = 300.0  # seconds for the node to compile its kernels, load its model and find the player
@@ -78,17 +78,8 @@ def play_to_node(
         with process(NODE, node_parameters, {}, logs) as node:
             report("node loads its model", 0)
             wait_for(lambda: bool(receiver.diagnostics.get("topic")), START_TIMEOUT, "the node to be ready", node)
-            with process(
-                PLAYER,
-                {
-                    "bag": str(bag),
-                    "topics": ",".join(remaps),
-                    "wait_for_subscribers": START_TIMEOUT,
-                    **player_parameters,
-                },
-                remaps,
-                logs,
-            ) as player:
+            wanted = {"bag": str(bag), "topics": ",".join(remaps), "wait_for_subscribers": START_TIMEOUT}
+            with process(PLAYER, wanted | player_parameters, remaps, logs) as player:
                 while player.poll() is None:
                     node.check()
                     report("bag plays", len(receiver.clouds))
@@ -109,14 +100,8 @@ def play_to_node(
                 "receiver": memory.peak_mb(),
                 "node_now": memory.resident_mb(node.pid),
             }
-        return LiveRun(
-            receiver.clouds,
-            receiver.scan_infos,
-            receiver.diagnostics,
-            played,
-            player_parameters.get("rate", 1.0),
-            memory_mb,
-        )
+        rate = player_parameters.get("rate", 1.0)
+        return LiveRun(receiver.clouds, receiver.scan_infos, receiver.diagnostics, played, rate, memory_mb)
 
 
 class Process:
@@ -171,18 +156,12 @@ def process(name: str, parameters: dict[str, Any], remaps: dict[str, str], logs:
 def isolated_ros() -> Iterator[None]:
     """This machine only, and a domain of our own, so that no robot nearby hears or disturbs a run."""
     domain = environment.Domain()
-    changes = {"ROS_DOMAIN_ID": str(domain.number), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
-    before = {key: os.environ.get(key) for key in changes}
-    os.environ.update(changes)
+    variables = {"ROS_DOMAIN_ID": str(domain.number), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
     try:
-        yield
+        with changed_environment(variables):
+            yield
     finally:
         domain.release()
-        for key, value in before.items():
-            if value is None:
-                del os.environ[key]
-            else:
-                os.environ[key] = value
 
 
 def wait_for(condition: Callable[[], bool], seconds: float, what: str, node: Process, give_up: bool = False) -> None:

@@ -52,11 +52,12 @@ class Teacher(base.Teacher):
 
     def masks(self, rgb: UInt8) -> Masks:
         from PIL import Image
+        from scipy.special import softmax
 
         self._run(rgb)
         height, width = rgb.shape[:2]
         label = self._network.get_tensor(self._found).reshape(SIZE, SIZE).astype(np.uint8)
-        probabilities = _softmax(self._values(LOGITS))
+        probabilities = softmax(self._values(LOGITS), axis=2)
         return Masks(
             np.asarray(Image.fromarray(label).resize((width, height), Image.Resampling.NEAREST)),
             base.resized(probabilities.max(axis=2), (height, width), _shift(probabilities)),
@@ -112,11 +113,6 @@ def _quiet() -> Iterator[None]:
     finally:
         os.dup2(kept, 2)
         os.close(kept)
-
-
-def _softmax(logits: Float32) -> Float32:
-    power = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return np.asarray(power / power.sum(axis=-1, keepdims=True), np.float32)
 
 
 def _shift(grid: Float32) -> float:

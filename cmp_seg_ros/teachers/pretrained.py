@@ -13,7 +13,7 @@ from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.scan import Float32, UInt8
 from cmp_seg_ros.teachers import base
-from cmp_seg_ros.teachers.base import Features, Masks
+from cmp_seg_ros.teachers.base import Masks
 
 SPACES = {150: "ade20k", 133: "coco"}  # label spaces by number of classes
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, for weights that name no others
@@ -47,9 +47,6 @@ class Pretrained(base.Teacher):
 
     def masks(self, rgb: UInt8) -> Masks:
         raise UserError(f"teacher {self.name} gives features, but no masks")
-
-    def features(self, rgb: UInt8) -> Features:
-        raise UserError(f"teacher {self.name} gives masks, but no features")
 
     def pixels(self, rgb: UInt8, size: tuple[int, int]) -> Any:
         """(H, W, 3) image -> (1, 3, h, w) normalised tensor of (height, width) `size`."""
