@@ -1,11 +1,10 @@
-"""The network class of each kind of bundle."""
+"""The network of a bundle."""
 
 from cmp_seg_ros.bundle import Bundle
-from cmp_seg_ros.engine.base import Network
 from cmp_seg_ros.waffleiron.model import WaffleIron
 
 
-def network_of(bundle: Bundle) -> Network:
+def network_of(bundle: Bundle) -> WaffleIron:
     """The network of a bundle. Raises UserError for a kind that no engine runs."""
     points = bundle.points
     return WaffleIron(

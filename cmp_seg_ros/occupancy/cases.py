@@ -50,11 +50,11 @@ def simulated(seeds: Sequence[int], count: int, camera: Camera, grid: Grid) -> I
             yield _of_view(f"building-{seed}-{number}", view, camera, grid)
 
 
-def of_scene(folder: Path, count: int, camera: Camera, grid: Grid, seed: int = 0) -> Iterator[Case]:
+def of_scene(folder: Path, count: int, camera: Camera, grid: Grid) -> Iterator[Case]:
     """`count` views of a furnished scene. Raises UserError."""
     from cmp_seg_ros.simulation.scene_folder import load_scene
 
-    for number, view in enumerate(views_in(load_scene(folder, seed), count, camera, grid)):
+    for number, view in enumerate(views_in(load_scene(folder, 0), count, camera, grid)):
         yield _of_view(f"{folder.name}-{number}", view, camera, grid)
 
 

@@ -20,6 +20,7 @@ except ImportError:  # Humble
     from rclpy.qos_event import SubscriptionEventCallbacks
 
 SILENCE = 3.0  # seconds without a message before a warning
+POLL = 0.05  # seconds
 
 
 @dataclass(frozen=True)
@@ -238,15 +239,15 @@ class Inputs:
 
     # For the worker.
 
-    def wait(self, until: Callable[[], bool] | None = None, poll: float = 0.05) -> bool:
+    def wait(self, until: Callable[[], bool] | None = None) -> bool:
         """Wait for a message on the main topic, or for a condition. Returns False once closed.
 
         Args:
-            until: checked after every message of any topic, and every `poll` seconds, while `changed` is held.
+            until: checked after every message of any topic, and every POLL seconds, while `changed` is held.
         """
         with self.changed:
             while not (self._closed or self._newest is not None or (until is not None and until())):
-                self.changed.wait(None if until is None else poll)
+                self.changed.wait(None if until is None else POLL)
             return not self._closed
 
     def take(self) -> Arrival | None:

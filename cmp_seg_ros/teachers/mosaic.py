@@ -30,7 +30,6 @@ class Teacher(base.Teacher):
 
     Args:
         path: of the .tflite file.
-        threads: of the processor.
 
     Raises:
         UserError: ai-edge-litert is not installed, or the file is not MOSAIC's.
@@ -39,9 +38,9 @@ class Teacher(base.Teacher):
     name = "mosaic"
     dimension = 64
 
-    def __init__(self, path: Path, threads: int | None = None) -> None:
+    def __init__(self, path: Path) -> None:
         self.label_space = LabelSpace.load("mosaic32")
-        self._network = _open(path, threads)
+        self._network = _open(path)
         given, found = self._network.get_input_details()[0], self._network.get_output_details()[0]
         if tuple(given["shape"]) != (1, SIZE, SIZE, 3) or given["dtype"] != np.uint8:
             raise UserError(
@@ -84,7 +83,7 @@ class Teacher(base.Teacher):
         return values
 
 
-def _open(path: Path, threads: int | None) -> Any:
+def _open(path: Path) -> Any:
     """The network, which keeps all its tensors."""
     import warnings
 
@@ -95,7 +94,7 @@ def _open(path: Path, threads: int | None) -> Any:
     try:
         with warnings.catch_warnings(), _quiet():
             warnings.simplefilter("ignore", UserWarning)  # that keeping tensors takes memory
-            network = Interpreter(str(path), num_threads=threads, experimental_preserve_all_tensors=True)
+            network = Interpreter(str(path), experimental_preserve_all_tensors=True)
             network.allocate_tensors()
     except (ValueError, RuntimeError) as error:
         raise UserError(f"{path} is no model that ai-edge-litert runs: {' '.join(str(error).split())}") from error

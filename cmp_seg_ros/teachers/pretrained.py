@@ -17,6 +17,7 @@ from cmp_seg_ros.teachers.base import Masks
 
 SPACES = {150: "ade20k", 133: "coco"}  # label spaces by number of classes
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, for weights that name no others
+FINEST = 256  # cells of a grid in which masks are compared, along its shorter side
 CONFIG, PROCESSOR, WEIGHTS = "config.json", "preprocessor_config.json", "model.safetensors"
 
 
@@ -102,11 +103,11 @@ def as_masks(scores: Float32, size: tuple[int, int], space: LabelSpace) -> Masks
     return Masks(label, base.resized(finer.max(axis=2), size), probabilities)
 
 
-def _upsampled(probabilities: Float32, size: tuple[int, int], most: int = 256) -> Float32:
-    """(h, w, C) -> a grid with `most` cells along its shorter side, if that is finer, by bilinear interpolation."""
+def _upsampled(probabilities: Float32, size: tuple[int, int]) -> Float32:
+    """(h, w, C) -> a grid with FINEST cells along its shorter side, if that is finer, by bilinear interpolation."""
     import torch
 
-    scale = min(most, min(size)) / min(probabilities.shape[:2])
+    scale = min(FINEST, min(size)) / min(probabilities.shape[:2])
     if scale <= 1:
         return probabilities
     tensor = torch.from_numpy(probabilities).permute(2, 0, 1)[None]
