@@ -7,6 +7,8 @@ import re
 import tempfile
 from pathlib import Path
 
+import filelock
+
 from cmp_seg_ros import resources
 from cmp_seg_ros.errors import UserError
 
@@ -58,16 +60,13 @@ class Domain:
     def __init__(self) -> None:
         first = os.getpid()  # where the lock's folder is not shared, two will hardly begin with the same
         for number in (1 + (first + i) % 100 for i in range(100)):
-            path = Path(tempfile.gettempdir()) / f"cmp_seg_ros_domain_{number}.lock"
+            lock = filelock.FileLock(Path(tempfile.gettempdir()) / f"cmp_seg_ros_domain_{number}.lock")
             with contextlib.suppress(OSError):  # somebody else's
-                with contextlib.ExitStack() as kept:
-                    file = kept.enter_context(path.open("a"))
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    self._kept = kept.pop_all()
-                self.number = number
+                lock.acquire(timeout=0)
+                self.number, self._lock = number, lock
                 return
         raise UserError("all ROS domains from 1 to 100 are in use by runs like this one; wait until some have ended")
 
     def release(self) -> None:
         """Let others have it."""
-        self._kept.close()
+        self._lock.release()

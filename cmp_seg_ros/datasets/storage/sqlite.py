@@ -37,23 +37,17 @@ class Sqlite(Storage):
                 found = connection.execute(
                     "SELECT topic_type, encoding, encoded_message_definition FROM message_definitions"
                 )
-                definitions = {name: (text, encoding == "ros2idl") for name, encoding, text in found}
+                definitions = {ros_type(name): (text, encoding == "ros2idl") for name, encoding, text in found}
             topics: dict[str, Topic] = {}
-            for number, name, type_, encoding in connection.execute(
-                "SELECT id, name, type, serialization_format FROM topics ORDER BY name"
-            ):
-                described = Topic(ros_type(type_), 0, encoding.lower() or CDR, *definitions.get(type_, ("", False)))
-                topic = topics.setdefault(name, described)
+            for number, (name, described) in _topics(connection).items():
+                definition, is_idl = definitions.get(described.type, ("", False))
+                topic = topics.setdefault(name, described._replace(definition=definition, is_idl=is_idl))
                 topics[name] = topic._replace(size=topic.size + counts.get(number, 0))
             return topics
 
     def _read(self, topics: Collection[str], start: int | None, stop: int | None) -> Iterator[RawMessage]:
         with closing(self._connect()) as connection:
-            names = {
-                number: (name, ros_type(type_))
-                for number, name, type_ in connection.execute("SELECT id, name, type FROM topics")
-                if name in topics
-            }
+            names = {n: (name, topic.type) for n, (name, topic) in _topics(connection).items() if name in topics}
             limits = [f"topic_id IN ({', '.join('?' * len(names))})"]
             values = list(names)
             for limit, value in (("timestamp >= ?", start), ("timestamp < ?", stop)):
@@ -68,12 +62,7 @@ class Sqlite(Storage):
         try:
             with closing(self._connect()) as connection:
                 connection.execute("PRAGMA writable_schema=ON")  # else a file shorter than it was is refused
-                topics = {
-                    number: (name, Topic(ros_type(type_), 0, encoding.lower() or CDR))
-                    for number, name, type_, encoding in connection.execute(
-                        "SELECT id, name, type, serialization_format FROM topics"
-                    )
-                }
+                topics = _topics(connection)
                 for number, time, data in self._rows(connection):
                     if number in topics and isinstance(time, int) and isinstance(data, bytes):
                         name, topic = topics[number]
@@ -102,6 +91,12 @@ class Sqlite(Storage):
         connection = sqlite3.connect(f"file:{name}?mode=ro&immutable=1", uri=True)
         connection.text_factory = lambda text: text.decode("utf-8", "replace")
         return connection
+
+
+def _topics(connection: sqlite3.Connection) -> dict[int, tuple[str, Topic]]:
+    """Names and types by id, in the order of names."""
+    found = connection.execute("SELECT id, name, type, serialization_format FROM topics ORDER BY name")
+    return {number: (name, Topic(ros_type(kind), 0, encoding.lower() or CDR)) for number, name, kind, encoding in found}
 
 
 def _merged(path: Path, log: Path) -> "tuple[Path, TemporaryDirectory[str]]":
