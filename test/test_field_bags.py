@@ -239,7 +239,7 @@ def test_a_file_that_was_packed_by_hand(tmp_path: Path, storage: str) -> None:
         alone.write_bytes(packed[: len(packed) * 2 // 3])
         assert read(alone, problems="damaged or cut short")[:10] == list(range(10))
     alone.write_bytes(packed[:20])
-    assert "does not begin as .zstd files do" in refusal(alone)
+    assert "is not a .zstd file" in refusal(alone)
 
 
 def test_a_bag_that_was_unpacked_by_hand(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def read_camera(path: Path) -> Camera:
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     except (AttributeError, TypeError, ValueError) as error:
-        raise UserError(f"{path} is no camera info ({error}); copy it again") from error
+        raise UserError(f"{path} is not a camera info ({error}); copy it again") from error
 
 
 def read_T_lidar_camera(path: Path) -> Transform:
@@ -59,5 +59,5 @@ def read_T_lidar_camera(path: Path) -> Transform:
             rows = [[float(row[name]) for name in COLUMNS] for row in csv.DictReader(file)]
         roll, pitch, yaw, *position = np.median(np.array(rows), axis=0)
     except (OSError, LookupError, TypeError, ValueError) as error:
-        raise UserError(f"{path} is no table of {', '.join(COLUMNS)} ({error!r}); copy it again") from error
+        raise UserError(f"{path} is not a table of {', '.join(COLUMNS)} ({error!r}); copy it again") from error
     return rigid(Rotation.from_euler("ZYX", [yaw, pitch, roll]), position)  # Rz Ry Rx

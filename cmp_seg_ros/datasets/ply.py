@@ -28,7 +28,7 @@ UNNAMED = "Scalar_field"  # that it gives to a column without a name
 
 
 class Property(NamedTuple):
-    """A property of an element: its type, and of a list that of its length, as `struct` has them."""
+    """A property of an element: its type, and for a list the type of its length, as `struct` names them."""
 
     name: str
     kind: str
@@ -36,7 +36,7 @@ class Property(NamedTuple):
 
 
 class Element(NamedTuple):
-    """Records of a kind, one after the other."""
+    """The records of one kind."""
 
     name: str
     size: int
@@ -121,7 +121,7 @@ class DataSet(ScanFile):
                 case ["property", kind, name, *_]:
                     elements[-1].properties.append(Property(name, self._kind(kind, name)))
         if encoding not in ORDERS:
-            raise self._invalid(f"its format is {encoding or 'not said'}; known are {', '.join(ORDERS)}")
+            raise self._invalid(f"its format is {encoding or 'missing'}; known are {', '.join(ORDERS)}")
         return encoding, [element.ordered(ORDERS[encoding]) for element in elements], content[position:]
 
     def _kind(self, kind: str, name: str) -> str:
@@ -155,7 +155,7 @@ class DataSet(ScanFile):
         return bytes(kept), body[position:]
 
     def _of_lines(self, body: bytes, element: Element) -> tuple[bytes, bytes]:
-        """The same of an ascii element, a line each."""
+        """As `_of_bytes`, for an ascii element: a line for each record."""
         if not element.properties:  # its lines are blank, and such are passed over anywhere
             return b"", body
         lines = [words for line in body.splitlines() if (words := line.split())]

@@ -146,7 +146,9 @@ class SemanticMapNode(WorkerNode[Fused]):
                 self._begin("another label space came")
             self.space, self._coming = self._coming, None
         if self.space is None:
-            self.report.note("no_label_space", "topic label_space says nothing yet; holding clouds until it does")
+            self.report.note(
+                "no_label_space", "no label space came on topic label_space yet; holding clouds until one does"
+            )
             raise NotYet
         motion = self.odometry.motion(scan.stamp, scan.frame_id)
         if motion is None:
@@ -277,7 +279,7 @@ class SemanticMapNode(WorkerNode[Fused]):
         """Whether it is known how the lidar sits."""
         if self.odometry.is_mounted or self.map is None:
             return []
-        text = "nothing says how the lidar is mounted; it is taken as the robot's base: set calibration_file"
+        text = "the mounting of the lidar is not known; it is taken as the robot's base: set calibration_file"
         return [Problem(WARN, text)]
 
 

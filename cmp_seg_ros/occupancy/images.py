@@ -66,7 +66,7 @@ def images_of(path: Path, pose: CameraPose | None, topic: str = "") -> Iterator[
     else:
         raise UserError(f"{path} is no image, folder of images, or bag")
     if pose is None:
-        raise UserError(f"{path} tells nothing of its camera: give --calibration FILE with its model and intrinsics")
+        raise UserError(f"{path} does not describe its camera: give --calibration FILE with its model and intrinsics")
     for file in files:
         yield file.stem, read_picture(file), pose
 

@@ -95,7 +95,7 @@ def _download(url: str, path: Path, sha256: str, progress: Callable[[int, int], 
     expected = sha256 or _declared(headers)
     if expected and not _is(part, expected):
         part.unlink()
-        raise UserError(f"{url} is not what its checksum {expected[:12]}... says, and was removed; fetch it again")
+        raise UserError(f"{url} does not match its checksum {expected[:12]}..., and was removed; fetch it again")
     part.replace(path)
 
 

@@ -63,10 +63,10 @@ def _records(content: memoryview) -> Iterator[tuple[dict[str, bytes], memoryview
         position += 4 + size
         if header["op"][:1] == CHUNK:
             compression = _text(header.get("compression", b"none"))
-            if compression == "none" or len(data) == size:  # a part of what is not compressed is of use
+            if compression == "none" or len(data) == size:  # a part of an uncompressed chunk can be read
                 try:
                     yield from _records(memoryview(DECOMPRESS[compression](data)))
-                except Exception:  # whatever the libraries make of damaged bytes
+                except Exception:  # the libraries raise anything for damaged bytes
                     continue
         elif len(data) == size:
             yield header, data

@@ -67,7 +67,7 @@ class Sqlite(Storage):
                     if number in topics and isinstance(time, int) and isinstance(data, bytes):
                         name, topic = topics[number]
                         yield topic, RawMessage(name, topic.type, time, data)
-        except Exception as error:  # whatever the library makes of damaged bytes
+        except Exception as error:  # the library raises anything for damaged bytes
             self.damage = self.damage or line(error)
 
     def _rows(self, connection: sqlite3.Connection) -> Iterator[tuple[Any, Any, Any]]:
@@ -109,5 +109,5 @@ def _merged(path: Path, log: Path) -> "tuple[Path, TemporaryDirectory[str]]":
         with closing(sqlite3.connect(copy)) as connection:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     except sqlite3.Error:
-        pass  # a damaged file, which reading it will tell
+        pass  # the file is damaged, and reading it will fail
     return copy, folder
