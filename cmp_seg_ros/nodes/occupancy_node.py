@@ -26,8 +26,7 @@ from cmp_seg_ros.geometry.calibration import ImageCalibration, Transform
 from cmp_seg_ros.geometry.cameras import Camera
 from cmp_seg_ros.messages import cdr, images, point_cloud2
 from cmp_seg_ros.occupancy.feature_colours import FeatureColours
-from cmp_seg_ros.occupancy.grid import FREE, Grid
-from cmp_seg_ros.occupancy.slice import occupancy_slice
+from cmp_seg_ros.occupancy.grid import FREE, Grid, occupancy_slice
 from cmp_seg_ros.occupier import Occupier, Rendered, View, Voxels
 from cmp_seg_ros.ros import grids, node
 from cmp_seg_ros.ros.diagnostics import WARN

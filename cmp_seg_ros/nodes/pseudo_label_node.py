@@ -220,7 +220,7 @@ class PseudoLabelNode(WorkerNode[Taught]):
     def _points_over(self, rgb: UInt8, taught: Taught, label: UInt8) -> UInt8:
         p, palette = self.parameters, taught.labels.space.palette
         size, opacity = p["overlay_point_size"], p["overlay_opacity"]
-        return overlay.draw_projected(rgb, taught.view.projection, label, palette, size, opacity)
+        return overlay.draw(rgb, taught.view.projection, label, palette, size, opacity)
 
     # For /diagnostics.
 

@@ -148,7 +148,7 @@ class CameraInput:
         seen = self.decode(image, scan.frame_id)
         size, opacity = self._parameters["overlay_point_size"], self._parameters["overlay_opacity"]
         projection = project_scan(scan.xyz, seen.camera, np.array(seen.camera.T_camera_lidar))
-        drawn = overlay.draw_projected(seen.rgb, projection, label, palette, size, opacity)
+        drawn = overlay.draw(seen.rgb, projection, label, palette, size, opacity)
         return cdr.serialize(images.encode(drawn, "rgb8", seen.header, cdr.message_class(cdr.IMAGE)), cdr.IMAGE)
 
     def problem(self, wanted: bool) -> str:

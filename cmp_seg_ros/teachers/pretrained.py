@@ -46,9 +46,6 @@ class Pretrained(base.Teacher):
         self._mean = np.array(processor.get("image_mean", MEAN), np.float32)
         self._std = np.array(processor.get("image_std", STD), np.float32)
 
-    def masks(self, rgb: UInt8) -> Masks:
-        raise UserError(f"teacher {self.name} gives features, but no masks")
-
     def pixels(self, rgb: UInt8, size: tuple[int, int]) -> Any:
         """(H, W, 3) image -> (1, 3, h, w) normalised tensor of (height, width) `size`."""
         import torch
