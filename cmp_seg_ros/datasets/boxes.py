@@ -1,4 +1,4 @@
-"""Box rooms: a tiny world of its own, for checking that labels hold outside `simulation/`, of which it uses nothing.
+"""Box rooms: a small generator that shares nothing with `simulation/`, to test labels on scans of another origin.
 
 A room is a box seen from within; what stands in it is made of boxes, cylinders and ellipsoids. All are convex, so each
 ray has one interval inside each solid, in closed form: an affine map makes every solid a unit cube, cylinder or ball.

@@ -100,7 +100,7 @@ def _scale(returns: Float32, voxels: int, voxel_size: float) -> Iterator[Doubt]:
     else:
         return
     fitting = [unit for unit, metres in UNITS.items() if TYPICAL[0] <= middle * metres <= TYPICAL[1]]
-    unit = f"they look like {' or '.join(fitting)}" if fitting else "they are no metres"
+    unit = f"they look like {' or '.join(fitting)}" if fitting else "their unit is not metres"
     yield Doubt("scale", f"{how}: {unit}; give points in metres")
 
 

@@ -117,7 +117,7 @@ class SegmentationNode(WorkerNode[Labelled]):
         self.segmenter: Segmenter | None = None
 
     def set_up(self) -> None:
-        """What comes in beside the scans, and what goes out."""
+        """Add the inputs beside the scans, and the outputs."""
         self.sensors = Sensors(self, self.parameters)
         self.camera = self.sensors.camera_input(self.inputs)
         self.add_output(PointCloud2, "~/labelled_points", self._encode)
@@ -198,7 +198,7 @@ class SegmentationNode(WorkerNode[Labelled]):
             raise Rejected("empty" if empty else "malformed") from error
 
     def _level(self, scan: Scan) -> None:
-        """With extrinsics from TF: have the segmenter turn scans upright. Raises NotYet."""
+        """With extrinsics from TF: set the rotation that turns scans upright. Raises NotYet."""
         assert self.segmenter is not None
         if not self.sensors.from_tf:
             return
@@ -223,7 +223,7 @@ class SegmentationNode(WorkerNode[Labelled]):
         return not self.overlay.wanted or self.camera.decided(labelled.stamp, labelled.arrival.time)
 
     def finish(self, labelled: Labelled) -> None:
-        """Say what is odd about a scan, join its image, and take account of its time."""
+        """Report what is unusual about a scan, join its image, and add its timing."""
         assert self.segmenter is not None
         scan, labels = labelled.scan, labelled.labels
         returns = int(np.count_nonzero(scan.valid()))
@@ -247,7 +247,7 @@ class SegmentationNode(WorkerNode[Labelled]):
         self.publish_late(labelled)
         self.rate.add(labelled.arrival, labels, labelled.clock.busy)
 
-    # What is published of it.
+    # Outputs.
 
     def _encode(self, labelled: Labelled) -> bytes:
         message, p = labelled.message, self.parameters
@@ -304,7 +304,7 @@ class SegmentationNode(WorkerNode[Labelled]):
             f"{self.get_fully_qualified_name()}: scan", diagnostics.OK, "labelled", scan.frame_id, values
         )
 
-    # For /diagnostics.
+    # Diagnostics.
 
     def values(self) -> dict[str, Any]:
         """The model, the rate keeper, and how many scans have an image."""
@@ -315,7 +315,7 @@ class SegmentationNode(WorkerNode[Labelled]):
         return values | self.rate.values | self.camera.values()
 
     def problems(self) -> list[Problem]:
-        """Whether the camera is there, and the rate is held."""
+        """No images, or a rate that is not held."""
         found = [self.camera.problem(self.overlay.wanted), self.rate.too_slow]
         return [Problem(diagnostics.WARN, message) for message in found if message]
 

@@ -84,7 +84,7 @@ class SemanticMapNode(WorkerNode[Fused]):
         self._maps = 0
 
     def set_up(self) -> None:
-        """What comes in beside the clouds, and what goes out."""
+        """Add the inputs beside the clouds, and the outputs."""
         p = self.parameters
         self.odometry = OdometryInput(self, p, self.inputs)
         if p["label_space"]:
@@ -117,7 +117,7 @@ class SemanticMapNode(WorkerNode[Fused]):
         self._coming = space  # for the worker
 
     def _begin(self, why: str) -> None:
-        """Begin a new map; what there is of the old one is saved. For the worker."""
+        """Save the map and begin a new one. For the worker."""
         if self.map is None:
             return
         self._maps += 1
@@ -204,7 +204,7 @@ class SemanticMapNode(WorkerNode[Fused]):
         assert self.space is not None
         return grid_of(still, self.space, self.parameters["resolution"])
 
-    # What is published of it.
+    # Outputs.
 
     def _encode_scan(self, result: Fused) -> bytes:
         """The labelled cloud with the labels of the map."""
@@ -267,7 +267,7 @@ class SemanticMapNode(WorkerNode[Fused]):
             outputs.write_report(folder, about)
         return len(still)
 
-    # For /diagnostics.
+    # Diagnostics.
 
     def values(self) -> dict[str, Any]:
         """How large the map is."""
@@ -276,7 +276,7 @@ class SemanticMapNode(WorkerNode[Fused]):
         return topic | {"voxels": size, "scans_fused": 0 if self.map is None else self.map.scans}
 
     def problems(self) -> list[Problem]:
-        """Whether it is known how the lidar sits."""
+        """An unknown mounting of the lidar."""
         if self.odometry.is_mounted or self.map is None:
             return []
         text = "the mounting of the lidar is not known; it is taken as the robot's base: set calibration_file"
