@@ -14,8 +14,7 @@ from engines import PREPROCESS, MakeBundle, answer, changed, opened, truth, voxe
 from cmp_seg_ros.bundle import Bundle, IntensityConfig
 from cmp_seg_ros.engine import cache, parity, registry
 from cmp_seg_ros.engine.base import Engine, Runtime, Stale, softmax
-from cmp_seg_ros.engine.loading import Loader, exact_engine, load_engine
-from cmp_seg_ros.engine.networks import network_of
+from cmp_seg_ros.engine.loading import Loader, exact_engine, load_engine, network_of
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.scan import Arrays
 from cmp_seg_ros.waffleiron import samples

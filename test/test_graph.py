@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from cmp_seg_ros.bundle import Bundle
 from cmp_seg_ros.engine.base import softmax
-from cmp_seg_ros.engine.networks import network_of
+from cmp_seg_ros.engine.loading import network_of
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.scan import Float32
 from cmp_seg_ros.waffleiron import buckets, graph, layout

@@ -75,11 +75,11 @@ def play_to_node(
     environment.prepare()
     with tempfile.TemporaryDirectory() as folder, isolated_ros(), Receiver(NODE) as receiver:
         logs = Path(folder)
-        with process(NODE, node_parameters, {}, logs) as node:
+        with Process(NODE, node_parameters, {}, logs) as node:
             report("node loads its model", 0)
             wait_for(lambda: bool(receiver.diagnostics.get("topic")), START_TIMEOUT, "the node to be ready", node)
             wanted = {"bag": str(bag), "topics": ",".join(remaps), "wait_for_subscribers": START_TIMEOUT}
-            with process(PLAYER, wanted | player_parameters, remaps, logs) as player:
+            with Process(PLAYER, wanted | player_parameters, remaps, logs) as player:
                 while player.poll() is None:
                     node.check()
                     report("bag plays", len(receiver.clouds))
@@ -105,7 +105,7 @@ def play_to_node(
 
 
 class Process:
-    """A console script of ours as a process; its output goes to files, for its last words."""
+    """A console script of ours as a process, which ends with the block; its output goes to files for error messages."""
 
     def __init__(self, name: str, parameters: dict[str, Any], remaps: dict[str, str], logs: Path) -> None:
         self.name = name
@@ -132,7 +132,10 @@ class Process:
     def pid(self) -> int:
         return self._process.pid
 
-    def stop(self) -> None:
+    def __enter__(self) -> "Process":
+        return self
+
+    def __exit__(self, *_: object) -> None:
         if self.poll() is None:
             self._process.send_signal(signal.SIGINT)
             try:
@@ -140,16 +143,6 @@ class Process:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
-
-
-@contextmanager
-def process(name: str, parameters: dict[str, Any], remaps: dict[str, str], logs: Path) -> Iterator[Process]:
-    """A process that is stopped at the end, whatever happens."""
-    started = Process(name, parameters, remaps, logs)
-    try:
-        yield started
-    finally:
-        started.stop()
 
 
 @contextmanager
