@@ -123,7 +123,7 @@ class SegmentationNode(WorkerNode[Labelled]):
         self.add_output(PointCloud2, "~/labelled_points", self._encode)
         if self.parameters["filter.classes"]:
             self.add_output(PointCloud2, "~/filtered_points", self._filter)
-        self.add_output(Image, "~/label_image", self._label_image)
+        self.add_output(Image, "~/label_image", lambda labelled: self._image(labelled, labelled.labels.label))
         self.add_output(Image, "~/confidence_image", self._confidence_image)
         self.overlay = self.add_output(Image, "~/overlay", self._draw, late=True)
         self.add_output(DiagnosticStatus, "~/scan_info", self._describe, late=True)
@@ -260,9 +260,6 @@ class SegmentationNode(WorkerNode[Labelled]):
         named = self._filtered[labels.label] & (labels.confidence >= p["filter.min_confidence"])
         chosen = named if p["filter.keep"] else labelled.scan.valid() & ~named
         return cdr.serialize_cloud(point_cloud2.encode_chosen(labelled.message, chosen), labelled.message.header)
-
-    def _label_image(self, labelled: Labelled) -> bytes:
-        return self._image(labelled, labelled.labels.label)
 
     def _confidence_image(self, labelled: Labelled) -> bytes:
         return self._image(labelled, np.rint(labelled.labels.confidence * 255).astype(np.uint8))
