@@ -66,8 +66,5 @@ def show_to_node(rgb: UInt8, parameters: dict[str, Any], grid: Grid) -> Shown:
     index, inside = grid.index(point_cloud2.decode(cloud).xyz)
     label = np.full(grid.size, UNKNOWN, np.uint8)
     label[index[inside]] = point_cloud2.decode_labels(cloud).label[inside]
-    depth = found["depth_image"]
-    metres = np.frombuffer(depth.data, np.uint16).reshape(depth.height, depth.width).astype(np.float32) / np.float32(
-        1000
-    )
+    metres = images.pixels_of(found["depth_image"])[:, :, 0].astype(np.float32) / np.float32(1000)
     return Shown(label.reshape(grid.shape), metres, images.to_rgb(found["semantic_image"]))

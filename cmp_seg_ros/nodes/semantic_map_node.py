@@ -210,9 +210,9 @@ class SemanticMapNode(WorkerNode[Fused]):
         """The labelled cloud with the labels of the map."""
         assert self.space is not None
         with self.lock:
-            labels = (
-                result.labels if self.map is None else self.map.labels_of(result.scan, result.labels, result.motion)
-            )
+            labels = result.labels
+            if self.map is not None:
+                labels = self.map.labels_of(result.scan, labels, result.motion)
         cloud = point_cloud2.encode_labelled(result.message, labels, self.space)
         return cdr.serialize_cloud(cloud, result.message.header)
 

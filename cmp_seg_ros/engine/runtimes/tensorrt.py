@@ -62,9 +62,8 @@ class TensorRt(Runtime):
         lacks = [] if find_spec("onnx") else [Missing("no onnx", "pip install onnx")]
         remedy = "pip install tensorrt; on a Jetson it comes with JetPack"
         try:
-            release = getattr(
-                load_package("tensorrt", self.name), "__version__", ""
-            )  # "": only type stubs are installed
+            # Type stubs alone have no version.
+            release = getattr(load_package("tensorrt", self.name), "__version__", "")
             if not release:
                 lacks.append(Missing("no tensorrt", remedy))
             elif tuple(map(int, release.split(".")[:2])) < OLDEST:
