@@ -26,7 +26,7 @@ from sensor_msgs.msg import Image, PointCloud2
 from cmp_seg_ros.cli.demo import run_subcommand
 from cmp_seg_ros.evaluation.metrics import percentiles
 from cmp_seg_ros.messages import cdr
-from cmp_seg_ros.nodes.live_run import NODE, PLAYER, START_TIMEOUT, isolated_ros, process, wait_for
+from cmp_seg_ros.nodes.live_run import NODE, PLAYER, START_TIMEOUT, Process, isolated_ros, wait_for
 from cmp_seg_ros.outputs import write_report, writing
 from cmp_seg_ros.ros import diagnostics, environment
 from cmp_seg_ros.ros.own_context import own_node
@@ -84,14 +84,14 @@ def together(drive: Path, companion: Companion | None, logs: Path) -> dict[str, 
     """Play the drive to the segmentation node and a companion."""
     calibration = {"calibration_file": str(drive / "calibration.yaml")}
     logs.mkdir(parents=True, exist_ok=True)
-    with Receiver(NODE) as receiver, own_node("ages") as own, process(NODE, calibration, {}, logs) as node:
+    with Receiver(NODE) as receiver, own_node("ages") as own, Process(NODE, calibration, {}, logs) as node:
         wait_for(lambda: bool(receiver.diagnostics.get("topic")), START_TIMEOUT, "the segmentation node", node)
         if companion is None:
             play(drive, TOPICS, None, logs)
             other = {}
         else:
             ages = Ages(companion, *own)
-            with process(companion.name, calibration | companion.parameters, companion.remaps, logs) as second:
+            with Process(companion.name, calibration | companion.parameters, companion.remaps, logs) as second:
                 wait_for(lambda: ages.spin(0.1) or bool(ages.values), START_TIMEOUT, companion.name, second)
                 play(drive, TOPICS | companion.topics, ages, logs)
                 other = {"messages": len(ages.ages), "age_ms": percentiles(ages.ages), "diagnostics": ages.values}
@@ -107,7 +107,7 @@ def together(drive: Path, companion: Companion | None, logs: Path) -> dict[str, 
 
 def play(drive: Path, topics: dict[str, str], ages: Ages | None, logs: Path) -> None:
     parameters = {"bag": str(drive / "bag"), "topics": ",".join(topics), "wait_for_subscribers": 60.0}
-    with process(PLAYER, parameters, topics, logs) as player:
+    with Process(PLAYER, parameters, topics, logs) as player:
         while player.poll() is None:
             ages.spin(0.2) if ages else time.sleep(0.2)
         player.check()

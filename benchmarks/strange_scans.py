@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from cmp_seg_ros.bundle import Bundle
-from cmp_seg_ros.datasets import boxes, buildings, scene
+from cmp_seg_ros.datasets import boxes, buildings
 from cmp_seg_ros.datasets.base import DataSet
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.intensity import IntensityScale
@@ -37,7 +37,7 @@ def indoor(rooms: int, data: Path | None) -> dict[str, list[DataSet]]:
             boxes.DataSet(seeds, 1, rings, kind) for rings in RINGS[:: 1 + (kind != "plain")]
         ]
     for folder in sorted((data / "scenes").iterdir()) if data else []:
-        found[folder.name] = [scene.DataSet(folder, seeds, 1, lidar, thinned=False) for lidar in LIDARS]
+        found[folder.name] = [buildings.DataSet(seeds, 1, lidar, thinned=False, scene=folder) for lidar in LIDARS]
     return found
 
 

@@ -47,12 +47,19 @@ def load(model: type[Model], folder: str, what: str, name_or_path: str | Path) -
 
 
 def read(model: type[Model], what: str, path: str | Path, remedy: str = "") -> Model:
-    """Read a YAML file. Raises UserError, which calls the file `what` and gives the remedy if it cannot be read."""
+    """Read a YAML file. Raises UserError, which calls the file `what` and ends with the remedy."""
     try:
-        return model.model_validate(yaml.safe_load(Path(path).read_text()))
+        return model.model_validate(read_yaml(what, path, remedy))
     except ValidationError as error:
-        raise UserError(f"{what} {path} is not valid: {describe_invalid(error)}") from error
+        raise UserError(f"{what} {path} is not valid: {describe_invalid(error)}{remedy and '; '}{remedy}") from error
+
+
+def read_yaml(what: str, path: str | Path, remedy: str = "") -> Any:
+    """The content of a YAML file. Raises UserError as `read`."""
+    try:
+        return yaml.safe_load(Path(path).read_text())
     except OSError as error:
         raise UserError(f"{what} {path} cannot be read: {error.strerror}{remedy and '; '}{remedy}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{what} {path} is not YAML: {' '.join(str(error).split())}") from error
+        reason = " ".join(str(error).split())
+        raise UserError(f"{what} {path} is not YAML: {reason}{remedy and '; '}{remedy}") from error

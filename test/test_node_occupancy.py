@@ -13,8 +13,7 @@ from visualization_msgs.msg import MarkerArray
 from cmp_seg_ros import resources
 from cmp_seg_ros.messages import images, point_cloud2
 from cmp_seg_ros.nodes import occupancy_node
-from cmp_seg_ros.occupancy.grid import FREE, UNKNOWN, Grid
-from cmp_seg_ros.occupancy.slice import occupancy_slice
+from cmp_seg_ros.occupancy.grid import FREE, UNKNOWN, Grid, occupancy_slice
 from cmp_seg_ros.ros import diagnostics
 
 NODE = "/occupancy_node"

@@ -7,7 +7,7 @@ from ros_harness import START, Robot, header
 from sensor_msgs.msg import Image
 from std_msgs.msg import Float32, UInt32
 
-from cmp_seg_ros.messages.images import CvBridge
+from cmp_seg_ros.messages.images import encode
 from cmp_seg_ros.ros import diagnostics
 
 NODE = """
@@ -58,7 +58,7 @@ node.main("brightness_node", BrightnessNode, "Brightness of images.", PARAMETERS
 
 
 def image(value: int, stamp: int = START) -> Image:
-    return CvBridge().cv2_to_imgmsg(np.full((4, 6, 3), value, np.uint8), "rgb8", header(stamp, "camera"))
+    return encode(np.full((4, 6, 3), value, np.uint8), "rgb8", header(stamp, "camera"), Image)
 
 
 @pytest.fixture

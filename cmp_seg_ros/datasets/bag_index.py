@@ -1,4 +1,4 @@
-"""What of a bag is looked up by time: the image nearest to a scan, and where the robot was."""
+"""Lookups by time in a bag: the image nearest to a scan, and the pose of the robot."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -28,7 +28,7 @@ Int64 = npt.NDArray[np.int64]
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 ODOMETRY = "nav_msgs/msg/Odometry"
 LATE = 500_000_000  # ns between a scan and an image that still go together
-SOON = 5_000_000_000  # ns of a bag that are read rather than skipped
+SOON = 5_000_000_000  # ns ahead that are read through; beyond, a search is cheaper
 
 
 def image_topics(bag: "Bag", sensors: SensorSet, by_receipt: bool = False) -> "dict[str, ImageTopic]":
@@ -150,7 +150,7 @@ class _Reader:
         self._last: tuple[int, int, Any] = (0, 0, None)
 
     def is_ahead(self, time: int) -> bool:
-        """Whether a message of that time is the last one, or comes soon; a forked process reads for itself."""
+        """Whether the message of that time is the last one or comes soon; a forked process needs its own reader."""
         return self._position <= time < self._position + SOON and self._process == os.getpid()
 
     def find(self, stamp: int, time: int) -> Any:

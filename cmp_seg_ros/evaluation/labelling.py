@@ -67,7 +67,7 @@ class LabelFiles(Consumer):
         self.clouds.close()
 
     def _write(self, frame: Frame, labels: Labels) -> None:
-        self.clouds.write(_message(frame), labels, frame.T_base_lidar, frame.T_world_lidar)
+        self.clouds.write_scan(_message(frame), labels, frame.T_base_lidar, frame.T_world_lidar)
         name = f"{frame.number:06d}"
         np.savez_compressed(
             self.out / "scans" / f"{name}.npz",

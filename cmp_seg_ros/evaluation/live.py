@@ -68,7 +68,7 @@ class LivePictures(Consumer):
         if result.labels is None:
             return
         frame = result.frame
-        self.bag.write(frame.message, result.labels, frame.T_base_lidar, frame.T_world_lidar)
+        self.bag.write_scan(frame.message, result.labels, frame.T_base_lidar, frame.T_world_lidar)
         if self.done == self.pictured:
             self.result = result
         self.done += 1

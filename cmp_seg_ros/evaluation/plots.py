@@ -10,6 +10,7 @@ import numpy.typing as npt
 from cmp_seg_ros.geometry import overlay
 from cmp_seg_ros.geometry.calibration import Transform
 from cmp_seg_ros.geometry.cameras import Camera
+from cmp_seg_ros.geometry.projection import project_scan
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.scan import UNLABELLED, Bool, Float32, Labels, Scan, UInt8
 
@@ -151,7 +152,8 @@ def draw_camera(
     """Draw the camera image, dimmed, with the visible labelled points."""
     dimmed = (image * np.float32(DIM)).astype(np.uint8)
     size = max(3, camera.width // 220)
-    picture = overlay.draw(dimmed, scan.xyz, label, space.palette, camera, T_camera_lidar, size, opacity=1.0)
+    projection = project_scan(scan.xyz, camera, T_camera_lidar)
+    picture = overlay.draw(dimmed, projection, label, space.palette, size, opacity=1.0)
     axes.imshow(picture)
     axes.set_title("Camera image with labelled points", fontsize=12)
     axes.set_axis_off()

@@ -104,7 +104,7 @@ def _scale(distance: Float64, points: int, voxels: int, voxel_size: float) -> It
     else:
         return
     fitting = [unit for unit, metres in UNITS.items() if TYPICAL[0] <= middle * metres <= TYPICAL[1]]
-    unit = f"they look like {' or '.join(fitting)}" if fitting else "they are no metres"
+    unit = f"they look like {' or '.join(fitting)}" if fitting else "their unit is not metres"
     yield Doubt("scale", f"{how}: {unit}; give points in metres")
 
 

@@ -366,9 +366,7 @@ def main(name: str, make: Callable[[], WorkerNode[Any]], description: str, table
     """Entry point of a program that runs one node."""
     runner.arguments(name, command_line(name, description, table))
     status = runner.run(name, make)
-    if any(
-        thread.name == WORKER for thread in threading.enumerate()
-    ):  # inside a compiler: it cannot be stopped cleanly
+    if any(thread.name == WORKER for thread in threading.enumerate()):  # in a compiler, which cannot be stopped
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
