@@ -47,11 +47,11 @@ def load(model: type[Model], folder: str, what: str, name_or_path: str | Path) -
 
 
 def read(model: type[Model], what: str, path: str | Path, remedy: str = "") -> Model:
-    """Read a YAML file. Raises UserError, which calls the file `what` and ends with the remedy."""
+    """Read a YAML file. Raises UserError, which calls the file `what`; if it is no YAML, with the remedy."""
     try:
         return model.model_validate(read_yaml(what, path, remedy))
     except ValidationError as error:
-        raise UserError(f"{what} {path} is not valid: {describe_invalid(error)}{remedy and '; '}{remedy}") from error
+        raise UserError(f"{what} {path} is not valid: {describe_invalid(error)}") from error
 
 
 def read_yaml(what: str, path: str | Path, remedy: str = "") -> Any:

@@ -318,7 +318,7 @@ def test_wrong_options(label: Run, tmp_path: Path, args: tuple[str, ...], says: 
         ("time_offset: .nan", "lidars.lidar.time_offset"),
         ("stamp: end", "stamp: end needs sweep, the seconds of one turn"),
         ("stamp: noon", "lidars.lidar.stamp"),
-        ("stampp: start", "lidars.lidar.stampp"),
+        ("stampp: start", "lidars.lidar: there is no field 'stampp'; did you mean 'stamp'?"),
     ],
 )
 def test_calibrations_that_would_mislead(label: Run, tmp_path: Path, lines: str, says: str) -> None:
