@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cmp_seg_ros import interrupts
+from cmp_seg_ros.cli import options
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,7 +37,7 @@ def adapt(
     ] = True,
     force: Annotated[bool, typer.Option("--force", help="Go on with a calibration that fails the check.")] = False,
     workers: Annotated[int, typer.Option(help="Processes that prepare batches.", min=0)] = 1,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    as_json: options.Json = False,
 ) -> None:
     """Adapt a bundle to recordings of your robot, without labels, and say whether it became better.
 

@@ -1,9 +1,12 @@
 """`cmp-seg compare`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from cmp_seg_ros.cli import options
+from cmp_seg_ros.cli.tables import show, table_of
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -25,11 +28,9 @@ def compare(
     ],
     b: Annotated[Path, typer.Argument(metavar="B", help="Another, likewise.", show_default=False)],
     out: Annotated[Path | None, typer.Option(help="Folder for page.html, report.md, report.json and pictures.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON.")] = False,
+    as_json: options.Json = False,
 ) -> None:
     """Put two reports side by side, and say which differences are more than noise."""
-    from rich.console import Console
-
     from cmp_seg_ros.evaluation import compare as comparing
     from cmp_seg_ros.evaluation import compare_plot, reliability
     from cmp_seg_ros.evaluation.compare_page import page_of
@@ -62,32 +63,23 @@ def compare(
     if as_json:
         print(comparison.model_dump_json())
         return
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(f"A: {comparison.a.path}\nB: {comparison.b.path}", markup=False)
-    for section in comparison.sections:
-        if not section.detail:
-            console.print(section_table(section))
+    show(f"A: {comparison.a.path}\nB: {comparison.b.path}")
+    show(*(section_table(section) for section in comparison.sections if not section.detail))
     level = comparison.bootstrap.level
-    console.print(
+    show(
         f"Differences are in points. Of figures that do not really differ, {1 - level:.0%} seem to, by chance, with "
         f"intervals of {level:.0%}. Precision and recall are in --json and --out.\n"
     )
-    for line in comparison.summary:
-        console.print(line, markup=False)
-    for line in comparison.notes:
-        console.print(f"note: {line}", markup=False)
+    show(*comparison.summary, *(f"note: {line}" for line in comparison.notes))
 
 
 def section_table(section: "Section") -> "Table":
     """Figures of both reports, their difference, its interval, and what that means."""
-    from rich.table import Table
-
     from cmp_seg_ros.evaluation.compare import WORDS, format_difference, format_interval, format_value
 
-    table = Table("", title=section.title, title_justify="left", caption=f"intervals: {section.intervals}")
-    table.caption_justify = "left"
-    for name in ("A", "B", "B - A", "interval"):
-        table.add_column(name, justify="right")
+    caption = f"intervals: {section.intervals}"
+    justify: Any = {"title_justify": "left", "caption_justify": "left"}
+    table = table_of([""], ["A", "B", "B - A", "interval"], title=section.title, caption=caption, **justify)
     table.add_column("")
     for figure in section.figures:
         cells = (

@@ -3,15 +3,15 @@
 import json
 import subprocess
 import sys
-from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:
-    from rich.table import Table
+from cmp_seg_ros.cli import options
+from cmp_seg_ros.cli.tables import iou_table, latency_table, print_warnings, show
 
+if TYPE_CHECKING:
     from cmp_seg_ros.evaluation.report import Report
     from cmp_seg_ros.label_space import LabelSpace
     from cmp_seg_ros.pseudo_labels.labeller import PseudoLabeller
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 STAGES = ("wait", "decode", "preprocess", "network", "backfill", "encode", "publish", "total")
 GRACE = 15.0  # seconds an interrupted subcommand has to end its workers
 OCCUPANCY = "occupancy.png"
-PERCENTILES = ("p50", "p95", "p99")
 
 
 def demo(
@@ -28,14 +27,13 @@ def demo(
     seconds: Annotated[float, typer.Option(help="Length of the drive.", min=1.0)] = 20.0,
     seed: Annotated[int, typer.Option(help="Seed of the building; not one used in training.", min=0)] = 3,
     sensor: Annotated[str, typer.Option(help="A lidar of config/sensors/.")] = "os1-16",
-    model: Annotated[str, typer.Option(help="A bundle: a folder, or a name in models/.")] = "waffleiron24-128",
-    engine: Annotated[str, typer.Option(help="auto, or the name of an engine.")] = "auto",
+    model: options.Model = "waffleiron24-128",
+    engine: options.Engine = "auto",
     rate: Annotated[float, typer.Option(help="Playback rate of the bag; 1 is real time.", min=0.01)] = 1.0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    as_json: options.Json = False,
 ) -> None:
     """Simulate a drive, play it to the node over ROS 2, and compare the labelled clouds with the truth."""
     from rich.console import Console
-    from rich.markup import escape
 
     from cmp_seg_ros.bundle import Bundle
     from cmp_seg_ros.datasets.labelled_bag import BAG as LABELLED
@@ -46,7 +44,6 @@ def demo(
     from cmp_seg_ros.outputs import REPORT, require_writable
     from cmp_seg_ros.simulation.rig import RigConfig
 
-    console = Console(stderr=True)
     bundle = Bundle.find(model)  # fail before the simulation
     readings(Confusion(LabelSpace.load("structural6"), bundle.description.label_space), (PRIMARY, STRICT))
     registry.find_all(engine)
@@ -69,7 +66,7 @@ def demo(
     labeller = mosaic(space)
     sensors = SensorSet(drive / "calibration.yaml")
     assert sensors.file is not None
-    with console.status("starting") as status:
+    with Console(stderr=True).status("starting") as status:
         run = play_to_node(
             drive / "bag",
             {live.POINTS: "/points", live.IMAGE: "/image", "/camera/camera_info": "/camera_info"},
@@ -91,12 +88,10 @@ def demo(
     if as_json:
         print(json.dumps(report.to_json()))
     else:
-        console = Console(highlight=False, soft_wrap=True)
-        for part in (speed_table(report), counts(report), quality_table(report)):
-            console.print(part)
-        console.print(
-            f"page.html, report.json, overview.png, {OCCUPANCY}, labelled/ and drive/ are in {escape(str(out))}"
-        )
+        latencies = {"scan stamp (start of sweep) to labelled cloud received": report.latency_ms}
+        latencies |= {f"node: {name}": report.stages_ms[name] for name in STAGES if name in report.stages_ms}
+        show(latency_table(latencies, "milliseconds"), counts(report), iou_table(report))
+        show(f"page.html, report.json, overview.png, {OCCUPANCY}, labelled/ and drive/ are in {out}")
 
 
 def draw_occupancy(config: "RigConfig", calibration: Path, path: Path) -> None:
@@ -132,8 +127,6 @@ def draw_occupancy(config: "RigConfig", calibration: Path, path: Path) -> None:
 
 def mosaic(space: "LabelSpace") -> "PseudoLabeller | None":
     """The teacher whose pseudo-labels stand beside the network's labels; None, with a note, where it is not here."""
-    from rich.console import Console
-
     from cmp_seg_ros.errors import UserError
     from cmp_seg_ros.pseudo_labels.labeller import PseudoLabeller
     from cmp_seg_ros.teachers.base import open_teacher
@@ -141,7 +134,7 @@ def mosaic(space: "LabelSpace") -> "PseudoLabeller | None":
     try:
         return PseudoLabeller(open_teacher("mosaic"), space, "pseudo")
     except UserError as error:
-        Console(stderr=True, highlight=False).print(f"no picture of pseudo-labels: {error}", markup=False)
+        print_warnings([f"no picture of pseudo-labels: {error}"])
         return None
 
 
@@ -157,20 +150,6 @@ def run_subcommand(command: list[Any]) -> int:
             except subprocess.TimeoutExpired:
                 process.kill()
             raise
-
-
-def speed_table(report: "Report") -> "Table":
-    """Table of the latency from stamp to receiver, and of each stage of the node."""
-    from rich.table import Table
-
-    table = Table("", title="Speed", title_justify="left")
-    for percentile in PERCENTILES:
-        table.add_column(percentile, justify="right")
-    rows = {"scan stamp (start of sweep) to labelled cloud received": report.latency_ms}
-    rows |= {f"node: {name}": report.stages_ms[name] for name in STAGES if name in report.stages_ms}
-    for name, figures in rows.items():
-        table.add_row(name, *(f"{figures[percentile]:.1f} ms" for percentile in PERCENTILES))
-    return table
 
 
 def counts(report: "Report") -> str:
@@ -191,28 +170,3 @@ def voxel_sizes(scans: dict[str, int]) -> str:
     if len(scans) == 1:
         return f"{next(iter(scans))} m"
     return " and ".join(f"{size} m ({count} scans)" for size, count in scans.items())
-
-
-def quality_table(report: "Report") -> "Table":
-    """Table of the IoU by class against the truth, in structural4 and structural6."""
-    from rich.table import Table
-
-    from cmp_seg_ros.cli.tables import percent
-    from cmp_seg_ros.evaluation.metrics import PRIMARY, STRICT
-
-    assert report.accuracy is not None
-    scores = report.accuracy.readings
-    table = Table("structural4", title="Accuracy against the truth", title_justify="left")
-    table.add_column("IoU", justify="right")
-    table.add_column("structural6")
-    table.add_column("IoU", justify="right")
-    table.add_column("points", justify="right")
-    primary, strict, six = scores[PRIMARY], scores[STRICT], scores.get("structural6")
-    four = [*primary.iou.items(), ("mIoU, primary", primary.miou), ("mIoU, strict", strict.miou)]
-    finer = list(six.iou.items()) if six else []
-    for left, right in zip_longest(four, finer, fillvalue=("", None)):
-        points = six.points.get(right[0]) if six else None
-        table.add_row(
-            left[0], percent(left[1]), right[0], percent(right[1]), f"{points:,}" if points is not None else ""
-        )
-    return table

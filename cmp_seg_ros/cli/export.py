@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cmp_seg_ros.bundle import DEFAULT_BUNDLE
+from cmp_seg_ros.cli import options
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -32,7 +33,7 @@ def export(
         bool, typer.Option("--build-only", help="Build, but do not run: for container images.")
     ] = False,
     out: Annotated[Path | None, typer.Option(help="Folder for report.json and the ONNX graph.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    as_json: options.Json = False,
 ) -> None:
     """Build an engine for this machine into the cache, and check it against the reference on sample scans.
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cmp_seg_ros.cli.tables import counted, print_warnings
+from cmp_seg_ros.cli import options
+from cmp_seg_ros.cli.tables import counted, percent, print_warnings, show
 from cmp_seg_ros.errors import UserError
 
 if TYPE_CHECKING:
@@ -33,14 +34,14 @@ def infer(
     ] = None,
     camera: Annotated[str, typer.Option(help="Name of the camera, if the calibration has several.")] = "",
     topic: Annotated[str, typer.Option(help="Image topic, if a bag has several.")] = "",
-    model: Annotated[str, typer.Option(help="A bundle of kind occupancy: a folder, or a name in models/.")] = BUNDLE,
+    model: options.Occupancy = BUNDLE,
     grid: Annotated[
         str,
         typer.Option(help="A grid in config/grids/, or a file; by default indoor, or indoor-camera without a pose."),
     ] = "",
-    engine: Annotated[str, typer.Option(help="folded, reference, or onnxruntime.")] = "folded",
+    engine: options.FieldEngine = "folded",
     max_images: Annotated[int | None, typer.Option(help="Stop after so many images.", min=1)] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    as_json: options.Json = False,
 ) -> None:
     """Label the space that images show. Without T_base_camera in the calibration, grids stand in the camera's frame."""
     from itertools import islice
@@ -108,11 +109,11 @@ def evaluate(
         Path | None,
         typer.Argument(help="Posed RGB-D frames (poses.txt), or a furnished scene (world.yaml); else new buildings."),
     ] = None,
-    model: Annotated[str, typer.Option(help="A bundle of kind occupancy: a folder, or a name in models/.")] = BUNDLE,
+    model: options.Occupancy = BUNDLE,
     views: Annotated[int, typer.Option(help="Views: of a scene, or of all buildings together.", min=1)] = 60,
     every: Annotated[int, typer.Option(help="Of RGB-D frames, take one in so many.", min=1)] = 4,
-    engine: Annotated[str, typer.Option(help="folded, reference, or onnxruntime.")] = "folded",
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    engine: options.FieldEngine = "folded",
+    as_json: options.Json = False,
 ) -> None:
     """Score occupancy, classes and depth against a truth, beside baselines.
 
@@ -197,12 +198,8 @@ def _cases(
 
 
 def _print_scores(scores: dict[str, dict[str, Any]]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    from cmp_seg_ros.cli.tables import percent
-
-    console = Console(highlight=False, soft_wrap=True)
     for name, found in scores.items():
         title = f"{found['cases']} views" + (", truth with that of neighbours" if name == "neighbours" else "")
         table = Table("", "IoU", "visible", "occluded", "precision", "recall", "mIoU", "AbsRel", "< 1.25", title=title)
@@ -215,7 +212,7 @@ def _print_scores(scores: dict[str, dict[str, Any]]) -> None:
                 percent(row["delta_125"]) if "abs_rel" in row else "",
             ]
             table.add_row(way.replace("_", " "), *cells)
-        console.print(table)
+        show(table)
 
 
 @scenedino.command()
@@ -239,7 +236,7 @@ def export(
 def bench(
     turns: Annotated[int, typer.Option(help="Of the plain network and the engine; the best counts.", min=1)] = 2,
     out: Annotated[Path | None, typer.Option(help="Folder for report.json.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    as_json: options.Json = False,
 ) -> None:
     """Time the full-size network (ViT-B/8, 192 x 640, SSCBench grid, random weights): published, plain, engine."""
     from cmp_seg_ros.outputs import require_writable, write_report, writing

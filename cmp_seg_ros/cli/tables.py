@@ -1,12 +1,12 @@
 """Shared output of commands: counts, warnings, percentages, and the tables of reports."""
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from cmp_seg_ros.evaluation.report import PlaneScores, Report
+    from cmp_seg_ros.evaluation.report import Percentiles, PlaneScores, Report
 
 MAX_ROWS = 40  # of the table of planes
 READINGS = {"structural4_primary": "structural4, primary", "structural4_strict": "structural4, strict"}
@@ -22,6 +22,15 @@ def percent(value: float | None) -> str:
     return "-" if value is None else f"{value:.1%}"
 
 
+def show(*parts: "str | Table") -> None:
+    """Print tables, and text as it is, to stdout."""
+    from rich.console import Console
+
+    console = Console(highlight=False, soft_wrap=True)
+    for part in parts:
+        console.print(part, markup=False)
+
+
 def print_warnings(warnings: Iterable[str]) -> None:
     """Print warnings to stderr."""
     from rich.console import Console
@@ -29,6 +38,16 @@ def print_warnings(warnings: Iterable[str]) -> None:
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     for warning in warnings:
         console.print(f"warning: {warning}", markup=False)
+
+
+def table_of(names: Iterable[str], figures: Iterable[str], **options: Any) -> "Table":
+    """An empty table with left-aligned columns of names, then right-aligned ones of figures; `options` of Table."""
+    from rich.table import Table
+
+    table = Table(*names, **options)
+    for figure in figures:
+        table.add_column(figure, justify="right")
+    return table
 
 
 def iou_table(report: "Report") -> "Table":
@@ -55,12 +74,10 @@ def iou_table(report: "Report") -> "Table":
     return table
 
 
-def latency_table(report: "Report") -> "Table":
-    """Table of milliseconds by stage."""
-    from rich.table import Table
-
-    table = Table("ms per scan", "p50", "p95", "p99")
-    for stage, values in report.stages_ms.items():
+def latency_table(latencies: "dict[str, Percentiles]", title: str = "ms per scan") -> "Table":
+    """Table of percentiles of milliseconds, by stage."""
+    table = table_of([title], ("p50", "p95", "p99"))
+    for stage, values in latencies.items():
         table.add_row(stage, *(f"{values[name]:.1f}" for name in ("p50", "p95", "p99") if name in values))
     return table
 
@@ -68,14 +85,12 @@ def latency_table(report: "Report") -> "Table":
 def plane_table(report: "Report") -> "Table":
     """Table of the plane check, with a row for each scan, then the medians."""
     from rich import box
-    from rich.table import Table
 
     columns = [("floor", "recall"), ("floor", "precision"), ("ceiling", "recall"), ("ceiling", "precision")]
     columns += [("wall", "recall")]
-    table = Table("scan", title="Labels against the planes of each scan", box=box.SIMPLE_HEAD)
-    for surface, figure in columns:
-        table.add_column(f"{surface}\n{figure}", justify="right", min_width=len("precision"))
-    table.add_column("walls", justify="right")
+    headers = [f"{surface}\n{figure}" for surface, figure in columns]
+    title = "Labels against the planes of each scan"
+    table = table_of(["scan"], [*headers, "walls"], title=title, box=box.SIMPLE_HEAD)
 
     def add(name: str, scores: "PlaneScores", style: str = "") -> None:
         found = (percent(getattr(getattr(scores, surface), figure)) for surface, figure in columns)
