@@ -18,7 +18,7 @@ import typer
 from PIL import Image
 
 from cmp_seg_ros.bundle import DEFAULT_BUNDLE
-from cmp_seg_ros.cli.demo import run_subcommand
+from cmp_seg_ros.cli.demo import simulate
 from cmp_seg_ros.datasets import open_input
 from cmp_seg_ros.datasets.frame import TRUTH
 from cmp_seg_ros.evaluation import plots
@@ -81,9 +81,7 @@ def gallery(
         write(out / f"gallery-{shown.name}.png", draw, labeller.label_space)
     with tempfile.TemporaryDirectory() as folder:
         drive = Path(folder) / "drive"
-        options = ["--seconds", SECONDS, "--seed", SEED, "--sensor", SENSOR, "--no-camera"]
-        if run_subcommand(["simulate", "--out", drive, *options]):
-            raise typer.Exit(1)
+        simulate(drive, "--seconds", SECONDS, "--seed", SEED, "--sensor", SENSOR, "--no-camera")
         frame = open_input(drive, sensors=SensorSet.around(drive))[0]
         draw = partial(
             plots.comparison,

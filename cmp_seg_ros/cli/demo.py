@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -49,10 +49,7 @@ def demo(
     registry.find_all(engine)
     drive = out / "drive"
     require_writable(out, "demo", (REPORT, LABELLED, OCCUPANCY))
-    # In its own process, so that the simulator's memory is not counted for the node or the demo.
-    command = ["simulate", "--out", drive, "--seconds", seconds, "--seed", seed, "--sensor", sensor]
-    if run_subcommand(command):
-        raise typer.Exit(1)  # the subcommand has printed the error
+    simulate(drive, "--seconds", seconds, "--seed", seed, "--sensor", sensor)
 
     from cmp_seg_ros.datasets.bag import DataSet
     from cmp_seg_ros.datasets.frame import TRUTH
@@ -138,18 +135,30 @@ def mosaic(space: "LabelSpace") -> "PseudoLabeller | None":
         return None
 
 
-def run_subcommand(command: list[Any]) -> int:
-    """Run a subcommand in its own process, without its output; returns its exit status."""
-    everything = [sys.executable, "-m", "cmp_seg_ros.cli.main", *map(str, command)]
-    with subprocess.Popen(everything, stdout=subprocess.DEVNULL) as process:
+def simulate(drive: Path, *options: object) -> None:
+    """Run `cmp-seg simulate` in its own process, whose memory is not counted for this one; its output is not shown.
+
+    Raises typer.Exit where it fails, which it has explained.
+    """
+    command = [sys.executable, "-m", "cmp_seg_ros.cli.main", "simulate", "--out", drive, *options]
+    with subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL) as process:
         try:
-            return process.wait()
+            status = process.wait()
         except KeyboardInterrupt:
             try:
                 process.wait(timeout=GRACE)
             except subprocess.TimeoutExpired:
                 process.kill()
             raise
+    if status:
+        raise typer.Exit(1)
+
+
+def simulate_once(drive: Path, *options: object) -> None:
+    """As `simulate`, unless the drive was recorded before."""
+    report = drive / "report.json"
+    if not report.exists() or not json.loads(report.read_text()).get("finished", True):
+        simulate(drive, *options)
 
 
 def counts(report: "Report") -> str:
