@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
-import numpy as np
 import typer
 from PIL import Image
 
@@ -74,7 +73,6 @@ def gallery(
             label_space=labeller.label_space,
             image=image,
             camera=camera,
-            T_camera_lidar=None if camera is None else np.array(camera.T_camera_lidar),
             T_base_lidar=frame.T_base_lidar,
             title=f"{shown.title}; {name}",
         )

@@ -76,9 +76,8 @@ def demo(
         report = Report.of("demo", data)
         report.seed, report.sensor, report.seconds = seed, sensor, seconds
         frames = len(run.clouds)
-        consumers = [Scores(space_of(data), space), live.LivePictures(data, space, out, frames), PageFiles(out)]
-        if labeller is not None:
-            consumers.append(live.TeacherPicture(labeller, out, frames))
+        pictures = live.LivePictures(data, space, out, frames, labeller)
+        consumers = [Scores(space_of(data), space), pictures, PageFiles(out)]
         live.evaluate(run, data, bundle, report, consumers, out, needs=(TRUTH,))
         status.update("an image to the occupancy node")
         draw_occupancy(RigConfig(seed, sensor, seconds), sensors.file, out / OCCUPANCY)

@@ -7,7 +7,7 @@ scorer.result().readings["structural4_primary"].miou
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise, zip_longest
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -167,11 +167,11 @@ class Scorer:
             raise ValueError(f"two scans have the key {key}")
         valid = scan.valid()
         truth = np.where(valid, truth, UNLABELLED).astype(np.uint8)
-        points = self._count(truth, labels.label, np.zeros(len(truth), np.int64), 1)[0]
+        points = self.confusion.count(truth, labels.label, np.zeros(len(truth), np.int64), 1)[0]
         self.confusion.matrix += points
         distance = np.linalg.norm(scan.xyz, axis=1)
         bin_ = np.searchsorted(self.range_bins, distance, side="right") - 1
-        self.by_range += self._count(truth, labels.label, bin_, len(self.by_range))
+        self.by_range += self.confusion.count(truth, labels.label, bin_, len(self.by_range))
         if ring is not None:
             self._add_rings(truth, labels.label, ring)
 
@@ -189,14 +189,11 @@ class Scorer:
         self.by_frame[key] = score
         return score
 
-    def _count(self, truth: UInt8, label: UInt8, part: npt.NDArray[np.integer[Any]], parts: int) -> Int64:
-        return self.confusion.count(truth, label, part, parts)
-
     def _add_rings(self, truth: UInt8, label: UInt8, ring: npt.NDArray[np.integer[Any]]) -> None:
         ring = np.where((ring >= 0) & (ring < RINGS), ring, -1).astype(np.int64)
         count = max(len(self.by_ring), int(ring.max(initial=-1)) + 1)
         self.by_ring = np.pad(self.by_ring, ((0, count - len(self.by_ring)), (0, 0), (0, 0)))
-        self.by_ring += self._count(truth, label, ring, count)
+        self.by_ring += self.confusion.count(truth, label, ring, count)
 
     def result(self) -> Accuracy:
         """The scores of all scans so far."""
@@ -228,8 +225,8 @@ class Scorer:
             confusion=total.matrix.tolist(),
             by_range=[
                 RangeScore(near=near, far=far, miou=miou, points=points)
-                for (near, far), (miou, points) in zip(
-                    zip_longest(self.range_bins, self.range_bins[1:]), _scores(merge(self.by_range)), strict=True
+                for near, far, (miou, points) in zip(
+                    self.range_bins, [*self.range_bins[1:], None], _scores(merge(self.by_range)), strict=True
                 )
             ],
             by_ring=[

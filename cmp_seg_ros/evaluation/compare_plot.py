@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from cmp_seg_ros.evaluation.compare import Comparison
-from cmp_seg_ros.evaluation.plots import new_figure, save
+from cmp_seg_ros.evaluation.plots import faint_grid, new_figure, save
 
 COLOURS = {"better": "C2", "worse": "C3", "noise": "0.5", "equal": "0.5"}
 LINE = 0.24  # inches
@@ -34,8 +34,7 @@ def draw(path: Path, comparison: Comparison) -> None:
         axes.set_yticks(range(len(figures)), [figure.name for figure in figures], fontsize=9)
         axes.set_ylim(len(figures) - 0.4, -0.6)
         axes.set_title(title, fontsize=11, loc="left")
-        axes.grid(axis="x", color="#e8e8e8", linewidth=0.6)
-        axes.set_axisbelow(True)
+        faint_grid(axes, "x")
     panels[-1].set_xlabel("percentage points; green: B better, red: B worse, grey: noise")
     picture.subplots_adjust(left=0.27, right=0.97, top=0.975 - 0.75 / height, bottom=0.6 / height, hspace=0.5)
     save(picture, path)

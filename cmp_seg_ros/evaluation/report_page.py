@@ -1,6 +1,6 @@
 """The page of a report: what was evaluated, how right, how consistent, how fast; from the report and its pictures."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ from cmp_seg_ros.evaluation.accuracy import Accuracy, Reading
 from cmp_seg_ros.evaluation.consistency import TemporalConsistency
 from cmp_seg_ros.evaluation.page import NONE, Block, Cell, Notes, Page, Picture, Row, Section, Table, facts, percent
 from cmp_seg_ros.evaluation.pipeline import Consumer
-from cmp_seg_ros.evaluation.plots import new_figure, save
+from cmp_seg_ros.evaluation.plots import faint_grid, new_figure, save
 from cmp_seg_ros.evaluation.report import PlaneScores, Report
 
 RELIABILITY, LATENCY = "reliability.png", "latency.png"
@@ -83,23 +83,19 @@ def partial(report: Report) -> list[str]:
 
 def headline(report: Report) -> list[tuple[str, str]]:
     """The figures at the top."""
-    found = [
-        (
-            f"mIoU, {accuracy.headline.replace('_', ' ')}, against {named(source)}",
-            percent(_headline(accuracy).miou).text,
-        )
-        for source, accuracy in sources_of(report).items()
-    ]
+    found: dict[str, float | None] = {}
+    for source, accuracy in sources_of(report).items():
+        name = f"mIoU, {accuracy.headline.replace('_', ' ')}, against {named(source)}"
+        found[name] = _headline(accuracy).miou
     if report.planes is not None:
-        found += [
-            (f"{name} recall", percent(getattr(report.planes.median, name).recall).text)
-            for name in ("floor", "ceiling", "wall")
-        ]
+        median = report.planes.median
+        surfaces = {"floor": median.floor, "ceiling": median.ceiling, "wall": median.wall}
+        found |= {f"{name} recall": surface.recall for name, surface in surfaces.items()}
     over_time = _consistency(report)
     if over_time is not None:
-        found.append(("agreement over time", percent(over_time.agreement).text))
-    found.append(("scans", f"{report.frames.labelled:,}"))
-    return found
+        found["agreement over time"] = over_time.agreement
+    shown = [(name, percent(value).text) for name, value in found.items()]
+    return [*shown, ("scans", f"{report.frames.labelled:,}")]
 
 
 def about(report: Report) -> Section:
@@ -130,11 +126,7 @@ def about(report: Report) -> Section:
 def side_by_side(accuracies: Mapping[str, Accuracy]) -> Table:
     """The headline readings against several sources: IoU by class, mean, points."""
     readings = {source: _headline(accuracy) for source, accuracy in accuracies.items()}
-    classes = dict.fromkeys(name for reading in readings.values() for name in reading.classes)
-    rows: list[Row] = [
-        [name, *(percent(reading.iou.get(name), bar=True) for reading in readings.values())] for name in classes
-    ]
-    rows.append(["mIoU", *(percent(reading.miou, bar=True) for reading in readings.values())])
+    rows = iou_rows(readings.values())
     rows.append(["points", *(f"{sum(reading.points.values()):,}" for reading in readings.values())])
     rows.append(["scans", *(f"{accuracy.scans:,}" for accuracy in accuracies.values())])
     names = [f"IoU against {named(source)} ({accuracy.headline})" for source, accuracy in accuracies.items()]
@@ -162,14 +154,20 @@ def accuracy_section(source: str, accuracy: Accuracy) -> Section:
     return Section(f"Labels against {named(source)}", blocks)
 
 
+def iou_rows(readings: Iterable[Reading]) -> list[Row]:
+    """IoU of every class and mIoU, a column for each reading; empty where a reading has no such class."""
+    readings = list(readings)
+    rows: list[Row] = [
+        [name, *(percent(r.iou[name], bar=True) if name in r.iou else "" for r in readings)]
+        for name in dict.fromkeys(name for r in readings for name in r.classes)
+    ]
+    return [*rows, ["mIoU", *(percent(r.miou, bar=True) for r in readings)]]
+
+
 def by_reading(accuracy: Accuracy) -> Table:
     """IoU by class, with a column for each reading of the truth."""
     readings = accuracy.readings
-    rows: list[Row] = [
-        [name, *(percent(r.iou[name], bar=True) if name in r.iou else "" for r in readings.values())]
-        for name in dict.fromkeys(name for reading in readings.values() for name in reading.classes)
-    ]
-    rows.append(["mIoU", *(percent(r.miou, bar=True) for r in readings.values())])
+    rows = iou_rows(readings.values())
     if any(r.interval for r in readings.values()):
         ends = [
             NONE if r.interval is None else f"{r.interval[0]:.1%} to {r.interval[1]:.1%}" for r in readings.values()
@@ -326,13 +324,11 @@ def plot_latency(path: Path, latencies: list[float]) -> None:
     for percentile in (50, 95):
         value = float(np.percentile(latencies, percentile))
         share.plot(percentile, value, "o", color="C1")
-        share.annotate(
-            f"p{percentile} {value:.0f} ms", (percentile, value), (-6, 6), textcoords="offset points", ha="right"
-        )
+        text = f"p{percentile} {value:.0f} ms"
+        share.annotate(text, (percentile, value), (-6, 6), textcoords="offset points", ha="right")
     share.set(xlabel="per cent of the scans that took at most so long", xlim=(0, 100))
-    for axes in (by_scan, share):
-        axes.grid(color="#e8e8e8", linewidth=0.6)
-        axes.set_axisbelow(True)
+    faint_grid(by_scan)
+    faint_grid(share)
     figure.subplots_adjust(left=0.07, right=0.98, top=0.88, bottom=0.15, wspace=0.06)
     save(figure, path)
 

@@ -279,16 +279,8 @@ class SuiteRun:
             with np.load(path) as file:
                 if str(file["key"]) != self.keys[places] or any(f"{name}.points" not in file for name in rows):
                     return None
-                return {
-                    name: Part(
-                        file[f"{name}.points"],
-                        file[f"{name}.calibration"],
-                        file[f"{name}.scans"],
-                        file[f"{name}.voxels"],
-                        str(file[f"{name}.digest"]),
-                    )
-                    for name in rows
-                }
+                parts = {name: Part._make(file[f"{name}.{field}"] for field in Part._fields) for name in rows}
+                return {name: part._replace(digest=str(part.digest)) for name, part in parts.items()}
         except (OSError, EOFError, ValueError, KeyError, BadZipFile, zlib.error):  # damaged: do it again
             return None
 
@@ -345,11 +337,5 @@ def default_data() -> Path | None:
 
 
 def _part(counts: list[Count]) -> Part:
-    taken = hashlib.sha256("".join(count.digest for count in counts).encode())
-    return Part(
-        np.stack([count.points for count in counts]),
-        np.stack([count.calibration for count in counts]),
-        np.array([count.scans for count in counts]),
-        np.array([count.voxels for count in counts]),
-        taken.hexdigest(),
-    )
+    *arrays, digests = zip(*counts, strict=True)
+    return Part(*map(np.stack, arrays), hashlib.sha256("".join(digests).encode()).hexdigest())

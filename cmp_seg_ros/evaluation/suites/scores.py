@@ -195,17 +195,17 @@ def _musts(suite: Suite, rows: dict[str, Any], skipped: dict[str, str]) -> Itera
             continue
         sensors = rows[name]["sensors"]
         if must.primary is not None:
-            worst, value = _lowest({sensor: found["primary"] for sensor, found in sensors.items()})
+            worst, value = _worst({sensor: found["primary"] for sensor, found in sensors.items()})
             yield _must(name, "primary", f"primary mIoU of {worst}", must.primary, value)
         if must.mean is not None:
             yield _must(name, "mean", "primary mIoU, mean over sensors", must.mean, rows[name][MEAN]["primary"])
         for kind, what in (("false_person", "points wrongly called person"), ("ece", "calibration error")):
             if (limit := getattr(must, kind)) is not None:
-                worst, value = _highest({sensor: found[kind] for sensor, found in sensors.items()})
+                worst, value = _worst({sensor: found[kind] for sensor, found in sensors.items()}, -1)
                 yield _must(name, kind, f"{what} of {worst}", limit, value, at_most=True)
         if must.each_class is not None:
             by_class = {f"{c} of {sensor}": iou for sensor, found in sensors.items() for c, iou in found["iou"].items()}
-            worst, value = _lowest(by_class)
+            worst, value = _worst(by_class)
             yield _must(name, "class", f"IoU of {worst}", must.each_class, value)
         if must.drop is not None:
             value = rows[name]["difference"][MEAN]
@@ -227,16 +227,10 @@ def _must(
     return {"row": row, "kind": kind, "what": what, "bound": bound, "limit": limit, "measured": value, "met": met}
 
 
-def _lowest(values: dict[str, float | None]) -> tuple[str, float | None]:
-    """The worst of what could be scored; of a class that no scan has, nothing can be said."""
+def _worst(values: dict[str, float | None], sign: int = 1) -> tuple[str, float | None]:
+    """The lowest value (the highest for sign -1) and its name; what could not be scored is left out."""
     known = {name: value for name, value in values.items() if value is not None}
-    worst = min(known, key=lambda name: known[name], default="any sensor")
-    return worst, known.get(worst)
-
-
-def _highest(values: dict[str, float | None]) -> tuple[str, float | None]:
-    known = {name: value for name, value in values.items() if value is not None}
-    worst = max(known, key=lambda name: known[name], default="any sensor")
+    worst = min(known, key=lambda name: sign * known[name], default="any sensor")
     return worst, known.get(worst)
 
 
