@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cmp_seg_ros import label_space, outputs, resources
 from cmp_seg_ros.adaptation import pictures
-from cmp_seg_ros.adaptation.holding import HeldBack, Stretches, hold_back
+from cmp_seg_ros.adaptation.holding import HeldBack, Stretches, hold_back, sets_of
 from cmp_seg_ros.adaptation.verdict import Difference, Verdict, figure, judge, plane_differences
 from cmp_seg_ros.bundle import DEFAULT_BUNDLE, Bundle
 from cmp_seg_ros.datasets.conversion import Conversion, sources_of
@@ -190,7 +190,7 @@ class Adaptation:
 
     def _labelled(self) -> Labelled:
         count, points = np.zeros(256, np.int64), 0
-        for source in self.stretches.sets(self.out / DATA, PSEUDO):
+        for source in sets_of(self.out / DATA, PSEUDO, self.stretches.learnt):
             for frame in source.frames():
                 if PSEUDO in frame.labels:
                     found = frame.labels[PSEUDO]
@@ -213,8 +213,8 @@ class Adaptation:
         config: TrainConfig = tasks.load_config(
             self.settings.recipe,
             start=str(self.start.path),
-            sets=self.stretches.sets(folder, PSEUDO),
-            validation=self.stretches.held_back_sets(folder, PSEUDO),
+            sets=sets_of(folder, PSEUDO, self.stretches.learnt),
+            validation=sets_of(folder, PSEUDO, self.stretches.held_back),
             hours=self.settings.hours,
         )
         return config

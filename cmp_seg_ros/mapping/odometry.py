@@ -134,23 +134,19 @@ class Recorded:
 class KissIcp:
     """Poses by registration of each scan to those before; the world is the base at the first scan (z up).
 
-    Args:
-        max_range: metres; farther returns are not used.
-
-    Raises:
-        UserError: kiss-icp is not installed.
+    Raises UserError if kiss-icp is not installed.
     """
 
     name = "kiss-icp"
 
-    def __init__(self, max_range: float = RANGE) -> None:
+    def __init__(self) -> None:
         try:
             from kiss_icp.config import KISSConfig
             from kiss_icp.kiss_icp import KissICP
         except ImportError:
             raise UserError("odometry kiss-icp is not installed; pip install kiss-icp") from None
         config: Any = KISSConfig()
-        config.data.max_range = max_range
+        config.data.max_range = RANGE  # farther returns are not used
         config.mapping.voxel_size, config.adaptive_threshold.initial_threshold = ICP_VOXEL, FIRST_THRESHOLD
         config.registration.max_num_threads = 1
         self._make = lambda: KissICP(config)

@@ -82,10 +82,10 @@ def watch() -> Iterator[Callable[[], float]]:
     yield others
 
 
-def share_of_others(seconds: float = 1.0) -> float:
+def share_of_others() -> float:
     """Share of all processors that others take while this process does nothing, 0..1."""
     with watch() as taken:
-        time.sleep(seconds)
+        time.sleep(1)
         return taken()
 
 
