@@ -153,14 +153,14 @@ class SuiteRun:
             raise UserError(f"suite {suite.name} has {suite.buildings.count} buildings; give --buildings up to that")
         self.suite = suite
         bundle = Bundle.find(model)
-        self.data = data or default_data()
+        shared = os.environ.get(DATA_VARIABLE)
+        self.data = data or (Path(shared) if shared else None)
         self.scenes = self.data and self.data / SCENES
-        self.rows = {name: row for name, row in suite.rows.items() if name in chosen}
-        self.recordings = {name: row for name, row in suite.recordings.items() if name in chosen}
-        self.skipped = {name: reason for name, row in self.rows.items() if (reason := self._missing(row, data))}
-        self.skipped |= {name: reason for name, row in self.recordings.items() if (reason := self._no_scans(row))}
-        self.rows = {name: row for name, row in self.rows.items() if name not in self.skipped}
-        self.recordings = {name: row for name, row in self.recordings.items() if name not in self.skipped}
+        every = {name: row for name, row in (suite.rows | suite.recordings).items() if name in chosen}
+        self.skipped = {name: reason for name, row in every.items() if (reason := self._missing(row, data))}
+        wanted = every.keys() - self.skipped
+        self.rows = {name: row for name, row in suite.rows.items() if name in wanted}
+        self.recordings = {name: row for name, row in suite.recordings.items() if name in wanted}
         if not self.rows and not self.recordings:
             raise UserError(f"nothing of suite {suite.name} can be run: {'; '.join(self.skipped.values())}")
         first = suite.buildings.first
@@ -246,27 +246,21 @@ class SuiteRun:
                     outputs.write_whole(kept, json.dumps(found).encode())
             yield name, found
 
-    def _no_scans(self, row: Recording) -> str:
-        """Why a row on real scans cannot be run; empty if it can."""
-        if self.data is None or not (self.data / row.path).exists():
-            where = (
-                f"not in {self.data}; give --data" if self.data else f"give --data FOLDER, or set {DATA_VARIABLE} to"
-            )
-            return f"{row.path}: {where} the folder that holds it"
-        if row.teacher and not (folder() / cards()[TEACHER].file).exists():
-            return f"teacher {TEACHER} is not in {folder()} ({cards()[TEACHER].source})"
-        return ""
-
-    def _missing(self, row: Row, data: Path | None) -> str:
-        """Why a row cannot be run; empty if it can."""
-        if not row.scene:
+    def _missing(self, row: Row | Recording, given: Path | None) -> str:
+        """Why a row cannot be run; empty if it can. Raises UserError where the given folder has not its scene."""
+        if isinstance(row, Recording):
+            name = path = row.path
+        elif row.scene:
+            name, path = f"scene {row.scene}", f"{SCENES}/{row.scene}"
+        else:
             return ""
-        if self.scenes is None:
-            return f"scene {row.scene}: give --data FOLDER, or set {DATA_VARIABLE} to the folder that holds `{SCENES}`"
-        if not (self.scenes / row.scene).is_dir():
-            if data is not None:
-                raise UserError(f"{data} has no scene {row.scene}; give --data the folder that holds `{SCENES}`")
-            return f"scene {row.scene} is not in {self.scenes}; give --data FOLDER"
+        if self.data is None or not (self.data / path).exists():
+            if given is not None and isinstance(row, Row):
+                raise UserError(f"{given} has no {name}; give --data the folder that holds `{SCENES}`")
+            where = f"not in {self.data}; " if self.data else ""
+            return f"{name}: {where}give --data FOLDER, or set {DATA_VARIABLE} to the folder that holds `{path}`"
+        if isinstance(row, Recording) and row.teacher and not (folder() / cards()[TEACHER].file).exists():
+            return f"teacher {TEACHER} is not in {folder()} ({cards()[TEACHER].source})"
         return ""
 
     # Finished parts.
@@ -328,12 +322,6 @@ def _version(library: str) -> str:
         return version(library)
     except PackageNotFoundError:
         return ""
-
-
-def default_data() -> Path | None:
-    """The folder of third-party data; None where that is not known."""
-    data = os.environ.get(DATA_VARIABLE)
-    return Path(data) if data else None
 
 
 def _part(counts: list[Count]) -> Part:
