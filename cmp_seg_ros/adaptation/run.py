@@ -83,6 +83,7 @@ class Adaptation:
 
     def __init__(self, settings: Settings, out: Path) -> None:
         self.settings, self.out = settings, out
+        self._labels: dict[str, dict[str, UInt8]] = {}  # of the evaluations, by bundle and key
         outputs.require_writable(out, COMMAND, (outputs.REPORT, SETTINGS, DATA, TRAINING, BUNDLE, HTML))
         self.start = Bundle.find(settings.start)
         self.space = _with_mappings(self.start.description.label_space)
@@ -259,11 +260,6 @@ class Adaptation:
         self._labels[which] = kept.label
         return report
 
-    @cached_property
-    def _labels(self) -> dict[str, dict[str, UInt8]]:
-        """By bundle and key, of the last evaluation."""
-        return {}
-
     def remember(self, which: str, bundle: Bundle, progress: Progress) -> None:
         """A bundle on a few simulated buildings."""
         from cmp_seg_ros.evaluation.suites.run import SuiteRun
@@ -290,9 +286,8 @@ class Adaptation:
         classes = figure(teacher, self.space.name, "mIoU")._replace(name=f"mean IoU ({self.space.name})")
         forgotten = figure(simulated, "primary mIoU", "mean")._replace(name="primary mIoU")
         verdict = judge(images, against, classes, forgotten, planes, labelled.shares)
-        drawn = self._draw()
         rows = self._rows(teacher)
-        self._page(verdict, labelled, rows, planes, simulated, drawn, checked).write(self.out)
+        self._page(verdict, labelled, rows, planes, simulated, checked).write(self.out)
         outputs.write_report(
             self.out,
             {
@@ -325,20 +320,20 @@ class Adaptation:
         rows.append(figure(teacher, "temporal", "agreement")._replace(name="agreement over time"))
         return [row for row in rows if row.old is not None]
 
-    def _draw(self) -> list[str]:
-        """Pictures of the scans that changed most; their names."""
-        data = HeldBack(self.data, self.stretches.held_back)
+    def _draw(self) -> list[Path]:
+        """Pictures of the scans that changed most."""
         changed = []
-        for frame in data:
+        for frame in HeldBack(self.data, self.stretches.held_back):
             if frame.key in self._labels[OLD] and PSEUDO in frame.labels:
                 found = frame.labels[PSEUDO]
                 told = self.space.id_map(found.space)[found.label]
                 old, new = (self._labels[which][frame.key] for which in (OLD, NEW))
                 changed.append(pictures.Changed(frame, told, old, new))
         changed = sorted(changed, key=lambda one: -one.share)[:PICTURED]
-        for number, one in enumerate(changed):
-            pictures.draw(self.out / f"changed-{number}.png", one, self.space)
-        return [f"changed-{number}.png" for number in range(len(changed))]
+        drawn = {self.out / f"changed-{number}.png": one for number, one in enumerate(changed)}
+        for path, one in drawn.items():
+            pictures.draw(path, one, self.space)
+        return list(drawn)
 
     def _page(
         self,
@@ -347,7 +342,6 @@ class Adaptation:
         rows: list[Difference],
         planes: list[Difference],
         simulated: Comparison,
-        drawn: list[str],
         checked: list[str],
     ) -> Page:
         settings = self.settings
@@ -360,36 +354,26 @@ class Adaptation:
         shares = sorted(labelled.shares.items(), key=lambda item: -item[1])
         covered = f"{labelled.covered:.0%} of the points that were learnt from had a label of the teacher."
         curves = self.out / TRAINING / "curves.png"
-        return Page(
-            f"Adaptation: {verdict.title.lower()}",
-            [
-                Section(
-                    "What was done",
-                    [
-                        facts(
-                            [
-                                ("recordings", ", ".join(settings.recordings)),
-                                ("teacher", settings.teacher),
-                                ("training, hours", settings.hours),
-                                ("shipped bundle", f"{self.start.description.name} ({self.start.hash})"),
-                                ("new bundle", self.out / BUNDLE),
-                                ("calibration", "; ".join(checked)),
-                            ]
-                        )
-                    ],
-                ),
-                Section("Against the teacher, on held-back images", [TEACHER, _table(rows)]),
-                Section("Planes of the held-back scans", [PLANES, _table(planes)]),
-                Section("Simulated buildings: what was forgotten", [_table(forgotten)]),
-                Section(
-                    "What the teacher taught",
-                    [covered, Table(["class", "share"], [[name, percent(share, bar=True)] for name, share in shares])],
-                ),
-                Section("Scans that changed most", [Picture(self.out / name, CHANGED) for name in drawn]),
-                Section("Training", [Picture(curves, CURVES)] if curves.is_file() else []),
-            ],
-            notes=[Notes(verdict.reasons, serious=verdict.advice == "keep")],
-        )
+        done = [
+            ("recordings", ", ".join(settings.recordings)),
+            ("teacher", settings.teacher),
+            ("training, hours", settings.hours),
+            ("shipped bundle", f"{self.start.description.name} ({self.start.hash})"),
+            ("new bundle", self.out / BUNDLE),
+            ("calibration", "; ".join(checked)),
+        ]
+        taught = Table(["class", "share"], [[name, percent(share, bar=True)] for name, share in shares])
+        sections = [
+            Section("What was done", [facts(done)]),
+            Section("Against the teacher, on held-back images", [TEACHER, _table(rows)]),
+            Section("Planes of the held-back scans", [PLANES, _table(planes)]),
+            Section("Simulated buildings: what was forgotten", [_table(forgotten)]),
+            Section("What the teacher taught", [covered, taught]),
+            Section("Scans that changed most", [Picture(path, CHANGED) for path in self._draw()]),
+            Section("Training", [Picture(curves, CURVES)] if curves.is_file() else []),
+        ]
+        notes = [Notes(verdict.reasons, serious=verdict.advice == "keep")]
+        return Page(f"Adaptation: {verdict.title.lower()}", sections, notes=notes)
 
     def _read(self, name: str) -> dict[str, Any] | None:
         path = self.out / name
@@ -401,19 +385,12 @@ class Adaptation:
 
 def _table(rows: Iterable[Difference]) -> Table:
     """Scores of both bundles in per cent, and their difference in points."""
-    return Table(
-        ["", "shipped", "new", "difference", "95 % interval"],
-        [
-            [
-                row.name,
-                percent(row.old),
-                percent(row.new),
-                "" if row.old is None or row.new is None else f"{100 * row.change:+.1f}",
-                "" if row.interval is None else f"{100 * row.interval[0]:+.1f} to {100 * row.interval[1]:+.1f}",
-            ]
-            for row in rows
-        ],
-    )
+    lines = []
+    for row in rows:
+        change = "" if row.old is None or row.new is None else f"{100 * row.change:+.1f}"
+        interval = "" if row.interval is None else f"{100 * row.interval[0]:+.1f} to {100 * row.interval[1]:+.1f}"
+        lines.append([row.name, percent(row.old), percent(row.new), change, interval])
+    return Table(["", "shipped", "new", "difference", "95 % interval"], lines)
 
 
 def _with_mappings(space: LabelSpace) -> LabelSpace:

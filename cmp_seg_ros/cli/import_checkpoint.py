@@ -62,8 +62,8 @@ def import_checkpoint(
             "warning: without --downstream, grids and field of view are taken from the pre-training; "
             "PandaSet's checkpoints use different ones"
         )
+    digest = hashlib.sha256()
     with checkpoint.open("rb") as file:
-        digest = hashlib.sha256()
         while block := file.read(1 << 20):
             digest.update(block)
     report: dict[str, Any] = {

@@ -23,8 +23,7 @@ def map(
     out: Annotated[Path, typer.Option(help="Folder for the map, its floor plan and grid, and report.json.")],
     model: options.Model = DEFAULT_BUNDLE,
     labels: Annotated[
-        str,
-        typer.Option(help="Fuse stored labels of this source (truth, pseudo, ...) instead of the model's."),
+        str, typer.Option(help="Fuse stored labels of this source (truth, pseudo, ...) instead of the model's.")
     ] = "",
     hand: Annotated[
         Path | None, typer.Option(help="Fuse hand labels from this folder, file or bag instead of the model's.")

@@ -1,7 +1,7 @@
 """`cmp-seg scenedino`: occupancy from single images."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -72,26 +72,21 @@ def infer(
             files.write_ply(out / f"{key}.ply", chosen, voxels.label, voxels.density, space)
             files.write_depth(out / f"{key}.depth.png", rendered.depth)
             title = f"{key}: {occupier.bundle.description.name}, {chosen.voxel:g} m voxels"
-            pictures.draw_result(
-                out / f"{key}.png",
-                rgb,
-                rendered.depth,
-                space.palette[rendered.label],
-                chosen,
-                voxels.label,
-                space,
-                title,
-            )
-            occupied = int((voxels.label < FREE).sum())
-            row = {"image": key, "occupied": occupied, "free": int((voxels.label == FREE).sum())}
-            rows.append(row | {"unknown": int((voxels.label == UNKNOWN).sum()), "ms": round(milliseconds, 1)})
+            classes = space.palette[rendered.label]
+            path = out / f"{key}.png"
+            pictures.draw_result(path, rgb, rendered.depth, classes, chosen, voxels.label, space, title)
+            of_voxels = {
+                "occupied": voxels.label < FREE,
+                "free": voxels.label == FREE,
+                "unknown": voxels.label == UNKNOWN,
+            }
+            counts = {name: int(those.sum()) for name, those in of_voxels.items()}
+            rows.append({"image": key, **counts, "ms": round(milliseconds, 1)})
         if not rows:
             raise UserError(f"{input} has no image that could be read")
         report: dict[str, Any] = {"command": "scenedino infer", "finished": True, "images": rows}
-        report |= {
-            "model": occupier.bundle.description.name,
-            "ms_median": float(np.median([row["ms"] for row in rows])),
-        }
+        report["model"] = occupier.bundle.description.name
+        report["ms_median"] = float(np.median([row["ms"] for row in rows]))
         write_report(out, report)
     if as_json:
         print(json.dumps(report))
@@ -128,7 +123,7 @@ def evaluate(
 
     grid, occupier = Grid.load("indoor"), Occupier.from_bundle(model, engine)
     real = input is not None and (input / cases.POSES).is_file()
-    found = list(_cases(input, real, views, every, grid, _network_camera(occupier)))
+    found = list(_cases(input, views, every, grid, _network_camera(occupier)))
     claim(out, "scenedino evaluate", source=input)
     constant = median_depth([case.depth for case, _ in found])
     evaluations = {"own": OccupancyEvaluation(occupier, grid, constant)}
@@ -143,17 +138,9 @@ def evaluate(
                 evaluations["neighbours"].add(case, truth)
             if number % max(1, len(found) // DRAWN) == 0:
                 rendered, title = occupier.render(view), f"{case.key}: {occupier.bundle.description.name}"
-                pictures.draw_result(
-                    out / f"{case.key}.png",
-                    case.rgb,
-                    rendered.depth,
-                    space.palette[rendered.label],
-                    grid,
-                    label,
-                    space,
-                    title,
-                    ids[truth],
-                )
+                classes, path = space.palette[rendered.label], out / f"{case.key}.png"
+                result = case.rgb, rendered.depth, classes, grid, label, space, title, ids[truth]
+                pictures.draw_result(path, *result)
         scores = {name: evaluation.report(not real) for name, evaluation in evaluations.items()}
         report: dict[str, Any] = {"command": "scenedino evaluate", "finished": True}
         report |= {"model": occupier.bundle.description.name, "input": str(input or "new buildings")}
@@ -177,24 +164,21 @@ def _network_camera(occupier: Any) -> "Camera":
 
 
 def _cases(
-    input: Path | None, real: bool, views: int, every: int, grid: "Grid", camera: "Camera"
-) -> Iterator[tuple["Case", "UInt8"]]:
+    input: Path | None, views: int, every: int, grid: "Grid", camera: "Camera"
+) -> Iterable[tuple["Case", "UInt8"]]:
     """The cases and their truth."""
     from cmp_seg_ros.occupancy import cases
 
-    if real:
-        assert input is not None
-        yield from cases.rgbd(input, grid, every)
-        return
     if input is None:
         each = min(4, views)
         found = cases.simulated(range(HELD_OUT, HELD_OUT + -(-views // each)), each, camera, grid)
+    elif (input / cases.POSES).is_file():
+        return cases.rgbd(input, grid, every)
     elif (input / "world.yaml").is_file():
         found = cases.of_scene(input, views, camera, grid)
     else:
         raise UserError(f"{input} is neither a folder of posed RGB-D frames (poses.txt) nor a scene (world.yaml)")
-    for case in found:
-        yield case, case.truth
+    return ((case, case.truth) for case in found)
 
 
 def _print_scores(scores: dict[str, dict[str, Any]]) -> None:
@@ -207,11 +191,8 @@ def _print_scores(scores: dict[str, dict[str, Any]]) -> None:
             row = found[way]
             keys = ("occupancy_iou", "occupancy_iou_visible", "occupancy_iou_occluded", "precision", "recall", "miou")
             cells = [percent(row[key]) if key in row else "" for key in keys]
-            cells += [
-                f"{row['abs_rel']:.3f}" if "abs_rel" in row else "",
-                percent(row["delta_125"]) if "abs_rel" in row else "",
-            ]
-            table.add_row(way.replace("_", " "), *cells)
+            depth = [f"{row['abs_rel']:.3f}", percent(row["delta_125"])] if "abs_rel" in row else []
+            table.add_row(way.replace("_", " "), *cells, *depth)
         show(table)
 
 

@@ -18,7 +18,7 @@ from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.evaluation.bootstrap import Bootstrap, Interval, pack
 from cmp_seg_ros.evaluation.consistency import VOXEL, Consistency, TemporalConsistency
 from cmp_seg_ros.evaluation.metrics import PRIMARY, Confusion, Merge, iou_of, mean_of, merges, number
-from cmp_seg_ros.evaluation.reliability import BINS, Reliability, ReliabilityCurve
+from cmp_seg_ros.evaluation.reliability import Reliability, ReliabilityCurve
 from cmp_seg_ros.geometry.calibration import Transform
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.scan import UNLABELLED, Labels, Scan, UInt8
@@ -103,8 +103,6 @@ class Scorer:
         truth: label space of the truth.
         predicted: label space of the labels.
         range_bins: lower edges in metres, increasing; the last bin is open.
-        confidence_bins: number of bins of the reliability diagram.
-        voxel_size: metres; of the voxels whose labels are compared from scan to scan.
         bootstrap: settings of the intervals.
 
     Raises:
@@ -116,8 +114,6 @@ class Scorer:
         truth: LabelSpace,
         predicted: LabelSpace,
         range_bins: Sequence[float] = RANGE_BINS,
-        confidence_bins: int = BINS,
-        voxel_size: float = VOXEL,
         bootstrap: Bootstrap | None = None,
     ) -> None:
         if any(low >= high for low, high in pairwise(range_bins)) or not range_bins:
@@ -125,13 +121,12 @@ class Scorer:
         self.truth = truth
         self.predicted = predicted
         self.range_bins = list(range_bins)
-        self.confidence_bins = confidence_bins
         self.bootstrap = bootstrap or Bootstrap()
         self.merges = merges(truth, predicted)
         self.headline = PRIMARY if PRIMARY in self.merges else next(iter(self.merges))
         self.confusion = Confusion(truth, predicted)
         self.right_in, self._true, self._said = _one_space(truth, predicted, self.merges)
-        self.consistency = Consistency(predicted, truth, voxel_size)
+        self.consistency = Consistency(predicted, truth, VOXEL)
         self.by_range = np.zeros((len(range_bins), *self.confusion.matrix.shape), np.int64)
         self.by_ring = np.zeros((0, *self.confusion.matrix.shape), np.int64)
         self.groups: dict[str, Sums] = {}
@@ -178,7 +173,7 @@ class Scorer:
         sums = self.groups.get(group)
         if sums is None:
             empty = np.zeros((len(self.predicted.classes),) * 2, np.int64)
-            sums = self.groups[group] = Sums(np.zeros_like(points), empty, Reliability(self.confidence_bins))
+            sums = self.groups[group] = Sums(np.zeros_like(points), empty, Reliability())
         sums.points += points
         true, said = self._true[truth], self._said[labels.label]
         scored = (true != UNLABELLED) & (said != UNLABELLED)
@@ -240,7 +235,7 @@ class Scorer:
         )
 
     def _reliability(self) -> ReliabilityCurve | None:
-        total = Reliability(self.confidence_bins)
+        total = Reliability()
         for sums in self.groups.values():
             total += sums.reliability
         if not total.counts[1].any():

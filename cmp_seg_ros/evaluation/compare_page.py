@@ -3,14 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from cmp_seg_ros.evaluation.compare import (
-    WORDS,
-    Comparison,
-    Figure,
-    format_difference,
-    format_interval,
-    format_value,
-)
+from cmp_seg_ros.evaluation.compare import WORDS, Comparison, Figure, format_difference, format_interval, format_value
 from cmp_seg_ros.evaluation.page import NONE, Cell, Notes, Page, Picture, Row, Section, Table
 
 

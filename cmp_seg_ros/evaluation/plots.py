@@ -1,6 +1,6 @@
 """Pictures of labelled scans: bird's-eye view, range image, camera image, and errors against the truth."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,6 +15,7 @@ from cmp_seg_ros.scan import UNLABELLED, Bool, Float32, Labels, Scan, UInt8
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
 
 Float64 = npt.NDArray[np.float64]
 
@@ -159,19 +160,10 @@ def draw_legend(
     only: Collection[int] | None = None,
 ) -> None:
     """Draw a legend of the classes, or of those with an id in `only`, with their share of the labelled points."""
-    from matplotlib.patches import Patch
-
     count = np.bincount(label, minlength=256)
     total = max(1, count[space.ids].sum())
-    patches = [
-        Patch(
-            facecolor=(c.color[0] / 255, c.color[1] / 255, c.color[2] / 255),
-            edgecolor=EDGE,
-            label=f"{c.name}  {count[c.id] / total:.1%}",
-        )
-        for c in space.classes
-        if only is None or c.id in only
-    ]
+    shown = [c for c in space.classes if only is None or c.id in only]
+    patches = [patch(c.color, f"{c.name}  {count[c.id] / total:.1%}") for c in shown]
     axes.set_axis_off()
     axes.legend(
         handles=patches,
@@ -182,6 +174,13 @@ def draw_legend(
         title_fontsize=11,
         frameon=False,
     )
+
+
+def patch(colour: Sequence[int], label: str, edge: str | None = EDGE) -> "Patch":
+    """An entry of a legend in an RGB colour."""
+    from matplotlib.patches import Patch
+
+    return Patch(facecolor=np.array(colour) / 255, edgecolor=edge, label=label)
 
 
 def range_image(xyz: Float32, label: UInt8, space: LabelSpace) -> tuple[UInt8, tuple[float, float, float, float]]:

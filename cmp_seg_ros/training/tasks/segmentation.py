@@ -67,11 +67,7 @@ class Task(LabellingTask[Config]):
     """
 
     def __init__(
-        self,
-        config: Config,
-        folder: Path,
-        frames: DataSet | None = None,
-        validation_frames: DataSet | None = None,
+        self, config: Config, folder: Path, frames: DataSet | None = None, validation_frames: DataSet | None = None
     ) -> None:
         points = PointNetwork(network=config.network, preprocess=config.preprocess, intensity=config.intensity)
         super().__init__(config, folder, points, LabelSpace.load(config.label_space))
