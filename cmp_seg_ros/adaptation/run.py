@@ -21,7 +21,7 @@ from cmp_seg_ros.datasets.unified import DataSet as UnifiedSet
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.evaluation.compare import Comparison, Loaded, compare
 from cmp_seg_ros.evaluation.metrics import PRIMARY
-from cmp_seg_ros.evaluation.page import HTML, Notes, Page, Picture, Section, Table, facts, percent
+from cmp_seg_ros.evaluation.page import HTML, Notes, Page, Picture, Row, Section, Table, facts, percent
 from cmp_seg_ros.evaluation.pipeline import Consumer, Model, Result, run
 from cmp_seg_ros.evaluation.plane_check import PlaneCheck
 from cmp_seg_ros.evaluation.report import Report
@@ -385,7 +385,7 @@ class Adaptation:
 
 def _table(rows: Iterable[Difference]) -> Table:
     """Scores of both bundles in per cent, and their difference in points."""
-    lines = []
+    lines: list[Row] = []
     for row in rows:
         change = "" if row.old is None or row.new is None else f"{100 * row.change:+.1f}"
         interval = "" if row.interval is None else f"{100 * row.interval[0]:+.1f} to {100 * row.interval[1]:+.1f}"

@@ -59,13 +59,9 @@ def teachers(
     table.columns[0].no_wrap = True
     for card in known.values():
         lacking = missing(card)
-        state = "missing" if len(lacking) == len(card.files) else f"missing: {', '.join(lacking)}"
-        table.add_row(
-            card.name,
-            card.label_space or "-",
-            str(card.dimension or "-"),
-            str(card.megabytes or "-"),
-            card.licence,
-            (state if lacking else "here") if card.files else "none needed",
-        )
+        state = "here" if card.files else "none needed"
+        if lacking:
+            state = "missing" if len(lacking) == len(card.files) else f"missing: {', '.join(lacking)}"
+        figures = (str(value or "-") for value in (card.label_space, card.dimension, card.megabytes))
+        table.add_row(card.name, *figures, card.licence, state)
     show(table, f"cmp-seg teachers fetch NAME gets them; {FOLDER} names another folder")

@@ -180,7 +180,8 @@ def patch(colour: Sequence[int], label: str, edge: str | None = EDGE) -> "Patch"
     """An entry of a legend in an RGB colour."""
     from matplotlib.patches import Patch
 
-    return Patch(facecolor=np.array(colour) / 255, edgecolor=edge, label=label)
+    red, green, blue = (value / 255 for value in colour)
+    return Patch(facecolor=(red, green, blue), edgecolor=edge, label=label)
 
 
 def range_image(xyz: Float32, label: UInt8, space: LabelSpace) -> tuple[UInt8, tuple[float, float, float, float]]:

@@ -89,8 +89,8 @@ def headline(report: Report) -> list[tuple[str, str]]:
         found[name] = _headline(accuracy).miou
     if report.planes is not None:
         median = report.planes.median
-        surfaces = {"floor": median.floor, "ceiling": median.ceiling, "wall": median.wall}
-        found |= {f"{name} recall": surface.recall for name, surface in surfaces.items()}
+        found |= {"floor recall": median.floor.recall, "ceiling recall": median.ceiling.recall}
+        found["wall recall"] = median.wall.recall
     over_time = _consistency(report)
     if over_time is not None:
         found["agreement over time"] = over_time.agreement

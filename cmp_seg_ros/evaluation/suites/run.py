@@ -325,5 +325,6 @@ def _version(library: str) -> str:
 
 
 def _part(counts: list[Count]) -> Part:
-    *arrays, digests = zip(*counts, strict=True)
-    return Part(*map(np.stack, arrays), hashlib.sha256("".join(digests).encode()).hexdigest())
+    points, calibration, scans, voxels, digests = zip(*counts, strict=True)
+    taken = hashlib.sha256("".join(digests).encode()).hexdigest()
+    return Part(np.stack(points), np.stack(calibration), np.array(scans), np.array(voxels), taken)

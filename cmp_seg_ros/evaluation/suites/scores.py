@@ -43,10 +43,6 @@ class Scores:
         return self.reading(PRIMARY)
 
     @cached_property
-    def classes(self) -> list[str]:
-        return self.primary.space.names
-
-    @cached_property
     def iou(self) -> Float64:
         """(S, C) primary IoU by class."""
         return iou_of(self.primary.matrix.sum(axis=(0, 2)))
@@ -90,8 +86,7 @@ def compile_report(
         parts: by row and sensor.
         recordings: figures of the rows on real scans.
     """
-    suite, recordings = run.suite, recordings or {}
-    count = len(run.buildings)
+    suite, recordings, count = run.suite, recordings or {}, len(run.buildings)
     weights = suite.bootstrap.weights(count)
     empty = Confusion(run.counter.truth, run.segmenter.label_space)
     scores = {name: Scores(sensors, empty, weights) for name, sensors in parts.items()}
@@ -121,7 +116,7 @@ def _row(suite: Suite, seeds: Iterable[int], scores: dict[str, Scores], name: st
     found, row = scores[name], suite.rows[name]
     miou, drawn = found.miou(), found.drawn_miou()
     strict = mean_of(iou_of(found.reading(STRICT).matrix.sum(axis=(0, 2))))
-    space = suite.truth
+    space, classes = suite.truth, found.primary.space.names
     full = found.reading(space) if space in readings(found.confusion) else None
     by_building = found.primary.matrix.sum(axis=2)  # (B, S, C, C + 1)
     sensors: dict[str, dict[str, Any]] = {}
@@ -134,8 +129,8 @@ def _row(suite: Suite, seeds: Iterable[int], scores: dict[str, Scores], name: st
             "strict": number(strict[i]),
             **_confidence(part.calibration.sum(axis=0), space),
             "false_person": number(found.false_person[i]),
-            "iou": _named(found.classes, found.iou[i]),
-            "iou_interval": {c: _interval(found.drawn[:, i, k], suite) for k, c in enumerate(found.classes)},
+            "iou": _named(classes, found.iou[i]),
+            "iou_interval": {c: _interval(found.drawn[:, i, k], suite) for k, c in enumerate(classes)},
             "by_range": [
                 {"from": low, "primary": number(value), "points": int(n)}
                 for low, value, n in zip(suite.range_bins, found.by_range[i], points, strict=True)
@@ -159,7 +154,7 @@ def _row(suite: Suite, seeds: Iterable[int], scores: dict[str, Scores], name: st
             "strict": number(strict.mean()),
             **_confidence(np.sum([part.calibration.sum(axis=0) for part in found.parts.values()], axis=0), space),
             "false_person": number(float(mean_of(found.false_person))),
-            "iou": _named(found.classes, mean_of(found.iou.T)),
+            "iou": _named(classes, mean_of(found.iou.T)),
         },
     }
     if row.against:

@@ -83,15 +83,13 @@ def _details(report: dict[str, Any], name: str) -> Sheet:
     row = report["rows"][name]
     sensors = row["sensors"]
     columns = list(sensors.values())
-    level = f"{report['bootstrap']['level']:.0%} interval"
+    every = [*columns, row[MEAN]]
     lines = [
-        ["mIoU, primary", *(percent(column["primary"]) for column in columns), percent(row[MEAN]["primary"])],
-        [level, *(_span(column["interval"]) for column in columns), _span(row[MEAN]["interval"])],
-        ["mIoU, strict", *(percent(column["strict"]) for column in columns), percent(row[MEAN]["strict"])],
+        ["mIoU, primary", *(percent(column["primary"]) for column in every)],
+        [f"{report['bootstrap']['level']:.0%} interval", *(_span(column["interval"]) for column in every)],
+        ["mIoU, strict", *(percent(column["strict"]) for column in every)],
         [],
-    ]
-    lines += [
-        [c, *(percent(column["iou"][c]) for column in columns), percent(row[MEAN]["iou"][c])] for c in columns[0]["iou"]
+        *([c, *(percent(column["iou"][c]) for column in every)] for c in columns[0]["iou"]),
     ]
     spaces = [key for key, value in columns[0].items() if isinstance(value, dict) and "miou" in value]
     for space in spaces:
