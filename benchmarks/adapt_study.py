@@ -15,10 +15,10 @@ from typing import Any
 from cmp_seg_ros.adaptation.holding import HeldBack
 from cmp_seg_ros.adaptation.run import BUNDLE, SETTINGS, Adaptation, Settings
 from cmp_seg_ros.bundle import Bundle
-from cmp_seg_ros.cli.compare import section_table
-from cmp_seg_ros.cli.tables import percent, show
+from cmp_seg_ros.cli.tables import percent, printed, show
 from cmp_seg_ros.datasets.frame import PSEUDO, TRUTH
 from cmp_seg_ros.evaluation.compare import Loaded, Section, compare
+from cmp_seg_ros.evaluation.compare_page import table_of
 from cmp_seg_ros.evaluation.metrics import PRIMARY, Confusion, readings
 from cmp_seg_ros.evaluation.pipeline import Consumer, Model, Result, run
 from cmp_seg_ros.evaluation.report import Report
@@ -72,7 +72,7 @@ def main() -> None:
     for section in map(Section.model_validate, found["comparison"]["sections"]):
         if section.title in (PRIMARY, "structural6"):
             title = f"{section.title} on {found['scans']} held-back scans"
-            show(section_table(section.model_copy(update={"title": title})))
+            show(printed(table_of(section.model_copy(update={"title": title}))))
     for name in ("pseudo-labels", "shipped on taught points", "new on taught points"):
         print(f"{name}: mIoU {percent(found[name]['miou'])}")
 

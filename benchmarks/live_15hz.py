@@ -18,7 +18,7 @@ from rich.console import Console
 
 from cmp_seg_ros.bundle import DEFAULT_BUNDLE, Bundle
 from cmp_seg_ros.cli.demo import STAGES, simulate_once, voxel_sizes
-from cmp_seg_ros.cli.tables import latency_table
+from cmp_seg_ros.cli.tables import printed
 from cmp_seg_ros.datasets.bag import DataSet
 from cmp_seg_ros.datasets.frame import TRUTH
 from cmp_seg_ros.errors import UserError
@@ -27,6 +27,7 @@ from cmp_seg_ros.evaluation.metrics import percentiles
 from cmp_seg_ros.evaluation.pipeline import Model
 from cmp_seg_ros.evaluation.pipeline import run as label_all
 from cmp_seg_ros.evaluation.report import Report
+from cmp_seg_ros.evaluation.report_page import latency_table
 from cmp_seg_ros.evaluation.scoring import Scores, space_of
 from cmp_seg_ros.geometry.sensor_set import SensorSet
 from cmp_seg_ros.messages import cdr
@@ -121,7 +122,8 @@ def show(report: dict[str, Any], console: Console) -> None:
         "age from the stamp (start of the sweep, 67 ms)": report["age_from_stamp_ms"],
         "player late by": report["player_lateness_ms"],
     } | {f"node: {stage}": report["stages_ms"][stage] for stage in STAGES if stage in report["stages_ms"]}
-    console.print(latency_table(rows, f"{report['model']} with {report['engine']} at {RATE:g} Hz, milliseconds"))
+    title = f"{report['model']} with {report['engine']} at {RATE:g} Hz, milliseconds"
+    console.print(printed(latency_table(rows, title)))
     scans, memory = report["scans"], report["memory_mb"]
     console.print(
         f"{report['rate_hz']:.2f} labelled clouds a second; {scans['played']} played, {scans['dropped']} dropped, "

@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict
 
 from cmp_seg_ros import configuration
 from cmp_seg_ros.datasets import drives, open_input
@@ -38,6 +37,7 @@ from cmp_seg_ros.pseudo_labels.labeller import Refinements, project, read, uprig
 from cmp_seg_ros.pseudo_labels.surfaces import surfaces, with_geometry
 from cmp_seg_ros.scan import UNLABELLED, Bool, Float32, Labels, UInt8
 from cmp_seg_ros.teachers.base import Teacher, open_teacher
+from cmp_seg_ros.training.config import Strict
 
 Float64 = npt.NDArray[np.float64]
 STUDY = "study-v1"
@@ -46,29 +46,23 @@ RAW, ALL, STILL, BALANCED = "raw, rejected by confidence", "all", "all but time"
 ONCE = "all but agreement"
 
 
-class Row(BaseModel):
+class Row(Strict):
     """Drives through buildings, or visits of a scene, by seed."""
-
-    model_config = ConfigDict(extra="forbid")
 
     first: int
     count: int
     scene: str = ""
 
 
-class Must(BaseModel):
+class Must(Strict):
     """Least share of a class's points within metres of its plane."""
-
-    model_config = ConfigDict(extra="forbid")
 
     within: float
     share: float
 
 
-class Study(BaseModel):
+class Study(Strict):
     """What is measured."""
-
-    model_config = ConfigDict(extra="forbid")
 
     name: str
     teacher: str

@@ -1,19 +1,13 @@
 """`cmp-seg compare`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from cmp_seg_ros.cli import options
-from cmp_seg_ros.cli.tables import show, table_of
+from cmp_seg_ros.cli.tables import printed, show
 
-if TYPE_CHECKING:
-    from rich.table import Table
-
-    from cmp_seg_ros.evaluation.compare import Section
-
-COLOURS = {"better": "green", "worse": "red"}
 PICTURE, RELIABILITY = "compare.png", "reliability.png"
 
 
@@ -33,7 +27,7 @@ def compare(
     """Put two reports side by side, and say which differences are more than noise."""
     from cmp_seg_ros.evaluation import compare as comparing
     from cmp_seg_ros.evaluation import compare_plot, reliability
-    from cmp_seg_ros.evaluation.compare_page import page_of
+    from cmp_seg_ros.evaluation.compare_page import page_of, table_of
     from cmp_seg_ros.evaluation.page import HTML, MARKDOWN, Picture
     from cmp_seg_ros.outputs import REPORT, require_writable, write_report, writing
 
@@ -64,29 +58,10 @@ def compare(
         print(comparison.model_dump_json())
         return
     show(f"A: {comparison.a.path}\nB: {comparison.b.path}")
-    show(*(section_table(section) for section in comparison.sections if not section.detail))
+    show(*(printed(table_of(section)) for section in comparison.sections if not section.detail))
     level = comparison.bootstrap.level
     show(
         f"Differences are in points. Of figures that do not really differ, {1 - level:.0%} seem to, by chance, with "
         f"intervals of {level:.0%}. Precision and recall are in --json and --out.\n"
     )
     show(*comparison.summary, *(f"note: {line}" for line in comparison.notes))
-
-
-def section_table(section: "Section") -> "Table":
-    """Figures of both reports, their difference, its interval, and what that means."""
-    from cmp_seg_ros.evaluation.compare import WORDS, format_difference, format_interval, format_value
-
-    caption = f"intervals: {section.intervals}"
-    justify: Any = {"title_justify": "left", "caption_justify": "left"}
-    table = table_of([""], ["A", "B", "B - A", "interval"], title=section.title, caption=caption, **justify)
-    table.add_column("")
-    for figure in section.figures:
-        cells = (
-            format_value(figure.a, figure),
-            format_value(figure.b, figure),
-            format_difference(figure),
-            format_interval(figure),
-        )
-        table.add_row(figure.name, *cells, WORDS[figure.verdict], style=COLOURS.get(figure.verdict))
-    return table

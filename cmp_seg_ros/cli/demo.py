@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cmp_seg_ros.cli import options
-from cmp_seg_ros.cli.tables import iou_table, latency_table, print_warnings, show
+from cmp_seg_ros.cli.tables import iou_table, print_warnings, printed, show
 
 if TYPE_CHECKING:
     from cmp_seg_ros.evaluation.report import Report
@@ -54,7 +54,7 @@ def demo(
     from cmp_seg_ros.datasets.bag import DataSet
     from cmp_seg_ros.datasets.frame import TRUTH
     from cmp_seg_ros.evaluation.report import Report
-    from cmp_seg_ros.evaluation.report_page import PageFiles
+    from cmp_seg_ros.evaluation.report_page import PageFiles, latency_table
     from cmp_seg_ros.evaluation.scoring import Scores, space_of
     from cmp_seg_ros.geometry.sensor_set import SensorSet
     from cmp_seg_ros.nodes.live_run import play_to_node
@@ -86,7 +86,7 @@ def demo(
     else:
         latencies = {"scan stamp (start of sweep) to labelled cloud received": report.latency_ms}
         latencies |= {f"node: {name}": report.stages_ms[name] for name in STAGES if name in report.stages_ms}
-        show(latency_table(latencies, "milliseconds"), counts(report), iou_table(report))
+        show(printed(latency_table(latencies, "milliseconds")), counts(report), iou_table(report))
         show(f"page.html, report.json, overview.png, {OCCUPANCY}, labelled/ and drive/ are in {out}")
 
 

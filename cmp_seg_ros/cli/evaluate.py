@@ -9,24 +9,12 @@ import typer
 
 from cmp_seg_ros.bundle import DEFAULT_BUNDLE
 from cmp_seg_ros.cli import options
-from cmp_seg_ros.cli.tables import (
-    counted,
-    iou_table,
-    latency_table,
-    percent,
-    plane_table,
-    print_warnings,
-    show,
-    table_of,
-)
+from cmp_seg_ros.cli.tables import counted, iou_table, percent, print_warnings, printed, show
 from cmp_seg_ros.errors import UserError
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from cmp_seg_ros.bundle import Bundle
     from cmp_seg_ros.datasets.base import DataSet
-    from cmp_seg_ros.evaluation.suites.tables import Sheet
     from cmp_seg_ros.nodes.live_run import LiveRun
 
 OWN_SCANS = (
@@ -34,6 +22,7 @@ OWN_SCANS = (
     *("topic", "columns", "calibration", "lidar"),
 )  # parameters that do not go with --suite
 SUITE = "With --suite"
+SHOWN = 40  # rows; longer tables of scans are on the page alone
 
 
 def evaluate(
@@ -161,7 +150,7 @@ def evaluate(
     from cmp_seg_ros.evaluation.pipeline import Labeller, Model, run
     from cmp_seg_ros.evaluation.predictions import Predictions, open_id_map
     from cmp_seg_ros.evaluation.report import Report
-    from cmp_seg_ros.evaluation.report_page import PageFiles
+    from cmp_seg_ros.evaluation.report_page import PageFiles, latency_table, plane_tables
     from cmp_seg_ros.evaluation.scoring import consumers_for, sources_of
     from cmp_seg_ros.evaluation.teacher_agreement import TeacherLabels
     from cmp_seg_ros.geometry.sensor_set import SensorSet
@@ -215,11 +204,11 @@ def evaluate(
         if report.accuracy is not None:
             show(iou_table(report))
         if report.planes is not None:
-            show(plane_table(report))
+            show(*(printed(table) for table in plane_tables(report.planes) if len(table.rows) <= SHOWN))
         if report.consistency is not None:
             show(f"agreement over time: {percent(report.consistency.agreement)}")
         if report.stages_ms:
-            show(latency_table(report.stages_ms))
+            show(printed(latency_table(report.stages_ms)))
         with_engine = f" with {report.engine}" if report.engine else ""
         show(f"{scans}, {report.model}{with_engine}" + (f"\n{out / HTML}" if out else ""))
         print_warnings(report.warnings)
@@ -297,7 +286,7 @@ def _suite(
     if as_json:
         print(json.dumps(report))
     else:
-        show(*map(sheet_table, sheets(report)), heading(report))
+        show(*map(printed, sheets(report)), heading(report))
     missed = [must_sentence(must) for must in report["musts"] if not must["met"]]
     if check and missed:
         raise UserError("; ".join(missed))
@@ -308,14 +297,3 @@ def must_sentence(must: dict[str, Any]) -> str:
     if must["measured"] is None:
         return f"{must['row']} was not measured ({must['what']}); leave it out with --only"
     return f"{must['row']}: {must['what']} is {must['measured']:.3f}, must be {must['bound']} {must['limit']:.3f}"
-
-
-def sheet_table(sheet: "Sheet") -> "Table":
-    """A sheet of the suite's report."""
-    table = table_of(sheet.header[:1], sheet.header[1:], title=sheet.title, title_justify="left")
-    for row in sheet.rows:
-        if row:
-            table.add_row(*row)
-        else:
-            table.add_section()
-    return table

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from cmp_seg_ros.evaluation.report import Percentiles, PlaneScores, Report
+    from cmp_seg_ros.evaluation import page
+    from cmp_seg_ros.evaluation.report import Report
 
-MAX_ROWS = 40  # of the table of planes
+MARKS = {"good": "green", "bad": "red", "": ""}  # colours of cells
 READINGS = {"structural4_primary": "structural4, primary", "structural4_strict": "structural4, strict"}
 
 
@@ -50,6 +51,20 @@ def table_of(names: Iterable[str], figures: Iterable[str], **options: Any) -> "T
     return table
 
 
+def printed(table: "page.Table") -> "Table":
+    """A table of a page for the terminal; an empty row is a rule."""
+    from rich.text import Text
+
+    justify: Any = {"title_justify": "left", "caption_justify": "left"}
+    found = table_of(table.header[:1], table.header[1:], title=table.title, caption=table.note or None, **justify)
+    for row in table.rows:
+        if row:
+            found.add_row(*(cell if isinstance(cell, str) else Text(cell.text, MARKS[cell.mark]) for cell in row))
+        else:
+            found.add_section()
+    return found
+
+
 def iou_table(report: "Report") -> "Table":
     """Table of the IoU of each class, with a column for each reading of the truth."""
     from rich.table import Table
@@ -71,36 +86,4 @@ def iou_table(report: "Report") -> "Table":
     table.add_row("mIoU", *(percent(score.miou) for score in scores.values()), style="bold")
     table.add_row("accuracy", *(percent(score.overall_accuracy) for score in scores.values()))
     table.add_row("points", *(f"{sum(score.points.values()):,}" for score in scores.values()))
-    return table
-
-
-def latency_table(latencies: "dict[str, Percentiles]", title: str = "ms per scan") -> "Table":
-    """Table of percentiles of milliseconds, by stage."""
-    table = table_of([title], ("p50", "p95", "p99"))
-    for stage, values in latencies.items():
-        table.add_row(stage, *(f"{values[name]:.1f}" for name in ("p50", "p95", "p99") if name in values))
-    return table
-
-
-def plane_table(report: "Report") -> "Table":
-    """Table of the plane check, with a row for each scan, then the medians."""
-    from rich import box
-
-    columns = [("floor", "recall"), ("floor", "precision"), ("ceiling", "recall"), ("ceiling", "precision")]
-    columns += [("wall", "recall")]
-    headers = [f"{surface}\n{figure}" for surface, figure in columns]
-    title = "Labels against the planes of each scan"
-    table = table_of(["scan"], [*headers, "walls"], title=title, box=box.SIMPLE_HEAD)
-
-    def add(name: str, scores: "PlaneScores", style: str = "") -> None:
-        found = (percent(getattr(getattr(scores, surface), figure)) for surface, figure in columns)
-        table.add_row(name, *found, f"{scores.wall.planes:g}", style=style)
-
-    assert report.planes is not None
-    for scan in report.planes.scans[:MAX_ROWS]:
-        add(scan.key, scan)
-    table.add_section()
-    add("median", report.planes.median, "bold")
-    if report.planes.perfect_median is not None:
-        add("perfect labeller", report.planes.perfect_median)
     return table

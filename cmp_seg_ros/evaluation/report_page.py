@@ -12,7 +12,7 @@ from cmp_seg_ros.evaluation.consistency import TemporalConsistency
 from cmp_seg_ros.evaluation.page import NONE, Block, Cell, Notes, Page, Picture, Row, Section, Table, facts, percent
 from cmp_seg_ros.evaluation.pipeline import Consumer
 from cmp_seg_ros.evaluation.plots import faint_grid, new_figure, save
-from cmp_seg_ros.evaluation.report import PlaneScores, Report
+from cmp_seg_ros.evaluation.report import Percentiles, PlaneReport, PlaneScores, Report
 
 RELIABILITY, LATENCY = "reliability.png", "latency.png"
 PICTURES = {
@@ -248,10 +248,8 @@ def over_time(report: Report) -> list[Block]:
     return [text, Table(["class", "IoU over time"], rows)]
 
 
-def planes(report: Report, folder: Path) -> list[Block]:
-    if report.planes is None:
-        return []
-    scores = report.planes
+def plane_tables(scores: PlaneReport) -> list[Table]:
+    """Medians over the scans, and each scan."""
 
     def row(name: str, found: PlaneScores) -> Row:
         floor, ceiling, wall = found.floor, found.ceiling, found.wall
@@ -262,12 +260,18 @@ def planes(report: Report, folder: Path) -> list[Block]:
     medians = [row("median", scores.median)]
     if scores.perfect_median is not None:
         medians.append(row("perfect labeller", scores.perfect_median))
+    scans = [row(scan.key, scan) for scan in scores.scans]
+    return [Table(header, medians), Table(header, scans, "Scan by scan", folded=len(scans) > MANY)]
+
+
+def planes(report: Report, folder: Path) -> list[Block]:
+    if report.planes is None:
+        return []
     drawn = [name for name in report.files if name.startswith("planes-")][:PLANES_SHOWN]
     return [
         "Labels compared with the planes found by geometry alone: share of the points of a plane with its label, and "
         "share of the points with a label that are on such a plane.",
-        Table(header, medians),
-        Table(header, [row(scan.key, scan) for scan in scores.scans], "Scan by scan", folded=len(scores.scans) > MANY),
+        *plane_tables(report.planes),
         *(Picture(folder / name, "Planes from above and from the side; wrong labels in red.") for name in drawn),
     ]
 
@@ -276,15 +280,20 @@ def pictures(report: Report, folder: Path) -> list[Block]:
     return [Picture(folder / name, caption) for name, caption in PICTURES.items() if name in report.files]
 
 
+def latency_table(latencies: Mapping[str, Percentiles], title: str = "ms per scan", note: str = "") -> Table:
+    """Percentiles of milliseconds, by name of a stage."""
+    rows = [
+        [stage, *(f"{values[p]:.1f}" if p in values else NONE for p in ("p50", "p95", "p99"))]
+        for stage, values in latencies.items()
+    ]
+    return Table([title, "p50", "p95", "p99"], rows, note=note)
+
+
 def speed(report: Report, folder: Path) -> list[Block]:
     """Times and machine: the only section that differs between two runs on the same input."""
     blocks: list[Block] = []
     if report.stages_ms:
-        rows = [
-            [stage, *(f"{values[p]:.1f}" if p in values else NONE for p in ("p50", "p95", "p99"))]
-            for stage, values in report.stages_ms.items()
-        ]
-        blocks.append(Table(["ms per scan", "p50", "p95", "p99"], rows, note="Without the first scan."))
+        blocks.append(latency_table(report.stages_ms, note="Without the first scan."))
     if LATENCY in report.files:
         blocks.append(Picture(folder / LATENCY, "Milliseconds of each scan in order, and their distribution."))
     machine, live = report.machine, report.scans
