@@ -56,7 +56,7 @@ def hold_back(data: UnifiedSet, share: float) -> Stretches:
     if counts[0] < LEAST or counts[1] < FEWEST:
         raise UserError(
             f"{_too_short(data, share)}: of {len(numbered)} scans, {counts[0]} are left to learn from ({LEAST} needed) "
-            f"and {counts[1]} for the test ({FEWEST} needed); give a longer one, better of minutes, or more"
+            f"and {counts[1]} for the test ({FEWEST} needed); give longer recordings, best of several minutes, or more"
         )
     return Stretches(learnt, held)
 

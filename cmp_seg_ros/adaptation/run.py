@@ -138,7 +138,7 @@ class Adaptation:
             self._write(CALIBRATION, kept)
         wrong = any(calibration_check.is_off(one["off"], one["away"], one["between_halves"]) for one in kept.values())
         said = [
-            f"camera {name} would lie best {one['off']:.1f} degrees and {one['away']:.0f} cm from its calibration"
+            f"camera {name} fits best {one['off']:.1f} degrees and {one['away']:.0f} cm away from its calibration"
             for name, one in kept.items()
         ]
         if wrong and not force:

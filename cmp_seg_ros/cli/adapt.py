@@ -30,7 +30,7 @@ def adapt(
     topic: Annotated[str, typer.Option(help="Of the scans; needed only where a bag has several.")] = "",
     held_back: Annotated[float, typer.Option(help="Share of each sequence for the test.", min=0.05, max=0.9)] = 0.2,
     buildings: Annotated[
-        int | None, typer.Option(help="Simulated buildings to look for what was forgotten; default all.", min=1)
+        int | None, typer.Option(help="Simulated buildings that show what was forgotten; by default all.", min=1)
     ] = None,
     average: Annotated[
         bool, typer.Option(help="Take the mean of the old and the new weights: as much gained, nothing forgotten.")
@@ -65,7 +65,7 @@ def adapt(
         average=average,
         buildings=buildings,
     )
-    open_teacher(teacher)  # complains before the work
+    open_teacher(teacher)  # raises errors before the work
     work = Adaptation(settings, out)
     try:
         with writing(out):
@@ -90,7 +90,7 @@ def _steps(work: "Adaptation", force: bool, workers: int, console: "Console") ->
 
     work.begin()
     work.convert(progress_bar)
-    _ = work.stretches  # too short a recording is known now
+    _ = work.stretches  # raises an error now if the recording is too short
     checked = work.check(progress_bar, force)
     labelled = work.label(progress_bar)
     console.print(f"the teacher labelled {labelled.covered:.0%} of the points that are learnt from", markup=False)

@@ -24,7 +24,7 @@ def check(
     frames: Annotated[int, typer.Option(help="Scans with an image that are looked at, spread over INPUT.", min=1)] = 20,
     as_json: options.Json = False,
 ) -> None:
-    """Say by which offset scans and images would lie better on each other, in degrees and centimetres."""
+    """Estimate by which offset (degrees, centimetres) scans and images would match better."""
     import json
 
     from rich.table import Table

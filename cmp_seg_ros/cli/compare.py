@@ -26,8 +26,8 @@ def compare(
 ) -> None:
     """Put two reports side by side, and say which differences are more than noise."""
     from cmp_seg_ros.evaluation import compare as comparing
-    from cmp_seg_ros.evaluation import compare_plot, reliability
-    from cmp_seg_ros.evaluation.compare_page import page_of, table_of
+    from cmp_seg_ros.evaluation import reliability
+    from cmp_seg_ros.evaluation.compare_page import draw, page_of, table_of
     from cmp_seg_ros.evaluation.page import HTML, MARKDOWN, Picture
     from cmp_seg_ros.outputs import REPORT, require_writable, write_report, writing
 
@@ -40,7 +40,7 @@ def compare(
             for picture in (PICTURE, RELIABILITY):  # of an earlier run
                 (out / picture).unlink(missing_ok=True)
             write_report(out, comparison.model_dump(mode="json"))
-            compare_plot.draw(out / PICTURE, comparison)
+            draw(out / PICTURE, comparison)
             curves = {
                 name: source.accuracy.reliability
                 for name, source in zip("AB", sources, strict=True)

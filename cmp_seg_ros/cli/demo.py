@@ -13,8 +13,6 @@ from cmp_seg_ros.cli.tables import iou_table, print_warnings, printed, show
 
 if TYPE_CHECKING:
     from cmp_seg_ros.evaluation.report import Report
-    from cmp_seg_ros.label_space import LabelSpace
-    from cmp_seg_ros.pseudo_labels.labeller import PseudoLabeller
     from cmp_seg_ros.simulation.rig import RigConfig
 
 STAGES = ("wait", "decode", "preprocess", "network", "backfill", "encode", "publish", "total")
@@ -53,14 +51,21 @@ def demo(
 
     from cmp_seg_ros.datasets.bag import DataSet
     from cmp_seg_ros.datasets.frame import TRUTH
+    from cmp_seg_ros.errors import UserError
     from cmp_seg_ros.evaluation.report import Report
     from cmp_seg_ros.evaluation.report_page import PageFiles, latency_table
     from cmp_seg_ros.evaluation.scoring import Scores, space_of
     from cmp_seg_ros.geometry.sensor_set import SensorSet
     from cmp_seg_ros.nodes.live_run import play_to_node
+    from cmp_seg_ros.pseudo_labels.labeller import PseudoLabeller
+    from cmp_seg_ros.teachers.base import open_teacher
 
     space = bundle.description.label_space
-    labeller = mosaic(space)
+    try:
+        teacher = PseudoLabeller(open_teacher("mosaic"), space, "pseudo")
+    except UserError as error:
+        print_warnings([f"no picture of pseudo-labels: {error}"])
+        teacher = None
     sensors = SensorSet(drive / "calibration.yaml")
     assert sensors.file is not None
     with Console(stderr=True).status("starting") as status:
@@ -76,7 +81,7 @@ def demo(
         report = Report.of("demo", data)
         report.seed, report.sensor, report.seconds = seed, sensor, seconds
         frames = len(run.clouds)
-        pictures = live.LivePictures(data, space, out, frames, labeller)
+        pictures = live.LivePictures(data, space, out, frames, teacher)
         consumers = [Scores(space_of(data), space), pictures, PageFiles(out)]
         live.evaluate(run, data, bundle, report, consumers, out, needs=(TRUTH,))
         status.update("an image to the occupancy node")
@@ -119,19 +124,6 @@ def draw_occupancy(config: "RigConfig", calibration: Path, path: Path) -> None:
     pictures.draw_result(
         path, rgb, shown.depth, shown.classes, grid, shown.label, space, title, truth_ids(space)[truth]
     )
-
-
-def mosaic(space: "LabelSpace") -> "PseudoLabeller | None":
-    """The teacher whose pseudo-labels stand beside the network's labels; None, with a note, where it is not here."""
-    from cmp_seg_ros.errors import UserError
-    from cmp_seg_ros.pseudo_labels.labeller import PseudoLabeller
-    from cmp_seg_ros.teachers.base import open_teacher
-
-    try:
-        return PseudoLabeller(open_teacher("mosaic"), space, "pseudo")
-    except UserError as error:
-        print_warnings([f"no picture of pseudo-labels: {error}"])
-        return None
 
 
 def simulate(drive: Path, *options: object) -> None:

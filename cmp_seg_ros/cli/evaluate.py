@@ -43,7 +43,7 @@ def evaluate(
         ),
     ] = "",
     hand: Annotated[
-        Path | None, typer.Option(help="Hand labels of `cmp-seg annotate import`, or alike, if not in INPUT.")
+        Path | None, typer.Option(help="Hand labels of `cmp-seg annotate import`, or in such a form, if not in INPUT.")
     ] = None,
     teacher: Annotated[str, typer.Option(help="Compare also with this image teacher where a camera sees.")] = "",
     predictions: Annotated[
@@ -114,9 +114,9 @@ def evaluate(
         typer.Option("--check", help="Exit with status 1 if a must of the suite is missed.", rich_help_panel=SUITE),
     ] = False,
 ) -> None:
-    """Label the scans of any input and say how right the labels are, or run a benchmark suite.
+    """Label the scans of any input and score the labels, or run a benchmark suite.
 
-    They are compared with a truth, hand labels or pseudo-labels; without any of these with planes and over time.
+    Labels are compared with truth, hand labels or pseudo-labels; without any of these, with planes and over time.
     Exits with status 1 if any scan could not be read.
     """
     if suite:

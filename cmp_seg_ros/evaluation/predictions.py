@@ -116,7 +116,7 @@ class Predictions:
         if path is None and frame.number < len(self.in_order):
             path = self.in_order[frame.number]
         if path is None:
-            raise CannotLabel(f"{self.folder} has no file for it ({frame.key}.label or alike)", "it has no predictions")
+            raise CannotLabel(f"{self.folder} has no file for it (such as {frame.key}.label)", "it has no predictions")
         ids, confidence = read(path, len(frame.scan))
         if len(ids) != len(frame.scan):
             raise CannotLabel(

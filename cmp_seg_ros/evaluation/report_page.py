@@ -1,4 +1,4 @@
-"""The page of a report: what was evaluated, how right, how consistent, how fast; from the report and its pictures."""
+"""The page of a report: what was evaluated, accuracy, consistency and speed; made from the report and its pictures."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path

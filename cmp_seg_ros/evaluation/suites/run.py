@@ -166,7 +166,7 @@ class SuiteRun:
         first = suite.buildings.first
         self.buildings = range(first, first + (buildings or suite.buildings.count))
         self.labeller = Model(bundle.path, engine, voxel_size=voxel_size)
-        self.segmenter = self.labeller.segmenter  # complains before the work, and builds what workers then find
+        self.segmenter = self.labeller.segmenter  # raises errors before the work, and builds engines for the workers
         self.counter = Counter(suite, self.segmenter.label_space)
         readings(Confusion(self.counter.truth, self.segmenter.label_space), (PRIMARY, STRICT))
         self.out = out
@@ -317,7 +317,7 @@ def _files(path: Path) -> list[Path]:
 
 
 def _version(library: str) -> str:
-    """Empty where it is not installed, which the simulator complains about in its own words."""
+    """Empty where it is not installed, of which the simulator informs the user."""
     try:
         return version(library)
     except PackageNotFoundError:
