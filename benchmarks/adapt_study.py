@@ -45,8 +45,13 @@ class OnTaughtPoints(Consumer):
         self.teacher.add(true[taught], told[taught])
 
 
+def open_adaptation(out: Path) -> Adaptation:
+    """What `cmp-seg adapt` left in a folder."""
+    return Adaptation(Settings(**json.loads((out / SETTINGS).read_text())), out)
+
+
 def measure(out: Path) -> dict[str, Any]:
-    work = Adaptation(Settings(**json.loads((out / SETTINGS).read_text())), out)
+    work = open_adaptation(out)
     data = HeldBack(work.data, work.stretches.held_back)
     found: dict[str, Any] = {"scans": len(data)}
     for name, bundle in (("shipped", work.start), ("new", Bundle(out / BUNDLE))):
