@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from scipy.stats import mannwhitneyu
 
 from cmp_seg_ros.bundle import Bundle
 from cmp_seg_ros.datasets import boxes, buildings
@@ -55,10 +56,7 @@ def strange(xyz: Float32, rng: np.random.Generator) -> Iterator[tuple[str, Float
 
 def auroc(usual: list[float], odd: list[float]) -> float:
     """Probability that a strange scan has the higher unlikeness of the two."""
-    from scipy.stats import rankdata
-
-    ranks = rankdata(np.nan_to_num([*odd, *usual], posinf=1e12))[: len(odd)].sum()
-    return float((ranks - len(odd) * (len(odd) + 1) / 2) / (len(odd) * len(usual)))
+    return float(mannwhitneyu(odd, usual).statistic / (len(odd) * len(usual)))
 
 
 def main() -> None:

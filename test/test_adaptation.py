@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from cmp_seg_ros import UserError
 from cmp_seg_ros.adaptation import run as adaptation
-from cmp_seg_ros.adaptation.holding import hold_back
+from cmp_seg_ros.adaptation.holding import hold_back, sets_of
 from cmp_seg_ros.adaptation.verdict import Difference, judge
 from cmp_seg_ros.bundle import Bundle
 from cmp_seg_ros.cli.adapt import adapt
@@ -48,7 +48,7 @@ def test_the_end_of_each_sequence_is_held_back_with_a_gap() -> None:
     found = hold_back(Set(drive + pairs), 0.2)  # type: ignore[arg-type]
     assert found.held_back == [(40, 49), (64, 67)]
     assert found.learnt == [(0, 30), (50, 63)]  # ten seconds are left out where stamps are known
-    [first, second] = found.sets(Path("set"), PSEUDO)
+    [first, second] = sets_of(Path("set"), PSEUDO, found.learnt)
     assert (first.first, first.last, second.first, second.last) == (0, 30, 50, 63) and first.splits is None
 
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cmp_seg_ros import label_space, outputs, resources
 from cmp_seg_ros.adaptation import pictures
-from cmp_seg_ros.adaptation.holding import HeldBack, Stretches, hold_back
+from cmp_seg_ros.adaptation.holding import HeldBack, Stretches, hold_back, sets_of
 from cmp_seg_ros.adaptation.verdict import Difference, Verdict, figure, judge, plane_differences
 from cmp_seg_ros.bundle import DEFAULT_BUNDLE, Bundle
 from cmp_seg_ros.datasets.conversion import Conversion, sources_of
@@ -21,7 +21,7 @@ from cmp_seg_ros.datasets.unified import DataSet as UnifiedSet
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.evaluation.compare import Comparison, Loaded, compare
 from cmp_seg_ros.evaluation.metrics import PRIMARY
-from cmp_seg_ros.evaluation.page import HTML, Notes, Page, Picture, Section, Table, facts, percent
+from cmp_seg_ros.evaluation.page import HTML, Notes, Page, Picture, Row, Section, Table, facts, percent
 from cmp_seg_ros.evaluation.pipeline import Consumer, Model, Result, run
 from cmp_seg_ros.evaluation.plane_check import PlaneCheck
 from cmp_seg_ros.evaluation.report import Report
@@ -84,6 +84,7 @@ class Adaptation:
 
     def __init__(self, settings: Settings, out: Path) -> None:
         self.settings, self.out = settings, out
+        self._labels: dict[str, dict[str, UInt8]] = {}  # of the evaluations, by bundle and key
         outputs.require_writable(out, COMMAND, (outputs.REPORT, SETTINGS, DATA, TRAINING, BUNDLE, HTML))
         self.start = Bundle.find(settings.start)
         self.space = _with_mappings(self.start.description.label_space)
@@ -140,7 +141,7 @@ class Adaptation:
             self._write(CALIBRATION, kept)
         wrong = any(calibration_check.is_off(one["off"], one["away"], one["between_halves"]) for one in kept.values())
         said = [
-            f"camera {name} would lie best {one['off']:.1f} degrees and {one['away']:.0f} cm from its calibration"
+            f"camera {name} fits best {one['off']:.1f} degrees and {one['away']:.0f} cm away from its calibration"
             for name, one in kept.items()
         ]
         if wrong and not force:
@@ -193,7 +194,7 @@ class Adaptation:
 
     def _labelled(self) -> Labelled:
         count, points = np.zeros(256, np.int64), 0
-        for source in self.stretches.sets(self.out / DATA, PSEUDO):
+        for source in sets_of(self.out / DATA, PSEUDO, self.stretches.learnt):
             for frame in source.frames():
                 if PSEUDO in frame.labels:
                     found = frame.labels[PSEUDO]
@@ -216,8 +217,8 @@ class Adaptation:
         config: TrainConfig = tasks.load_config(
             self.settings.recipe,
             start=str(self.start.path),
-            sets=self.stretches.sets(folder, PSEUDO),
-            validation=self.stretches.held_back_sets(folder, PSEUDO),
+            sets=sets_of(folder, PSEUDO, self.stretches.learnt),
+            validation=sets_of(folder, PSEUDO, self.stretches.held_back),
             hours=self.settings.hours,
         )
         return config
@@ -262,11 +263,6 @@ class Adaptation:
         self._labels[which] = kept.label
         return report
 
-    @cached_property
-    def _labels(self) -> dict[str, dict[str, UInt8]]:
-        """By bundle and key, of the last evaluation."""
-        return {}
-
     def remember(self, which: str, bundle: Bundle, progress: Progress) -> None:
         """A bundle on a few simulated buildings."""
         from cmp_seg_ros.evaluation.suites.run import SuiteRun
@@ -294,9 +290,8 @@ class Adaptation:
         by_class = [figure(teacher, self.space.name, f"IoU {name}")._replace(name=name) for name in self.space.names]
         forgotten = figure(simulated, "primary mIoU", "mean")._replace(name=f"mIoU ({FOUR})")
         verdict = judge(images, against, classes, by_class, forgotten, planes, labelled.shares)
-        drawn = self._draw()
         rows = self._rows(teacher)
-        self._page(verdict, labelled, rows, planes, simulated, drawn, checked).write(self.out)
+        self._page(verdict, labelled, rows, planes, simulated, checked).write(self.out)
         outputs.write_report(
             self.out,
             {
@@ -338,20 +333,20 @@ class Adaptation:
         rows.append(figure(teacher, "temporal", "agreement")._replace(name="agreement over time"))
         return [row for row in rows if row.old is not None]
 
-    def _draw(self) -> list[str]:
-        """Pictures of the scans that changed most; their names."""
-        data = HeldBack(self.data, self.stretches.held_back)
+    def _draw(self) -> list[Path]:
+        """Pictures of the scans that changed most."""
         changed = []
-        for frame in data:
+        for frame in HeldBack(self.data, self.stretches.held_back):
             if frame.key in self._labels[OLD] and PSEUDO in frame.labels:
                 found = frame.labels[PSEUDO]
                 told = self.space.id_map(found.space)[found.label]
                 old, new = (self._labels[which][frame.key] for which in (OLD, NEW))
                 changed.append(pictures.Changed(frame, told, old, new))
         changed = sorted(changed, key=lambda one: -one.share)[:PICTURED]
-        for number, one in enumerate(changed):
-            pictures.draw(self.out / f"changed-{number}.png", one, self.space)
-        return [f"changed-{number}.png" for number in range(len(changed))]
+        drawn = {self.out / f"changed-{number}.png": one for number, one in enumerate(changed)}
+        for path, one in drawn.items():
+            pictures.draw(path, one, self.space)
+        return list(drawn)
 
     def _page(
         self,
@@ -360,7 +355,6 @@ class Adaptation:
         rows: list[Difference],
         planes: list[Difference],
         simulated: Comparison,
-        drawn: list[str],
         checked: list[str],
     ) -> Page:
         settings = self.settings
@@ -373,36 +367,26 @@ class Adaptation:
         shares = sorted(labelled.shares.items(), key=lambda item: -item[1])
         covered = f"{labelled.covered:.0%} of the points that were learnt from had a label of the teacher."
         curves = self.out / TRAINING / "curves.png"
-        return Page(
-            f"Adaptation: {verdict.title.lower()}",
-            [
-                Section(
-                    "What was done",
-                    [
-                        facts(
-                            [
-                                ("recordings", ", ".join(settings.recordings)),
-                                ("teacher", settings.teacher),
-                                ("training, hours", settings.hours),
-                                ("shipped bundle", f"{self.start.description.name} ({self.start.hash})"),
-                                ("new bundle", self.out / BUNDLE),
-                                ("calibration", "; ".join(checked)),
-                            ]
-                        )
-                    ],
-                ),
-                Section("Against the teacher, on held-back images", [TEACHER, _table(rows)]),
-                Section("Planes of the held-back scans", [PLANES, _table(planes)]),
-                Section("Simulated buildings: what was forgotten", [_table(forgotten)]),
-                Section(
-                    "What the teacher taught",
-                    [covered, Table(["class", "share"], [[name, percent(share, bar=True)] for name, share in shares])],
-                ),
-                Section("Scans that changed most", [Picture(self.out / name, CHANGED) for name in drawn]),
-                Section("Training", [Picture(curves, CURVES)] if curves.is_file() else []),
-            ],
-            notes=[Notes(verdict.reasons, serious=verdict.advice == "keep")],
-        )
+        done = [
+            ("recordings", ", ".join(settings.recordings)),
+            ("teacher", settings.teacher),
+            ("training, hours", settings.hours),
+            ("shipped bundle", f"{self.start.description.name} ({self.start.hash})"),
+            ("new bundle", self.out / BUNDLE),
+            ("calibration", "; ".join(checked)),
+        ]
+        taught = Table(["class", "share"], [[name, percent(share, bar=True)] for name, share in shares])
+        sections = [
+            Section("What was done", [facts(done)]),
+            Section("Against the teacher, on held-back images", [TEACHER, _table(rows)]),
+            Section("Planes of the held-back scans", [PLANES, _table(planes)]),
+            Section("Simulated buildings: what was forgotten", [_table(forgotten)]),
+            Section("What the teacher taught", [covered, taught]),
+            Section("Scans that changed most", [Picture(path, CHANGED) for path in self._draw()]),
+            Section("Training", [Picture(curves, CURVES)] if curves.is_file() else []),
+        ]
+        notes = [Notes(verdict.reasons, serious=verdict.advice == "keep")]
+        return Page(f"Adaptation: {verdict.title.lower()}", sections, notes=notes)
 
     def _read(self, name: str) -> dict[str, Any] | None:
         path = self.out / name
@@ -414,19 +398,12 @@ class Adaptation:
 
 def _table(rows: Iterable[Difference]) -> Table:
     """Scores of both bundles in per cent, and their difference in points."""
-    return Table(
-        ["", "shipped", "new", "difference", "95 % interval"],
-        [
-            [
-                row.name,
-                percent(row.old),
-                percent(row.new),
-                "" if row.old is None or row.new is None else f"{100 * row.change:+.1f}",
-                "" if row.interval is None else f"{100 * row.interval[0]:+.1f} to {100 * row.interval[1]:+.1f}",
-            ]
-            for row in rows
-        ],
-    )
+    lines: list[Row] = []
+    for row in rows:
+        change = "" if row.old is None or row.new is None else f"{100 * row.change:+.1f}"
+        interval = "" if row.interval is None else f"{100 * row.interval[0]:+.1f} to {100 * row.interval[1]:+.1f}"
+        lines.append([row.name, percent(row.old), percent(row.new), change, interval])
+    return Table(["", "shipped", "new", "difference", "95 % interval"], lines)
 
 
 def _with_mappings(space: LabelSpace) -> LabelSpace:

@@ -118,11 +118,10 @@ def plane_differences(old: PlaneReport | None, new: PlaneReport | None) -> list[
     if old is None or new is None:
         return []
     a, b = old.median, new.median
-    found = [
-        Difference(f"{kind} of {name}", getattr(getattr(a, name), kind), getattr(getattr(b, name), kind))
-        for name in ("floor", "ceiling")
-        for kind in ("recall", "precision")
-    ]
+    found = []
+    for name, before, after in (("floor", a.floor, b.floor), ("ceiling", a.ceiling, b.ceiling)):
+        found.append(Difference(f"recall of {name}", before.recall, after.recall))
+        found.append(Difference(f"precision of {name}", before.precision, after.precision))
     return [*found, Difference("recall of wall", a.wall.recall, b.wall.recall)]
 
 

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from cmp_seg_ros import interrupts
+from cmp_seg_ros.cli import options
 from cmp_seg_ros.cli.convert import Runner
 from cmp_seg_ros.mapping.odometry_source import OdometrySource
 
@@ -37,22 +38,18 @@ def pseudo_label(
     again: Annotated[
         bool, typer.Option("--again", help="Replace labels of this source that were made otherwise.")
     ] = False,
-    topic: Annotated[str, typer.Option(help="PointCloud2 topic, if a bag has several.")] = "",
-    calibration: Annotated[
-        Path | None,
-        typer.Option(help="Calibration file; by default calibration.yaml in or beside INPUT, if there is one."),
-    ] = None,
-    lidar: Annotated[str, typer.Option(help="Name of the lidar, if the calibration has several.")] = "",
+    topic: options.Topic = "",
+    calibration: options.Calibration = None,
+    lidar: options.Lidar = "",
     processes: Annotated[int, typer.Option(help="Number of processes that label; each opens the teacher.", min=1)] = 1,
     runner: Annotated[Runner, typer.Option(help="local, or ray: a Ray cluster ($RAY_ADDRESS).")] = Runner.local,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    as_json: options.Json = False,
 ) -> None:  # fmt: skip
     """Label points by what an image teacher sees: masks, projected, refined, kept beside the scans. Resumes."""
-    from rich.console import Console
     from rich.table import Table
 
     from cmp_seg_ros.cli.progress import progress_bar
-    from cmp_seg_ros.cli.tables import counted, percent, print_warnings
+    from cmp_seg_ros.cli.tables import counted, percent, print_warnings, show
     from cmp_seg_ros.datasets import unified
     from cmp_seg_ros.datasets.shards import LABELS
     from cmp_seg_ros.label_space import LabelSpace
@@ -94,19 +91,17 @@ def pseudo_label(
     )
     for name, count in report.classes.items():
         table.add_row(name, percent(count / report.labelled))
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(table)
+    show(table)
     print_warnings([f"{name} has less than 1 % of the labels" for name in report.rare()])
     print_warnings([f"{counted(count, 'scan')} without labels: {reason}" for reason, count in report.skipped.items()])
     print_warnings(report.problems)
     rejected = ", ".join(f"{name} {count:,}" for name, count in (report.rejected | {"unsure": report.unsure}).items())
     unseen = f", and {report.unseen:,} that only other scans see, by votes over time" if report.unseen else ""
-    console.print(
+    show(
         f"{teacher} labelled {counted(report.scans, 'scan')}: {report.labelled - report.unseen:,} of {report.seen:,} "
         f"points that a camera sees{unseen}\n"
         f"rejected, some for several reasons: {rejected}; changed by geometry: {report.corrected:,}\n"
-        f"labels: {data.path / LABELS / source}, with pictures/ and report.json",
-        markup=False,
+        f"labels: {data.path / LABELS / source}, with pictures/ and report.json"
     )
 
 

@@ -105,10 +105,9 @@ def _train(trainer: "Trainer") -> "Bundle | None":
 
 def _report(command: str, trainer: "Trainer", bundle: "Bundle", as_json: bool, quiet: bool) -> None:
     """Draw the curves, write report.json and print the scores."""
-    from rich.console import Console
     from rich.table import Table
 
-    from cmp_seg_ros.cli.tables import percent
+    from cmp_seg_ros.cli.tables import percent, show
     from cmp_seg_ros.outputs import write_report
     from cmp_seg_ros.training.log import CSV, title_of
     from cmp_seg_ros.training.pictures import curves
@@ -127,9 +126,7 @@ def _report(command: str, trainer: "Trainer", bundle: "Bundle", as_json: bool, q
     table = Table("validation", "score", title=f"{name} after {progress.step} steps")
     for score, value in scores.items():
         table.add_row(title_of(score), percent(value) if "iou" in score else f"{value:.3f}")
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(table)
-    console.print(f"bundle in {bundle.path}", markup=False)
+    show(table, f"bundle in {bundle.path}")
 
 
 def duration(seconds: float) -> str:

@@ -98,7 +98,6 @@ class LabelFiles(Consumer):
             self.space,
             image,
             camera,
-            None if camera is None else np.array(camera.T_camera_lidar),
             frame.T_base_lidar,
             title=f"{name_of(frame, Path(self.data.path.name))}: {describe(frame.scan)}",
         )

@@ -58,7 +58,7 @@ def _with_rows(
 def _draw_points(axes: Any, frame: Frame, name: str, view: View, label: UInt8, space: LabelSpace) -> None:
     camera = frame.images[name].camera
     assert camera is not None
-    plots.draw_camera(axes, view.rgb, frame.scan, label, space, camera, np.array(camera.T_camera_lidar))
+    plots.draw_camera(axes, view.rgb, frame.scan, label, space, camera)
 
 
 def _draw_mask(axes: Any, name: str, view: View, labeller: PseudoLabeller) -> None:
