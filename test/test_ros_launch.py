@@ -15,7 +15,6 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import yaml
 from bags import bag_path, scans, write_bag
-from diagnostic_msgs.msg import DiagnosticArray
 from ros_harness import Robot, cloud, room
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import PointCloud2
@@ -201,7 +200,6 @@ class Launched:
         monkeypatch.setenv("PYTHONPATH", os.pathsep.join(search))
         monkeypatch.setenv("AMENT_PREFIX_PATH", str(folder / "prefix"))
         monkeypatch.setenv("ROS_LOG_DIR", str(folder / "logs"))
-        (folder / "out").mkdir()
         self.robot = Robot(folder / "out")
         self.script = str(folder / "start.py")
 
@@ -248,11 +246,10 @@ def test_namespace_name_and_log_level(launched, tiny_bundle):
         namespace="front", name="seg", model=tiny_bundle, engine="reference", log_level="warn", output_profile="hydra"
     )
     labelled = robot.subscribe(PointCloud2, "/front/seg/labelled_points")
-    reports = robot.subscribe(DiagnosticArray, "/diagnostics")
     points = robot.publisher(PointCloud2, "/front/points")
     robot.until(lambda: points.publish(cloud(room())) or labelled, "labels")
     assert labelled[-1].point_step == 20, "profile hydra"
-    robot.until(lambda: reports and reports[-1].status[0].name == "/front/seg: scans", "a report")
+    robot.until(lambda: robot.reports and robot.reports[-1].status[0].name == "/front/seg: scans", "a report")
     assert program.stop() == 0
     assert not launched.alive()
     assert "ready after" not in program.out + program.err, "of level info"
