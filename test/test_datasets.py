@@ -2,7 +2,6 @@
 
 import struct
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -505,35 +504,19 @@ def test_a_folder_names_all_that_cannot_be_read(tmp_path: Path) -> None:
         ("a.pcd", pcd("binary", dict(zip("xyz", XYZ.T, strict=True)), ["x", "y", "z"])[:-5], "cut short"),
         ("a.pcd", pcd("binary_compressed", dict(zip("xyz", XYZ.T, strict=True)), ["x", "y", "z"])[:-5], "cut short"),
         ("a.pcd", pcd("ascii", dict(zip("xyz", XYZ.T, strict=True)), ["x", "y", "z"])[:-30], "does not fit|cut short"),
-        ("a.pcd", pcd("binary", dict(zip("xyz", XYZ.T, strict=True)), ["x", "y", "z"], TYPE="F F Q"), "header"),
         ("a.pcd", pcd("binary", dict(zip("xyz", XYZ[:0].T, strict=True)), ["x", "y", "z"]), "no points"),
-        ("a.pcd", pcd("binary", dict(zip("xyz", XYZ.T, strict=True)), ["x", "y", "z"], POINTS="-1"), "header"),
-        ("a.pcd", pcd("ascii", dict(zip("xyz", XYZ.T, strict=True)), ["x", "y", "z"], WIDTH="-57"), "header"),
-        ("a.pcd", pcd("", dict(zip("xyz", XYZ.T, strict=True)), ["x", "y", "z"]), "DATA is not said"),
         ("a.pcd", pcd("binary", XYZI, list(XYZI), SIZE="4 4 3 4"), "SIZE 3 of field z is none of 2, 4, 8"),
         ("a.pcd", pcd("binary", XYZI, list(XYZI), TYPE="F F X F"), "TYPE X of field z is none of F, I, U"),
         ("a.pcd", pcd("binary", XYZI, list(XYZI), SIZE="4 4 4"), "SIZE has 3 values for 4 FIELDS"),
-        ("a.pcd", pcd("binary", XYZI, list(XYZI), COUNT="1 1 1 one"), "COUNT one of field intensity"),
-        ("a.pcd", pcd("binary", XYZI, list(XYZI), WIDTH="57.0"), "WIDTH is 57.0"),
         (
             "a.pcd",
             pcd("ascii", XYZI | {"y": XYZI["y"] + 300}, list(XYZI), TYPE="F U F F", SIZE="4 1 4 4"),
             "no uint8 can be",
         ),
-        (
-            "a.pcd",
-            b"FIELDS x y z\nVERSION 7\nSIZE 4 4 4\nTYPE I I I\nWIDTH 1\nHEIGHT 1\nDATA ascii\nnan 2 3\n",
-            "not fit",
-        ),
-        ("a.ply", b"ply\nformat ascii 1.0\nelement vertex -3\nproperty float x\nend_header\n1\n", "header"),
-        ("a.ply", b"ply\nformat ascii 1.0\nelement vertex 3\nend_header\n1\n", "header"),
-        ("a.ply", b"ply\nformat ascii 1.0\nelement vertex 1\nproperty int x\nend_header\n1e99\n", "does not fit"),
         ("a.ply", b"ply\nformat ascii 1.0\n", "no end_header"),
         ("a.ply", ply("ascii", VERTEX).replace(b"float y", b"float16 y"), "property y is of the unknown type float16"),
         ("a.ply", ply("ascii", VERTEX).replace(b"vertex 57", b"vertex many"), "element vertex has the number many"),
-        ("a.ply", b"ply\nformat ascii 1.0\nproperty float x\nend_header\n", "before any element"),
         ("a.ply", b"ply\nformat ascii 1.0\nelement vertex 2\nproperty float x\nend_header\n1\n", "cut short"),
-        ("a.ply", b"ply\nformat zip 1.0\nelement vertex 2\nproperty float x\nend_header\n1\n", "header"),
         ("a.ply", b"ply\nformat ascii 1.0\nelement vertex 1\nproperty float x\nend_header\none\n", "does not fit"),
         ("a.pcap", b"\xd4\xc3\xb2\xa1" + bytes(60), "Ouster|ouster"),
     ],
@@ -600,12 +583,3 @@ def test_ouster_without_its_sdk_says_how_to_get_it(tmp_path: Path, monkeypatch: 
     (tmp_path / "a.pcap").write_bytes(b"\xd4\xc3\xb2\xa1" + bytes(60))
     with pytest.raises(UserError, match="pip install"):
         list(open_input(tmp_path / "a.pcap"))
-
-
-def test_a_kind_that_gives_none_for_a_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A source without whole frames is an error, not silence."""
-    source = SimpleNamespace(open_source=lambda _: iter([[None]]))
-    monkeypatch.setitem(__import__("sys").modules, "ouster.sdk", source)
-    (tmp_path / "a.osf").write_bytes(b"1234567OSF$")
-    with pytest.raises(UserError, match="no whole scan"):
-        list(open_input(tmp_path / "a.osf"))

@@ -269,12 +269,6 @@ def test_topics_recorded_without_a_slash(tmp_path: Path) -> None:
     assert read(tmp_path / "a.mcap", "/rear/points") == read(tmp_path / "a.mcap", "rear/points") == [2]
 
 
-def test_stamps_that_do_not_go_on(tmp_path: Path) -> None:
-    for name, stamps, says in (("zero", [0, 0, 0], "stamp zero"), ("loop", [5, 6, 5], "time runs backwards")):
-        stamps = [stamp * 10**9 for stamp in stamps]
-        assert read(write_bag(tmp_path / name, "mcap", {"/points": scans(3)}, stamps), notes=says) == [0, 1, 2]
-
-
 def test_a_log_that_was_never_merged(tmp_path: Path) -> None:
     path = write_bag(tmp_path / "scans", "sqlite3", {"/points": scans(4)})
     recorder = sqlite3.connect(path / "scans.db3")

@@ -5,11 +5,12 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
 import yaml
+from painted import Painted, camera_ahead
 from pydantic import ValidationError
 from typer.testing import CliRunner, Result
 
@@ -20,18 +21,16 @@ from cmp_seg_ros.datasets import boxes
 from cmp_seg_ros.datasets.frame import CameraImage, Frame
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.evaluation.accuracy import Scorer
-from cmp_seg_ros.evaluation.metrics import Confusion, iou_of, mean_of
 from cmp_seg_ros.evaluation.pipeline import Model
 from cmp_seg_ros.evaluation.reliability import BINS
 from cmp_seg_ros.evaluation.report import Report
 from cmp_seg_ros.evaluation.suites import run as suite_run
 from cmp_seg_ros.evaluation.suites.recordings import Agreement
-from cmp_seg_ros.evaluation.suites.run import Count, Counter, Part, SuiteRun
+from cmp_seg_ros.evaluation.suites.run import Count, Counter, SuiteRun
 from cmp_seg_ros.evaluation.suites.scans import Scans, shown
-from cmp_seg_ros.evaluation.suites.scores import Scores, compile_report
+from cmp_seg_ros.evaluation.suites.scores import compile_report
 from cmp_seg_ros.evaluation.suites.suite import Mount, Suite
 from cmp_seg_ros.evaluation.suites.tables import heading, markdown, sheets
-from cmp_seg_ros.geometry.calibration import CalibratedCamera
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.scan import Labels, Scan
 from cmp_seg_ros.simulation import generate
@@ -39,7 +38,6 @@ from cmp_seg_ros.simulation.building import make_building
 from cmp_seg_ros.simulation.generate import rotation, scans_in, views_in
 from cmp_seg_ros.simulation.lidar import Lidar
 from cmp_seg_ros.simulation.version import data_files
-from cmp_seg_ros.teachers.base import Masks
 from cmp_seg_ros.training import tasks
 
 SIX = LabelSpace.load("structural6")
@@ -291,35 +289,6 @@ def test_a_damaged_part_is_done_again(
     assert counting() == [SHED] and counting() == []
 
 
-def scores(labels: list[list[tuple[int, int]]], weights: np.ndarray) -> Scores:
-    """Of one sensor: pairs of truth and label of each building."""
-    points = []
-    for building in labels:
-        confusion = Confusion(SIX)
-        truth, label = (np.array(values, np.uint8) for values in zip(*building, strict=True))
-        confusion.add(truth, label)
-        points.append(confusion.matrix[None])
-    count = np.ones(len(labels), np.int64)
-    return Scores(
-        {"a": Part(np.stack(points), np.zeros((len(points), 3, BINS)), count, count, "")}, Confusion(SIX), weights
-    )
-
-
-def test_draws_weigh_whole_buildings() -> None:
-    right, wrong = [(WALL, WALL), (FLOOR, FLOOR)], [(WALL, FLOOR), (FLOOR, WALL)]
-    found = scores([right, wrong, right], np.array([[1.0, 1, 1], [3, 0, 0], [0, 3, 0], [2, 1, 0]]))
-    assert found.miou() == pytest.approx([0.5])
-    # Of three parts right and one wrong: 3 / (3 + 2) in both classes; the other classes are not there.
-    assert found.drawn_miou()[:, 0] == pytest.approx([0.5, 1, 0, 0.5])
-    assert np.isnan(found.iou[0, 2:]).all()
-
-
-def test_flush_is_ignored_or_not_structural() -> None:
-    found = scores([[(FLUSH, WALL), (WALL, WALL), (PERSON, OBJECT)]], np.ones((1, 1)))
-    assert found.miou() == pytest.approx([1])
-    assert mean_of(iou_of(found.reading("structural4_strict").matrix)).ravel() == pytest.approx([0.5])
-
-
 @pytest.fixture
 def evaluate(tiny_bundle: Path, tmp_path: Path) -> Callable[..., Result]:
     path = tmp_path / "small.yaml"
@@ -525,24 +494,12 @@ def test_a_class_without_truth_is_marked() -> None:
     assert table([0, 0, 1, 5]).caption is None
 
 
-class Eyes:
-    """A teacher that sees people on the left half of an image and floor on the right, but is unsure of the top half."""
-
-    name, label_space = "eyes", LabelSpace.load("mosaic32")
-
-    def masks(self, rgb: np.ndarray) -> Masks:
-        label = np.full(rgb.shape[:2], 13, np.uint8)
-        label[:, rgb.shape[1] // 2 :] = 4
-        confidence = np.ones(rgb.shape[:2], np.float32)
-        confidence[: rgb.shape[0] // 2] = 0.5
-        return Masks(label, confidence)
-
-
 def test_labels_agree_with_the_teacher_where_it_is_sure_and_the_point_is_seen() -> None:
-    optical: list[list[float]] = [[0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, 1]]
-    camera = CalibratedCamera(
-        model="pinhole", intrinsics=(50, 50, 50, 50), width=100, height=100, T_camera_lidar=optical
-    )
+    """It sees people on the left half of the image and floor on the right, but is unsure of the top half."""
+    mosaic32 = LabelSpace.load("mosaic32")
+    ids = [mosaic32.ids[mosaic32.names.index(name)] for name in ("person", "floor")]
+    sure = np.repeat([0.5, 1.0], 50)[:, None]  # (100, 1)
+    eyes = Painted(lambda rgb: np.repeat([ids], 100, axis=0).repeat(50, axis=1), "mosaic32", sure)
     left, right, down = 0.5, -0.5, -0.5
     points = {
         (2, left, down): PERSON,
@@ -554,8 +511,8 @@ def test_labels_agree_with_the_teacher_where_it_is_sure_and_the_point_is_seen() 
     }
     frame = Frame("0", Scan(np.array(list(points), np.float32)))
     labels = Labels(np.array(list(points.values()), np.uint8), np.ones(len(points), np.float32))
-    agreement = Agreement(SIX, cast(Any, Eyes()))
-    agreement.add(frame, CameraImage(0, lambda: np.zeros((100, 100, 3), np.uint8), camera), labels)
+    agreement = Agreement(SIX, eyes)
+    agreement.add(frame, CameraImage(0, lambda: np.zeros((100, 100, 3), np.uint8), camera_ahead(100, 100, 50)), labels)
     found = agreement.report()
     assert found["person"] == {"points": 1, "agrees": 1.0} and found["floor"] == {"points": 2, "agrees": 0.5}
     assert found["wall"] == {"points": 0, "agrees": None}
