@@ -258,11 +258,6 @@ def test_bad_inputs_have_clear_errors(tmp_path: Path, run: Run) -> None:
     (tmp_path / "calibration.yaml").write_text((tmp_path / "calibration.yaml").read_text().replace("right", "rear"))
     failed = run("convert", bag, "--out", tmp_path / "none")
     assert failed.code == 1 and "no scan has an image" in failed.err and "/robot/left/image_raw" in failed.err
-    text = calibration(tmp_path / "calibration.yaml").read_text()
-    assert "0.0, -1.0, 0.0, 0.05" in text
-    (tmp_path / "calibration.yaml").write_text(text.replace("0.0, -1.0, 0.0, 0.05", "0.5, -1.0, 0.0, 0.05"))
-    failed = run("convert", bag, "--out", tmp_path / "bent")
-    assert failed.code == 1 and "T_camera_lidar" in failed.err and "not orthonormal" in failed.err
     (tmp_path / "bare.yaml").write_text("cameras: {left: {model: mei, width: 4, height: 3, intrinsics: [1, 1, 1, 1]}}")
     failed = run("convert", bag, "--calibration", tmp_path / "bare.yaml", "--out", tmp_path / "bare")
     assert failed.code == 1 and "cameras.left: it has no T_camera_lidar; add" in failed.err.replace("\n", " ")

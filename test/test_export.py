@@ -86,15 +86,6 @@ def test_nothing_is_compiled_where_kernels_cannot_be_kept(
     assert "set XDG_CACHE_HOME" in done.err and "built" not in done.err
 
 
-def test_out_is_tried_before_the_work(
-    export: Run, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(OpenVino, "build", lambda *_: pytest.fail("built"))
-    (tmp_path / "file").touch()
-    said = export(tiny_bundle, "--engine", "openvino", "--out", tmp_path / "file")
-    assert said.code == 1 and f"{tmp_path}/file cannot be written" in said.err and "another --out" in said.err
-
-
 @pytest.mark.parametrize(
     ("args", "said"),
     [

@@ -48,11 +48,8 @@ def refusal(path: Path, topic: str = "") -> str:
     return str(error.value)
 
 
-QOS = [{"history": 3, "depth": 1, "reliability": "odd"}]
 METADATA = [  # what the metadata say instead
-    (("topic_metadata", "offered_qos_profiles"), ""),
-    (("topic_metadata", "offered_qos_profiles"), []),
-    (("topic_metadata", "offered_qos_profiles"), QOS),
+    (("topic_metadata", "offered_qos_profiles"), [{"history": 3, "depth": 1, "reliability": "odd"}]),
     (("topic_metadata", "offered_qos_profiles"), "nonsense: [x"),
     (("topic_metadata", "serialization_format"), ""),
     (("topic_metadata", "type"), "sensor_msgs/msg/Other"),
@@ -60,7 +57,6 @@ METADATA = [  # what the metadata say instead
     (("version",), 99),
     (("storage_identifier",), "rosbag_v2"),
     (("compression_mode",), "MESSAGE"),
-    (("compression_format",), "lz9"),
     (("duration",), None),
     (("topics_with_message_count",), None),
     (("message_count",), 0),
