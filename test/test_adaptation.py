@@ -8,19 +8,17 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from conftest import Run
 from painted import Painted, camera_ahead
 from PIL import Image
 from test_training import box_room
 from test_training_tasks import write_bundle
-from typer import Typer
-from typer.testing import CliRunner
 
 from cmp_seg_ros import UserError
 from cmp_seg_ros.adaptation import run as adaptation
 from cmp_seg_ros.adaptation.holding import hold_back
 from cmp_seg_ros.adaptation.verdict import Difference, judge
 from cmp_seg_ros.bundle import Bundle
-from cmp_seg_ros.cli.adapt import adapt
 from cmp_seg_ros.datasets.frame import PSEUDO
 from cmp_seg_ros.evaluation import calibration_check
 from cmp_seg_ros.geometry.calibration import CalibratedLidar, Calibration
@@ -158,14 +156,11 @@ def recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_from_a_recording_to_a_verdict_and_again(recording: Path, tmp_path: Path) -> None:
+def test_from_a_recording_to_a_verdict_and_again(recording: Path, tmp_path: Path, run: Run) -> None:
     start = write_bundle(tmp_path / "start")
-    app = Typer()
-    app.command()(adapt)
-    arguments = [str(recording), "--start", str(start.path), "--recipe", str(tmp_path / "recipe.yaml")]
-    arguments += ["--workers", "0", "--out", str(tmp_path / "out")]
-    result = CliRunner().invoke(app, [*arguments, "--json"])
-    assert result.exit_code == 0, (result.output, result.exception)
+    options = ("--start", start.path, "--recipe", tmp_path / "recipe.yaml", "--workers", 0, "--out", tmp_path / "out")
+    result = run("adapt", recording, *options, "--json")
+    assert result.code == 0, result.err
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["finished"] and report["held_back"] == 2 and report["advice"] in ("take", "unsure", "keep")
     assert report["shares"]["floor"] > 0.1 and report["shares"]["person"] == 0 and 0.05 < report["covered"] < 0.5
@@ -175,11 +170,11 @@ def test_from_a_recording_to_a_verdict_and_again(recording: Path, tmp_path: Path
     assert "Scans that changed most" in page and page.count("data:image/png;base64,") >= 3
 
     trained = (tmp_path / "out" / "training" / "checkpoint.pt").stat().st_mtime_ns
-    again = CliRunner().invoke(app, arguments)
-    assert again.exit_code == 0 and report["reasons"][0] in again.stdout
+    again = run("adapt", recording, *options)
+    assert again.code == 0 and report["reasons"][0] in again.out
     assert (tmp_path / "out" / "training" / "checkpoint.pt").stat().st_mtime_ns == trained
-    other = CliRunner().invoke(app, [*arguments, "--held-back", "0.5"])
-    assert isinstance(other.exception, UserError) and "holds another adaptation" in str(other.exception)
+    other = run("adapt", recording, *options, "--held-back", 0.5)
+    assert other.code == 1 and "holds another adaptation" in other.err
 
 
 def test_a_recording_without_a_calibrated_camera_is_refused(recording: Path, tmp_path: Path) -> None:

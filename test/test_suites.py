@@ -5,17 +5,17 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import yaml
+from conftest import Run
 from painted import Painted, camera_ahead
 from pydantic import ValidationError
-from typer.testing import CliRunner, Result
 
 from cmp_seg_ros import resources
-from cmp_seg_ros.cli.main import app
 from cmp_seg_ros.cli.tables import iou_table
 from cmp_seg_ros.datasets import boxes
 from cmp_seg_ros.datasets.frame import CameraImage, Frame
@@ -281,22 +281,21 @@ def test_a_damaged_part_is_done_again(counting: Callable[..., list[tuple[str, st
 
 
 @pytest.fixture
-def evaluate(tiny_bundle: Path, tmp_path: Path) -> Callable[..., Result]:
+def evaluate(run: Run, tiny_bundle: Path, tmp_path: Path) -> Run:
     path = tmp_path / "small.yaml"
     path.write_text(dump(sensors=["vlp-16"]))
 
-    def call(*arguments: Any, suite: Any = path) -> Result:
-        common = ["evaluate", "--suite", suite, "--model", tiny_bundle, "--engine", "cpu-fp32"]
-        return CliRunner().invoke(app, [str(argument) for argument in [*common, *arguments]])
+    def call(*arguments: Any, suite: Any = path) -> SimpleNamespace:
+        return run("evaluate", "--suite", suite, "--model", tiny_bundle, "--engine", "cpu-fp32", *arguments)
 
     return call
 
 
-def test_command(evaluate: Callable[..., Result], tmp_path: Path) -> None:
+def test_command(evaluate: Run, tmp_path: Path) -> None:
     out = tmp_path / "out"
     ran = evaluate("--out", out, "--workers", 2, "--json")
-    assert ran.exit_code == 0, ran.output
-    report = json.loads(ran.stdout)
+    assert ran.code == 0, ran.err
+    report = json.loads(ran.out)
     assert report == json.loads((out / "report.json").read_text())
     assert list(report["rows"]) == ["world", "no-intensity", "level", "tilted"] and report["whole"]
     assert report["voxel_size"] == 0.1 and report["skipped"] == {}
@@ -315,12 +314,12 @@ def test_command(evaluate: Callable[..., Result], tmp_path: Path) -> None:
     parts = {path: path.stat().st_mtime_ns for path in (out / "parts").iterdir()}
     assert len(parts) == 2
     again = evaluate("--out", out, "--workers", 1, "--check")
-    assert again.exit_code == 1 and "world: IoU of " in str(again.exception), again.output
+    assert again.code == 1 and "world: IoU of " in again.err, again.err
     assert {path: path.stat().st_mtime_ns for path in (out / "parts").iterdir()} == parts
 
     # A part of it, with larger voxels.
     arguments = ("--only", "tilted", "--buildings", 1, "--workers", 1, "--voxel-size", 0.3, "--json")
-    coarse = json.loads(evaluate("--out", out, *arguments).stdout)
+    coarse = json.loads(evaluate("--out", out, *arguments).out)
     assert list(coarse["rows"]) == ["level", "tilted"] and not coarse["whole"]
     assert coarse["voxel_size"] == 0.3 and coarse["buildings"] == 1
     # Draws of one building are all alike, which is no certainty.
@@ -331,7 +330,7 @@ def test_command(evaluate: Callable[..., Result], tmp_path: Path) -> None:
     assert column["voxels_per_scan"] < 0.6 * fine["voxels_per_scan"]
 
 
-def test_a_scene_that_is_not_there_is_said(evaluate: Callable[..., Result], tmp_path: Path, monkeypatch: Any) -> None:
+def test_a_scene_that_is_not_there_is_said(evaluate: Run, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.delenv("CMP_SEG_SHARED_DATA", raising=False)
     path = tmp_path / "house.yaml"
     rows = {"level": {"mount": {}}, "house": {"scene": "small_house"}}
@@ -339,23 +338,23 @@ def test_a_scene_that_is_not_there_is_said(evaluate: Callable[..., Result], tmp_
     path.write_text(dump(rows=rows, musts=musts, sensors=["vlp-16"]))
     arguments = ("--buildings", 1, "--workers", 1, "--out", tmp_path / "out")
     ran = evaluate(*arguments, "--check", suite=path)
-    assert "row house is left out: scene small_house: give --data FOLDER" in ran.output
-    assert "not run" in ran.output and "not measured" in ran.output
-    assert ran.exit_code == 1 and "house was not measured" in str(ran.exception)
-    report = json.loads(evaluate(*arguments, "--json", suite=path).stdout)
+    assert "row house is left out: scene small_house: give --data FOLDER" in ran.err
+    assert "not run" in ran.out and "not measured" in ran.out
+    assert ran.code == 1 and "house was not measured" in ran.err
+    report = json.loads(evaluate(*arguments, "--json", suite=path).out)
     assert not report["whole"] and list(report["skipped"]) == ["house"]
     nothing = evaluate("--only", "house", suite=path)
-    assert nothing.exit_code == 1 and "nothing of suite small can be run" in str(nothing.exception)
+    assert nothing.code == 1 and "nothing of suite small can be run" in nothing.err
     wrong = evaluate("--data", tmp_path, suite=path)
-    assert wrong.exit_code == 1 and "has no scene small_house" in str(wrong.exception)
+    assert wrong.code == 1 and "has no scene small_house" in wrong.err
 
 
-def test_the_house(evaluate: Callable[..., Result], tmp_path: Path, shared_data: Path) -> None:
+def test_the_house(evaluate: Run, tmp_path: Path, shared_data: Path) -> None:
     path = tmp_path / "house.yaml"
     rows = {"house": {"scene": "small_house"}}
     path.write_text(dump(rows=rows, musts={}, sensors=["vlp-16"]))
     arguments = ("--data", shared_data, "--buildings", 1, "--workers", 1)
-    report = json.loads(evaluate(*arguments, "--json", suite=path).stdout)
+    report = json.loads(evaluate(*arguments, "--json", suite=path).out)
     assert report["rows"]["house"]["sensors"]["vlp-16"]["points"] > 5000
 
 
@@ -367,16 +366,16 @@ def test_the_house(evaluate: Callable[..., Result], tmp_path: Path, shared_data:
         (("scans.bag", "--topic", "/points"), "leave out INPUT, --topic"),
     ],
 )
-def test_wrong_arguments(evaluate: Callable[..., Result], arguments: tuple[Any, ...], says: str) -> None:
+def test_wrong_arguments(evaluate: Run, arguments: tuple[Any, ...], says: str) -> None:
     ran = evaluate(*arguments)
-    assert ran.exit_code == 1 and says in str(ran.exception)
+    assert ran.code == 1 and says in ran.err
 
 
-def test_options_of_a_suite_need_one() -> None:
-    ran = CliRunner().invoke(app, ["evaluate", "bag", "--check", "--only", "world"])
-    assert ran.exit_code == 1 and "--only, --check only works with --suite NAME" in str(ran.exception)
-    ran = CliRunner().invoke(app, ["evaluate"])
-    assert ran.exit_code == 1 and "nothing to evaluate" in str(ran.exception)
+def test_options_of_a_suite_need_one(run: Run) -> None:
+    ran = run("evaluate", "bag", "--check", "--only", "world")
+    assert ran.code == 1 and "--only, --check only works with --suite NAME" in ran.err
+    ran = run("evaluate")
+    assert ran.code == 1 and "nothing to evaluate" in ran.err
 
 
 def test_sheets_say_what_is_not_there() -> None:
@@ -456,15 +455,15 @@ def test_a_row_that_cannot_be_taken_is_refused(row: dict[str, Any], says: str) -
         small(rows={"a": row}, musts={})
 
 
-def test_out_is_tried_before_the_work(evaluate: Callable[..., Result], tmp_path: Path, monkeypatch: Any) -> None:
+def test_out_is_tried_before_the_work(evaluate: Run, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(SuiteRun, "run", lambda *_: pytest.fail("measured"))
     (tmp_path / "file").touch()
     ran = evaluate("--out", tmp_path / "file")
-    assert ran.exit_code == 1 and "file cannot be written" in str(ran.exception), ran.output
+    assert ran.code == 1 and "file cannot be written" in ran.err, ran.err
 
 
-def test_voxels_have_a_size_that_makes_sense(evaluate: Callable[..., Result]) -> None:
-    assert evaluate("--voxel-size", 100).exit_code == 2
+def test_voxels_have_a_size_that_makes_sense(evaluate: Run) -> None:
+    assert evaluate("--voxel-size", 100).code == 2
 
 
 def test_a_class_without_truth_is_marked() -> None:

@@ -447,11 +447,6 @@ def test_targets_are_those_of_the_representatives() -> None:
         assert all(expected[tuple(p)] == t for p, t in zip(voxels.xyz.tolist(), target, strict=True))
 
 
-def test_unknown_configuration_lists_the_known() -> None:
-    with pytest.raises(UserError, match="waffleiron24-128"):
-        tasks.load_config("nonsense")
-
-
 def test_a_run_starts_with_the_bundle_of_another(tmp_path: Path) -> None:
     first = trainer(tmp_path / "first", steps=20)
     bundle = first.run()

@@ -6,14 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import Run
 from painted import camera_ahead
 from test_training import Rooms, box_room
-from typer import Typer
-from typer.testing import CliRunner
 
 from cmp_seg_ros import UserError
 from cmp_seg_ros.bundle import Bundle
-from cmp_seg_ros.cli.teach import finetune as finetune_command
 from cmp_seg_ros.datasets.base import DataSet
 from cmp_seg_ros.datasets.frame import TRUTH, CameraImage, Frame, PointLabels
 from cmp_seg_ros.label_space import LabelSpace
@@ -62,7 +60,7 @@ def config(start: Path, task: Any = finetune, **changes: Any) -> Any:
     return task.Config.model_validate({**values, **changes})
 
 
-def run(settings: Any, out: Path, stop_at: int = -1) -> Trainer:
+def train(settings: Any, out: Path, stop_at: int = -1) -> Trainer:
     out.mkdir(exist_ok=True)
     torch.manual_seed(99)  # of no influence
     task = tasks.module_of(settings.task).Task(settings, out / "scans")
@@ -79,7 +77,7 @@ def state(trainer: Trainer) -> dict[str, torch.Tensor]:
 
 def test_a_probe_learns_the_head_alone(tmp_path: Path) -> None:
     start = write_bundle(tmp_path / "start", "features", outputs=8)
-    trainer = run(config(start.path, probe, steps=60, optimiser={"learning_rate": 0.02}), tmp_path / "run")
+    trainer = train(config(start.path, probe, steps=60, optimiser={"learning_rate": 0.02}), tmp_path / "run")
     before = weights.load(start.weights_path, start.points.network).state_dict()
     for name, value in state(trainer).items():
         if not name.startswith("classif"):
@@ -109,9 +107,9 @@ def test_layers_learn_the_slower_the_farther_from_the_head(tmp_path: Path) -> No
 def test_fine_tuning_resumes_exactly_and_learns(tmp_path: Path) -> None:
     start = write_bundle(tmp_path / "start")
     settings = config(start.path, freeze_norms=True, optimiser={"learning_rate": 0.01})
-    whole = run(settings, tmp_path / "whole")
-    run(settings, tmp_path / "parts", stop_at=2)
-    parts = run(settings, tmp_path / "parts")
+    whole = train(settings, tmp_path / "whole")
+    train(settings, tmp_path / "parts", stop_at=2)
+    parts = train(settings, tmp_path / "parts")
     before = Segmenter(NETWORK).state_dict()
     for name, value in state(whole).items():
         assert torch.equal(value, state(parts)[name]), name
@@ -123,7 +121,7 @@ def test_fine_tuning_resumes_exactly_and_learns(tmp_path: Path) -> None:
 
 def test_steps_follow_the_epochs(tmp_path: Path) -> None:
     start = write_bundle(tmp_path / "start")
-    trainer = run(config(start.path, epochs=3, steps=1000), tmp_path / "run")
+    trainer = train(config(start.path, epochs=3, steps=1000), tmp_path / "run")
     assert trainer.progress.step == 3 * 8 // 2  # 8 scans, 2 a batch
 
 
@@ -194,7 +192,7 @@ def test_distillation_learns_the_teacher_where_the_camera_sees(tmp_path: Path, p
             "steps": 40,
         }
     )
-    trainer = run(settings, tmp_path / "run")
+    trainer = train(settings, tmp_path / "run")
     assert isinstance(trainer.task, distill.Task)
     arrays = trainer.task.scans[0]
     seen: Float32 = arrays["xyz"]
@@ -235,14 +233,14 @@ def test_recipes_are_valid_and_hold_the_published_figures() -> None:
 def test_bad_input_is_one_line(tmp_path: Path, bundle: dict[str, Any], changes: dict[str, Any], told: str) -> None:
     start = write_bundle(tmp_path / "start", **bundle)
     with pytest.raises(UserError, match=told):
-        run(config(start.path, **changes), tmp_path / "run")
+        train(config(start.path, **changes), tmp_path / "run")
 
 
 def test_a_loss_that_is_not_finite_names_the_batch_and_keeps_the_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = config(write_bundle(tmp_path / "start").path, batch=2)
-    run(settings, tmp_path / "run", stop_at=3)
+    train(settings, tmp_path / "run", stop_at=3)
     kept = (tmp_path / "run" / "checkpoint.pt").read_bytes()
     loss = finetune.Task.loss
 
@@ -254,20 +252,19 @@ def test_a_loss_that_is_not_finite_names_the_batch_and_keeps_the_checkpoint(
 
     monkeypatch.setattr(finetune.Task, "loss", broken)
     with pytest.raises(UserError, match=r"became nan at step 4 \(batches 4 to 4\).*resumes from .*checkpoint.pt"):
-        run(settings, tmp_path / "run")
+        train(settings, tmp_path / "run")
     assert (tmp_path / "run" / "checkpoint.pt").read_bytes() == kept
 
 
-def test_the_command_reports(tmp_path: Path) -> None:
+def test_the_command_reports(tmp_path: Path, run: Run) -> None:
     start = write_bundle(tmp_path / "start")
-    app = Typer()
-    app.command()(finetune_command)
     recipe = tmp_path / "mine.yaml"
     held = "[{path: 100-101, labels: truth}]"
     recipe.write_text(f"name: mine\ntask: finetune\nvalidation: {held}\nepochs: null\nsteps: 2\nbatch: 1\n")
-    arguments = ["0-2", "--labels", "truth", "--recipe", str(recipe), "--start", str(start.path), "--workers", "0"]
-    result = CliRunner().invoke(app, [*arguments, "--out", str(tmp_path / "run"), "--json"])
-    assert result.exit_code == 0, (result.output, result.exception)
-    assert '"command": "finetune"' in result.stdout and "primary_miou" in result.stdout
-    refused = CliRunner().invoke(app, [*arguments[:3], "--recipe", "scalr", "--out", str(tmp_path / "other")])
-    assert isinstance(refused.exception, UserError) and "of `cmp-seg distill`" in str(refused.exception)
+    data = ("finetune", "0-2", "--labels", "truth")
+    options = ("--recipe", recipe, "--start", start.path, "--workers", 0, "--out", tmp_path / "run", "--json")
+    done = run(*data, *options)
+    assert done.code == 0, done.err
+    assert '"command": "finetune"' in done.out and "primary_miou" in done.out
+    refused = run(*data, "--recipe", "scalr", "--out", tmp_path / "other")
+    assert refused.code == 1 and "of `cmp-seg distill`" in refused.err
