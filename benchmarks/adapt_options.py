@@ -12,12 +12,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from adapt_study import SPACE
-from rich.console import Console
+from adapt_study import SPACE, open_adaptation
 from rich.table import Table
 
 from cmp_seg_ros.adaptation.holding import HeldBack
-from cmp_seg_ros.adaptation.run import SETTINGS, SUITE, Adaptation, Settings
+from cmp_seg_ros.adaptation.run import SUITE, Adaptation
+from cmp_seg_ros.cli.tables import percent, show
 from cmp_seg_ros.cli.training_run import run as train
 from cmp_seg_ros.datasets.frame import TRUTH, Frame
 from cmp_seg_ros.evaluation.metrics import Confusion
@@ -63,7 +63,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--steps", type=int, default=200)
     arguments = parser.parse_args()
-    work = Adaptation(Settings(**json.loads((arguments.out / SETTINGS).read_text())), arguments.out)
+    work = open_adaptation(arguments.out)
     table = Table("", "primary mIoU", "structural6", "simulated buildings", title=f"{arguments.steps} steps")
     found = {"shipped": figures(work.start.path, work)}
     for name, changes in CHANGES.items():
@@ -74,9 +74,9 @@ def main() -> None:
             train("finetune", settings, folder, arguments.out / "options" / "scans", 1, as_json=False, quiet=True)
         found[name] = figures(folder / "bundle", work)
     for name, values in found.items():
-        table.add_row(name, *(f"{100 * value:.1f} %" for value in values.values()))
+        table.add_row(name, *map(percent, values.values()))
     (arguments.out / "options" / "report.json").write_text(json.dumps(found, indent=1) + "\n")
-    Console(highlight=False).print(table)
+    show(table)
 
 
 if __name__ == "__main__":

@@ -12,13 +12,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from cmp_seg_ros.adaptation.holding import HeldBack
 from cmp_seg_ros.adaptation.run import BUNDLE, SETTINGS, Adaptation, Settings
 from cmp_seg_ros.bundle import Bundle
+from cmp_seg_ros.cli.tables import percent, printed, show
 from cmp_seg_ros.datasets.frame import PSEUDO, TRUTH
-from cmp_seg_ros.evaluation.compare import Loaded, compare, format_difference, format_interval, format_value
+from cmp_seg_ros.evaluation.compare import Loaded, Section, compare
+from cmp_seg_ros.evaluation.compare_page import table_of
 from cmp_seg_ros.evaluation.metrics import PRIMARY, Confusion, readings
 from cmp_seg_ros.evaluation.pipeline import Consumer, Model, Result, run
 from cmp_seg_ros.evaluation.report import Report
@@ -45,8 +45,13 @@ class OnTaughtPoints(Consumer):
         self.teacher.add(true[taught], told[taught])
 
 
+def open_adaptation(out: Path) -> Adaptation:
+    """What `cmp-seg adapt` left in a folder."""
+    return Adaptation(Settings(**json.loads((out / SETTINGS).read_text())), out)
+
+
 def measure(out: Path) -> dict[str, Any]:
-    work = Adaptation(Settings(**json.loads((out / SETTINGS).read_text())), out)
+    work = open_adaptation(out)
     data = HeldBack(work.data, work.stretches.held_back)
     found: dict[str, Any] = {"scans": len(data)}
     for name, bundle in (("shipped", work.start), ("new", Bundle(out / BUNDLE))):
@@ -69,21 +74,12 @@ def main() -> None:
     if arguments.json:
         print(json.dumps(found))
         return
-    comparison = compare(Loaded(arguments.out / "truth" / "shipped"), Loaded(arguments.out / "truth" / "new"))
-    for section in comparison.sections:
+    for section in map(Section.model_validate, found["comparison"]["sections"]):
         if section.title in (PRIMARY, "structural6"):
-            print(f"{section.title} on {found['scans']} held-back scans: shipped, new, difference, interval")
-            for one in section.figures:
-                values = (
-                    format_value(one.a, one),
-                    format_value(one.b, one),
-                    format_difference(one),
-                    format_interval(one),
-                )
-                print(f"  {one.name:18} {'  '.join(values)}")
+            title = f"{section.title} on {found['scans']} held-back scans"
+            show(printed(table_of(section.model_copy(update={"title": title}))))
     for name in ("pseudo-labels", "shipped on taught points", "new on taught points"):
-        miou = found[name]["miou"]
-        print(f"{name}: mIoU {np.nan if miou is None else miou:.3f}")
+        print(f"{name}: mIoU {percent(found[name]['miou'])}")
 
 
 if __name__ == "__main__":

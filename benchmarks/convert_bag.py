@@ -9,8 +9,8 @@ SIGKILL at five random moments, goes on each time, and compares all checksums wi
 
 import argparse
 import json
+import os
 import random
-import resource
 import subprocess
 import sys
 import threading
@@ -19,6 +19,7 @@ from pathlib import Path
 
 import psutil
 
+from cmp_seg_ros.cli.demo import simulate_once
 from cmp_seg_ros.datasets.bag import Bag
 from cmp_seg_ros.messages import cdr
 from cmp_seg_ros.messages.bag_writer import BagWriter
@@ -84,22 +85,17 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--kill", action="store_true")
     options = parser.parse_args()
-    short, bag, out = (
-        options.out / "short",
-        options.out / f"bag-{options.scans}" / "drive",
-        options.out / f"set-{options.scans}",
-    )
-    if not short.exists():
-        cameras = ["--camera", "raw=pinhole", "--camera", "packed=pinhole,compressed,yaw=180"]
-        simulate = ["simulate", "--seconds", str(SHORT), "--out", str(short), *cameras]
-        subprocess.run([sys.executable, "-m", "cmp_seg_ros.cli.main", *simulate], check=True)
+    short, out = options.out / "short", options.out / f"set-{options.scans}"
+    bag = options.out / f"bag-{options.scans}" / "drive"
+    cameras = ["--camera", "raw=pinhole", "--camera", "packed=pinhole,compressed,yaw=180"]
+    simulate_once(short, "--seconds", SHORT, *cameras)
     if not bag.exists():
         repeat(short / "bag", bag, options.scans)
         (bag / "calibration.yaml").write_text((short / "calibration.yaml").read_text())
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    before = os.times()
     seconds, memory = convert(bag, out, options.processes)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    work = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    after = os.times()
+    work = after.children_user + after.children_system - before.children_user - before.children_system
     report = json.loads((out / "report.json").read_text())
     half = len(memory) // 2
     print(f"{report['scans']} scans, {report['images']}, {report['bytes'] / 1e9:.2f} GB")

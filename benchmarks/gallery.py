@@ -8,17 +8,14 @@ that are not in DIR are left out.
 
 import io
 import tempfile
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
-import numpy as np
 import typer
 from PIL import Image
 
 from cmp_seg_ros.bundle import DEFAULT_BUNDLE
-from cmp_seg_ros.cli.demo import run_subcommand
+from cmp_seg_ros.cli.demo import simulate
 from cmp_seg_ros.datasets import open_input
 from cmp_seg_ros.datasets.frame import TRUTH
 from cmp_seg_ros.evaluation import plots
@@ -59,6 +56,7 @@ def gallery(
 ) -> None:
     """Write docs/gallery-*.png."""
     labeller = Model(model)
+    space = labeller.label_space
     name = labeller.segmenter.bundle.description.name
     for shown in REAL:
         if data is None or not (data / shown.path).exists():
@@ -67,39 +65,21 @@ def gallery(
         source = open_input(data / shown.path, sensors=SensorSet.around(data / shown.path))
         frame = source[shown.number]
         image, camera = image_to_draw(frame, source)
-        draw = partial(
-            plots.overview,
-            scan=frame.scan,
-            labels=labeller(frame),
-            label_space=labeller.label_space,
-            image=image,
-            camera=camera,
-            T_camera_lidar=None if camera is None else np.array(camera.T_camera_lidar),
-            T_base_lidar=frame.T_base_lidar,
-            title=f"{shown.title}; {name}",
-        )
-        write(out / f"gallery-{shown.name}.png", draw, labeller.label_space)
+        path, labels, T = out / f"gallery-{shown.name}.png", labeller(frame), frame.T_base_lidar
+        plots.overview(path, frame.scan, labels, space, image, camera, T, f"{shown.title}; {name}")
+        shrink(path, space)
     with tempfile.TemporaryDirectory() as folder:
         drive = Path(folder) / "drive"
-        options = ["--seconds", SECONDS, "--seed", SEED, "--sensor", SENSOR, "--no-camera"]
-        if run_subcommand(["simulate", "--out", drive, *options]):
-            raise typer.Exit(1)
+        simulate(drive, "--seconds", SECONDS, "--seed", SEED, "--sensor", SENSOR, "--no-camera")
         frame = open_input(drive, sensors=SensorSet.around(drive))[0]
-        draw = partial(
-            plots.comparison,
-            scan=frame.scan,
-            labels=labeller(frame),
-            truth=frame.labels[TRUTH].label,
-            label_space=labeller.label_space,
-            T_base_lidar=frame.T_base_lidar,
-            title=f"Simulated building, not one of the training, {SENSOR}; {name}",
-        )
-        write(out / "gallery-building.png", draw, labeller.label_space)
+        path, labels, truth = out / "gallery-building.png", labeller(frame), frame.labels[TRUTH].label
+        title = f"Simulated building, not one of the training, {SENSOR}; {name}"
+        plots.comparison(path, frame.scan, labels, truth, space, frame.T_base_lidar, title)
+        shrink(path, space)
 
 
-def write(path: Path, draw: Callable[[Path], None], space: LabelSpace) -> None:
-    """Draw a picture, and make it smaller than LARGEST: by a palette with the colours of the classes, then by size."""
-    draw(path)
+def shrink(path: Path, space: LabelSpace) -> None:
+    """Make a picture smaller than LARGEST: by a palette with the colours of the classes, then by size."""
     picture = Image.open(path).convert("RGB")
     size = path.stat().st_size
     exact = [*space.palette[space.ids].ravel().tolist(), 255, 255, 255, 0, 0, 0]

@@ -13,13 +13,12 @@ import os
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from cmp_seg_ros.bundle import DEFAULT_BUNDLE, Bundle
-from cmp_seg_ros.cli.demo import STAGES, run_subcommand
+from cmp_seg_ros.cli.demo import STAGES, simulate_once, voxel_sizes
+from cmp_seg_ros.cli.tables import printed
 from cmp_seg_ros.datasets.bag import DataSet
 from cmp_seg_ros.datasets.frame import TRUTH
 from cmp_seg_ros.errors import UserError
@@ -28,6 +27,7 @@ from cmp_seg_ros.evaluation.metrics import percentiles
 from cmp_seg_ros.evaluation.pipeline import Model
 from cmp_seg_ros.evaluation.pipeline import run as label_all
 from cmp_seg_ros.evaluation.report import Report
+from cmp_seg_ros.evaluation.report_page import latency_table
 from cmp_seg_ros.evaluation.scoring import Scores, space_of
 from cmp_seg_ros.geometry.sensor_set import SensorSet
 from cmp_seg_ros.messages import cdr
@@ -52,9 +52,9 @@ def main(
 ) -> None:
     console = Console(stderr=True)
     bundle = Bundle.find(model)  # complain before the simulator's work
-    drive = out / f"drive-{simulator_version()}"
+    drive = out / f"drive-{simulator_version()}-{seconds:g}"
     with writing(out):
-        simulate(drive, seconds)
+        simulate_once(drive, "--seconds", seconds, "--rate", RATE, "--seed", SEED, "--sensor", SENSOR, "--no-camera")
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])  # the processes to come inherit it
     with console.status("starting") as status:
         run = play_to_node(
@@ -74,7 +74,10 @@ def main(
         report = figures(run, data, bundle)
         if len(report["scans_by_voxel_size"]) > 1:
             status.update("labelling offline with the bundle's own voxels")
-            report["miou_offline"] = offline(data, model, engine)
+            labeller = Model(model, engine)
+            scores = Scores(space_of(data), labeller.label_space)
+            found = label_all(data, labeller, [scores], Report.of("live", data), needs=(TRUTH,))
+            report["miou_offline"] = found.miou
     report["missed"] = missed(report)
     with writing(out):
         write_report(out, report)
@@ -84,19 +87,6 @@ def main(
         show(report, Console(highlight=False, soft_wrap=True))
     if check and report["missed"]:
         raise typer.Exit(1)
-
-
-def simulate(drive: Path, seconds: float) -> None:
-    """Record the drive, unless it is there already."""
-    try:
-        before = json.loads((drive / "report.json").read_text())
-        if [before[key] for key in ("seed", "sensor", "seconds", "rate_hz")] == [SEED, SENSOR, seconds, RATE]:
-            return
-    except (OSError, ValueError, KeyError):
-        pass
-    options = ["--seconds", seconds, "--rate", RATE, "--seed", SEED, "--sensor", SENSOR, "--no-camera"]
-    if run_subcommand(["simulate", "--out", drive, *options]):
-        raise typer.Exit(1)  # it has said why
 
 
 def figures(run: LiveRun, data: DataSet, bundle: Bundle) -> dict[str, Any]:
@@ -115,14 +105,6 @@ def figures(run: LiveRun, data: DataSet, bundle: Bundle) -> dict[str, Any]:
     }
 
 
-def offline(data: DataSet, model: str, engine: str) -> float | None:
-    """Primary mIoU of the same drive with the bundle's voxels."""
-    labeller = Model(model, engine)
-    return label_all(
-        data, labeller, [Scores(space_of(data), labeller.label_space)], Report.of("live", data), needs=(TRUTH,)
-    ).miou
-
-
 def missed(report: dict[str, Any]) -> list[str]:
     """What of the goal was not reached."""
     lost = report["scans"]["played"] - report["scans"]["received"]
@@ -135,20 +117,18 @@ def missed(report: dict[str, Any]) -> list[str]:
 
 
 def show(report: dict[str, Any], console: Console) -> None:
-    table = Table("", "p50", "p95", "p99", title=f"{report['model']} with {report['engine']} at {RATE:g} Hz")
     rows = {
         "age: due to be sent -> labelled cloud received": report["age_ms"],
         "age from the stamp (start of the sweep, 67 ms)": report["age_from_stamp_ms"],
         "player late by": report["player_lateness_ms"],
     } | {f"node: {stage}": report["stages_ms"][stage] for stage in STAGES if stage in report["stages_ms"]}
-    for name, values in rows.items():
-        table.add_row(name, *(f"{values[key]:.1f} ms" if key in values else "-" for key in ("p50", "p95", "p99")))
-    console.print(table)
+    title = f"{report['model']} with {report['engine']} at {RATE:g} Hz, milliseconds"
+    console.print(printed(latency_table(rows, title)))
     scans, memory = report["scans"], report["memory_mb"]
-    sizes = ", ".join(f"{count} at {size} m" for size, count in report["scans_by_voxel_size"].items())
     console.print(
         f"{report['rate_hz']:.2f} labelled clouds a second; {scans['played']} played, {scans['dropped']} dropped, "
-        f"{scans['received']} received\nvoxels: {np.round(report['voxels_per_scan']):.0f} a scan (median); {sizes}\n"
+        f"{scans['received']} received\n{report['voxels_per_scan']:.0f} voxels a scan (median) of "
+        f"{voxel_sizes(report['scans_by_voxel_size'])}\n"
         f"node: {memory['node_now']:.0f} MB resident, {memory['node']:.0f} MB at most\n"
         f"mIoU {report['miou']:.1%}"
         + (f"; offline at the bundle's voxel size {report['miou_offline']:.1%}" if "miou_offline" in report else "")

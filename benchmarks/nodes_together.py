@@ -20,13 +20,12 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from rich.console import Console
 from rich.table import Table
-from semantic_map import is_recorded
 from sensor_msgs.msg import Image, PointCloud2
 
-from cmp_seg_ros.cli.demo import run_subcommand
+from cmp_seg_ros.cli.demo import simulate_once
 from cmp_seg_ros.evaluation.metrics import percentiles
 from cmp_seg_ros.messages import cdr
-from cmp_seg_ros.nodes.live_run import NODE, PLAYER, START_TIMEOUT, isolated_ros, process, wait_for
+from cmp_seg_ros.nodes.live_run import NODE, PLAYER, START_TIMEOUT, Process, isolated_ros, wait_for
 from cmp_seg_ros.outputs import write_report, writing
 from cmp_seg_ros.ros import diagnostics, environment
 from cmp_seg_ros.ros.own_context import own_node
@@ -39,19 +38,19 @@ LABELLED = {name: f"/{NODE}/{name}" for name in ("labelled_points", "label_space
 
 
 class Companion(NamedTuple):
-    """Another node: what it publishes, its parameters, its inputs, and what else it needs of the bag."""
+    """Another node: a topic that it publishes and its type, its inputs, and what else it needs of the bag."""
 
     name: str
-    outputs: dict[str, Any]
-    parameters: dict[str, Any] = {}  # noqa: RUF012
+    output: str
+    kind: Any
     remaps: dict[str, str] = {}  # noqa: RUF012
     topics: dict[str, str] = {}  # noqa: RUF012
 
 
 COMPANIONS = [
-    Companion("pseudo_label_node", {"overlay": Image}, {}, LABELLED),
-    Companion("occupancy_node", {"occupied": PointCloud2}),
-    Companion("semantic_map_node", {"fused_points": PointCloud2}, {}, LABELLED, {"/odom": "/odometry"}),
+    Companion("pseudo_label_node", "overlay", Image, LABELLED),
+    Companion("occupancy_node", "occupied", PointCloud2),
+    Companion("semantic_map_node", "fused_points", PointCloud2, LABELLED, {"/odom": "/odometry"}),
 ]
 
 
@@ -62,8 +61,8 @@ class Ages:
         self.ages: list[float] = []
         self.values: dict[str, str] = {}
         self._name, self._executor = companion.name, executor
-        for name, kind in companion.outputs.items():
-            node.create_subscription(kind, f"/{companion.name}/{name}", self._on, QoSProfile(depth=50), raw=True)
+        topic = f"/{companion.name}/{companion.output}"
+        node.create_subscription(companion.kind, topic, self._on, QoSProfile(depth=50), raw=True)
         node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
 
     def spin(self, seconds: float) -> None:
@@ -84,14 +83,14 @@ def together(drive: Path, companion: Companion | None, logs: Path) -> dict[str, 
     """Play the drive to the segmentation node and a companion."""
     calibration = {"calibration_file": str(drive / "calibration.yaml")}
     logs.mkdir(parents=True, exist_ok=True)
-    with Receiver(NODE) as receiver, own_node("ages") as own, process(NODE, calibration, {}, logs) as node:
+    with Receiver(NODE) as receiver, own_node("ages") as own, Process(NODE, calibration, {}, logs) as node:
         wait_for(lambda: bool(receiver.diagnostics.get("topic")), START_TIMEOUT, "the segmentation node", node)
         if companion is None:
             play(drive, TOPICS, None, logs)
             other = {}
         else:
             ages = Ages(companion, *own)
-            with process(companion.name, calibration | companion.parameters, companion.remaps, logs) as second:
+            with Process(companion.name, calibration, companion.remaps, logs) as second:
                 wait_for(lambda: ages.spin(0.1) or bool(ages.values), START_TIMEOUT, companion.name, second)
                 play(drive, TOPICS | companion.topics, ages, logs)
                 other = {"messages": len(ages.ages), "age_ms": percentiles(ages.ages), "diagnostics": ages.values}
@@ -107,7 +106,7 @@ def together(drive: Path, companion: Companion | None, logs: Path) -> dict[str, 
 
 def play(drive: Path, topics: dict[str, str], ages: Ages | None, logs: Path) -> None:
     parameters = {"bag": str(drive / "bag"), "topics": ",".join(topics), "wait_for_subscribers": 60.0}
-    with process(PLAYER, parameters, topics, logs) as player:
+    with Process(PLAYER, parameters, topics, logs) as player:
         while player.poll() is None:
             ages.spin(0.2) if ages else time.sleep(0.2)
         player.check()
@@ -121,10 +120,7 @@ def main(
     cores: Annotated[int, typer.Option(help="Cores for all processes together.", min=1)] = 2,
 ) -> None:
     drive = out / f"drive-{simulator_version()}-{seconds:g}"
-    if not is_recorded(drive):
-        options = ["--seconds", seconds, "--seed", SEED, "--rate", RATE]
-        if run_subcommand(["simulate", "--out", drive, *options]):
-            raise typer.Exit(1)
+    simulate_once(drive, "--seconds", seconds, "--seed", SEED, "--rate", RATE)
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
     environment.prepare()
     chosen = [None, *(one for one in COMPANIONS if not only or one.name in only)]

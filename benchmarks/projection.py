@@ -28,16 +28,7 @@ CAMERAS = (
     RigCamera("side"),
 )
 SIDEWAYS = 0.3  # metres that the last camera is moved to the right
-BUILDINGS = {
-    101: "os1-16",
-    102: "vlp-16",
-    103: "xt-32",
-    104: "os1-64",
-    105: "os0-128",
-    106: "os1-16",
-    107: "rs-16",
-    108: "xt-32",
-}
+BUILDINGS = ("os1-16", "vlp-16", "xt-32", "os1-64", "os0-128", "os1-16", "rs-16", "xt-32")  # lidars, from seed 101 on
 SCENES = [(1, "os1-16", "small_house"), (2, "vlp-16", "hospital"), (3, "xt-32", "small_house"),
           (4, "os1-64", "hospital"), (5, "os0-128", "small_house"), (6, "os1-16", "hospital")]  # fmt: skip
 SIX = LabelSpace.load("structural6").id_map(LabelSpace.load("indoor"))
@@ -80,7 +71,7 @@ def measure(rig: Rig, index: int) -> dict[str, np.ndarray]:
 def main() -> None:
     """Measure all worlds."""
     scenes = Path(sys.argv[1]) if len(sys.argv) > 1 else None
-    jobs: list[tuple[int, str, Path | None]] = [(seed, sensor, None) for seed, sensor in BUILDINGS.items()]
+    jobs: list[tuple[int, str, Path | None]] = [(seed, sensor, None) for seed, sensor in enumerate(BUILDINGS, 101)]
     jobs += [(seed, sensor, scenes / name) for seed, sensor, name in SCENES] if scenes else []
     totals: dict[str, dict[str, np.ndarray]] = defaultdict(lambda: defaultdict(lambda: np.zeros(2)))
     for seed, sensor, scene in jobs:

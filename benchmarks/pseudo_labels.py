@@ -13,14 +13,12 @@ import argparse
 import io
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from functools import partial
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict
 
 from cmp_seg_ros import configuration
 from cmp_seg_ros.datasets import drives, open_input
@@ -39,6 +37,7 @@ from cmp_seg_ros.pseudo_labels.labeller import Refinements, project, read, uprig
 from cmp_seg_ros.pseudo_labels.surfaces import surfaces, with_geometry
 from cmp_seg_ros.scan import UNLABELLED, Bool, Float32, Labels, UInt8
 from cmp_seg_ros.teachers.base import Teacher, open_teacher
+from cmp_seg_ros.training.config import Strict
 
 Float64 = npt.NDArray[np.float64]
 STUDY = "study-v1"
@@ -47,29 +46,23 @@ RAW, ALL, STILL, BALANCED = "raw, rejected by confidence", "all", "all but time"
 ONCE = "all but agreement"
 
 
-class Row(BaseModel):
+class Row(Strict):
     """Drives through buildings, or visits of a scene, by seed."""
-
-    model_config = ConfigDict(extra="forbid")
 
     first: int
     count: int
     scene: str = ""
 
 
-class Must(BaseModel):
+class Must(Strict):
     """Least share of a class's points within metres of its plane."""
-
-    model_config = ConfigDict(extra="forbid")
 
     within: float
     share: float
 
 
-class Study(BaseModel):
+class Study(Strict):
     """What is measured."""
-
-    model_config = ConfigDict(extra="forbid")
 
     name: str
     teacher: str
@@ -112,7 +105,7 @@ class Seen(NamedTuple):
 
 
 def see(frame: Frame, index: int, teacher: Teacher, study: Study) -> Seen:
-    """Ask the teacher about the only image of a frame; without a truth all points have none."""
+    """Ask the teacher about the only image of a frame; without a truth no point has one."""
     assert teacher.label_space is not None
     space, variant = LabelSpace.load(study.label_space), "" if study.variant == "hand" else study.variant
     planes = find_planes(upright(frame))
@@ -150,13 +143,11 @@ def _near(planes: Planes, surface: str, within: float) -> npt.NDArray[np.int8]:
     return np.any([plane.near(planes.xyz, within) for plane in known], axis=0).astype(np.int8)
 
 
-def kept(path: Path, make: Callable[[], list[Seen]]) -> Seen:
-    """What is in the cache at `path`; made where it is not."""
+def ask(frames: Iterable[Frame], study: Study, teacher: Teacher, path: Path) -> Seen:
+    """What the teacher says of some frames, kept in the cache at `path`."""
     if not path.is_file():
-        parts = make()
-        arrays: dict[str, Any] = {
-            name: np.concatenate([getattr(part, name) for part in parts]) for name in Seen._fields
-        }
+        parts = [see(frame, index, teacher, study) for index, frame in enumerate(frames)]
+        arrays = dict(zip(Seen._fields, map(np.concatenate, zip(*parts, strict=True)), strict=True))
         content = io.BytesIO()
         np.savez_compressed(content, **arrays)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -166,17 +157,12 @@ def kept(path: Path, make: Callable[[], list[Seen]]) -> Seen:
         return Seen(*(file[name] for name in Seen._fields))
 
 
-def ask(frames: Iterable[Frame], study: Study, teacher: Teacher) -> list[Seen]:
-    """What the teacher says of each of some frames."""
-    return [see(frame, index, teacher, study) for index, frame in enumerate(frames)]
-
-
 def collect(study: Study, row: str, scenes: Path | None, cache: Path) -> Iterator[Seen]:
     """The drives of a row, from the cache where they are in it. Raises UserError."""
     teacher = open_teacher(study.teacher)
     for drive in study.drives(row, scenes).parts():
         path = cache / f"{study.name}-{row}-{next(iter(drive.seeds))}.npz"
-        yield kept(path, partial(ask, drive, study, teacher))
+        yield ask(drive, study, teacher, path)
 
 
 class Method(NamedTuple):
@@ -257,9 +243,7 @@ def compare(study: Study, drives_seen: list[Seen]) -> dict[str, Any]:
                 "miou": _figure(study, merge, own),
                 "over_raw": _difference(study, merge, same, own),
                 "over_confidence": _difference(study, merge, alone, own),
-                "iou": {
-                    c: number(float(v)) for c, v in zip(merge.space.names, iou_of(merge(own.sum(axis=0))), strict=True)
-                },
+                "iou": dict(zip(merge.space.names, map(number, iou_of(merge(own.sum(axis=0)))), strict=True)),
             }
         curves = {
             name: [number(float(_miou(merge, matrices(name, name, coverage).sum(axis=0)))) for coverage in COVERAGES]
@@ -316,14 +300,14 @@ def run_real(study: Study, arguments: argparse.Namespace) -> dict[str, Any]:
         found = []
         for frame in open_input(arguments.pairs / name):
             path = arguments.cache / f"{study.name}-{name}-{frame.key}.npz"
-            found.append(kept(path, partial(ask, [frame], study, teacher)))
+            found.append(ask([frame], study, teacher, path))
         if arguments.collect:
             continue
         ways: dict[str, Any] = {}
-        for way in real_methods(found[0], space):
-            labels = [real_methods(seen, space)[way] for seen in found]
-            near = np.concatenate([seen.near for seen in found])  # (M, 3)
-            label = np.concatenate(labels)
+        labels = [real_methods(seen, space) for seen in found]
+        near = np.concatenate([seen.near for seen in found])  # (M, 3)
+        for way in labels[0]:
+            label = np.concatenate([each[way] for each in labels])
             ways[way] = {"coverage": float((label != UNLABELLED).mean())}
             for column, surface in enumerate(study.musts):
                 named = (label == space.ids[space.names.index(surface)]) & (near[:, column] >= 0)
@@ -357,10 +341,8 @@ def print_truth(row: str, report: dict[str, Any], aims: dict[str, float]) -> Non
             gains = [_signed(figures[key]) if key in figures else "" for key in ("over_raw", "over_confidence")]
             print(f"| {name} | {100 * figures['miou']['value']:.1f} | {gains[0]} | {gains[1]} |")
         found = report[reading]["methods"][ALL]
-        reached = {key: found[key]["value"] >= aim for key, aim in aims.items()}
-        print(
-            ", ".join(f"{key} {100 * aims[key]:+.0f}: {'reached' if yes else 'missed'}" for key, yes in reached.items())
-        )
+        for key, aim in aims.items():
+            print(f"{key} {100 * aim:+.0f}: {'reached' if found[key]['value'] >= aim else 'missed'}")
 
 
 def _signed(figure: dict[str, Any]) -> str:

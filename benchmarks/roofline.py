@@ -13,6 +13,7 @@ memory.
 import argparse
 import itertools
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -176,58 +177,60 @@ def seconds(gpu: Gpu, kernels: list[Kernel], precision: Precision) -> float:
     return sum(gpu.seconds(kernel, precision) for kernel in kernels)
 
 
+def markdown(header: list[str], rows: Iterable[list[str]]) -> str:
+    """A table."""
+    first, *others = (f"| {' | '.join(row)} |" for row in (header, *rows))
+    return "\n".join([first, "|" + "---|" * len(header), *others])
+
+
 def rates() -> str:
     """The table of all cases, in Markdown."""
-    lines = [
-        "| precision | width | voxels | GFLOP | GB | launches | " + " | ".join(gpu.name for gpu in GPUS) + " |",
-        "|---|---|---|---|---|---|" + "---|" * len(GPUS),
-    ]
+    rows = []
     for precision, width, voxels in itertools.product(get_args(Precision), WIDTHS, VOXELS):
         kernels = network(width, voxels, precision)
         flops, moved, launches = total(kernels)
         times = [seconds(gpu, kernels, precision) for gpu in GPUS]
-        cells = [f"{1e3 * time:.1f} ms ({1 / time:.0f} Hz)" for time in times]
-        row = [precision, f"{width}", f"{voxels:,}", f"{flops / 1e9:.0f}", f"{moved / 1e9:.2f}", f"{launches}", *cells]
-        lines.append(f"| {' | '.join(row)} |")
-    return "\n".join(lines)
+        row = [precision, f"{width}", f"{voxels:,}", f"{flops / 1e9:.0f}", f"{moved / 1e9:.2f}", f"{launches}"]
+        rows.append([*row, *(f"{1e3 * time:.1f} ms ({1 / time:.0f} Hz)" for time in times)])
+    header = ["precision", "width", "voxels", "GFLOP", "GB", "launches", *(gpu.name for gpu in GPUS)]
+    return markdown(header, rows)
 
 
 def peaks() -> str:
     """The table of the GPUs, in Markdown."""
-    lines = [
-        "| GPU | FP16 products | FP32 | memory | a launch (assumed) | source |",
-        "|---|---|---|---|---|---|",
+    rows = [
+        [
+            gpu.name,
+            *(f"{peak / 1e12:.1f} TFLOP/s" for peak in (gpu.products, gpu.vector)),
+            f"{gpu.bandwidth / 1e9:.0f} GB/s",
+            f"{1e6 * gpu.launch:.0f} us",
+            gpu.source,
+        ]
+        for gpu in GPUS
     ]
-    for gpu in GPUS:
-        row = [gpu.name, *(f"{peak / 1e12:.1f} TFLOP/s" for peak in (gpu.products, gpu.vector))]
-        row += [f"{gpu.bandwidth / 1e9:.0f} GB/s", f"{1e6 * gpu.launch:.0f} us", gpu.source]
-        lines.append(f"| {' | '.join(row)} |")
-    return "\n".join(lines)
+    return markdown(["GPU", "FP16 products", "FP32", "memory", "a launch (assumed)", "source"], rows)
 
 
 def parts(width: int, voxels: int, precision: Precision) -> str:
     """Arithmetic, memory and launches of each kind of kernel in milliseconds, in Markdown."""
-    lines = [
-        f"| {precision}, width {width}, {voxels:,} voxels | GFLOP | GB | launches | "
-        + " | ".join(gpu.name for gpu in GPUS)
-        + " |",
-        "|---|---|---|---|" + "---|" * len(GPUS),
-    ]
     kinds = defaultdict(list)
     for kernel in network(width, voxels, precision):
         kinds[kernel.name].append(kernel)
+    rows = []
     for name, kernels in kinds.items():
         flops, moved, launches = total(kernels)
-        cells = []
+        row = [name, f"{flops / 1e9:.1f}", f"{moved / 1e9:.3f}", f"{launches}"]
         for gpu in GPUS:
-            arithmetic = sum(k.count * k.flops / gpu.rate(k, precision) for k in kernels)
-            memory = moved / gpu.bandwidth
-            bound = "arithmetic" if arithmetic > max(memory, launches * gpu.launch) else "memory"
-            bound = bound if max(arithmetic, memory) > launches * gpu.launch else "launches"
-            cells.append(f"{1e3 * seconds(gpu, kernels, precision):.2f} ms, {bound}")
-        row = [name, f"{flops / 1e9:.1f}", f"{moved / 1e9:.3f}", f"{launches}", *cells]
-        lines.append(f"| {' | '.join(row)} |")
-    return "\n".join(lines)
+            bounds = {
+                "launches": launches * gpu.launch,
+                "memory": moved / gpu.bandwidth,
+                "arithmetic": sum(k.count * k.flops / gpu.rate(k, precision) for k in kernels),
+            }
+            bound = max(bounds, key=lambda name: bounds[name])
+            row.append(f"{1e3 * seconds(gpu, kernels, precision):.2f} ms, {bound}")
+        rows.append(row)
+    case = f"{precision}, width {width}, {voxels:,} voxels"
+    return markdown([case, "GFLOP", "GB", "launches", *(gpu.name for gpu in GPUS)], rows)
 
 
 def main() -> None:

@@ -17,13 +17,16 @@ from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
+import trimesh
 import typer
 import yaml
 from rich.console import Console
 from rich.table import Table
+from scipy.spatial import cKDTree
 
 from cmp_seg_ros import resources
 from cmp_seg_ros.bundle import DEFAULT_BUNDLE
+from cmp_seg_ros.cli.demo import simulate_once
 from cmp_seg_ros.datasets import open_input
 from cmp_seg_ros.datasets.frame import Frame
 from cmp_seg_ros.errors import UserError
@@ -39,8 +42,6 @@ from cmp_seg_ros.memory import peak_mb
 from cmp_seg_ros.scan import Labels
 from cmp_seg_ros.simulation.building import Building, make_building
 from cmp_seg_ros.simulation.mesh import indoor
-from cmp_seg_ros.simulation.recorder import record
-from cmp_seg_ros.simulation.rig import RigConfig
 from cmp_seg_ros.simulation.scene_folder import load_scene
 
 Float64 = npt.NDArray[np.float64]
@@ -78,10 +79,10 @@ def main(
 def measure(folder: Path, about: dict[str, Any], scenes: Path, model: str, workers: int | None) -> None:
     """Simulate, label and map a drive, and write result.json."""
     scene = scenes / about["scene"] if "scene" in about else None
-    config = RigConfig(about["seed"], about["sensor"], about["seconds"], rate=10.0, cameras=(), scene=scene)
-    if not is_recorded(folder / "drive"):
-        for _ in record(config, folder / "drive", workers):
-            pass
+    options = ["--seed", about["seed"], "--sensor", about["sensor"], "--seconds", about["seconds"], "--rate", 10]
+    options += ["--scene", scene] if scene else []
+    options += ["--processes", workers] if workers else []
+    simulate_once(folder / "drive", *options, "--no-camera")
     data = open_input(folder / "drive", sensors=SensorSet.around(folder / "drive"))
     labeller = Kept(model, folder / "labels", about["every"])
     space, truth = labeller.label_space, data.label_spaces["truth"]
@@ -91,7 +92,8 @@ def measure(folder: Path, about: dict[str, Any], scenes: Path, model: str, worke
         consumers[odometry] = DriveMap(data, space, folder / odometry, odometry)
     start = time.perf_counter()
     report = run(data, labeller, list(consumers.values()), Report.of("map", data))
-    wall = true_walls(load_scene(scene, about["seed"]) if scene else make_building(about["seed"]))
+    building = load_scene(scene, about["seed"]) if scene else make_building(about["seed"])
+    wall = cKDTree(true_walls(building))
     T_world_first = consumers["recorded"].motions[0].start
     result: dict[str, Any] = {
         "seconds": about["seconds"],
@@ -108,7 +110,7 @@ def measure(folder: Path, about: dict[str, Any], scenes: Path, model: str, worke
         assert found is not None and consumer.score is not None
         T = T_world_first @ np.linalg.inv(consumer.motions[0].start)  # both begin at the same place
         cells = wall_cells(consumer, space)
-        distance = nearest(cells @ T[:2, :2].T + T[:2, 3], wall)
+        distance = wall.query(cells @ T[:2, :2].T + T[:2, 3])[0]
         last = max(consumer.motions)
         drift = np.linalg.inv(consumers["recorded"].motions[last].start) @ T @ consumer.motions[last].start
         result["odometry"][odometry] = {
@@ -125,12 +127,6 @@ def measure(folder: Path, about: dict[str, Any], scenes: Path, model: str, worke
             "groups": {name: [pack(counts) for counts in both] for name, both in consumer.score.groups.items()},
         }
     (folder / RESULT).write_text(json.dumps(result, indent=1) + "\n")
-
-
-def is_recorded(drive: Path) -> bool:
-    """Whether a recording is there to its end."""
-    report = drive / "report.json"
-    return report.exists() and json.loads(report.read_text()).get("finished", True)
 
 
 class Kept(Model):
@@ -172,20 +168,10 @@ def true_walls(building: Building) -> Float64:
     names = ("wall", "door", "window", "curtain", "board")
     ids = [space.ids[space.names.index(name)] for name in names]
     triangles = building.mesh.triangles[np.isin(building.mesh.label, ids)].astype(np.float64)  # (T, 3, 3)
+    mesh = trimesh.Trimesh(**trimesh.triangles.to_kwargs(triangles), process=False)
     found = []
     for height in HEIGHTS:
-        above = triangles[:, :, 2] > height
-        cut = triangles[above.any(axis=1) & ~above.all(axis=1)]
-        ends = []
-        for i in range(3):
-            a, b = cut[:, i], cut[:, (i + 1) % 3]
-            crossing = (a[:, 2] > height) != (b[:, 2] > height)
-            share = (height - a[:, 2]) / np.where(crossing, b[:, 2] - a[:, 2], 1)
-            ends.append(np.where(crossing[:, None], a[:, :2] + share[:, None] * (b - a)[:, :2], np.nan))
-        stacked = np.stack(ends, axis=1)
-        order = np.argsort(np.isnan(stacked[:, :, 0]), axis=1, kind="stable")[:, :2]
-        both = np.take_along_axis(stacked, order[:, :, None], axis=1)  # (T', 2, 2)
-        for first, last in both:
+        for first, last in trimesh.intersections.mesh_plane(mesh, (0, 0, 1), (0, 0, height))[:, :, :2]:
             count = max(2, int(np.linalg.norm(last - first) / STEP))
             found.append(first + np.linspace(0, 1, count)[:, None] * (last - first))
     return np.concatenate(found)
@@ -200,13 +186,6 @@ def wall_cells(consumer: DriveMap, space: LabelSpace) -> Float64:
     return np.asarray(cells * grid.resolution + grid.origin, np.float64)
 
 
-def nearest(places: Float64, wall: Float64) -> Float64:
-    """(K,) distance of (K, 2) places to the nearest of the wall's."""
-    from scipy.spatial import cKDTree
-
-    return np.asarray(cKDTree(wall).query(places)[0])
-
-
 def summarise(out: Path, config: dict[str, Any]) -> None:
     """Print and write the figures of all drives that were run."""
     found = {path.parent.name: json.loads(path.read_text()) for path in sorted(out.glob(f"*/{RESULT}"))}
@@ -219,7 +198,7 @@ def summarise(out: Path, config: dict[str, Any]) -> None:
                 f"{100 * gain['difference']:+.1f}", f"{100 * one['wall_median']:.1f} / {100 * one['wall_p90']:.1f}",
                 f"{one['drift_m']:.2f}", f"{one['voxels']:,}",
             )  # fmt: skip
-    sets = {"buildings": "building", "house": "house", "hospital": "hospital", "scenes": "ho"}
+    sets = {"buildings": "building", "house": "house", "hospital": "hospital", "scenes": "ho"}  # by prefix of the names
     pooled = {}
     totals = Table("set", "odometry", "reading", "single", "map", "gain", "interval")
     for name, prefix in sets.items():

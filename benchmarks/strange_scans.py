@@ -13,9 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from scipy.stats import mannwhitneyu
 
 from cmp_seg_ros.bundle import Bundle
-from cmp_seg_ros.datasets import boxes, buildings, scene
+from cmp_seg_ros.datasets import boxes, buildings
 from cmp_seg_ros.datasets.base import DataSet
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.intensity import IntensityScale
@@ -37,7 +38,7 @@ def indoor(rooms: int, data: Path | None) -> dict[str, list[DataSet]]:
             boxes.DataSet(seeds, 1, rings, kind) for rings in RINGS[:: 1 + (kind != "plain")]
         ]
     for folder in sorted((data / "scenes").iterdir()) if data else []:
-        found[folder.name] = [scene.DataSet(folder, seeds, 1, lidar, thinned=False) for lidar in LIDARS]
+        found[folder.name] = [buildings.DataSet(seeds, 1, lidar, thinned=False, scene=folder) for lidar in LIDARS]
     return found
 
 
@@ -55,10 +56,7 @@ def strange(xyz: Float32, rng: np.random.Generator) -> Iterator[tuple[str, Float
 
 def auroc(usual: list[float], odd: list[float]) -> float:
     """Probability that a strange scan has the higher unlikeness of the two."""
-    from scipy.stats import rankdata
-
-    ranks = rankdata(np.nan_to_num([*odd, *usual], posinf=1e12))[: len(odd)].sum()
-    return float((ranks - len(odd) * (len(odd) + 1) / 2) / (len(odd) * len(usual)))
+    return float(mannwhitneyu(odd, usual).statistic / (len(odd) * len(usual)))
 
 
 def main() -> None:

@@ -22,7 +22,11 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
+from cmp_seg_ros import outputs
+from cmp_seg_ros.cli import tables
+from cmp_seg_ros.cli.tables import percent, table_of
 from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.evaluation import plots
 from cmp_seg_ros.evaluation.metrics import Confusion, readings
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.scan import UNLABELLED, Bool, UInt8
@@ -114,8 +118,8 @@ def run(arguments: argparse.Namespace) -> tuple[dict[str, Any], list[View]]:
         places += [place] * (place not in places)
         if number in chosen:
             shown.append(view)
-    seconds, views_made = time.perf_counter() - began, number + 1
-    if not views_made:
+    seconds, made = time.perf_counter() - began, number + 1
+    if not made:
         raise UserError("no view of these places shows anything at least 1.5 m away; take another --seed")
     if arguments.errors:
         write_errors(arguments.errors, arguments.teacher, teacher.label_space, errors)
@@ -125,13 +129,13 @@ def run(arguments: argparse.Namespace) -> tuple[dict[str, Any], list[View]]:
         "teacher": arguments.teacher,
         "camera": arguments.camera,
         "places": places,
-        "views": views_made,
+        "views": made,
         "seed": arguments.seed,
         **found,
         "reached": {name: bool((iou[name] or 0) > MUST) for name in STRUCTURE},
         "ms_per_view": {
-            "rendering": round(1000 * (seconds - teaching) / views_made),
-            "teacher": round(1000 * teaching / views_made),
+            "rendering": round(1000 * (seconds - teaching) / made),
+            "teacher": round(1000 * teaching / made),
         },
     }
     return report, shown
@@ -160,12 +164,11 @@ def write_errors(path: Path, teacher: str, answers: LabelSpace, counts: npt.NDAr
 
 def draw(path: Path, shown: list[View], title: str) -> None:
     """Image, truth and teacher of some views, in the colours of structural6."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
     space = LabelSpace.load("structural6")
-    figure = Figure(figsize=(2.6 * len(shown), 6.6), layout="constrained")
+    figure = plots.new_figure(2.6 * len(shown), 7.2, title)
+    figure.subplots_adjust(left=0.03, right=0.99, bottom=0.07, top=0.92, wspace=0.03, hspace=0.03)
     axes = figure.subplots(3, len(shown), squeeze=False)
     for column, view in enumerate(shown):
         pictures = view.image.rgb, space.palette[view.truth], space.palette[view.taught]
@@ -176,23 +179,14 @@ def draw(path: Path, shown: list[View], title: str) -> None:
         axes[row, 0].set_ylabel(name)
     patches = [Patch(color="#{:02x}{:02x}{:02x}".format(*c.color), label=c.name) for c in space.classes]
     patches.append(Patch(color="black", label="sky, nothing"))
-    figure.legend(handles=patches, loc="outside lower center", ncols=len(patches))
-    figure.suptitle(title)
-    FigureCanvasAgg(figure)
-    figure.savefig(path, dpi=80)
+    figure.legend(handles=patches, loc="lower center", ncols=len(patches))
+    plots.save(figure, path)
 
 
 def show(report: dict[str, Any]) -> None:
     """The report as a table."""
-    from rich.console import Console
-    from rich.table import Table
-
-    def percent(value: float | None) -> str:
-        return "-" if value is None else f"{value:.1%}"
-
-    table = Table("class", title=f"{report['views']} views, {report['teacher']}")
-    for column in ("pixels", "recall", "IoU structural6", "structural4 primary", "structural4 strict"):
-        table.add_column(column, justify="right")
+    columns = "pixels", "recall", "IoU structural6", "structural4 primary", "structural4 strict"
+    table = table_of(["class"], columns, title=f"{report['views']} views, {report['teacher']}")
     six, four = report["structural6"], [report[f"structural4_{variant}"]["iou"] for variant in ("primary", "strict")]
     pixels = sum(six["points"].values())
     for name, iou in six["iou"].items():
@@ -201,7 +195,7 @@ def show(report: dict[str, Any]) -> None:
         table.add_row(name, percent(six["points"][name] / pixels), percent(six["recall"][name]), percent(iou), *merged)
     means = (report[key]["miou"] for key in ("structural6", "structural4_primary", "structural4_strict"))
     table.add_row("mean", "", "", *map(percent, means))
-    Console().print(table)
+    tables.show(table)
     for name, reached in report["reached"].items():
         print(f"{name}: IoU {percent(six['iou'][name])}, must be over {MUST:.0%}: {'yes' if reached else 'NO'}")
 
@@ -228,14 +222,11 @@ def main() -> int:
     arguments = parse()
     try:
         report, shown = run(arguments)
-        arguments.out.mkdir(parents=True, exist_ok=True)
+        with outputs.writing(arguments.out):
+            outputs.write_report(arguments.out, report)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except OSError as error:
-        print(f"error: {arguments.out} cannot be written: {error.strerror}; give another --out", file=sys.stderr)
-        return 1
-    (arguments.out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
     where = report["places"][0] if arguments.scene else f"{arguments.buildings} generated buildings"
     draw(arguments.out / "views.png", shown, f"{arguments.teacher} in {where}, classes of structural6")
     if arguments.json:

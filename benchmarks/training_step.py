@@ -60,12 +60,11 @@ def measure(width: int, steps: int, plain: bool) -> dict[str, Any]:
         seconds.append((time.perf_counter() - clock, time.process_time() - processor))
         losses.append(loss.item())
     clock, processor = np.min(seconds[1:], axis=0).round(2).tolist()
-    voxels = [len(scan) for scan in scans]
     return {
         "width": width,
         "plain": plain,
         "threads": torch.get_num_threads(),
-        "voxels": voxels,
+        "voxels": [len(scan) for scan in scans],
         "seconds": clock,
         "processor_seconds": processor,
         "losses": losses,

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, model_validator
 
-from cmp_seg_ros import resources
-from cmp_seg_ros.errors import UserError, describe_invalid
+from cmp_seg_ros import configuration, resources
+from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.familiarity import Choice, Familiarity
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.scenedino.config import FieldConfig
@@ -144,17 +144,7 @@ class Bundle:
                 raise UserError(
                     f"bundle {self.path} has no {name}; a bundle is a folder with {DESCRIPTION} and {WEIGHTS}"
                 )
-        try:
-            described = BundleDescription.model_validate(yaml.safe_load((self.path / DESCRIPTION).read_text()))
-        except ValidationError as error:
-            raise UserError(
-                f"bundle description {self.path / DESCRIPTION} is not valid: {describe_invalid(error)}; {REMEDY}"
-            ) from error
-        except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-            reason = " ".join(str(error).split())
-            raise UserError(
-                f"bundle description {self.path / DESCRIPTION} cannot be read: {reason}; {REMEDY}"
-            ) from error
+        described = configuration.read(BundleDescription, "bundle description", self.path / DESCRIPTION, REMEDY)
         if _sha256(self.path / WEIGHTS) != described.weights_sha256:
             raise UserError(
                 f"{self.path / WEIGHTS} is damaged: its sha256 is not the one in {DESCRIPTION}; copy it again"

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from threading import current_thread, main_thread
 from types import FrameType
 
@@ -40,6 +41,21 @@ def handled(defer: bool = False) -> Iterator[list[int]]:
     finally:
         for number, outer in before.items():
             signal.signal(number, outer)
+
+
+@contextmanager
+def explained(kept: str) -> Iterator[None]:
+    """If the block is interrupted, print on stderr what is kept and how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(f"stopped; {kept}", file=sys.stderr, flush=True)
+        raise
+
+
+def resumes(out: Path) -> str:
+    """For `explained`: of a command that goes on where it was."""
+    return f"finished work is kept in {out}; run the same command to continue"
 
 
 @dataclass(frozen=True)

@@ -68,10 +68,10 @@ class LabelSpace(BaseModel):
             raise UserError(f"label space {what} is not YAML: {' '.join(str(error).split())}") from error
 
     @classmethod
-    def numbered(cls, count: int, name: str = "numbered") -> "LabelSpace":
+    def numbered(cls, count: int) -> "LabelSpace":
         """Classes named by their number, for a checkpoint without class names."""
         hues = [(int(37 * i) % 256, int(91 * i + 60) % 256, int(151 * i + 120) % 256) for i in range(count)]
-        return cls(name=name, classes=[LabelClass(name=str(i), id=i, color=hues[i]) for i in range(count)])
+        return cls(name="numbered", classes=[LabelClass(name=str(i), id=i, color=hues[i]) for i in range(count)])
 
     def recoloured(self) -> "LabelSpace":
         """The same classes with the colours of the space of this name in config/label_spaces/, if there is one."""

@@ -81,7 +81,7 @@ class View:
 
 
 class Warp:
-    """Maps images of a camera to the pinhole camera that the network expects: undistorted, scaled, cropped or barred.
+    """Maps images of a camera to the pinhole camera that the network expects: undistorted, scaled, cropped or padded.
 
     Args:
         camera: any model.

@@ -26,7 +26,7 @@ def ray_map(function: Callable[[T], R], items: Iterable[T], processes: int | Non
     Ray gives the items of a worker that was killed, or of a machine that was lost, to others.
 
     Args:
-        processes: of a cluster that is started here for want of one at $RAY_ADDRESS; None: one per processor.
+        processes: of a cluster that is started here if none is at $RAY_ADDRESS; None: one per processor.
 
     Raises:
         UserError: Ray is not installed, or cannot be reached; a worker raised it; workers are killed again and again.

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -60,10 +61,21 @@ class Scan:
         return len(self.xyz)
 
     def valid(self) -> Bool:
-        """(N,) true where the point is a return: finite, and not at the sensor's origin."""
-        x, y, z = self.xyz.T  # by columns: numpy is slow along rows of three
-        valid: Bool = np.isfinite(x) & np.isfinite(y) & np.isfinite(z) & ((x != 0) | (y != 0) | (z != 0))
-        return valid
+        """(N,) true where the point is a return: finite, and not at the sensor's origin. Read-only."""
+        return self._valid
+
+    @cached_property
+    def _valid(self) -> Bool:
+        found = returns(self.xyz)
+        found.flags.writeable = False
+        return found
+
+
+def returns(xyz: npt.NDArray[np.floating[Any]]) -> Bool:
+    """(N,) true where a point of (N, 3) is a return: finite, and not at the sensor's origin."""
+    x, y, z = xyz.T  # by columns: numpy is slow along rows of three
+    found: Bool = np.isfinite(x) & np.isfinite(y) & np.isfinite(z) & ((x != 0) | (y != 0) | (z != 0))
+    return found
 
 
 @dataclass(frozen=True)

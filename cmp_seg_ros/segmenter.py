@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -62,17 +63,10 @@ class Segmenter:
 
     @classmethod
     def from_bundle(
-        cls,
-        name: str | Path,
-        engine: str = "auto",
-        T_base_lidar: npt.NDArray[np.float64] | None = None,
-        label_space: str | Path | None = None,
-        intensity_mean: float | None = None,
-        intensity_std: float | None = None,
-        probabilities: bool = False,
+        cls, name: str | Path, engine: str = "auto", T_base_lidar: npt.NDArray[np.float64] | None = None, **options: Any
     ) -> "Segmenter":
-        """A segmenter of the bundle `name`: a folder, or a name in models/."""
-        return cls(Bundle.find(name), engine, T_base_lidar, label_space, intensity_mean, intensity_std, probabilities)
+        """A segmenter of the bundle `name`: a folder, or a name in models/; `options` are as for the constructor."""
+        return cls(Bundle.find(name), engine, T_base_lidar, **options)
 
     @property
     def engine(self) -> str:

@@ -83,7 +83,8 @@ def process_map(
     pool = ProcessPoolExecutor(count, get_context("spawn"), initializer=_begin, initargs=(initializer, initargs))
     waiting: deque[Future[R]] = deque()
     try:
-        with _one_thread(), interrupts.blocked():  # the processes inherit both
+        # The processes inherit both: numerical libraries read the variables when they are imported.
+        with changed_environment(dict.fromkeys(THREADS, "1")), interrupts.blocked():
             for _ in range(count):  # each call starts a process
                 pool.submit(os.getpid)
         for item in items:
@@ -159,15 +160,13 @@ def _work(function: Callable[..., R], *arguments: Any) -> R:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
-    """Set the environment that numerical libraries read when they are imported."""
-    before = {name: os.environ.get(name) for name in THREADS}
-    os.environ.update(dict.fromkeys(THREADS, "1"))
+def changed_environment(variables: dict[str, str]) -> Iterator[None]:
+    """Set environment variables inside the block; afterwards they are as before."""
+    before = {name: os.environ[name] for name in variables if name in os.environ}
+    os.environ.update(variables)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        for name in variables.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)

@@ -8,7 +8,7 @@ import numpy as np
 from cmp_seg_ros.bundle import Bundle
 from cmp_seg_ros.engine import registry
 from cmp_seg_ros.engine.base import Engine
-from cmp_seg_ros.engine.networks import network_of
+from cmp_seg_ros.engine.loading import network_of
 from cmp_seg_ros.scan import Float32
 from cmp_seg_ros.waffleiron.config import PreprocessConfig
 from cmp_seg_ros.waffleiron.preprocess import Voxels, prepare

@@ -18,7 +18,6 @@ from sensor_msgs.msg import PointCloud2, PointField
 from std_msgs.msg import Header
 
 from cmp_seg_ros.messages import point_cloud2
-from cmp_seg_ros.nodes.segmentation.rehearsal import empty_room
 from cmp_seg_ros.ros import diagnostics, environment, qos
 from cmp_seg_ros.scan import Scan
 
@@ -149,6 +148,15 @@ def header(stamp: int, frame: str = "lidar") -> Header:
     result = Header(frame_id=frame)
     result.stamp.sec, result.stamp.nanosec = divmod(stamp, SECOND)
     return result
+
+
+def empty_room(points: int = 16384) -> Scan:
+    """A scan of a bare room, without intensity."""
+    rng = np.random.default_rng(0)
+    directions = rng.normal(size=(points, 3)).astype(np.float32)
+    half = np.array([4.0, 5.0, 1.5], np.float32)  # metres
+    reach = (half / np.abs(directions)).min(axis=1, keepdims=True)
+    return Scan(directions * reach)
 
 
 def room(count: int = 16 * 128, seed: int = 0) -> Scan:

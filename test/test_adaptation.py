@@ -16,7 +16,7 @@ from test_training_tasks import write_bundle
 
 from cmp_seg_ros import UserError
 from cmp_seg_ros.adaptation import run as adaptation
-from cmp_seg_ros.adaptation.holding import hold_back
+from cmp_seg_ros.adaptation.holding import hold_back, sets_of
 from cmp_seg_ros.adaptation.verdict import Difference, judge
 from cmp_seg_ros.bundle import Bundle
 from cmp_seg_ros.datasets.frame import PSEUDO
@@ -46,7 +46,7 @@ def test_the_end_of_each_sequence_is_held_back_with_a_gap() -> None:
     found = hold_back(Set(drive + pairs), 0.2)  # type: ignore[arg-type]
     assert found.held_back == [(40, 49), (64, 67)]
     assert found.learnt == [(0, 30), (50, 63)]  # ten seconds are left out where stamps are known
-    [first, second] = found.sets(Path("set"), PSEUDO)
+    [first, second] = sets_of(Path("set"), PSEUDO, found.learnt)
     assert (first.first, first.last, second.first, second.last) == (0, 30, 50, 63) and first.splits is None
 
 
@@ -98,14 +98,18 @@ def test_advice(
 
     planes = [Difference("recall of floor", 0.95, floor)]
     forgotten = Difference("primary mIoU", 0.89, simulated)
-    verdict = judge(30, gained(points), gained(classes), forgotten, planes, TAUGHT)
+    flush = Difference("flush", 0.4, 0.3, WITHIN if points == WITHIN else WORSE)
+    verdict = judge(30, gained(points), gained(classes), [flush], forgotten, planes, TAUGHT)
     assert verdict.advice == advice
+    lost = "(IoU): flush 40.0 % before, 30.0 % after" + (" (within chance)." if points == WITHIN else ".")
+    assert any(reason.endswith(lost) for reason in verdict.reasons)
     assert said in " ".join(verdict.reasons)
 
 
 def test_few_images_and_classes_that_were_not_taught_are_said() -> None:
     teacher = Difference("mIoU", 0.7, 0.8, BETTER)
-    verdict = judge(4, teacher, teacher, Difference("mIoU", 0.9, 0.9), [], {**TAUGHT, "person": 0.0})
+    verdict = judge(4, teacher, teacher, [teacher], Difference("mIoU", 0.9, 0.9), [], {**TAUGHT, "person": 0.0})
+    assert not any("agree less" in reason for reason in verdict.reasons)
     assert any("4 held-back images are few" in reason for reason in verdict.reasons)
     assert any("hardly ever said person" in reason for reason in verdict.reasons)
 
@@ -167,6 +171,7 @@ def test_from_a_recording_to_a_verdict_and_again(recording: Path, tmp_path: Path
     bundle = Bundle(tmp_path / "out" / "bundle")
     assert bundle.description.training["start"] == start.hash and bundle.hash != start.hash
     page = (tmp_path / "out" / "page.html").read_text()
+    assert "mIoU (primary: four classes, without flush)" in page and "mIoU (all 6 classes)" in page
     assert "Scans that changed most" in page and page.count("data:image/png;base64,") >= 3
 
     trained = (tmp_path / "out" / "training" / "checkpoint.pt").stat().st_mtime_ns
@@ -174,7 +179,7 @@ def test_from_a_recording_to_a_verdict_and_again(recording: Path, tmp_path: Path
     assert again.code == 0 and report["reasons"][0] in again.out
     assert (tmp_path / "out" / "training" / "checkpoint.pt").stat().st_mtime_ns == trained
     other = run("adapt", recording, *options, "--held-back", 0.5)
-    assert other.code == 1 and "holds another adaptation" in other.err
+    assert other.code == 1 and "with another held_back; give" in other.err
 
 
 def test_a_recording_without_a_calibrated_camera_is_refused(recording: Path, tmp_path: Path) -> None:

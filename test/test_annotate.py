@@ -99,7 +99,7 @@ def test_scans_come_back_in_any_format_even_in_another_order(tmp_path: Path) -> 
     [
         (lambda c: {name: values[1:] for name, values in c.items()}, "299 points, exported were 300; label without"),
         (lambda c: c | {"x": c["x"] + np.float32(2)}, r"all are shifted by \(2\.000"),
-        (lambda c: c | {"label": np.full(len(c["x"]), 9, np.uint8)}, "has not: 9"),
+        (lambda c: c | {"label": np.full(len(c["x"]), 9, np.uint8)}, "lacks: 9"),
         (lambda c: c | {"index": np.zeros(len(c["x"]), np.uint32)}, "has points twice"),
         (lambda c: {name: c[name] for name in ("x", "y", "z", "index")}, "no field label"),
     ],

@@ -1,6 +1,7 @@
 """`cmp-seg label` and `cmp-seg evaluate`, as a user calls them."""
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -276,7 +277,7 @@ def test_wrong_options(label: Run, tmp_path: Path, args: tuple[str, ...], says: 
         ("time_offset: .nan", "lidars.lidar.time_offset"),
         ("stamp: end", "stamp: end needs sweep, the seconds of one turn"),
         ("stamp: noon", "lidars.lidar.stamp"),
-        ("stampp: start", "lidars.lidar.stampp"),
+        ("stampp: start", "lidars.lidar: there is no field 'stampp'; did you mean 'stamp'?"),
     ],
 )
 def test_calibrations_that_would_mislead(label: Run, tmp_path: Path, lines: str, says: str) -> None:
@@ -377,6 +378,17 @@ def simulated(tmp_path: Path) -> tuple[Path, np.ndarray]:
     write_bag(tmp_path / "sim/bag", clouds)
     calibration(tmp_path / "sim/calibration.yaml")
     return tmp_path / "sim", truth
+
+
+def test_an_interrupted_label_says_what_is_kept(label: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cmp_seg_ros.evaluation.pipeline.run", interrupted)
+    monkeypatch.setattr("os._exit", sys.exit)
+    done = label(write_bag(tmp_path / "bag", {"/points": [cloud(POINTS)]}))
+    assert done.code == 130
+    assert "stopped; the scans labelled until then are in" in done.err
 
 
 def test_evaluate(evaluate: Run, simulated: tuple[Path, np.ndarray], tmp_path: Path, tiny_bundle: Path) -> None:

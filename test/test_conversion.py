@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -95,6 +96,28 @@ def test_every_scan_gets_its_nearest_image(tmp_path: Path, storage: str, run: Ru
             assert image.camera is not None and image.camera.T_camera_lidar == T_CAMERA_LIDAR
     assert frame.images["right"].jpeg() == jpeg(nearest)  # copied as it was
     assert data[3].intensity_statistics == (3, 2) and data[3].T_base_lidar is not None
+
+
+@pytest.mark.parametrize(
+    ("topic", "said", "images"),
+    [
+        (None, "no topic of the name of camera 'front': the images on /left/image, the only ones, are taken", 1),
+        ("/left/image", "", 1),
+        ("/right/image", "no images for camera 'front' (of /left/image)", 0),
+    ],
+)
+def test_images_of_another_name_are_not_taken_silently(
+    topic: str | None, said: str, images: int, tmp_path: Path
+) -> None:
+    with Recording(tmp_path / "drive", "mcap") as bag:
+        bag.cloud("/points", START, columns(0), time=START)
+        bag.image("/left/image", START, picture(0), time=START)
+    known = Calibration.load(calibration(tmp_path / "calibration.yaml"))
+    front = known.camera("left").model_copy(update={"topic": topic})
+    known.model_copy(update={"cameras": {"front": front}}).save(tmp_path / "calibration.yaml")
+    data = open_input(tmp_path / "drive", sensors=conversion.SensorSet.around(tmp_path / "drive"))
+    assert len(data[0].images) == images
+    assert said in "; ".join(data.notes) and bool(said) == bool(data.notes)
 
 
 def test_poses_at_any_stamp(tmp_path: Path, run: Run) -> None:
@@ -264,7 +287,33 @@ def test_bad_inputs_have_clear_errors(tmp_path: Path, run: Run) -> None:
     calibration(tmp_path / "calibration.yaml")
     assert run("convert", bag, "--out", tmp_path / "good").code == 0
     failed = run("convert", bag, "--topic", "/points", "--out", tmp_path / "good")
-    assert failed.code == 1 and "other settings" in failed.err
+    assert failed.code == 1 and "holds a conversion with another topic; give another --out" in failed.err
+    with (tmp_path / "calibration.yaml").open("a") as file:
+        file.write("# measured again\n")
+    failed = run("convert", bag, "--out", tmp_path / "good")
+    assert failed.code == 1 and re.search(r"another calibration than \S+calibration.yaml has now: .*--out", failed.err)
+
+
+def test_a_bag_that_cannot_be_opened_costs_no_other(tmp_path: Path, run: Run) -> None:
+    record(tmp_path / "drive", "mcap", 3)
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad/metadata.yaml").touch()
+    command = ("convert", tmp_path / "bad", tmp_path / "drive", "--out", tmp_path / "out")
+    for _ in range(2):  # again, where all is done
+        done = run(*command)
+        assert done.code == 1 and done.err.startswith("warning: left out: ")
+        assert f"3 scans of 1 sequence converted, but: bag {tmp_path / 'bad'}" in done.err
+    assert len(open_input(tmp_path / "out")) == 3
+    shutil.rmtree(tmp_path / "bad")
+    assert "does not exist" in run(*command).err
+    # Of an unfinished conversion nothing is lost where the bag was mended.
+    begun = conversion.Conversion(conversion.sources_of([tmp_path / "drive"]), tmp_path / "begun")
+    list(begun.run(1))
+    record(tmp_path / "bad", "mcap", 2)
+    parts = {path: path.stat().st_mtime_ns for path in (tmp_path / "begun/shards").iterdir()}
+    assert run("convert", tmp_path / "bad", tmp_path / "drive", "--out", tmp_path / "begun").code == 0
+    assert all(path.stat().st_mtime_ns == made for path, made in parts.items())
+    assert len(open_input(tmp_path / "begun")) == 5
 
 
 def test_a_bag_cut_short_gives_what_it_has(tmp_path: Path, run: Run) -> None:

@@ -375,7 +375,7 @@ def test_bare_numbers_that_fit_no_layout_are_refused(tmp_path: Path, kind: str) 
     else:
         content = (scan * {"<i2": 100, "<i4": 1000}.get(kind, 1)).astype(kind).tobytes()
     (tmp_path / "a.bin").write_bytes(content)
-    with pytest.raises(UserError, match="is text" if kind == "text" else "no layout that is known fits.*--columns"):
+    with pytest.raises(UserError, match="is text" if kind == "text" else "no known layout fits.*--columns"):
         list(open_input(tmp_path / "a.bin"))
 
 
@@ -460,7 +460,7 @@ def test_a_folder_names_all_that_cannot_be_read(tmp_path: Path) -> None:
     assert reader.count == 4 and [sample.key for sample in reader] == ["a"]
     damaged, empty, unknown = reader.problems
     assert "b.pcd has no line DATA" in damaged and "c.pcd is empty" in empty
-    assert "d.pcd does not begin as .pcd files do" in unknown
+    assert "d.pcd is not a .pcd file" in unknown
     (tmp_path / "a.npy").unlink()
     with pytest.raises(UserError, match=r"b\.pcd .*c\.pcd .*d\.pcd"):
         list(open_input(tmp_path))
@@ -470,7 +470,7 @@ def test_a_folder_names_all_that_cannot_be_read(tmp_path: Path) -> None:
     "name, content, says",
     [
         ("a.pcd", b"", "is empty"),
-        ("a.txt", b"hello", "not an input that is known"),
+        ("a.txt", b"hello", "not a known kind of input"),
         ("a.npy", b"\x93NUMPY\x01\x00", "not a whole .npy"),
         ("a.bin", b"", "is empty"),
         ("a.bin", bytes(30), "30 bytes, which is no multiple of the 16"),
@@ -518,7 +518,7 @@ def test_arrays_of_another_shape_are_one_clear_error(tmp_path: Path, array: np.n
 def test_what_does_not_exist(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not exist"):
         open_input(tmp_path / "nothing.bag")
-    with pytest.raises(UserError, match="holds no input"):
+    with pytest.raises(UserError, match="holds no known kind of input"):
         open_input(tmp_path)
 
 

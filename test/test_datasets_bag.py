@@ -171,7 +171,7 @@ def test_labelled_bag(tmp_path: Path, storage: str) -> None:
     labels = Labels((np.arange(400) % 6).astype(np.uint8), np.linspace(0, 1, 400, dtype=np.float32))
     with LabelledBagWriter(tmp_path / "labelled", SPACE) as bag:
         for sample in open_input(path):
-            bag.write(sample.message, labels)
+            bag.write_scan(sample.message, labels)
     reader = open_input(tmp_path / "labelled")
     for i, sample in enumerate(reader):
         np.testing.assert_array_equal(sample.scan.intensity, i)
@@ -196,7 +196,7 @@ def test_a_labelled_bag_has_the_poses_that_are_known(tmp_path: Path) -> None:
     T_base_lidar[:3, 3], T_world_lidar[:3, 3] = (0.1, 0, 0.5), (3, 4, 0.5)
     with LabelledBagWriter(tmp_path / "labelled", SPACE) as bag:
         for sample in open_input(path):
-            bag.write(sample.message, labels, T_base_lidar, T_world_lidar)
+            bag.write_scan(sample.message, labels, T_base_lidar, T_world_lidar)
     found = [(m.topic, m.message.transforms) for m in Bag(tmp_path / "labelled").messages(["/tf", "/tf_static"])]
     assert [topic for topic, _ in found] == ["/tf_static", "/tf", "/tf"]
     frames = [(t.header.frame_id, t.child_frame_id) for _, (t,) in found]
@@ -211,7 +211,7 @@ def test_scans_without_a_stamp_are_written_one_after_the_other(tmp_path: Path) -
     with LabelledBagWriter(tmp_path / "labelled", SPACE) as bag:
         for _ in range(3):
             for sample in open_input(tmp_path / "a.npy"):
-                bag.write(sample.message, labels)
+                bag.write_scan(sample.message, labels)
     times = [message.time for message in Bag(tmp_path / "labelled").messages(["/segmentation_node/labelled_points"])]
     assert times == [100_000_000, 200_000_000, 300_000_000]
 
@@ -226,6 +226,6 @@ def test_duck_typed_messages_are_enough(tmp_path: Path) -> None:
     header = SimpleNamespace(stamp=SimpleNamespace(sec=1, nanosec=2), frame_id="")
     cloud = point_cloud2.encode(columns(0), (4, 100)).message(header, SimpleNamespace, SimpleNamespace)
     with LabelledBagWriter(tmp_path / "labelled", SPACE) as bag:
-        bag.write(cloud, Labels(np.zeros(400, np.uint8), np.ones(400, np.float32)))
+        bag.write_scan(cloud, Labels(np.zeros(400, np.uint8), np.ones(400, np.float32)))
     (sample,) = open_input(tmp_path / "labelled")
     assert (sample.scan.frame_id, sample.scan.shape, sample.scan.stamp) == ("lidar", (4, 100), 1_000_000_002)

@@ -94,7 +94,7 @@ def test_labels_in_a_bag_are_matched_by_stamp(bag: Path) -> None:
     labelled = bag.parent / "labelled"
     with LabelledBagWriter(labelled, SIX) as writer:
         for frame in frames[1:]:
-            writer.write(frame.message, Labels(ids(frame.number), np.ones(POINTS, np.float32)))
+            writer.write_scan(frame.message, Labels(ids(frame.number), np.ones(POINTS, np.float32)))
     found = list(with_hand_labels(open_input(bag), labelled))
     assert HAND not in found[0].labels
     for frame in found[1:]:
@@ -128,8 +128,8 @@ XYZ = np.random.default_rng(0).uniform(-5, 5, (50, 3))
     ("label", "xyz", "message"),
     [
         (np.zeros(49), XYZ[:49], r"49 labels, but scan 000000 has 50 points .*without deleting"),
-        (np.full(50, 7), XYZ, "ids that label space structural6 has not: 7; it has 0 wall"),
-        (np.full(50, 2.5), XYZ, "has not: 2.5"),
+        (np.full(50, 7), XYZ, "ids that label space structural6 lacks: 7; it has 0 wall"),
+        (np.full(50, 2.5), XYZ, "lacks: 2.5"),
         (np.zeros(50), XYZ + np.array([100, 0, 0]), r"all are shifted by \(100.000, 0.000, 0.000\) m; .*global shift"),
         (np.zeros(50), XYZ[::-1], "in another order"),
         (np.zeros(50), XYZ + np.eye(50, 3) * 0.5, "3 of the 50 points .*change nothing but"),

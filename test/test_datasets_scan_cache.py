@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cmp_seg_ros import UserError
-from cmp_seg_ros.datasets import buildings, scan_cache
+from cmp_seg_ros.datasets import buildings, scan_cache, seed_files
 from cmp_seg_ros.datasets.frame import TRUTH, Returns
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.simulation import version
@@ -23,7 +23,7 @@ def kept(tmp_path: Path) -> scan_cache.DataSet:
     data = scan_cache.DataSet(tmp_path, range(5), 2)
     data.file(0).parent.mkdir()
     for seed in range(4):
-        data.keep(seed, scans(seed))
+        data.keep(seed, (scan._asdict() for scan in scans(seed)))
     return data
 
 
@@ -58,8 +58,8 @@ def test_a_damaged_file_is_named_in_one_line(kept: scan_cache.DataSet) -> None:
 
 def test_scans_that_were_cut_off_are_simulated_again(kept: scan_cache.DataSet, monkeypatch: pytest.MonkeyPatch) -> None:
     simulated: list[int] = []
-    monkeypatch.setattr(scan_cache, "process_map", lambda function, items, _: map(function, items))
-    monkeypatch.setattr(scan_cache.DataSet, "_simulate", lambda _, seed: simulated.append(seed) or seed)
+    monkeypatch.setattr(seed_files, "process_map", lambda function, items, _: map(function, items))
+    monkeypatch.setattr(scan_cache.DataSet, "make_file", lambda _, seed: simulated.append(seed) or seed)
     kept.file(2).write_bytes(kept.file(2).read_bytes()[:500])
     assert list(kept.fill()) == [0, 1, 3, 2, 4]
     assert simulated == [2, 4]

@@ -13,13 +13,13 @@ from engines import PREPROCESS, MakeBundle, answer, changed, opened, truth, voxe
 
 from cmp_seg_ros.bundle import Bundle, IntensityConfig
 from cmp_seg_ros.engine import cache, parity, registry
-from cmp_seg_ros.engine.base import Engine, Network, Runtime, Stale, softmax
-from cmp_seg_ros.engine.loading import Loader, exact_engine, load_engine
-from cmp_seg_ros.engine.networks import network_of
+from cmp_seg_ros.engine.base import Engine, Runtime, Stale, softmax
+from cmp_seg_ros.engine.loading import Loader, exact_engine, load_engine, network_of
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.scan import Arrays
 from cmp_seg_ros.waffleiron import samples
 from cmp_seg_ros.waffleiron.config import PreprocessConfig
+from cmp_seg_ros.waffleiron.model import WaffleIron
 
 EVERY = [f"openvino-{precision}" for precision in registry.find("openvino")[0].precisions()] + ["onnxruntime-cpu-fp32"]
 
@@ -166,7 +166,7 @@ class Wrong:
 
     name = "wrong"
 
-    def __init__(self, network: Network, precision: str, share: float, seen: list[str]) -> None:
+    def __init__(self, network: WaffleIron, precision: str, share: float, seen: list[str]) -> None:
         self.exact = registry.find("cpu")[0].open(network, b"", "fp32")
         self.precision, self.share, self.seen = precision, share, seen
 
@@ -191,11 +191,11 @@ class WrongRuntime(Runtime):
     def version(self) -> str:
         return "1"
 
-    def build(self, network: Network, precision: str) -> bytes:
+    def build(self, network: WaffleIron, precision: str) -> bytes:
         self.builds_made.append(precision)
         return str(len(self.builds_made)).encode()
 
-    def open(self, network: Network, built: bytes, precision: str) -> Engine:
+    def open(self, network: WaffleIron, built: bytes, precision: str) -> Engine:
         return Wrong(network, precision, self.shares[precision], self.seen)
 
 
@@ -289,7 +289,7 @@ def test_a_bundle_that_sees_nothing_of_the_samples(make_bundle: MakeBundle, capl
 
 def test_a_stale_engine_is_built_again_once(bundle: Bundle) -> None:
     class StaleOnce(WrongRuntime):
-        def open(self, network: Network, built: bytes, precision: str) -> Engine:
+        def open(self, network: WaffleIron, built: bytes, precision: str) -> Engine:
             if built == b"1":
                 raise Stale("stale")
             return super().open(network, built, precision)

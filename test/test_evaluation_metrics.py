@@ -92,6 +92,8 @@ def test_absent_classes_are_left_out_of_the_mean() -> None:
     confusion = counted(LabelSpace.numbered(4), ids(0, 1, 1), ids(0, 1, 0))
     assert np.isnan([confusion.iou()["2"], confusion.iou()["3"]]).all()
     assert confusion.miou() == 0.5
+    confusion.add(ids(0), ids(2))  # a class that is labelled but never true
+    assert confusion.iou()["2"] == 0 and confusion.miou() == pytest.approx((1 / 3 + 1 / 2 + 0) / 3)
     assert np.isnan(Confusion(SIX).miou())
     assert Confusion(SIX).report()["miou"] is None
 

@@ -7,14 +7,16 @@ import pytest
 from PIL import Image
 
 from cmp_seg_ros.evaluation import plots
-from cmp_seg_ros.geometry.cameras import Camera
+from cmp_seg_ros.geometry.calibration import CalibratedCamera
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.scan import Labels, Scan
 
 SPACE = LabelSpace.load("structural6")
 WALL, FLOOR, CEILING, FLUSH, OBJECT, PERSON = range(6)
-CAMERA = Camera(model="pinhole", intrinsics=(200, 200, 159.5, 119.5), width=320, height=240)
-T_CAMERA_LIDAR = np.array([[0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, 1]], dtype=float)
+T_CAMERA_LIDAR = [[0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, 1]]
+CAMERA = CalibratedCamera(
+    model="pinhole", intrinsics=(200, 200, 159.5, 119.5), width=320, height=240, T_camera_lidar=T_CAMERA_LIDAR
+)
 
 
 def room() -> tuple[Scan, Labels]:
@@ -60,7 +62,7 @@ def test_scales_have_round_lengths(length: float, expected: float) -> None:
 def test_overview_with_camera(tmp_path: Path) -> None:
     scan, labels = room()
     image = np.full((240, 320, 3), 200, np.uint8)
-    plots.overview(tmp_path / "a" / "overview.png", scan, labels, SPACE, image, CAMERA, T_CAMERA_LIDAR, title="A room")
+    plots.overview(tmp_path / "a" / "overview.png", scan, labels, SPACE, image, CAMERA, title="A room")
     picture = np.asarray(Image.open(tmp_path / "a" / "overview.png"))
     assert picture.shape == (1100, 1400, 4)
     # All colours of the scan are there, most of the page is white.
@@ -105,7 +107,7 @@ def test_odd_scans_are_drawn_too(tmp_path: Path, xyz: np.ndarray) -> None:
     label = np.where(scan.valid(), WALL, 255).astype(np.uint8)
     labels = Labels(label, np.ones(len(scan), np.float32))
     image = np.zeros((240, 320, 3), np.uint8)
-    plots.overview(tmp_path / "a.png", scan, labels, SPACE, image, CAMERA, T_CAMERA_LIDAR, title="Odd")
+    plots.overview(tmp_path / "a.png", scan, labels, SPACE, image, CAMERA, title="Odd")
     plots.comparison(tmp_path / "b.png", scan, labels, label, SPACE, title="Odd")
     assert (tmp_path / "a.png").stat().st_size > 1000
     assert (tmp_path / "b.png").stat().st_size > 1000

@@ -48,8 +48,8 @@ def test_field_names_of_ros_1():
         ({"k": [0.0] * 9}, r"not calibrated \(K is zero\).*calibration file"),
         ({"distortion_model": "rational_polynomial", "d": [0.1] * 8}, r"'rational_polynomial'.*8 coefficients"),
         ({"distortion_model": "mirror"}, r"'mirror'.*plumb_bob.*calibration file"),
-        ({"width": 0}, r"makes no sense \(width"),
-        ({"k": [-500.0, *K[1:]]}, r"makes no sense"),
+        ({"width": 0}, r"is not valid \(width"),
+        ({"k": [-500.0, *K[1:]]}, r"is not valid"),
     ],
 )
 def test_what_cannot_be_is_named(changes, error):

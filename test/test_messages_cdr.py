@@ -31,7 +31,7 @@ def test_clouds_go_to_rclpy_and_back():
 
 def test_images_go_to_rclpy_and_back():
     pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
-    message = images.CvBridge().cv2_to_imgmsg(pixels, "rgb8")
+    message = images.encode(pixels, "rgb8", Header(), sensor_msgs.Image)
     data = serialize_message(message)
     read = cdr.deserialize(data, cdr.IMAGE)
     np.testing.assert_array_equal(images.to_rgb(read), pixels)

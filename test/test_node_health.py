@@ -48,7 +48,9 @@ def test_a_stalled_engine_is_an_error_by_age_and_by_rate_and_does_not_hold_up_th
         graph.label(cloud(room()))
         graph.until(graph.healthy, "a healthy node")
         graph.points.publish(cloud(room(), 13))
-        graph.until(lambda: graph.warns(r"stuck: labelling one of the scans for \d", ERROR), "an error by age")
+        late = r"late: no result for \d\.\d s, the last took \d+ ms; error_age is 2 s"
+        graph.until(lambda: graph.warns(late, ERROR), "an error by age")
+        graph.until(lambda: graph.warns(r"stuck: labelling one of the scans for \d", ERROR), "a stalled worker")
 
         def errs(pattern):
             graph.points.publish(cloud(room()))

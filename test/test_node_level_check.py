@@ -3,11 +3,11 @@
 import threading
 
 import numpy as np
+from ros_harness import empty_room
 
 from cmp_seg_ros.geometry import planes, plausibility
 from cmp_seg_ros.nodes.segmentation import level_check
 from cmp_seg_ros.nodes.segmentation.level_check import LevelCheck
-from cmp_seg_ros.nodes.segmentation.rehearsal import empty_room
 from cmp_seg_ros.scan import Scan
 from cmp_seg_ros.simulation.generate import rotation
 

@@ -11,8 +11,7 @@ from visualization_msgs.msg import MarkerArray
 
 from cmp_seg_ros import resources
 from cmp_seg_ros.messages import images, point_cloud2
-from cmp_seg_ros.occupancy.grid import FREE, UNKNOWN, Grid
-from cmp_seg_ros.occupancy.slice import occupancy_slice
+from cmp_seg_ros.occupancy.grid import FREE, UNKNOWN, Grid, occupancy_slice
 
 GRID = {"frame": "base", "voxel": 0.2, "shape": [20, 20, 10], "origin": [0.0, -2.0, 0.0]}
 T_BASE_CAMERA = [[0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 1.0], [0, 0, 0, 1]]

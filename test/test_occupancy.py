@@ -133,7 +133,11 @@ def test_images_need_a_camera_and_faults_are_named(tmp_path: Path) -> None:
         " T_base_camera: [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 2], [0, 0, 0, 1]]}}\n"
     )
     mounted = load_camera(tmp_path / "robot.yaml")  # no lidar, so no T_camera_lidar
-    assert mounted.camera == pose.camera and mounted.T_base_camera is not None and mounted.T_base_camera[2, 3] == 2
+    assert (
+        mounted.camera.intrinsics == pose.camera.intrinsics
+        and mounted.T_base_camera is not None
+        and mounted.T_base_camera[2, 3] == 2
+    )
     (tmp_path / "broken.jpg").write_bytes(b"no image")
     with pytest.raises(UserError, match=r"broken\.jpg cannot be read"):
         list(images_of(tmp_path, pose))

@@ -59,7 +59,7 @@ def test_label_and_evaluate_do_what_they_say(
     shown = [
         c for c in COMMANDS if c.split()[1] in ("label", "evaluate") and "drive" in c.split() and "--model" not in c
     ]
-    assert len(shown) >= 3
+    assert len(shown) >= 2
     for line in shown:
         ran = CliRunner().invoke(app, [*shlex.split(line)[1:], "--model", str(tiny_bundle), "--engine", "cpu-fp32"])
         assert ran.exit_code == 0, (line, ran.output)

@@ -6,7 +6,7 @@ from ros_harness import START, header
 from sensor_msgs.msg import Image
 from std_msgs.msg import Float32, UInt32
 
-from cmp_seg_ros.messages.images import CvBridge
+from cmp_seg_ros.messages.images import encode
 
 NODE = """
 import time
@@ -56,7 +56,7 @@ node.main("brightness_node", BrightnessNode, "Brightness of images.", PARAMETERS
 
 
 def image(value: int, stamp: int = START) -> Image:
-    return CvBridge().cv2_to_imgmsg(np.full((4, 6, 3), value, np.uint8), "rgb8", header(stamp, "camera"))
+    return encode(np.full((4, 6, 3), value, np.uint8), "rgb8", header(stamp, "camera"), Image)
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ from ros_harness import Robot
 from sensor_msgs.msg import PointCloud2
 
 from cmp_seg_ros import resources
-from cmp_seg_ros.ros import environment, qos
+from cmp_seg_ros.ros import environment
+from cmp_seg_ros.ros.inputs import Topic
 
 CLOUDS, RATE, SIZE = 20, 10.0, 2_000_000
 PUBLISHER = """
@@ -55,12 +56,13 @@ def test_clouds_of_two_megabytes_at_ten_hertz_all_arrive(robot, tmp_path):
 
 def test_input_becomes_best_effort_where_the_publisher_is(robot, tmp_path):
     clouds: list[bytes] = []
-    node_input = qos.Input(robot.node, PointCloud2, "clouds", clouds.append)
-    assert node_input.reliability == "reliable"
+    topic = Topic(robot.node, PointCloud2, "clouds", clouds.append)
+    topic.subscribe()
+    assert topic.values()["reliability"] == "reliable"
     publisher = start_publisher(robot, tmp_path, "BEST_EFFORT")
     robot.until(lambda: len(clouds) >= CLOUDS // 2, "clouds of a best-effort publisher")  # those after the change
     assert publisher.wait() == 0
-    assert node_input.reliability == "best_effort"
+    assert topic.values()["reliability"] == "best_effort"
 
 
 def test_profile_is_used_unless_the_user_has_one(monkeypatch):

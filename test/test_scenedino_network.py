@@ -11,8 +11,6 @@ from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.network_weights import load_state
 from cmp_seg_ros.scenedino import checkpoint
 from cmp_seg_ros.scenedino.config import (
-    DINO_B8,
-    DINOV2_B14,
     ClusterConfig,
     DecoderConfig,
     EfficientNetLiteConfig,
@@ -26,6 +24,8 @@ from cmp_seg_ros.scenedino.field import FeatureField, normalised_intrinsics, pro
 from cmp_seg_ros.scenedino.head import ClusterHead
 from cmp_seg_ros.scenedino.rendering import composite, rays_of, render
 
+DINO_B8 = FieldConfig()
+DINOV2_B14 = FieldConfig(encoder=VitConfig(patch=14, stride=16, layer_scale=True))
 DATA = Path(__file__).parent / "data"
 TINY = FieldConfig(
     encoder=VitConfig(width=32, depth=4, heads=2, taps=(0, 1, 2)),

@@ -196,6 +196,23 @@ def test_what_was_cut_short_is_made_again(recording: Path, tmp_path: Path) -> No
     assert one == two
 
 
+def test_a_recording_with_other_arguments_is_replaced_only_if_asked(tmp_path: Path) -> None:
+    config = RigConfig(5, "vlp-16", 0.1, cameras=())
+    list(record(config, tmp_path, processes=1))
+    list(record(config, tmp_path, processes=1))
+    before = (tmp_path / "report.json").read_bytes()
+    other = replace(config, seed=6, cameras=(RigCamera(camera=SMALL),))
+    with pytest.raises(UserError, match=r"with another seed, cameras; give another --out, or --again"):
+        next(record(other, tmp_path))
+    assert (tmp_path / "report.json").read_bytes() == before
+    begun = record(other, tmp_path, processes=1, again=True)
+    next(begun)
+    assert not (tmp_path / "preview.png").exists()  # of the old bag
+    assert json.loads((tmp_path / "report.json").read_text())["finished"] is False
+    begun.close()
+    list(record(config, tmp_path, processes=1))  # what was not finished may be replaced
+
+
 @pytest.mark.parametrize(("sensor", "step"), [("vlp-16", 22), ("xt-32", 26)])
 def test_other_drivers_publish_returns_only(sensor: str, step: int, tmp_path: Path) -> None:
     list(record(RigConfig(5, sensor, 0.1, cameras=()), tmp_path, processes=1))

@@ -107,14 +107,14 @@ def test_a_download_that_broke_off_goes_on_where_it_was(server: Server, tmp_path
 
 def test_what_is_not_as_its_checksum_says_is_removed(server: Server, tmp_path: Path) -> None:
     server.files["model.safetensors"] = WEIGHTS[::-1]
-    with pytest.raises(UserError, match=r"is not what its checksum [0-9a-f]{12}\.\.\. says, and was removed"):
+    with pytest.raises(UserError, match=r"does not match its checksum [0-9a-f]{12}\.\.\., and was removed"):
         fetch(card_of(server))
     assert sorted(path.name for path in (tmp_path / "teachers" / "dinov2-s").iterdir()) == ["config.json"]
     server.files["config.json"] = CONFIG.replace(b"2", b"3")
-    with pytest.raises(UserError, match="is not what its checksum"):
+    with pytest.raises(UserError, match="does not match its checksum"):
         fetch(card_of(server)._replace(file="other"))
     server.files |= {"model.safetensors": WEIGHTS, "config.json": CONFIG}
-    with pytest.raises(UserError, match="is not what its checksum 000000000000"):  # pinned, whatever the server says
+    with pytest.raises(UserError, match="does not match its checksum 000000000000"):  # pinned, whatever the server says
         fetch(card_of(server, "0" * 64)._replace(file="third"))
 
 

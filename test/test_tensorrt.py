@@ -18,7 +18,7 @@ from engines import PREPROCESS, MakeBundle, voxels_of
 
 from cmp_seg_ros.engine import cuda
 from cmp_seg_ros.engine.base import Stale
-from cmp_seg_ros.engine.networks import network_of
+from cmp_seg_ros.engine.loading import network_of
 from cmp_seg_ros.engine.runtimes import tensorrt
 from cmp_seg_ros.errors import UserError
 

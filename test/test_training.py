@@ -92,7 +92,7 @@ def cache(tmp_path: Path) -> Path:
     ):
         kept.file(0).parent.mkdir(parents=True)
         for seed in kept.seeds:
-            kept.keep(seed, [box_room(10 * seed + i) for i in range(kept.scans)])
+            kept.keep(seed, [box_room(10 * seed + i)._asdict() for i in range(kept.scans)])
     return tmp_path / "scans"
 
 

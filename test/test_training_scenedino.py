@@ -44,7 +44,7 @@ def test_a_run_renders_views_trains_and_writes_a_bundle_that_labels(tmp_path: Pa
     )
     task = Task(config, tmp_path / "views")
     task.views.folder.mkdir(parents=True)
-    task.views._render(30_000_000)  # here, since processes would take longer to start
+    task.views.make_file(30_000_000)  # here, since processes would take longer to start
     view = task.views[0]
     there = view.occupancy < FREE
     assert there.any() and (view.occupancy == FREE).any() and (view.occupancy == UNKNOWN).any()

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -99,6 +100,7 @@ def test_ctrl_c_and_sigterm_end_the_workers_too(tmp_path: Path, command: tuple[s
         _, said = process.communicate(timeout=PATIENCE)
         assert process.returncode == 130
         assert "Traceback" not in said
+        assert len(re.findall("^stopped.*run the same command", said, re.M)) == 1
         wait_until(lambda: not members(process.pid), 10)
 
 

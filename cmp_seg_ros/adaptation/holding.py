@@ -19,22 +19,19 @@ LEAST = 4  # scans learnt from
 GROUPS = 4  # with fewer groups, each scan is one of its own in intervals
 
 
+Range = tuple[int, int]  # first and last number of the scans of a stretch
+
+
 class Stretches(NamedTuple):
-    """First and last number of the scans of each stretch to learn from, and of each that is held back."""
+    """Stretches to learn from, and those that are held back."""
 
-    learnt: list[tuple[int, int]]
-    held_back: list[tuple[int, int]]
+    learnt: list[Range]
+    held_back: list[Range]
 
-    def sets(self, folder: Path, source: str) -> tuple[SetConfig, ...]:
-        """What to learn from, with the labels of this source."""
-        return self._sets(folder, source, self.learnt)
 
-    def held_back_sets(self, folder: Path, source: str) -> tuple[SetConfig, ...]:
-        return self._sets(folder, source, self.held_back)
-
-    @staticmethod
-    def _sets(folder: Path, source: str, ranges: list[tuple[int, int]]) -> tuple[SetConfig, ...]:
-        return tuple(SetConfig(path=str(folder), labels=source, splits=None, first=a, last=b) for a, b in ranges)
+def sets_of(folder: Path, source: str, ranges: Sequence[Range]) -> tuple[SetConfig, ...]:
+    """Stretches of a set for a training, with the labels of this source."""
+    return tuple(SetConfig(path=str(folder), labels=source, splits=None, first=a, last=b) for a, b in ranges)
 
 
 def hold_back(data: UnifiedSet, share: float) -> Stretches:
@@ -59,7 +56,7 @@ def hold_back(data: UnifiedSet, share: float) -> Stretches:
     if counts[0] < LEAST or counts[1] < FEWEST:
         raise UserError(
             f"{_too_short(data, share)}: of {len(numbered)} scans, {counts[0]} are left to learn from ({LEAST} needed) "
-            f"and {counts[1]} for the test ({FEWEST} needed); give a longer one, better of minutes, or more"
+            f"and {counts[1]} for the test ({FEWEST} needed); give longer recordings, best of several minutes, or more"
         )
     return Stretches(learnt, held)
 
@@ -82,7 +79,7 @@ def _too_short(data: UnifiedSet, share: float) -> str:
 class HeldBack(DataSet):
     """The frames of some stretches of a set; where it has hardly any groups, each is a group of its own."""
 
-    def __init__(self, data: UnifiedSet, ranges: Sequence[tuple[int, int]]) -> None:
+    def __init__(self, data: UnifiedSet, ranges: Sequence[Range]) -> None:
         super().__init__(data.path, sensors=data.sensors)
         self.data = data
         self._numbers = [number for first, last in ranges for number in range(first, last + 1)]

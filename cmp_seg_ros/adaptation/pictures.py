@@ -8,8 +8,9 @@ import numpy as np
 from cmp_seg_ros.datasets.frame import Frame
 from cmp_seg_ros.evaluation import plots
 from cmp_seg_ros.geometry import overlay
+from cmp_seg_ros.geometry.projection import project_scan
 from cmp_seg_ros.label_space import LabelSpace
-from cmp_seg_ros.scan import UNLABELLED, Float32, UInt8
+from cmp_seg_ros.scan import UNLABELLED, UInt8
 
 SIDE = 1600  # pixels, of a drawn image
 
@@ -65,8 +66,8 @@ def _over_image(frame: Frame, label: UInt8, space: LabelSpace) -> UInt8 | None:
         rgb, camera = image.rgb(), image.camera
         if rgb.shape[:2] != (camera.height, camera.width):
             continue
-        points: Float32 = frame.scan.xyz
         size = max(3, rgb.shape[1] // 200)
-        drawn = overlay.draw(rgb, points, label, space.palette, camera, np.array(camera.T_camera_lidar), size, 0.9)
+        projection = project_scan(frame.scan.xyz, camera, camera.T_camera_lidar)
+        drawn = overlay.draw(rgb, projection, label, space.palette, size, 0.9)
         return drawn[:: max(1, rgb.shape[1] // SIDE), :: max(1, rgb.shape[1] // SIDE)]
     return None

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cmp_seg_ros import label_space, outputs, resources
 from cmp_seg_ros.adaptation import pictures
-from cmp_seg_ros.adaptation.holding import HeldBack, Stretches, hold_back
+from cmp_seg_ros.adaptation.holding import HeldBack, Stretches, hold_back, sets_of
 from cmp_seg_ros.adaptation.verdict import Difference, Verdict, figure, judge, plane_differences
 from cmp_seg_ros.bundle import DEFAULT_BUNDLE, Bundle
 from cmp_seg_ros.datasets.conversion import Conversion, sources_of
@@ -21,7 +21,7 @@ from cmp_seg_ros.datasets.unified import DataSet as UnifiedSet
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.evaluation.compare import Comparison, Loaded, compare
 from cmp_seg_ros.evaluation.metrics import PRIMARY
-from cmp_seg_ros.evaluation.page import HTML, Notes, Page, Picture, Section, Table, facts, percent
+from cmp_seg_ros.evaluation.page import HTML, Notes, Page, Picture, Row, Section, Table, facts, percent
 from cmp_seg_ros.evaluation.pipeline import Consumer, Model, Result, run
 from cmp_seg_ros.evaluation.plane_check import PlaneCheck
 from cmp_seg_ros.evaluation.report import Report
@@ -42,6 +42,7 @@ PICTURED = 3  # scans
 CHECKED = 12  # scans that the calibration is checked with
 COMMAND = "adapt"
 
+FOUR = "primary: four classes, without flush"
 TEACHER = "The teacher is no truth: it errs too, most at borders and on thin things. Higher is mostly better."
 PLANES = "Floor, ceiling and walls found by geometry alone, in which neither teacher nor bundle had a say."
 CHANGED = "The teacher, the shipped bundle and the new one, on a held-back scan"
@@ -83,12 +84,14 @@ class Adaptation:
 
     def __init__(self, settings: Settings, out: Path) -> None:
         self.settings, self.out = settings, out
+        self._labels: dict[str, dict[str, UInt8]] = {}  # of the evaluations, by bundle and key
         outputs.require_writable(out, COMMAND, (outputs.REPORT, SETTINGS, DATA, TRAINING, BUNDLE, HTML))
         self.start = Bundle.find(settings.start)
         self.space = _with_mappings(self.start.description.label_space)
         known, free = self._read(SETTINGS), settings.model_dump(include={"hours", "buildings", "average"})
-        if known is not None and Settings(**known).model_copy(update=free) != settings:
-            raise UserError(f"{out} holds another adaptation; give another --out")
+        before = settings if known is None else Settings(**known).model_copy(update=free)
+        if other := [name for name, value in before if value != getattr(settings, name)]:
+            raise UserError(f"{out} holds another adaptation, with another {', '.join(other)}; give another --out")
 
     def begin(self) -> None:
         """Take the output folder. Raises OSError."""
@@ -98,8 +101,8 @@ class Adaptation:
 
     # Data
 
-    def convert(self, progress: Progress) -> None:
-        """All recordings into one unified set.
+    def convert(self, progress: Progress) -> list[str]:
+        """All recordings into one unified set; returns what is odd about them.
 
         Raises:
             UserError: a recording has no images of a calibrated camera, or cannot be read.
@@ -119,7 +122,8 @@ class Adaptation:
         with progress("converting", conversion.total) as update:
             for done in conversion.run():
                 update(done)
-        conversion.finish()
+        report = conversion.finish()
+        return [*report["problems"], *report["notes"]]
 
     def check(self, progress: Progress, force: bool = False) -> list[str]:
         """Whether scans and images lie on each other as the calibration says: a sentence for each camera.
@@ -137,7 +141,7 @@ class Adaptation:
             self._write(CALIBRATION, kept)
         wrong = any(calibration_check.is_off(one["off"], one["away"], one["between_halves"]) for one in kept.values())
         said = [
-            f"camera {name} would lie best {one['off']:.1f} degrees and {one['away']:.0f} cm from its calibration"
+            f"camera {name} fits best {one['off']:.1f} degrees and {one['away']:.0f} cm away from its calibration"
             for name, one in kept.items()
         ]
         if wrong and not force:
@@ -190,7 +194,7 @@ class Adaptation:
 
     def _labelled(self) -> Labelled:
         count, points = np.zeros(256, np.int64), 0
-        for source in self.stretches.sets(self.out / DATA, PSEUDO):
+        for source in sets_of(self.out / DATA, PSEUDO, self.stretches.learnt):
             for frame in source.frames():
                 if PSEUDO in frame.labels:
                     found = frame.labels[PSEUDO]
@@ -213,8 +217,8 @@ class Adaptation:
         config: TrainConfig = tasks.load_config(
             self.settings.recipe,
             start=str(self.start.path),
-            sets=self.stretches.sets(folder, PSEUDO),
-            validation=self.stretches.held_back_sets(folder, PSEUDO),
+            sets=sets_of(folder, PSEUDO, self.stretches.learnt),
+            validation=sets_of(folder, PSEUDO, self.stretches.held_back),
             hours=self.settings.hours,
         )
         return config
@@ -259,11 +263,6 @@ class Adaptation:
         self._labels[which] = kept.label
         return report
 
-    @cached_property
-    def _labels(self) -> dict[str, dict[str, UInt8]]:
-        """By bundle and key, of the last evaluation."""
-        return {}
-
     def remember(self, which: str, bundle: Bundle, progress: Progress) -> None:
         """A bundle on a few simulated buildings."""
         from cmp_seg_ros.evaluation.suites.run import SuiteRun
@@ -284,15 +283,15 @@ class Adaptation:
         teacher = self._comparison("evaluation")
         simulated = self._comparison("simulated")
         images = sum(last - first + 1 for first, last in self.stretches.held_back)
-        headline = PRIMARY if self.space.name == "structural6" else self.space.name
+        headline, of_classes = next(iter(self._readings.items()))
         planes = plane_differences(reports[OLD].planes, reports[NEW].planes)
-        against = figure(teacher, headline, "overall accuracy")._replace(name=f"agreement ({headline})")
-        classes = figure(teacher, self.space.name, "mIoU")._replace(name=f"mean IoU ({self.space.name})")
-        forgotten = figure(simulated, "primary mIoU", "mean")._replace(name="primary mIoU")
-        verdict = judge(images, against, classes, forgotten, planes, labelled.shares)
-        drawn = self._draw()
+        against = figure(teacher, headline, "overall accuracy")._replace(name=f"agreement of points ({of_classes})")
+        classes = figure(teacher, self.space.name, "mIoU")._replace(name=f"mIoU ({self._readings[self.space.name]})")
+        by_class = [figure(teacher, self.space.name, f"IoU {name}")._replace(name=name) for name in self.space.names]
+        forgotten = figure(simulated, "primary mIoU", "mean")._replace(name=f"mIoU ({FOUR})")
+        verdict = judge(images, against, classes, by_class, forgotten, planes, labelled.shares)
         rows = self._rows(teacher)
-        self._page(verdict, labelled, rows, planes, simulated, drawn, checked).write(self.out)
+        self._page(verdict, labelled, rows, planes, simulated, checked).write(self.out)
         outputs.write_report(
             self.out,
             {
@@ -315,30 +314,39 @@ class Adaptation:
     def _comparison(self, folder: str) -> Comparison:
         return compare(Loaded(self.out / folder / OLD), Loaded(self.out / folder / NEW))
 
+    @property
+    def _readings(self) -> dict[str, str]:
+        """The readings of the labels, the one that decides by points first, and which classes they have."""
+        every = {self.space.name: f"all {len(self.space.names)} classes"}
+        return {PRIMARY: FOUR, **every} if self.space.name == "structural6" else every
+
     def _rows(self, teacher: Comparison) -> list[Difference]:
-        """Figures against the teacher."""
-        names = ["mIoU", "overall accuracy", *(f"IoU {name}" for name in self.space.names)]
-        rows = [figure(teacher, self.space.name, name) for name in names]
-        if self.space.name == "structural6":
-            rows.insert(0, figure(teacher, PRIMARY, "mIoU")._replace(name="primary mIoU"))
+        """Figures against the teacher: of both readings, then of each class."""
+        figures = {"mIoU": "mIoU", "overall accuracy": "agreement of points"}
+        rows = [
+            figure(teacher, reading, name)._replace(name=f"{said} ({of_classes})")
+            for reading, of_classes in self._readings.items()
+            for name, said in figures.items()
+        ]
+        rows += [figure(teacher, self.space.name, f"IoU {name}") for name in self.space.names]
         rows.append(figure(teacher, "calibration", "ECE")._replace(name="calibration error of confidences (ECE)"))
         rows.append(figure(teacher, "temporal", "agreement")._replace(name="agreement over time"))
         return [row for row in rows if row.old is not None]
 
-    def _draw(self) -> list[str]:
-        """Pictures of the scans that changed most; their names."""
-        data = HeldBack(self.data, self.stretches.held_back)
+    def _draw(self) -> list[Path]:
+        """Pictures of the scans that changed most."""
         changed = []
-        for frame in data:
+        for frame in HeldBack(self.data, self.stretches.held_back):
             if frame.key in self._labels[OLD] and PSEUDO in frame.labels:
                 found = frame.labels[PSEUDO]
                 told = self.space.id_map(found.space)[found.label]
                 old, new = (self._labels[which][frame.key] for which in (OLD, NEW))
                 changed.append(pictures.Changed(frame, told, old, new))
         changed = sorted(changed, key=lambda one: -one.share)[:PICTURED]
-        for number, one in enumerate(changed):
-            pictures.draw(self.out / f"changed-{number}.png", one, self.space)
-        return [f"changed-{number}.png" for number in range(len(changed))]
+        drawn = {self.out / f"changed-{number}.png": one for number, one in enumerate(changed)}
+        for path, one in drawn.items():
+            pictures.draw(path, one, self.space)
+        return list(drawn)
 
     def _page(
         self,
@@ -347,12 +355,11 @@ class Adaptation:
         rows: list[Difference],
         planes: list[Difference],
         simulated: Comparison,
-        drawn: list[str],
         checked: list[str],
     ) -> Page:
         settings = self.settings
         forgotten = [
-            Difference(f"primary mIoU, {one.name}", one.a, one.b, one.interval)
+            Difference(f"mIoU ({FOUR}), {one.name}", one.a, one.b, one.interval)
             for section in simulated.sections
             for one in section.figures
             if section.title.startswith("primary mIoU")
@@ -360,36 +367,26 @@ class Adaptation:
         shares = sorted(labelled.shares.items(), key=lambda item: -item[1])
         covered = f"{labelled.covered:.0%} of the points that were learnt from had a label of the teacher."
         curves = self.out / TRAINING / "curves.png"
-        return Page(
-            f"Adaptation: {verdict.title.lower()}",
-            [
-                Section(
-                    "What was done",
-                    [
-                        facts(
-                            [
-                                ("recordings", ", ".join(settings.recordings)),
-                                ("teacher", settings.teacher),
-                                ("training, hours", settings.hours),
-                                ("shipped bundle", f"{self.start.description.name} ({self.start.hash})"),
-                                ("new bundle", self.out / BUNDLE),
-                                ("calibration", "; ".join(checked)),
-                            ]
-                        )
-                    ],
-                ),
-                Section("Against the teacher, on held-back images", [TEACHER, _table(rows)]),
-                Section("Planes of the held-back scans", [PLANES, _table(planes)]),
-                Section("Simulated buildings: what was forgotten", [_table(forgotten)]),
-                Section(
-                    "What the teacher taught",
-                    [covered, Table(["class", "share"], [[name, percent(share, bar=True)] for name, share in shares])],
-                ),
-                Section("Scans that changed most", [Picture(self.out / name, CHANGED) for name in drawn]),
-                Section("Training", [Picture(curves, CURVES)] if curves.is_file() else []),
-            ],
-            notes=[Notes(verdict.reasons, serious=verdict.advice == "keep")],
-        )
+        done = [
+            ("recordings", ", ".join(settings.recordings)),
+            ("teacher", settings.teacher),
+            ("training, hours", settings.hours),
+            ("shipped bundle", f"{self.start.description.name} ({self.start.hash})"),
+            ("new bundle", self.out / BUNDLE),
+            ("calibration", "; ".join(checked)),
+        ]
+        taught = Table(["class", "share"], [[name, percent(share, bar=True)] for name, share in shares])
+        sections = [
+            Section("What was done", [facts(done)]),
+            Section("Against the teacher, on held-back images", [TEACHER, _table(rows)]),
+            Section("Planes of the held-back scans", [PLANES, _table(planes)]),
+            Section("Simulated buildings: what was forgotten", [_table(forgotten)]),
+            Section("What the teacher taught", [covered, taught]),
+            Section("Scans that changed most", [Picture(path, CHANGED) for path in self._draw()]),
+            Section("Training", [Picture(curves, CURVES)] if curves.is_file() else []),
+        ]
+        notes = [Notes(verdict.reasons, serious=verdict.advice == "keep")]
+        return Page(f"Adaptation: {verdict.title.lower()}", sections, notes=notes)
 
     def _read(self, name: str) -> dict[str, Any] | None:
         path = self.out / name
@@ -401,19 +398,12 @@ class Adaptation:
 
 def _table(rows: Iterable[Difference]) -> Table:
     """Scores of both bundles in per cent, and their difference in points."""
-    return Table(
-        ["", "shipped", "new", "difference", "95 % interval"],
-        [
-            [
-                row.name,
-                percent(row.old),
-                percent(row.new),
-                "" if row.old is None or row.new is None else f"{100 * row.change:+.1f}",
-                "" if row.interval is None else f"{100 * row.interval[0]:+.1f} to {100 * row.interval[1]:+.1f}",
-            ]
-            for row in rows
-        ],
-    )
+    lines: list[Row] = []
+    for row in rows:
+        change = "" if row.old is None or row.new is None else f"{100 * row.change:+.1f}"
+        interval = "" if row.interval is None else f"{100 * row.interval[0]:+.1f} to {100 * row.interval[1]:+.1f}"
+        lines.append([row.name, percent(row.old), percent(row.new), change, interval])
+    return Table(["", "shipped", "new", "difference", "95 % interval"], lines)
 
 
 def _with_mappings(space: LabelSpace) -> LabelSpace:

@@ -6,6 +6,7 @@ from cmp_seg_ros.evaluation.compare import Comparison, Figure
 from cmp_seg_ros.evaluation.report import PlaneReport
 
 LEAST_GAIN = 0.005  # of agreement with the teacher that counts
+LOST = 0.01  # of the IoU of a class that is worth a word
 FORGOTTEN = 0.01  # of mIoU in simulated buildings that may be lost
 OFF_PLANES = 0.02  # of recall or precision of planes that may be lost
 FEW_IMAGES = 20
@@ -40,6 +41,7 @@ def judge(
     images: int,
     teacher: Difference,
     classes: Difference,
+    by_class: list[Difference],
     simulated: Difference,
     planes: list[Difference],
     taught: dict[str, float],
@@ -51,6 +53,7 @@ def judge(
         teacher: share of the points of these that are labelled as the teacher does: large classes decide.
         classes: mean IoU against the teacher: each class weighs alike, but some it never names. Neither is the truth:
             where one gains and the other loses, pictures must tell (docs/adapt.md has such a case).
+        by_class: IoU of each class against the teacher.
         simulated: primary mIoU on simulated buildings.
         planes: figures of the plane check.
         taught: share of each class in the pseudo-labels that were learnt from.
@@ -60,6 +63,8 @@ def judge(
     off = [one for one in planes if one.change < -OFF_PLANES]
     against = f"Against the teacher on {images} held-back images"
     reasons = [_said(teacher, against, better or worse), _said(classes, against, finer or coarser)]
+    if losses := [_lost(one) for one in by_class if one.change <= -LOST]:
+        reasons.append(f"Classes that agree less with the teacher (IoU): {'; '.join(losses)}.")
     reasons.append(_said(simulated, "On simulated buildings, which show what was forgotten"))
     reasons += [_said(one, "Plane check") for one in off] or [
         f"The plane check is no worse by more than {100 * OFF_PLANES:.0f} points."
@@ -94,6 +99,11 @@ def _gains(one: Difference) -> tuple[bool, bool]:
     return low > 0 and one.change >= LEAST_GAIN, high < 0 and one.change <= -LEAST_GAIN
 
 
+def _lost(one: Difference) -> str:
+    chance = " (within chance)" if one.interval is not None and one.interval[1] >= 0 else ""
+    return f"{one.name} {100 * (one.old or 0):.1f} % before, {100 * (one.new or 0):.1f} % after{chance}"
+
+
 def _said(one: Difference, where: str, sure: bool | None = None) -> str:
     if one.old is None or one.new is None:
         return f"{where}: {one.name} was not measured."
@@ -108,11 +118,10 @@ def plane_differences(old: PlaneReport | None, new: PlaneReport | None) -> list[
     if old is None or new is None:
         return []
     a, b = old.median, new.median
-    found = [
-        Difference(f"{kind} of {name}", getattr(getattr(a, name), kind), getattr(getattr(b, name), kind))
-        for name in ("floor", "ceiling")
-        for kind in ("recall", "precision")
-    ]
+    found = []
+    for name, before, after in (("floor", a.floor, b.floor), ("ceiling", a.ceiling, b.ceiling)):
+        found.append(Difference(f"recall of {name}", before.recall, after.recall))
+        found.append(Difference(f"precision of {name}", before.precision, after.precision))
     return [*found, Difference("recall of wall", a.wall.recall, b.wall.recall)]
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cmp_seg_ros import interrupts
+from cmp_seg_ros.cli import options
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,14 +30,14 @@ def adapt(
     topic: Annotated[str, typer.Option(help="Of the scans; needed only where a bag has several.")] = "",
     held_back: Annotated[float, typer.Option(help="Share of each sequence for the test.", min=0.05, max=0.9)] = 0.2,
     buildings: Annotated[
-        int | None, typer.Option(help="Simulated buildings to look for what was forgotten; default all.", min=1)
+        int | None, typer.Option(help="Simulated buildings that show what was forgotten; by default all.", min=1)
     ] = None,
     average: Annotated[
         bool, typer.Option(help="Take the mean of the old and the new weights: as much gained, nothing forgotten.")
     ] = True,
     force: Annotated[bool, typer.Option("--force", help="Go on with a calibration that fails the check.")] = False,
     workers: Annotated[int, typer.Option(help="Processes that prepare batches.", min=0)] = 1,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    as_json: options.Json = False,
 ) -> None:
     """Adapt a bundle to recordings of your robot, without labels, and say whether it became better.
 
@@ -64,14 +65,10 @@ def adapt(
         average=average,
         buildings=buildings,
     )
-    open_teacher(teacher)  # complains before the work
+    open_teacher(teacher)  # raises errors before the work
     work = Adaptation(settings, out)
-    try:
-        with writing(out):
-            verdict = _steps(work, force, workers, console)
-    except KeyboardInterrupt:
-        console.print(f"stopped; finished work is kept in {out}; run the same command to continue", markup=False)
-        raise typer.Exit(interrupts.INTERRUPTED) from None
+    with interrupts.explained(interrupts.resumes(out)), writing(out):
+        verdict = _steps(work, force, workers, console)
     if as_json:
         print((out / REPORT).read_text(), end="")
         return
@@ -85,11 +82,12 @@ def _steps(work: "Adaptation", force: bool, workers: int, console: "Console") ->
     """Do what is not done yet. Raises UserError, and typer.Exit where the training is interrupted."""
     from cmp_seg_ros.adaptation.run import NEW, OLD, TRAINING
     from cmp_seg_ros.cli.progress import progress_bar
+    from cmp_seg_ros.cli.tables import print_warnings
     from cmp_seg_ros.cli.training_run import run
 
     work.begin()
-    work.convert(progress_bar)
-    _ = work.stretches  # too short a recording is known now
+    print_warnings(work.convert(progress_bar))
+    _ = work.stretches  # raises an error now if the recording is too short
     checked = work.check(progress_bar, force)
     labelled = work.label(progress_bar)
     console.print(f"the teacher labelled {labelled.covered:.0%} of the points that are learnt from", markup=False)

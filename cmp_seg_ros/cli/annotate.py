@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from cmp_seg_ros.bundle import DEFAULT_BUNDLE
-from cmp_seg_ros.cli.tables import counted, print_warnings
+from cmp_seg_ros.cli import options
+from cmp_seg_ros.cli.tables import counted, print_warnings, show
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.mapping.odometry_source import OdometrySource
 
@@ -29,22 +30,16 @@ def export(
         OdometrySource, typer.Option(help="For --map: recorded, kiss-icp, or auto.")
     ] = OdometrySource.auto,
     voxel_size: Annotated[float, typer.Option(help="For --map, metres.", min=0.02, max=1.0)] = 0.05,
-    model: Annotated[str, typer.Option(help="A bundle: a folder, or a name in models/.")] = DEFAULT_BUNDLE,
-    engine: Annotated[str, typer.Option(help="auto, or the name of an engine.")] = "auto",
-    label_space: Annotated[
-        str | None, typer.Option(help="Label space (such as structural4, or a file) instead of the model's.")
-    ] = None,
-    topic: Annotated[str, typer.Option(help="PointCloud2 topic, if a bag has several.")] = "",
-    calibration: Annotated[
-        Path | None, typer.Option(help="Calibration file; by default calibration.yaml in or beside INPUT, if there is.")
-    ] = None,
-    lidar: Annotated[str, typer.Option(help="Name of the lidar, if the calibration has several.")] = "",
-    max_scans: Annotated[int | None, typer.Option(help="Stop after so many scans.", min=1)] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    model: options.Model = DEFAULT_BUNDLE,
+    engine: options.Engine = "auto",
+    label_space: options.LabelSpace = None,
+    topic: options.Topic = "",
+    calibration: options.Calibration = None,
+    lidar: options.Lidar = "",
+    max_scans: options.MaxScans = None,
+    as_json: options.Json = False,
 ) -> None:
     """Write scans, or their fused map, as .ply for CloudCompare, with the model's labels in the field `label`."""
-    from rich.console import Console
-
     from cmp_seg_ros.cli.progress import progress_bar
     from cmp_seg_ros.datasets import open_input
     from cmp_seg_ros.evaluation.pipeline import Model, run
@@ -68,10 +63,9 @@ def export(
     else:
         points = counted(sum(export.about.points.values()), "point")
         classes = ", ".join(f"{c.id} {c.name}" for c in space.classes)
-        Console(highlight=False, soft_wrap=True).print(
+        show(
             f"{counted(len(export.about.points), 'cloud')} of {points} of {counted(len(export.about.sha256), 'scan')}. "
-            f"Correct the scalar field label ({classes}; 255 for none), save, then: cmp-seg annotate import {out}",
-            markup=False,
+            f"Correct the scalar field label ({classes}; 255 for none), save, then: cmp-seg annotate import {out}"
         )
         print_warnings(report.warnings)
     if report.problems:
@@ -84,14 +78,10 @@ def import_(
     out: Annotated[Path, typer.Option(help="Folder for one .label file per scan (SemanticKITTI) and the label space.")],
     input: Annotated[Path | None, typer.Option(help="The exported recording, if it was moved.")] = None,
     field: Annotated[str, typer.Option(help="Scalar field with the labels, if it is not `label`.")] = "",
-    calibration: Annotated[
-        Path | None, typer.Option(help="Calibration file; by default calibration.yaml in or beside the recording.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    calibration: options.Calibration = None,
+    as_json: options.Json = False,
 ) -> None:
     """Check that only labels have changed, and write the labels of every scan; those of a map are carried back."""
-    from rich.console import Console
-
     from cmp_seg_ros import outputs
     from cmp_seg_ros.cli.progress import progress_bar
     from cmp_seg_ros.datasets import open_input
@@ -109,8 +99,7 @@ def import_(
         print(json.dumps(result))
         return
     shares = ", ".join(f"{name} {count / max(1, result['points']):.1%}" for name, count in result["by_class"].items())
-    Console(highlight=False, soft_wrap=True).print(
+    show(
         f"labels of {counted(result['scans'], 'scan')}, {result['points']:,} points: {shares}, "
-        f"{result['unlabelled'] / max(1, result['points']):.1%} without a label\n{out}",
-        markup=False,
+        f"{result['unlabelled'] / max(1, result['points']):.1%} without a label\n{out}"
     )

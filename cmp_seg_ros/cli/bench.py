@@ -2,11 +2,14 @@
 
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cmp_seg_ros.cli import options
+from cmp_seg_ros.cli.tables import print_warnings, table_of
 from cmp_seg_ros.errors import UserError
 
 if TYPE_CHECKING:
@@ -32,7 +35,7 @@ def bench(
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for report.json and bench.png.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    as_json: options.Json = False,
 ) -> None:
     """Measure every engine against the plain PyTorch network and against the bare matrix products, in turns.
 
@@ -43,22 +46,17 @@ def bench(
     from cmp_seg_ros.outputs import require_writable, write_report, writing
     from cmp_seg_ros.speed.bench import VOXELS, WIDTHS, Bench, Options
 
-    options = Options(
+    settings = Options(
         engines=[name.strip() for name in engines.split(",") if name.strip()],
         widths=numbers(widths, "--widths") or (QUICK_WIDTHS if quick else WIDTHS),
         voxels=numbers(voxels, "--voxels") or (QUICK_VOXELS if quick else VOXELS),
         time_limit=time_limit or (QUICK_LIMIT if quick else Options.time_limit),
         processes=QUICK_WIDTHS[:1] if quick else None,
     )
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
     if out is not None:
         require_writable(out, "bench")
-    with console.status("") as status:
-        report = Bench(
-            options,
-            lambda what: status.update(what),
-            lambda warning: console.print(f"warning: {warning}", markup=False),
-        ).run()
+    with Console(stderr=True).status("") as status:
+        report = Bench(settings, status.update, lambda warning: print_warnings([warning])).run()
     if out is not None:
         from cmp_seg_ros.speed.plot import plot
 
@@ -88,24 +86,14 @@ def numbers(text: str, option: str) -> list[int]:
 
 def network_table(report: dict[str, Any]) -> "Table":
     """Networks against bare products and the plain network."""
-    from rich import box
-    from rich.table import Table
-
-    found = Table("width", "voxels", "engine", title="The network, milliseconds", box=box.SIMPLE_HEAD)
-    for name in (
-        "median",
-        "quartiles",
-        "bare\nproducts",
-        "ratio",
-        "plain\nnetwork",
-        "times\nfaster",
-        "labels as\nreference",
-    ):
-        found.add_column(name, justify="right")
-    for number, row in enumerate(report["rows"]):
+    columns = ["median", "quartiles", "bare\nproducts", "ratio"]
+    columns += ["plain\nnetwork", "times\nfaster", "labels as\nreference"]
+    found = _table(["width", "voxels", "engine"], columns, "The network, milliseconds")
+    before = None
+    for row in report["rows"]:
         case = row["width"], row["voxels"]
-        new = not number or case != (report["rows"][number - 1]["width"], report["rows"][number - 1]["voxels"])
-        if new and number:
+        new, before = case != before, case
+        if new:
             found.add_section()
         matmul, dense = row["matmul_ms"], row["dense_ms"]
         found.add_row(
@@ -125,15 +113,11 @@ def network_table(report: dict[str, Any]) -> "Table":
 
 def stage_table(report: dict[str, Any]) -> "Table":
     """Milliseconds by stage, from message to message, with the engine that `auto` stands for, or the first."""
-    from rich import box
-    from rich.table import Table
-
     default = next(((row["engine"], row["precision"]) for row in report["rows"] if row["natural"]), None)
     default = default or (report["rows"][0]["engine"], report["rows"][0]["precision"])
     title = f"From message to message with {'-'.join(default)}, milliseconds"
-    found = Table("width", "sensor", "points", "voxels", "voxel", title=title, box=box.SIMPLE_HEAD)
-    for name in (*report["rows"][-1]["stages_ms"], "all", "all but\nnetwork"):
-        found.add_column(name, justify="right")
+    stages = report["rows"][-1]["stages_ms"]
+    found = _table(["width", "sensor", "points", "voxels", "voxel"], [*stages, "all", "all but\nnetwork"], title)
     for row in report["rows"]:
         if (row["engine"], row["precision"]) == default:
             found.add_row(
@@ -151,12 +135,8 @@ def stage_table(report: dict[str, Any]) -> "Table":
 
 def process_table(report: dict[str, Any]) -> "Table":
     """Start and memory of each engine."""
-    from rich import box
-    from rich.table import Table
-
-    found = Table("width", "engine", title="In a process of its own, from the cache", box=box.SIMPLE_HEAD)
-    for name in ("ready\nafter", "engine's\nload", "first\nscan", "resident", "peak", "imports\ntorch"):
-        found.add_column(name, justify="right")
+    columns = "ready\nafter", "engine's\nload", "first\nscan", "resident", "peak", "imports\ntorch"
+    found = _table(["width", "engine"], columns, "In a process of its own, from the cache")
     shown = set()
     for row in report["rows"]:
         key, process = (row["width"], row["engine"], row["precision"]), row["process"]
@@ -196,6 +176,12 @@ def remarks(report: dict[str, Any]) -> list[str]:
     )
     lines += [f"skipped: {escape(name)}: {escape(why)}" for name, why in machine["skipped"].items()]
     return lines
+
+
+def _table(names: list[str], figures: Iterable[str], title: str) -> "Table":
+    from rich import box
+
+    return table_of(names, figures, title=title, box=box.SIMPLE_HEAD)
 
 
 def _agreement(row: dict[str, Any]) -> str:

@@ -5,34 +5,33 @@ from typing import Annotated
 
 import typer
 
+from cmp_seg_ros.cli import options
+
 calibration = typer.Typer(help="Check and refine the extrinsics of lidar and cameras.", no_args_is_help=True)
 
 
 @calibration.command()
 def check(
     input: Annotated[Path, typer.Argument(help="A bag, a folder of scans with pictures, or a converted set.")],
-    calibration: Annotated[
-        Path | None,
-        typer.Option(help="Calibration file; by default calibration.yaml in or beside INPUT, if there is one."),
-    ] = None,
+    calibration: options.Calibration = None,
     out: Annotated[Path | None, typer.Option(help="Folder for pictures and report.json.")] = None,
     refine: Annotated[
         bool, typer.Option("--refine", help="Write the better extrinsics into a new file, beside the old or in --out.")
     ] = False,
-    topic: Annotated[str, typer.Option(help="PointCloud2 topic, if a bag has several.")] = "",
-    lidar: Annotated[str, typer.Option(help="Name of the lidar, if the calibration has several.")] = "",
+    topic: options.Topic = "",
+    lidar: options.Lidar = "",
     camera: Annotated[str, typer.Option(help="Name of a camera; by default all of them.")] = "",
     frames: Annotated[int, typer.Option(help="Scans with an image that are looked at, spread over INPUT.", min=1)] = 20,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    as_json: options.Json = False,
 ) -> None:
-    """Say by which offset scans and images would lie better on each other, in degrees and centimetres."""
+    """Estimate by which offset (degrees, centimetres) scans and images would match better."""
     import json
 
-    from rich.console import Console
     from rich.table import Table
 
     from cmp_seg_ros import outputs
     from cmp_seg_ros.cli.progress import progress_bar
+    from cmp_seg_ros.cli.tables import show
     from cmp_seg_ros.errors import UserError
     from cmp_seg_ros.evaluation import calibration_check
     from cmp_seg_ros.geometry.sensor_set import SensorSet
@@ -69,10 +68,7 @@ def check(
             apart,
             f"{one.before:.1f} -> {one.after:.1f}",
         )
-    console = Console(soft_wrap=True, highlight=False)
-    console.print(table)
-    console.print("axes are the camera's: x right, y down, z forward; the score counts deviations over random offsets")
-    for name, one in found.items():
-        console.print(f"camera {name}: {one.verdict}", markup=False)
+    show(table, "axes are the camera's: x right, y down, z forward; the score counts deviations over random offsets")
+    show(*(f"camera {name}: {one.verdict}" for name, one in found.items()))
     if refine:
-        console.print(f"better extrinsics: {report['refined']}", markup=False)
+        show(f"better extrinsics: {report['refined']}")

@@ -1,16 +1,13 @@
 """`cmp-seg compare`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from rich.table import Table
+from cmp_seg_ros.cli import options
+from cmp_seg_ros.cli.tables import printed, show
 
-    from cmp_seg_ros.evaluation.compare import Section
-
-COLOURS = {"better": "green", "worse": "red"}
 PICTURE, RELIABILITY = "compare.png", "reliability.png"
 
 
@@ -25,14 +22,12 @@ def compare(
     ],
     b: Annotated[Path, typer.Argument(metavar="B", help="Another, likewise.", show_default=False)],
     out: Annotated[Path | None, typer.Option(help="Folder for page.html, report.md, report.json and pictures.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON.")] = False,
+    as_json: options.Json = False,
 ) -> None:
     """Put two reports side by side, and say which differences are more than noise."""
-    from rich.console import Console
-
     from cmp_seg_ros.evaluation import compare as comparing
-    from cmp_seg_ros.evaluation import compare_plot, reliability
-    from cmp_seg_ros.evaluation.compare_page import page_of
+    from cmp_seg_ros.evaluation import reliability
+    from cmp_seg_ros.evaluation.compare_page import draw, page_of, table_of
     from cmp_seg_ros.evaluation.page import HTML, MARKDOWN, Picture
     from cmp_seg_ros.outputs import REPORT, require_writable, write_report, writing
 
@@ -45,7 +40,7 @@ def compare(
             for picture in (PICTURE, RELIABILITY):  # of an earlier run
                 (out / picture).unlink(missing_ok=True)
             write_report(out, comparison.model_dump(mode="json"))
-            compare_plot.draw(out / PICTURE, comparison)
+            draw(out / PICTURE, comparison)
             curves = {
                 name: source.accuracy.reliability
                 for name, source in zip("AB", sources, strict=True)
@@ -62,39 +57,11 @@ def compare(
     if as_json:
         print(comparison.model_dump_json())
         return
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(f"A: {comparison.a.path}\nB: {comparison.b.path}", markup=False)
-    for section in comparison.sections:
-        if not section.detail:
-            console.print(section_table(section))
+    show(f"A: {comparison.a.path}\nB: {comparison.b.path}")
+    show(*(printed(table_of(section)) for section in comparison.sections if not section.detail))
     level = comparison.bootstrap.level
-    console.print(
+    show(
         f"Differences are in points. Of figures that do not really differ, {1 - level:.0%} seem to, by chance, with "
         f"intervals of {level:.0%}. Precision and recall are in --json and --out.\n"
     )
-    for line in comparison.summary:
-        console.print(line, markup=False)
-    for line in comparison.notes:
-        console.print(f"note: {line}", markup=False)
-
-
-def section_table(section: "Section") -> "Table":
-    """Figures of both reports, their difference, its interval, and what that means."""
-    from rich.table import Table
-
-    from cmp_seg_ros.evaluation.compare import WORDS, format_difference, format_interval, format_value
-
-    table = Table("", title=section.title, title_justify="left", caption=f"intervals: {section.intervals}")
-    table.caption_justify = "left"
-    for name in ("A", "B", "B - A", "interval"):
-        table.add_column(name, justify="right")
-    table.add_column("")
-    for figure in section.figures:
-        cells = (
-            format_value(figure.a, figure),
-            format_value(figure.b, figure),
-            format_difference(figure),
-            format_interval(figure),
-        )
-        table.add_row(figure.name, *cells, WORDS[figure.verdict], style=COLOURS.get(figure.verdict))
-    return table
+    show(*comparison.summary, *(f"note: {line}" for line in comparison.notes))

@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+from cmp_seg_ros import interrupts
+from cmp_seg_ros.cli import options
+
 
 class Runner(str, Enum):
     """Where the work is done."""
@@ -20,45 +23,46 @@ def convert(
         list[Path], typer.Argument(help="Bags, folders of scans with pictures, or converted sets, which are merged.")
     ],
     out: Annotated[Path, typer.Option(help="Folder for shards/, index.jsonl and report.json.")],
-    topic: Annotated[str, typer.Option(help="PointCloud2 topic, if a bag has several.")] = "",
-    columns: Annotated[str, typer.Option(help="Columns of a .bin or .npy other than x,y,z,i.")] = "",
-    calibration: Annotated[
-        Path | None,
-        typer.Option(help="Calibration file; by default calibration.yaml in or beside each input, if there is one."),
-    ] = None,
-    lidar: Annotated[str, typer.Option(help="Name of the lidar, if the calibration has several.")] = "",
+    topic: options.Topic = "",
+    columns: options.Columns = "",
+    calibration: options.Calibration = None,
+    lidar: options.Lidar = "",
     no_images: Annotated[bool, typer.Option("--no-images", help="Convert the scans alone.")] = False,
     processes: Annotated[
         int | None, typer.Option(help="Number of processes; by default one per core.", min=1)
     ] = None,
     runner: Annotated[Runner, typer.Option(help="local, or ray: a Ray cluster ($RAY_ADDRESS).")] = Runner.local,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    as_json: options.Json = False,
 ) -> None:  # fmt: skip
-    """Pair scans with their nearest images and write them as one set for training. Resumes; merges its inputs."""
-    from rich.console import Console
-    from rich.markup import escape
+    """Pair scans with their nearest images and write them as one set for training. Resumes; merges its inputs.
 
+    Exits with status 1 if an input was left out since it cannot be opened.
+    """
     from cmp_seg_ros.cli.progress import progress_bar
-    from cmp_seg_ros.cli.tables import counted, print_warnings
+    from cmp_seg_ros.cli.tables import counted, print_warnings, show
     from cmp_seg_ros.datasets import conversion
+    from cmp_seg_ros.errors import UserError
 
     sources = conversion.sources_of(inputs, topic, calibration, lidar, columns, not no_images)
-    work = conversion.Conversion(sources, out)
-    with progress_bar("scans", work.total) as progress:
+    work = conversion.Conversion(sources, out, leave_out=True)
+    print_warnings(f"left out: {why}" for why in work.left_out)
+    with interrupts.explained(interrupts.resumes(out)), progress_bar("scans", work.total) as progress:
         for done in work.run(processes, runner.value):
             progress(done)
     report = work.finish()
+    converted = f"{counted(report['scans'], 'scan')} of {counted(len(report['sequences']), 'sequence')}"
     if as_json:
         print(json.dumps(report))
-        return
-    print_warnings([*report["problems"], *report["notes"]])
-    images = "".join(f"{name}: {_paired(one)}\n" for name, one in report["images"].items())
-    splits = ", ".join(f"{name} {count:,}" for name, count in report["splits"].items())
-    Console().print(
-        f"{counted(report['scans'], 'scan')} of {counted(len(report['sequences']), 'sequence')}, "
-        f"{report['bytes'] / 1e6:,.0f} MB, in {report['seconds']:.1f} s\n{splits}\n{images}{escape(str(out))}",
-        highlight=False,
-    )
+    else:
+        print_warnings([*report["problems"], *report["notes"]])
+        images = "".join(f"{name}: {_paired(one)}\n" for name, one in report["images"].items())
+        splits = ", ".join(f"{name} {count:,}" for name, count in report["splits"].items())
+        show(f"{converted}, {report['bytes'] / 1e6:,.0f} MB, in {report['seconds']:.1f} s\n{splits}\n{images}{out}")
+    if work.left_out:
+        raise UserError(
+            f"{converted} converted, but: {'; '.join(work.left_out)}. Mend these, convert them into another --out, and "
+            "merge: cmp-seg convert SET SET --out MERGED"
+        )
 
 
 def _paired(images: dict[str, float]) -> str:

@@ -3,24 +3,21 @@
 import json
 import subprocess
 import sys
-from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from rich.table import Table
+from cmp_seg_ros.cli import options
+from cmp_seg_ros.cli.tables import iou_table, print_warnings, printed, show
 
+if TYPE_CHECKING:
     from cmp_seg_ros.evaluation.report import Report
-    from cmp_seg_ros.label_space import LabelSpace
-    from cmp_seg_ros.pseudo_labels.labeller import PseudoLabeller
     from cmp_seg_ros.simulation.rig import RigConfig
 
 STAGES = ("wait", "decode", "preprocess", "network", "backfill", "encode", "publish", "total")
 GRACE = 15.0  # seconds an interrupted subcommand has to end its workers
 OCCUPANCY = "occupancy.png"
-PERCENTILES = ("p50", "p95", "p99")
 
 
 def demo(
@@ -28,14 +25,13 @@ def demo(
     seconds: Annotated[float, typer.Option(help="Length of the drive.", min=1.0)] = 20.0,
     seed: Annotated[int, typer.Option(help="Seed of the building; not one used in training.", min=0)] = 3,
     sensor: Annotated[str, typer.Option(help="A lidar of config/sensors/.")] = "os1-16",
-    model: Annotated[str, typer.Option(help="A bundle: a folder, or a name in models/.")] = "waffleiron24-128",
-    engine: Annotated[str, typer.Option(help="auto, or the name of an engine.")] = "auto",
+    model: options.Model = "waffleiron24-128",
+    engine: options.Engine = "auto",
     rate: Annotated[float, typer.Option(help="Playback rate of the bag; 1 is real time.", min=0.01)] = 1.0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    as_json: options.Json = False,
 ) -> None:
     """Simulate a drive, play it to the node over ROS 2, and compare the labelled clouds with the truth."""
     from rich.console import Console
-    from rich.markup import escape
 
     from cmp_seg_ros.bundle import Bundle
     from cmp_seg_ros.datasets.labelled_bag import BAG as LABELLED
@@ -46,30 +42,33 @@ def demo(
     from cmp_seg_ros.outputs import REPORT, require_writable
     from cmp_seg_ros.simulation.rig import RigConfig
 
-    console = Console(stderr=True)
     bundle = Bundle.find(model)  # fail before the simulation
     readings(Confusion(LabelSpace.load("structural6"), bundle.description.label_space), (PRIMARY, STRICT))
     registry.find_all(engine)
     drive = out / "drive"
     require_writable(out, "demo", (REPORT, LABELLED, OCCUPANCY))
-    # In its own process, so that the simulator's memory is not counted for the node or the demo.
-    command = ["simulate", "--out", drive, "--seconds", seconds, "--seed", seed, "--sensor", sensor]
-    if run_subcommand(command):
-        raise typer.Exit(1)  # the subcommand has printed the error
+    simulate(drive, "--seconds", seconds, "--seed", seed, "--sensor", sensor)
 
     from cmp_seg_ros.datasets.bag import DataSet
     from cmp_seg_ros.datasets.frame import TRUTH
+    from cmp_seg_ros.errors import UserError
     from cmp_seg_ros.evaluation.report import Report
-    from cmp_seg_ros.evaluation.report_page import PageFiles
+    from cmp_seg_ros.evaluation.report_page import PageFiles, latency_table
     from cmp_seg_ros.evaluation.scoring import Scores, space_of
     from cmp_seg_ros.geometry.sensor_set import SensorSet
     from cmp_seg_ros.nodes.live_run import play_to_node
+    from cmp_seg_ros.pseudo_labels.labeller import PseudoLabeller
+    from cmp_seg_ros.teachers.base import open_teacher
 
     space = bundle.description.label_space
-    labeller = mosaic(space)
+    try:
+        teacher = PseudoLabeller(open_teacher("mosaic"), space, "pseudo")
+    except UserError as error:
+        print_warnings([f"no picture of pseudo-labels: {error}"])
+        teacher = None
     sensors = SensorSet(drive / "calibration.yaml")
     assert sensors.file is not None
-    with console.status("starting") as status:
+    with Console(stderr=True).status("starting") as status:
         run = play_to_node(
             drive / "bag",
             {live.POINTS: "/points", live.IMAGE: "/image", "/camera/camera_info": "/camera_info"},
@@ -82,21 +81,18 @@ def demo(
         report = Report.of("demo", data)
         report.seed, report.sensor, report.seconds = seed, sensor, seconds
         frames = len(run.clouds)
-        consumers = [Scores(space_of(data), space), live.LivePictures(data, space, out, frames), PageFiles(out)]
-        if labeller is not None:
-            consumers.append(live.TeacherPicture(labeller, out, frames))
+        pictures = live.LivePictures(data, space, out, frames, teacher)
+        consumers = [Scores(space_of(data), space), pictures, PageFiles(out)]
         live.evaluate(run, data, bundle, report, consumers, out, needs=(TRUTH,))
         status.update("an image to the occupancy node")
         draw_occupancy(RigConfig(seed, sensor, seconds), sensors.file, out / OCCUPANCY)
     if as_json:
         print(json.dumps(report.to_json()))
     else:
-        console = Console(highlight=False, soft_wrap=True)
-        for part in (speed_table(report), counts(report), quality_table(report)):
-            console.print(part)
-        console.print(
-            f"page.html, report.json, overview.png, {OCCUPANCY}, labelled/ and drive/ are in {escape(str(out))}"
-        )
+        latencies = {"scan stamp (start of sweep) to labelled cloud received": report.latency_ms}
+        latencies |= {f"node: {name}": report.stages_ms[name] for name in STAGES if name in report.stages_ms}
+        show(printed(latency_table(latencies, "milliseconds")), counts(report), iou_table(report))
+        show(f"page.html, report.json, overview.png, {OCCUPANCY}, labelled/ and drive/ are in {out}")
 
 
 def draw_occupancy(config: "RigConfig", calibration: Path, path: Path) -> None:
@@ -130,47 +126,30 @@ def draw_occupancy(config: "RigConfig", calibration: Path, path: Path) -> None:
     )
 
 
-def mosaic(space: "LabelSpace") -> "PseudoLabeller | None":
-    """The teacher whose pseudo-labels stand beside the network's labels; None, with a note, where it is not here."""
-    from rich.console import Console
+def simulate(drive: Path, *options: object) -> None:
+    """Run `cmp-seg simulate` in its own process, whose memory is not counted for this one; its output is not shown.
 
-    from cmp_seg_ros.errors import UserError
-    from cmp_seg_ros.pseudo_labels.labeller import PseudoLabeller
-    from cmp_seg_ros.teachers.base import open_teacher
-
-    try:
-        return PseudoLabeller(open_teacher("mosaic"), space, "pseudo")
-    except UserError as error:
-        Console(stderr=True, highlight=False).print(f"no picture of pseudo-labels: {error}", markup=False)
-        return None
-
-
-def run_subcommand(command: list[Any]) -> int:
-    """Run a subcommand in its own process, without its output; returns its exit status."""
-    everything = [sys.executable, "-m", "cmp_seg_ros.cli.main", *map(str, command)]
-    with subprocess.Popen(everything, stdout=subprocess.DEVNULL) as process:
+    Raises typer.Exit where it fails, which it has explained.
+    """
+    command = [sys.executable, "-m", "cmp_seg_ros.cli.main", "simulate", "--again", "--out", drive, *options]
+    with subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL) as process:
         try:
-            return process.wait()
+            status = process.wait()
         except KeyboardInterrupt:
             try:
                 process.wait(timeout=GRACE)
             except subprocess.TimeoutExpired:
                 process.kill()
             raise
+    if status:
+        raise typer.Exit(1)
 
 
-def speed_table(report: "Report") -> "Table":
-    """Table of the latency from stamp to receiver, and of each stage of the node."""
-    from rich.table import Table
-
-    table = Table("", title="Speed", title_justify="left")
-    for percentile in PERCENTILES:
-        table.add_column(percentile, justify="right")
-    rows = {"scan stamp (start of sweep) to labelled cloud received": report.latency_ms}
-    rows |= {f"node: {name}": report.stages_ms[name] for name in STAGES if name in report.stages_ms}
-    for name, figures in rows.items():
-        table.add_row(name, *(f"{figures[percentile]:.1f} ms" for percentile in PERCENTILES))
-    return table
+def simulate_once(drive: Path, *options: object) -> None:
+    """As `simulate`, unless the drive was recorded before."""
+    report = drive / "report.json"
+    if not report.exists() or not json.loads(report.read_text()).get("finished", True):
+        simulate(drive, *options)
 
 
 def counts(report: "Report") -> str:
@@ -191,28 +170,3 @@ def voxel_sizes(scans: dict[str, int]) -> str:
     if len(scans) == 1:
         return f"{next(iter(scans))} m"
     return " and ".join(f"{size} m ({count} scans)" for size, count in scans.items())
-
-
-def quality_table(report: "Report") -> "Table":
-    """Table of the IoU by class against the truth, in structural4 and structural6."""
-    from rich.table import Table
-
-    from cmp_seg_ros.cli.tables import percent
-    from cmp_seg_ros.evaluation.metrics import PRIMARY, STRICT
-
-    assert report.accuracy is not None
-    scores = report.accuracy.readings
-    table = Table("structural4", title="Accuracy against the truth", title_justify="left")
-    table.add_column("IoU", justify="right")
-    table.add_column("structural6")
-    table.add_column("IoU", justify="right")
-    table.add_column("points", justify="right")
-    primary, strict, six = scores[PRIMARY], scores[STRICT], scores.get("structural6")
-    four = [*primary.iou.items(), ("mIoU, primary", primary.miou), ("mIoU, strict", strict.miou)]
-    finer = list(six.iou.items()) if six else []
-    for left, right in zip_longest(four, finer, fillvalue=("", None)):
-        points = six.points.get(right[0]) if six else None
-        table.add_row(
-            left[0], percent(left[1]), right[0], percent(right[1]), f"{points:,}" if points is not None else ""
-        )
-    return table

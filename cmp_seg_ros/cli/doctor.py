@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from cmp_seg_ros.bundle import DEFAULT_BUNDLE
+from cmp_seg_ros.cli import options
 
 WIDTH = 200  # in a file or a pipe, so that commands stay in one piece
 COLOURS = {"ok": "green", "absent": "dim", "warning": "yellow", "error": "bold red"}
@@ -15,7 +16,7 @@ COLOURS = {"ok": "green", "absent": "dim", "warning": "yellow", "error": "bold r
 def doctor(
     model: Annotated[str, typer.Option(help="The bundle to try: a folder, or a name in models/.")] = DEFAULT_BUNDLE,
     compile: Annotated[bool, typer.Option("--compile", help="Compile the kernels now where they are not.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    as_json: options.Json = False,
 ) -> None:
     """Check this machine and suggest fixes. Exits with 1 if it cannot label scans."""
     import sys

@@ -1,30 +1,32 @@
 """`cmp-seg evaluate`."""
 
 import json
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cmp_seg_ros.bundle import DEFAULT_BUNDLE
-from cmp_seg_ros.cli.tables import counted, iou_table, latency_table, percent, plane_table, print_warnings
+from cmp_seg_ros.cli import options
+from cmp_seg_ros.cli.tables import counted, iou_table, percent, print_warnings, printed, show
 from cmp_seg_ros.errors import UserError
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from cmp_seg_ros.bundle import Bundle
     from cmp_seg_ros.datasets.base import DataSet
-    from cmp_seg_ros.evaluation.pipeline import Consumer
-    from cmp_seg_ros.evaluation.report import Report
-    from cmp_seg_ros.evaluation.suites.tables import Sheet
-    from cmp_seg_ros.label_space import LabelSpace
+    from cmp_seg_ros.nodes.live_run import LiveRun
 
+OWN_SCANS = (
+    *("input", "labels", "planes", "online", "hand", "teacher", "predictions", "animation"),
+    *("topic", "columns", "calibration", "lidar"),
+)  # parameters that do not go with --suite
 SUITE = "With --suite"
+SHOWN = 40  # rows; longer tables of scans are on the page alone
 
 
 def evaluate(
+    context: typer.Context,
     input: Annotated[
         Path | None,
         typer.Argument(
@@ -41,7 +43,7 @@ def evaluate(
         ),
     ] = "",
     hand: Annotated[
-        Path | None, typer.Option(help="Hand labels of `cmp-seg annotate import`, or alike, if not in INPUT.")
+        Path | None, typer.Option(help="Hand labels of `cmp-seg annotate import`, or in such a form, if not in INPUT.")
     ] = None,
     teacher: Annotated[str, typer.Option(help="Compare also with this image teacher where a camera sees.")] = "",
     predictions: Annotated[
@@ -70,25 +72,19 @@ def evaluate(
     rate: Annotated[float, typer.Option(help="With --online: playback rate; 1 is real time.", min=0.01)] = 1.0,
     out: Annotated[Path | None, typer.Option(help="Folder for page.html, report.md, report.json and pictures.")] = None,
     animation: Annotated[bool, typer.Option("--animation", help="Add an animation of the scans to the page.")] = False,
-    model: Annotated[str, typer.Option(help="A bundle: a folder, or a name in models/.")] = DEFAULT_BUNDLE,
-    engine: Annotated[
-        str, typer.Option(help="auto, or the name of an engine; reference is PyTorch in float32.")
-    ] = "auto",
-    topic: Annotated[str, typer.Option(help="PointCloud2 topic, if the bag has several.")] = "",
-    columns: Annotated[
-        str, typer.Option(help="Columns of a .bin or .npy other than x,y,z,i: e.g. x,y,z,i,r or x:f8,y:f8,z:f8.")
-    ] = "",
-    calibration: Annotated[
-        Path | None, typer.Option(help="Calibration file; by default calibration.yaml beside the bag, if there is one.")
-    ] = None,
-    lidar: Annotated[str, typer.Option(help="Name of the lidar, if the calibration has several.")] = "",
+    model: options.Model = DEFAULT_BUNDLE,
+    engine: options.Engine = "auto",
+    topic: options.Topic = "",
+    columns: options.Columns = "",
+    calibration: options.Calibration = None,
+    lidar: options.Lidar = "",
     voxel_size: Annotated[
         float | None,
         typer.Option(
             help="Voxel size in metres instead of the model's; every point still gets a label.", min=0.01, max=2.0
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    as_json: options.Json = False,
     suite: Annotated[
         str, typer.Option(help="Run this benchmark suite: a name in config/suites/, or a file.", rich_help_panel=SUITE)
     ] = "",
@@ -118,212 +114,139 @@ def evaluate(
         typer.Option("--check", help="Exit with status 1 if a must of the suite is missed.", rich_help_panel=SUITE),
     ] = False,
 ) -> None:
-    """Label the scans of any input and say how right the labels are, or run a benchmark suite.
+    """Label the scans of any input and score the labels, or run a benchmark suite.
 
-    They are compared with a truth, hand labels or pseudo-labels; without any of these with planes and over time.
+    Labels are compared with truth, hand labels or pseudo-labels; without any of these, with planes and over time.
     Exits with status 1 if any scan could not be read.
     """
-    others: dict[str, Any]
     if suite:
-        others = {
-            "INPUT": input,
-            "--labels": labels,
-            "--planes": planes,
-            "--online": online,
-            "--hand": hand,
-            "--teacher": teacher,
-            "--predictions": predictions,
-            "--animation": animation,
-            "--topic": topic,
-            "--columns": columns,
-            "--calibration": calibration,
-            "--lidar": lidar,
-        }
-        if given := [name for name, value in others.items() if value]:
+        if given := _given(context, OWN_SCANS):
             raise UserError(f"a benchmark suite has its own scans; leave out {', '.join(given)}, or --suite")
         rows = [name for name in only.split(",") if name]
         _suite(suite, model, engine, voxel_size, rows, buildings, data, out, workers, check, as_json)
         return
-    others = {"--only": only, "--buildings": buildings, "--data": data, "--workers": workers, "--check": check}
-    if given := [name for name, value in others.items() if value]:
+    if given := _given(context, ("only", "buildings", "data", "workers", "check")):
         raise UserError(f"{', '.join(given)} only works with --suite NAME")
     if input is None:
         raise UserError("nothing to evaluate; give a bag, other scans, or --suite NAME")
-    sources = [source.strip() for source in labels.split(",") if source.strip()]
-    _input(
-        Request(
-            input, sources, planes, hand, teacher, predictions, label_space, rate if online else None, out, animation,
-            model, engine, topic, columns, calibration, lidar, voxel_size, as_json,
+    if labels and planes:
+        raise UserError("--planes needs no labels to compare with; leave out --labels, or --planes")
+    if animation and out is None:
+        raise UserError("--animation needs a folder to write to; give --out")
+    if (predictions is None) == bool(label_space):
+        raise UserError("--predictions and --label-space (what their ids mean) go together; give both, or neither")
+    if online and (columns or voxel_size or predictions):
+        raise UserError(
+            "--online plays a bag to the node; leave out --columns, --voxel-size and --predictions, or --online"
         )
-    )  # fmt: skip
 
-
-@dataclass(frozen=True)
-class Request:
-    """The options of the command; see there. `played_at`: rate of an online run, None for others."""
-
-    input: Path
-    labels: list[str]
-    planes: bool
-    hand: Path | None
-    teacher: str
-    predictions: Path | None
-    label_space: str
-    played_at: float | None
-    out: Path | None
-    animation: bool
-    model: str
-    engine: str
-    topic: str
-    columns: str
-    calibration: Path | None
-    lidar: str
-    voxel_size: float | None
-    as_json: bool
-
-    def check(self) -> None:
-        """Raises UserError for options that do not go together."""
-        if self.labels and self.planes:
-            raise UserError("--planes needs no labels to compare with; leave out --labels, or --planes")
-        if self.animation and self.out is None:
-            raise UserError("--animation needs a folder to write to; give --out")
-        if (self.predictions is None) == bool(self.label_space):
-            raise UserError("--predictions and --label-space (what their ids mean) go together; give both, or neither")
-        if self.played_at is not None and (self.columns or self.voxel_size or self.predictions):
-            raise UserError(
-                "--online plays a bag to the node; leave out --columns, --voxel-size and --predictions, or --online"
-            )
-
-
-def _input(asked: Request) -> None:
     from cmp_seg_ros.bundle import Bundle
     from cmp_seg_ros.cli.progress import progress_bar
     from cmp_seg_ros.datasets import open_input
-    from cmp_seg_ros.datasets.frame import TEACHER
+    from cmp_seg_ros.datasets.frame import HAND, TEACHER
+    from cmp_seg_ros.datasets.hand import Labelled, with_hand_labels
     from cmp_seg_ros.evaluation.animation import Animation
+    from cmp_seg_ros.evaluation.page import HTML
     from cmp_seg_ros.evaluation.pipeline import Labeller, Model, run
     from cmp_seg_ros.evaluation.predictions import Predictions, open_id_map
     from cmp_seg_ros.evaluation.report import Report
-    from cmp_seg_ros.evaluation.report_page import PageFiles
-    from cmp_seg_ros.evaluation.scoring import consumers_for
+    from cmp_seg_ros.evaluation.report_page import PageFiles, latency_table, plane_tables
+    from cmp_seg_ros.evaluation.scoring import consumers_for, sources_of
+    from cmp_seg_ros.evaluation.teacher_agreement import TeacherLabels
     from cmp_seg_ros.geometry.sensor_set import SensorSet
     from cmp_seg_ros.outputs import require_writable
+    from cmp_seg_ros.teachers.base import open_teacher
 
-    asked.check()
-    out = asked.out
     if out is not None:
         require_writable(out, "evaluate")
-    sensors = SensorSet.around(asked.input, asked.calibration, asked.lidar)
-    recording = open_input(asked.input, asked.topic, sensors, asked.columns)
-    data, sources = _compared(recording, asked)
-    needs = tuple(source for source in sources if source != TEACHER)
-    report = Report.of("evaluate", data)
+    recording = frames = open_input(input, topic, SensorSet.around(input, calibration, lidar), columns)
+    wanted = [source.strip() for source in labels.split(",") if source.strip()]
+    if hand is not None:
+        frames = with_hand_labels(frames, hand)
+        wanted = wanted or [HAND]
+    sources = {} if planes else sources_of(frames, wanted)
+    needs = tuple(sources)
+    if teacher:
+        frames = Labelled(frames, TeacherLabels(open_teacher(teacher)), TEACHER)
+        sources[TEACHER] = frames.label_spaces[TEACHER]
+    report = Report.of("evaluate", frames)
     labeller: Labeller
-    if asked.predictions is not None:
-        labeller = Predictions(asked.predictions, open_id_map(asked.label_space), data.count)
-        report.model = f"predictions in {asked.predictions}"
+    if predictions is not None:
+        labeller = Predictions(predictions, open_id_map(label_space), frames.count)
+        report.model = f"predictions in {predictions}"
         space = labeller.label_space
     else:
-        bundle = Bundle.find(asked.model)
-        labeller = Model(bundle.path, asked.engine, voxel_size=asked.voxel_size)
+        bundle = Bundle.find(model)
+        labeller = Model(bundle.path, engine, voxel_size=voxel_size)
         space = bundle.description.label_space
-    consumers = consumers_for(data, space, sources, out)
+    consumers = consumers_for(frames, space, sources, out)
     if out is not None:
-        consumers += [Animation(space, out)] if asked.animation else []
+        consumers += [Animation(space, out)] if animation else []
         consumers.append(PageFiles(out))
-    if asked.played_at is not None:
-        _online(recording, data, bundle, asked, report, consumers, needs)
+    if online:
+        from cmp_seg_ros.evaluation import live
+
+        live.evaluate(_play(recording, bundle, engine, rate), frames, bundle, report, consumers, out, needs)
     else:
         try:
-            with progress_bar("scans", data.count) as progress:
-                run(data, labeller, consumers, report, out, needs=needs, progress=progress)
+            with progress_bar("scans", frames.count) as progress:
+                run(frames, labeller, consumers, report, out, needs=needs, progress=progress)
         except KeyboardInterrupt:
             if out is not None and report.files:
                 print_warnings([f"interrupted; {out} has the report of the scans until then"])
             raise
     if report.unlabelled == 1:
         raise UserError(f"no point could be labelled: {'; '.join([*report.problems, *report.warnings])}")
-    _show(report, asked)
+    scans = counted(report.frames.labelled, "scan")
+    if as_json:
+        print(json.dumps(report.to_json()))
+    else:
+        if report.accuracy is not None:
+            show(iou_table(report))
+        if report.planes is not None:
+            show(*(printed(table) for table in plane_tables(report.planes) if len(table.rows) <= SHOWN))
+        if report.consistency is not None:
+            show(f"agreement over time: {percent(report.consistency.agreement)}")
+        if report.stages_ms:
+            show(printed(latency_table(report.stages_ms)))
+        with_engine = f" with {report.engine}" if report.engine else ""
+        show(f"{scans}, {report.model}{with_engine}" + (f"\n{out / HTML}" if out else ""))
+        print_warnings(report.warnings)
     if report.problems:
-        scans = counted(report.frames.labelled, "scan")
         raise UserError(f"{scans} evaluated, but: {'; '.join(report.problems)}")
 
 
-def _compared(data: "DataSet", asked: Request) -> "tuple[DataSet, dict[str, LabelSpace]]":
-    """The data set with all label sources, and those to compare with."""
-    from cmp_seg_ros.datasets.frame import HAND, TEACHER
-    from cmp_seg_ros.datasets.hand import Labelled, with_hand_labels
-    from cmp_seg_ros.evaluation.scoring import sources_of
-    from cmp_seg_ros.evaluation.teacher_agreement import TeacherLabels
-    from cmp_seg_ros.teachers.base import open_teacher
-
-    wanted = asked.labels
-    if asked.hand is not None:
-        data = with_hand_labels(data, asked.hand)
-        wanted = wanted or [HAND]
-    sources = {} if asked.planes else sources_of(data, wanted)
-    if asked.teacher:
-        data = Labelled(data, TeacherLabels(open_teacher(asked.teacher)), TEACHER)
-        sources[TEACHER] = data.label_spaces[TEACHER]
-    return data, sources
+def _given(context: typer.Context, names: Iterable[str]) -> list[str]:
+    """The given ones of some parameters, as a user writes them."""
+    options = {name: "INPUT" if name == "input" else f"--{name}" for name in names}
+    return [option for name, option in options.items() if context.params[name]]
 
 
-def _show(report: "Report", asked: Request) -> None:
-    from rich.console import Console
-
-    from cmp_seg_ros.evaluation.page import HTML
-
-    if asked.as_json:
-        print(json.dumps(report.to_json()))
-        return
-    console = Console(highlight=False, soft_wrap=True)
-    if report.accuracy is not None:
-        console.print(iou_table(report))
-    if report.planes is not None:
-        console.print(plane_table(report))
-    if report.consistency is not None:
-        console.print(f"agreement over time: {percent(report.consistency.agreement)}")
-    if report.stages_ms:
-        console.print(latency_table(report))
-    engine = f" with {report.engine}" if report.engine else ""
-    where = "" if asked.out is None else f"\n{asked.out / HTML}"
-    console.print(f"{counted(report.frames.labelled, 'scan')}, {report.model}{engine}{where}", markup=False)
-    print_warnings(report.warnings)
-
-
-def _online(
-    recording: "DataSet",
-    data: "DataSet",
-    bundle: "Bundle",
-    asked: Request,
-    report: "Report",
-    consumers: list["Consumer"],
-    needs: tuple[str, ...],
-) -> None:
-    """Play a recording to a segmentation node, and evaluate what it publishes; `data` has all its label sources."""
+def _play(recording: "DataSet", bundle: "Bundle", engine: str, rate: float) -> "LiveRun":
+    """Play a recording to a segmentation node."""
     from rich.console import Console
 
     from cmp_seg_ros.datasets import bag
-    from cmp_seg_ros.evaluation import live
 
     if not isinstance(recording, bag.DataSet) or not recording.has_clouds:
-        raise UserError(f"--online needs a bag with a PointCloud2 topic, and {data.path} is none; leave out --online")
+        raise UserError(
+            f"--online needs a bag with a PointCloud2 topic, and {recording.path} is none; leave out --online"
+        )
     from cmp_seg_ros.nodes.live_run import play_to_node
 
     # Without a target rate the voxels stay those of the bundle, so that labels are those of a run without --online.
-    parameters = {"model": str(bundle.path), "engine": asked.engine, "target_rate_hz": 0.0}
-    if data.sensors.file is not None:
-        name = data.sensors.name
-        parameters |= {"calibration_file": str(data.sensors.file), "lidar_name": name}
+    parameters = {"model": str(bundle.path), "engine": engine, "target_rate_hz": 0.0}
+    sensors = recording.sensors
+    if sensors.file is not None:
+        parameters |= {"calibration_file": str(sensors.file), "lidar_name": sensors.name}
     with Console(stderr=True).status("starting") as status:
-        run = play_to_node(
+        return play_to_node(
             recording.bag.path,
             {recording.topic: "/points"},
             parameters,
-            {"rate": asked.played_at},
+            {"rate": rate},
             lambda what, count: status.update(f"{what}: {count} labelled clouds"),
         )
-    live.evaluate(run, data, bundle, report, consumers, asked.out, needs)
 
 
 def _suite(
@@ -339,8 +262,6 @@ def _suite(
     check: bool,
     as_json: bool,
 ) -> None:
-    from rich.console import Console
-
     from cmp_seg_ros.cli.progress import progress_bar
     from cmp_seg_ros.evaluation.suites import plot
     from cmp_seg_ros.evaluation.suites.run import SuiteRun
@@ -365,13 +286,10 @@ def _suite(
     if as_json:
         print(json.dumps(report))
     else:
-        console = Console(highlight=False, soft_wrap=True)
-        for sheet in sheets(report):
-            console.print(sheet_table(sheet))
-        console.print(heading(report), markup=False)
-    missed = [must for must in report["musts"] if not must["met"]]
+        show(*map(printed, sheets(report)), heading(report))
+    missed = [must_sentence(must) for must in report["musts"] if not must["met"]]
     if check and missed:
-        raise UserError("; ".join(must_sentence(must) for must in missed))
+        raise UserError("; ".join(missed))
 
 
 def must_sentence(must: dict[str, Any]) -> str:
@@ -379,18 +297,3 @@ def must_sentence(must: dict[str, Any]) -> str:
     if must["measured"] is None:
         return f"{must['row']} was not measured ({must['what']}); leave it out with --only"
     return f"{must['row']}: {must['what']} is {must['measured']:.3f}, must be {must['bound']} {must['limit']:.3f}"
-
-
-def sheet_table(sheet: "Sheet") -> "Table":
-    """A sheet of the suite's report; all columns but the first are right-aligned."""
-    from rich.table import Table
-
-    table = Table(title=sheet.title, title_justify="left")
-    for i, name in enumerate(sheet.header):
-        table.add_column(name, justify="right" if i else "left")
-    for row in sheet.rows:
-        if row:
-            table.add_row(*row)
-        else:
-            table.add_section()
-    return table

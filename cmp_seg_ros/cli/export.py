@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cmp_seg_ros.bundle import DEFAULT_BUNDLE
+from cmp_seg_ros.cli import options
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.status import Status
 
-    from cmp_seg_ros.bundle import Bundle
     from cmp_seg_ros.engine.loading import Loader
 
 
@@ -32,7 +32,7 @@ def export(
         bool, typer.Option("--build-only", help="Build, but do not run: for container images.")
     ] = False,
     out: Annotated[Path | None, typer.Option(help="Folder for report.json and the ONNX graph.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    as_json: options.Json = False,
 ) -> None:
     """Build an engine for this machine into the cache, and check it against the reference on sample scans.
 
@@ -41,18 +41,27 @@ def export(
     from rich.console import Console
 
     from cmp_seg_ros.bundle import Bundle
+    from cmp_seg_ros.engine import registry
+    from cmp_seg_ros.engine.loading import Loader
+    from cmp_seg_ros.errors import UserError
+    from cmp_seg_ros.outputs import require_writable, write_report, writing
 
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     if out is not None:
-        from cmp_seg_ros.outputs import require_writable
-
         require_writable(out, "export")
     with console.status("") as status, _logged(console, status):
         model = Bundle.find(bundle)
-        loader, named = _loader(model, engine, precision)
-        report = _export(loader, named, build_only, lambda what: status.update(what))
+        runtime, named = registry.find(engine)
+        if named and precision not in ("", named):
+            raise UserError(f"engine '{engine}' names another precision than {precision}; name one")
+        loader = Loader(model, runtime)
+        report = _export(loader, named or precision, build_only, status.update)
     if out is not None:
-        _write(out, loader, report)
+        with writing(out):
+            write_report(out, report)
+            if report["file"]:  # built of the graph
+                graph = loader.network.graph(report["precision"])
+                (out / f"{report['bundle']}-{report['precision']}.onnx").write_bytes(graph)
     if as_json:
         typer.echo(json.dumps(report))
         return
@@ -63,18 +72,6 @@ def export(
     if report["file"]:
         console.print(f"{report['file']}, {report['bytes'] / 1e6:.1f} MB", markup=False)
     console.print(report["text"], markup=False)
-
-
-def _loader(bundle: "Bundle", engine: str, precision: str) -> "tuple[Loader, str]":
-    """What loads the engine, and the precision asked for, at the end of the name or by itself. Raises UserError."""
-    from cmp_seg_ros.engine import registry
-    from cmp_seg_ros.engine.loading import Loader
-    from cmp_seg_ros.errors import UserError
-
-    runtime, named = registry.find(engine)
-    if named and precision not in ("", named):
-        raise UserError(f"engine '{engine}' names another precision than {precision}; name one")
-    return Loader(bundle, runtime), named or precision
 
 
 def _export(loader: "Loader", named: str, build_only: bool, progress: Callable[[str], None]) -> dict[str, Any]:
@@ -123,16 +120,6 @@ def _compiled(loader: "Loader") -> set[str]:
     """The compiled kernels that are kept."""
     folder = loader.runtime.compiled
     return set() if folder is None else {str(path) for path in folder.rglob("*.nbc")}
-
-
-def _write(out: Path, loader: "Loader", report: dict[str, Any]) -> None:
-    from cmp_seg_ros.outputs import write_report, writing
-
-    with writing(out):
-        write_report(out, report)
-        if report["file"]:  # built of the graph
-            graph = loader.network.graph(report["precision"])
-            (out / f"{report['bundle']}-{report['precision']}.onnx").write_bytes(graph)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cmp_seg_ros.bundle import IntensityConfig
+from cmp_seg_ros.cli import options
 from cmp_seg_ros.errors import UserError
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def import_checkpoint(
     label_space: Annotated[
         str | None, typer.Option(help="YAML file or name; by default, classes are numbered.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    as_json: options.Json = False,
 ) -> None:
     """Convert a published checkpoint to a bundle."""
     import hashlib
@@ -61,8 +62,8 @@ def import_checkpoint(
             "warning: without --downstream, grids and field of view are taken from the pre-training; "
             "PandaSet's checkpoints use different ones"
         )
+    digest = hashlib.sha256()
     with checkpoint.open("rb") as file:
-        digest = hashlib.sha256()
         while block := file.read(1 << 20):
             digest.update(block)
     report: dict[str, Any] = {

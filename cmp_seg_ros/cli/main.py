@@ -14,30 +14,12 @@ from cmp_seg_ros import interrupts
 from cmp_seg_ros.errors import UserError, describe_os_error
 from cmp_seg_ros.kernels import COMPILING
 
-# Command -> module of cmp_seg_ros.cli; the function, or group of functions, has the command's name.
-COMMANDS = {
-    "demo": "demo",
-    "label": "label",
-    "evaluate": "evaluate",
-    "compare": "compare",
-    "map": "map",
-    "annotate": "annotate",
-    "simulate": "simulate",
-    "convert": "convert",
-    "pseudo-label": "pseudo_label",
-    "calibration": "calibration",
-    "teachers": "teachers",
-    "train": "train",
-    "distill": "teach",
-    "probe": "teach",
-    "finetune": "teach",
-    "adapt": "adapt",
-    "import-checkpoint": "import_checkpoint",
-    "export": "export",
-    "scenedino": "scenedino",
-    "bench": "bench",
-    "doctor": "doctor",
-}
+COMMANDS = (
+    *("demo", "label", "evaluate", "compare", "map", "annotate", "simulate", "convert", "pseudo-label"),
+    *("calibration", "teachers", "train", "distill", "probe", "finetune", "adapt"),
+    *("import-checkpoint", "export", "scenedino", "bench", "doctor"),
+)
+SHARED = dict.fromkeys(("distill", "probe", "finetune"), "teach")  # commands of a file that has another name
 
 app = typer.Typer(
     name="cmp-seg",
@@ -46,8 +28,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command, module in COMMANDS.items():
-    function: Any = getattr(import_module(f"cmp_seg_ros.cli.{module}"), command.replace("-", "_"))
+for command in COMMANDS:
+    name = command.replace("-", "_")
+    function: Any = getattr(import_module(f"cmp_seg_ros.cli.{SHARED.get(name, name)}"), name)
     if isinstance(function, typer.Typer):  # a group of commands
         app.add_typer(function, name=command)
     else:

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cmp_seg_ros import interrupts
 from cmp_seg_ros.bundle import DEFAULT_BUNDLE
-from cmp_seg_ros.cli.tables import READINGS, counted, percent, print_warnings
+from cmp_seg_ros.cli import options
+from cmp_seg_ros.cli.tables import READINGS, counted, percent, print_warnings, show
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.mapping.odometry_source import OdometrySource
 
@@ -20,37 +22,30 @@ if TYPE_CHECKING:
 def map(
     input: Annotated[Path, typer.Argument(help="A bag of one drive, or the folder of `cmp-seg simulate`.")],
     out: Annotated[Path, typer.Option(help="Folder for the map, its floor plan and grid, and report.json.")],
-    model: Annotated[str, typer.Option(help="A bundle: a folder, or a name in models/.")] = DEFAULT_BUNDLE,
+    model: options.Model = DEFAULT_BUNDLE,
     labels: Annotated[
-        str,
-        typer.Option(help="Fuse stored labels of this source (truth, pseudo, ...) instead of the model's."),
+        str, typer.Option(help="Fuse stored labels of this source (truth, pseudo, ...) instead of the model's.")
     ] = "",
     hand: Annotated[
         Path | None, typer.Option(help="Fuse hand labels from this folder, file or bag instead of the model's.")
     ] = None,
-    engine: Annotated[
-        str, typer.Option(help="auto, or the name of an engine; reference is PyTorch in float32.")
-    ] = "auto",
+    engine: options.Engine = "auto",
     odometry: Annotated[
         OdometrySource, typer.Option(help="recorded (in the bag), kiss-icp, or auto: recorded where there is one.")
     ] = OdometrySource.auto,
     voxel_size: Annotated[float, typer.Option(help="Of the map, metres.", min=0.02, max=1.0)] = 0.05,
     resolution: Annotated[float, typer.Option(help="Of floor plan and grid, metres.", min=0.02, max=1.0)] = 0.1,
-    topic: Annotated[str, typer.Option(help="PointCloud2 topic, if a bag has several.")] = "",
-    calibration: Annotated[
-        Path | None, typer.Option(help="Calibration file; by default calibration.yaml in or beside INPUT, if there is.")
-    ] = None,
-    lidar: Annotated[str, typer.Option(help="Name of the lidar, if the calibration has several.")] = "",
-    max_scans: Annotated[int | None, typer.Option(help="Stop after so many scans.", min=1)] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    topic: options.Topic = "",
+    calibration: options.Calibration = None,
+    lidar: options.Lidar = "",
+    max_scans: options.MaxScans = None,
+    as_json: options.Json = False,
 ) -> None:
     """Fuse the labels of a drive into a semantic map, a floor plan and an occupancy grid.
 
     Where the recording has a truth, the report says how much fusion adds to the labels of single scans. Exits with
     status 1 if any scan could not be read or labelled, or the map ends early.
     """
-    from rich.console import Console
-
     from cmp_seg_ros.cli.progress import progress_bar
     from cmp_seg_ros.datasets import open_input
     from cmp_seg_ros.datasets.base import DataSet
@@ -78,7 +73,8 @@ def map(
     drive = DriveMap(data, labeller.label_space, out, odometry.value, voxel_size, resolution)
     report = Report.of("map", data)
     total = data.count if max_scans is None else min(max_scans, data.count or max_scans)
-    with progress_bar("scans", total) as progress:
+    kept = f"the map of the scans until then is in {out}; the same command begins again with the first"
+    with interrupts.explained(kept), progress_bar("scans", total) as progress:
         run(
             data,
             labeller,
@@ -93,15 +89,13 @@ def map(
     if as_json:
         print(json.dumps(report.to_json()))
     else:
-        console = Console(highlight=False, soft_wrap=True)
         found = report.map
         if found.gain:
-            console.print(gain_table(found))
-        console.print(
+            show(gain_table(found))
+        show(
             f"{counted(found.scans, 'scan')} over {found.metres:.1f} m by {found.odometry} odometry: "
             f"{counted(found.still, 'voxel')} of {found.voxel_size:g} m, {found.moving:,} left out since they move\n"
-            f"{out}",
-            markup=False,
+            f"{out}"
         )
         print_warnings(report.warnings)
     if report.problems:

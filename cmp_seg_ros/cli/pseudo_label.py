@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from cmp_seg_ros import interrupts
+from cmp_seg_ros.cli import options
 from cmp_seg_ros.cli.convert import Runner
 from cmp_seg_ros.mapping.odometry_source import OdometrySource
 
@@ -36,22 +38,18 @@ def pseudo_label(
     again: Annotated[
         bool, typer.Option("--again", help="Replace labels of this source that were made otherwise.")
     ] = False,
-    topic: Annotated[str, typer.Option(help="PointCloud2 topic, if a bag has several.")] = "",
-    calibration: Annotated[
-        Path | None,
-        typer.Option(help="Calibration file; by default calibration.yaml in or beside INPUT, if there is one."),
-    ] = None,
-    lidar: Annotated[str, typer.Option(help="Name of the lidar, if the calibration has several.")] = "",
+    topic: options.Topic = "",
+    calibration: options.Calibration = None,
+    lidar: options.Lidar = "",
     processes: Annotated[int, typer.Option(help="Number of processes that label; each opens the teacher.", min=1)] = 1,
     runner: Annotated[Runner, typer.Option(help="local, or ray: a Ray cluster ($RAY_ADDRESS).")] = Runner.local,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    as_json: options.Json = False,
 ) -> None:  # fmt: skip
     """Label points by what an image teacher sees: masks, projected, refined, kept beside the scans. Resumes."""
-    from rich.console import Console
     from rich.table import Table
 
     from cmp_seg_ros.cli.progress import progress_bar
-    from cmp_seg_ros.cli.tables import counted, percent, print_warnings
+    from cmp_seg_ros.cli.tables import counted, percent, print_warnings, show
     from cmp_seg_ros.datasets import unified
     from cmp_seg_ros.datasets.shards import LABELS
     from cmp_seg_ros.label_space import LabelSpace
@@ -83,7 +81,7 @@ def pseudo_label(
         refinements=refinements,
         source=source,
     )
-    with progress_bar("scans", len(data)) as progress:
+    with interrupts.explained(interrupts.resumes(folder)), progress_bar("scans", len(data)) as progress:
         report = label_set(data, labeller, report, odometry.value, again, progress, processes, runner.value)
     if as_json:
         print(report.to_json().decode(), end="")
@@ -93,25 +91,24 @@ def pseudo_label(
     )
     for name, count in report.classes.items():
         table.add_row(name, percent(count / report.labelled))
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(table)
+    show(table)
     print_warnings([f"{name} has less than 1 % of the labels" for name in report.rare()])
     print_warnings([f"{counted(count, 'scan')} without labels: {reason}" for reason, count in report.skipped.items()])
     print_warnings(report.problems)
     rejected = ", ".join(f"{name} {count:,}" for name, count in (report.rejected | {"unsure": report.unsure}).items())
     unseen = f", and {report.unseen:,} that only other scans see, by votes over time" if report.unseen else ""
-    console.print(
+    show(
         f"{teacher} labelled {counted(report.scans, 'scan')}: {report.labelled - report.unseen:,} of {report.seen:,} "
         f"points that a camera sees{unseen}\n"
         f"rejected, some for several reasons: {rejected}; changed by geometry: {report.corrected:,}\n"
-        f"labels: {data.path / LABELS / source}, with pictures/ and report.json",
-        markup=False,
+        f"labels: {data.path / LABELS / source}, with pictures/ and report.json"
     )
 
 
 def _converted(input: Path, out: Path | None, topic: str, calibration: Path | None, lidar: str, runner: Runner) -> Path:
     """The folder of the input in the unified form; converts it into `out` if it has another."""
     from cmp_seg_ros.cli.progress import progress_bar
+    from cmp_seg_ros.cli.tables import print_warnings
     from cmp_seg_ros.datasets import conversion, unified
     from cmp_seg_ros.errors import UserError
 
@@ -121,8 +118,9 @@ def _converted(input: Path, out: Path | None, topic: str, calibration: Path | No
         raise UserError(f"{input} is not a converted set; give a folder for it with --out")
     work = conversion.Conversion(conversion.sources_of([input], topic, calibration, lidar), out)
     if not work.is_finished:
-        with progress_bar("converting", work.total) as progress:
+        with interrupts.explained(interrupts.resumes(out)), progress_bar("converting", work.total) as progress:
             for done in work.run(runner=runner.value):
                 progress(done)
-        work.finish()
+        report = work.finish()
+        print_warnings([*report["problems"], *report["notes"]])
     return out

@@ -1,13 +1,14 @@
 """`cmp-seg scenedino`: occupancy from single images."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cmp_seg_ros.cli.tables import counted, print_warnings
+from cmp_seg_ros.cli import options
+from cmp_seg_ros.cli.tables import counted, percent, print_warnings, show
 from cmp_seg_ros.errors import UserError
 
 if TYPE_CHECKING:
@@ -33,14 +34,14 @@ def infer(
     ] = None,
     camera: Annotated[str, typer.Option(help="Name of the camera, if the calibration has several.")] = "",
     topic: Annotated[str, typer.Option(help="Image topic, if a bag has several.")] = "",
-    model: Annotated[str, typer.Option(help="A bundle of kind occupancy: a folder, or a name in models/.")] = BUNDLE,
+    model: options.Occupancy = BUNDLE,
     grid: Annotated[
         str,
         typer.Option(help="A grid in config/grids/, or a file; by default indoor, or indoor-camera without a pose."),
     ] = "",
-    engine: Annotated[str, typer.Option(help="folded, reference, or onnxruntime.")] = "folded",
+    engine: options.FieldEngine = "folded",
     max_images: Annotated[int | None, typer.Option(help="Stop after so many images.", min=1)] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    as_json: options.Json = False,
 ) -> None:
     """Label the space that images show. Without T_base_camera in the calibration, grids stand in the camera's frame."""
     from itertools import islice
@@ -71,26 +72,21 @@ def infer(
             files.write_ply(out / f"{key}.ply", chosen, voxels.label, voxels.density, space)
             files.write_depth(out / f"{key}.depth.png", rendered.depth)
             title = f"{key}: {occupier.bundle.description.name}, {chosen.voxel:g} m voxels"
-            pictures.draw_result(
-                out / f"{key}.png",
-                rgb,
-                rendered.depth,
-                space.palette[rendered.label],
-                chosen,
-                voxels.label,
-                space,
-                title,
-            )
-            occupied = int((voxels.label < FREE).sum())
-            row = {"image": key, "occupied": occupied, "free": int((voxels.label == FREE).sum())}
-            rows.append(row | {"unknown": int((voxels.label == UNKNOWN).sum()), "ms": round(milliseconds, 1)})
+            classes = space.palette[rendered.label]
+            path = out / f"{key}.png"
+            pictures.draw_result(path, rgb, rendered.depth, classes, chosen, voxels.label, space, title)
+            of_voxels = {
+                "occupied": voxels.label < FREE,
+                "free": voxels.label == FREE,
+                "unknown": voxels.label == UNKNOWN,
+            }
+            counts = {name: int(those.sum()) for name, those in of_voxels.items()}
+            rows.append({"image": key, **counts, "ms": round(milliseconds, 1)})
         if not rows:
             raise UserError(f"{input} has no image that could be read")
         report: dict[str, Any] = {"command": "scenedino infer", "finished": True, "images": rows}
-        report |= {
-            "model": occupier.bundle.description.name,
-            "ms_median": float(np.median([row["ms"] for row in rows])),
-        }
+        report["model"] = occupier.bundle.description.name
+        report["ms_median"] = float(np.median([row["ms"] for row in rows]))
         write_report(out, report)
     if as_json:
         print(json.dumps(report))
@@ -108,11 +104,11 @@ def evaluate(
         Path | None,
         typer.Argument(help="Posed RGB-D frames (poses.txt), or a furnished scene (world.yaml); else new buildings."),
     ] = None,
-    model: Annotated[str, typer.Option(help="A bundle of kind occupancy: a folder, or a name in models/.")] = BUNDLE,
+    model: options.Occupancy = BUNDLE,
     views: Annotated[int, typer.Option(help="Views: of a scene, or of all buildings together.", min=1)] = 60,
     every: Annotated[int, typer.Option(help="Of RGB-D frames, take one in so many.", min=1)] = 4,
-    engine: Annotated[str, typer.Option(help="folded, reference, or onnxruntime.")] = "folded",
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    engine: options.FieldEngine = "folded",
+    as_json: options.Json = False,
 ) -> None:
     """Score occupancy, classes and depth against a truth, beside baselines.
 
@@ -127,7 +123,7 @@ def evaluate(
 
     grid, occupier = Grid.load("indoor"), Occupier.from_bundle(model, engine)
     real = input is not None and (input / cases.POSES).is_file()
-    found = list(_cases(input, real, views, every, grid, _network_camera(occupier)))
+    found = list(_cases(input, views, every, grid, _network_camera(occupier)))
     claim(out, "scenedino evaluate", source=input)
     constant = median_depth([case.depth for case, _ in found])
     evaluations = {"own": OccupancyEvaluation(occupier, grid, constant)}
@@ -142,17 +138,9 @@ def evaluate(
                 evaluations["neighbours"].add(case, truth)
             if number % max(1, len(found) // DRAWN) == 0:
                 rendered, title = occupier.render(view), f"{case.key}: {occupier.bundle.description.name}"
-                pictures.draw_result(
-                    out / f"{case.key}.png",
-                    case.rgb,
-                    rendered.depth,
-                    space.palette[rendered.label],
-                    grid,
-                    label,
-                    space,
-                    title,
-                    ids[truth],
-                )
+                classes, path = space.palette[rendered.label], out / f"{case.key}.png"
+                result = case.rgb, rendered.depth, classes, grid, label, space, title, ids[truth]
+                pictures.draw_result(path, *result)
         scores = {name: evaluation.report(not real) for name, evaluation in evaluations.items()}
         report: dict[str, Any] = {"command": "scenedino evaluate", "finished": True}
         report |= {"model": occupier.bundle.description.name, "input": str(input or "new buildings")}
@@ -176,33 +164,26 @@ def _network_camera(occupier: Any) -> "Camera":
 
 
 def _cases(
-    input: Path | None, real: bool, views: int, every: int, grid: "Grid", camera: "Camera"
-) -> Iterator[tuple["Case", "UInt8"]]:
+    input: Path | None, views: int, every: int, grid: "Grid", camera: "Camera"
+) -> Iterable[tuple["Case", "UInt8"]]:
     """The cases and their truth."""
     from cmp_seg_ros.occupancy import cases
 
-    if real:
-        assert input is not None
-        yield from cases.rgbd(input, grid, every)
-        return
     if input is None:
         each = min(4, views)
         found = cases.simulated(range(HELD_OUT, HELD_OUT + -(-views // each)), each, camera, grid)
+    elif (input / cases.POSES).is_file():
+        return cases.rgbd(input, grid, every)
     elif (input / "world.yaml").is_file():
         found = cases.of_scene(input, views, camera, grid)
     else:
         raise UserError(f"{input} is neither a folder of posed RGB-D frames (poses.txt) nor a scene (world.yaml)")
-    for case in found:
-        yield case, case.truth
+    return ((case, case.truth) for case in found)
 
 
 def _print_scores(scores: dict[str, dict[str, Any]]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    from cmp_seg_ros.cli.tables import percent
-
-    console = Console(highlight=False, soft_wrap=True)
     for name, found in scores.items():
         title = f"{found['cases']} views" + (", truth with that of neighbours" if name == "neighbours" else "")
         table = Table("", "IoU", "visible", "occluded", "precision", "recall", "mIoU", "AbsRel", "< 1.25", title=title)
@@ -210,12 +191,9 @@ def _print_scores(scores: dict[str, dict[str, Any]]) -> None:
             row = found[way]
             keys = ("occupancy_iou", "occupancy_iou_visible", "occupancy_iou_occluded", "precision", "recall", "miou")
             cells = [percent(row[key]) if key in row else "" for key in keys]
-            cells += [
-                f"{row['abs_rel']:.3f}" if "abs_rel" in row else "",
-                percent(row["delta_125"]) if "abs_rel" in row else "",
-            ]
-            table.add_row(way.replace("_", " "), *cells)
-        console.print(table)
+            depth = [f"{row['abs_rel']:.3f}", percent(row["delta_125"])] if "abs_rel" in row else []
+            table.add_row(way.replace("_", " "), *cells, *depth)
+        show(table)
 
 
 @scenedino.command()
@@ -239,7 +217,7 @@ def export(
 def bench(
     turns: Annotated[int, typer.Option(help="Of the plain network and the engine; the best counts.", min=1)] = 2,
     out: Annotated[Path | None, typer.Option(help="Folder for report.json.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    as_json: options.Json = False,
 ) -> None:
     """Time the full-size network (ViT-B/8, 192 x 640, SSCBench grid, random weights): published, plain, engine."""
     from cmp_seg_ros.outputs import require_writable, write_report, writing

@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+from cmp_seg_ros import interrupts
+from cmp_seg_ros.cli import options
+
 
 class Motion(str, Enum):
     """How the robot moves."""
@@ -47,14 +50,14 @@ def simulate(
     processes: Annotated[
         int | None, typer.Option(help="Number of processes; by default one per core, at most 4.", min=1)
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="Replace a recording in --out that was made with other arguments.")
+    ] = False,
+    as_json: options.Json = False,
 ) -> None:  # fmt: skip
     """Record a robot in a simulated building: ROS 2 bag, calibration and truth. Equal seeds give equal bags."""
-    from rich.console import Console
-    from rich.markup import escape
-
     from cmp_seg_ros.cli.progress import progress_bar
-    from cmp_seg_ros.cli.tables import counted
+    from cmp_seg_ros.cli.tables import counted, show
     from cmp_seg_ros.errors import UserError
     from cmp_seg_ros.outputs import writing
     from cmp_seg_ros.simulation.lidar import Lidar
@@ -67,8 +70,9 @@ def simulate(
     cameras = () if no_camera else tuple(RigCamera.parse(spec) for spec in camera or ["pinhole"])
     config = RigConfig(seed, sensor, seconds, rate, motion.value, roll, pitch, cameras, scene, height)
     scans = max(1, round(seconds * (rate or Lidar.load(sensor).rate)))
-    with writing(out), progress_bar("scans", scans) as progress:
-        for done in record(config, out, processes):
+    kept = f"the recording in {out} is incomplete; run the same command to make it again"
+    with interrupts.explained(kept), writing(out), progress_bar("scans", scans) as progress:
+        for done in record(config, out, processes, again):
             progress(done)
     report = json.loads((out / "report.json").read_text())
     if as_json:
@@ -76,10 +80,9 @@ def simulate(
         return
     shares = ", ".join(f"{name} {share:.1%}" for name, share in report["class_shares"].items())
     seen = "".join(f"{name} sees {one['points_seen']:.1%} of the points\n" for name, one in report["cameras"].items())
-    Console().print(
+    show(
         f"{counted(report['scans'], 'scan')} of {report['points_per_scan']:.0f} points and "
         f"{counted(report['images'], 'image')} in "
-        f"{escape(report['building'])}, {report['rooms']} rooms, a path of {report['metres']:.1f} m, "
-        f"recorded in {report['wall_seconds']:.1f} s\n{shares}\n{seen}{escape(str(out))}",
-        highlight=False,
+        f"{report['building']}, {report['rooms']} rooms, a path of {report['metres']:.1f} m, "
+        f"recorded in {report['wall_seconds']:.1f} s\n{shares}\n{seen}{out}"
     )

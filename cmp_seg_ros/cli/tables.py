@@ -1,14 +1,15 @@
 """Shared output of commands: counts, warnings, percentages, and the tables of reports."""
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from cmp_seg_ros.evaluation.report import PlaneScores, Report
+    from cmp_seg_ros.evaluation import page
+    from cmp_seg_ros.evaluation.report import Report
 
-MAX_ROWS = 40  # of the table of planes
+MARKS = {"good": "green", "bad": "red", "": ""}  # colours of cells
 READINGS = {"structural4_primary": "structural4, primary", "structural4_strict": "structural4, strict"}
 
 
@@ -22,6 +23,15 @@ def percent(value: float | None) -> str:
     return "-" if value is None else f"{value:.1%}"
 
 
+def show(*parts: "str | Table") -> None:
+    """Print tables, and text as it is, to stdout."""
+    from rich.console import Console
+
+    console = Console(highlight=False, soft_wrap=True)
+    for part in parts:
+        console.print(part, markup=False)
+
+
 def print_warnings(warnings: Iterable[str]) -> None:
     """Print warnings to stderr."""
     from rich.console import Console
@@ -29,6 +39,30 @@ def print_warnings(warnings: Iterable[str]) -> None:
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     for warning in warnings:
         console.print(f"warning: {warning}", markup=False)
+
+
+def table_of(names: Iterable[str], figures: Iterable[str], **options: Any) -> "Table":
+    """An empty table with left-aligned columns of names, then right-aligned ones of figures; `options` of Table."""
+    from rich.table import Table
+
+    table = Table(*names, **options)
+    for figure in figures:
+        table.add_column(figure, justify="right")
+    return table
+
+
+def printed(table: "page.Table") -> "Table":
+    """A table of a page for the terminal; an empty row is a rule."""
+    from rich.text import Text
+
+    justify: Any = {"title_justify": "left", "caption_justify": "left"}
+    found = table_of(table.header[:1], table.header[1:], title=table.title, caption=table.note or None, **justify)
+    for row in table.rows:
+        if row:
+            found.add_row(*(cell if isinstance(cell, str) else Text(cell.text, MARKS[cell.mark]) for cell in row))
+        else:
+            found.add_section()
+    return found
 
 
 def iou_table(report: "Report") -> "Table":
@@ -47,45 +81,9 @@ def iou_table(report: "Report") -> "Table":
         figures = (percent(score.iou[label]) if label in score.iou else "" for score in scores.values())
         table.add_row(f"{label} *" if untrue else label, *figures)
         if untrue:
-            table.caption = "* not in the truth; points that are labelled so count as an IoU of 0 in the mean"
+            table.caption = "* not in the truth; points that are labelled so are errors: an IoU of 0 in the mean"
     table.add_section()
     table.add_row("mIoU", *(percent(score.miou) for score in scores.values()), style="bold")
     table.add_row("accuracy", *(percent(score.overall_accuracy) for score in scores.values()))
     table.add_row("points", *(f"{sum(score.points.values()):,}" for score in scores.values()))
-    return table
-
-
-def latency_table(report: "Report") -> "Table":
-    """Table of milliseconds by stage."""
-    from rich.table import Table
-
-    table = Table("ms per scan", "p50", "p95", "p99")
-    for stage, values in report.stages_ms.items():
-        table.add_row(stage, *(f"{values[name]:.1f}" for name in ("p50", "p95", "p99") if name in values))
-    return table
-
-
-def plane_table(report: "Report") -> "Table":
-    """Table of the plane check, with a row for each scan, then the medians."""
-    from rich import box
-    from rich.table import Table
-
-    columns = [("floor", "recall"), ("floor", "precision"), ("ceiling", "recall"), ("ceiling", "precision")]
-    columns += [("wall", "recall")]
-    table = Table("scan", title="Labels against the planes of each scan", box=box.SIMPLE_HEAD)
-    for surface, figure in columns:
-        table.add_column(f"{surface}\n{figure}", justify="right", min_width=len("precision"))
-    table.add_column("walls", justify="right")
-
-    def add(name: str, scores: "PlaneScores", style: str = "") -> None:
-        found = (percent(getattr(getattr(scores, surface), figure)) for surface, figure in columns)
-        table.add_row(name, *found, f"{scores.wall.planes:g}", style=style)
-
-    assert report.planes is not None
-    for scan in report.planes.scans[:MAX_ROWS]:
-        add(scan.key, scan)
-    table.add_section()
-    add("median", report.planes.median, "bold")
-    if report.planes.perfect_median is not None:
-        add("perfect labeller", report.planes.perfect_median)
     return table

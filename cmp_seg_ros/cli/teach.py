@@ -5,31 +5,25 @@ from typing import Annotated, Any
 
 import typer
 
+from cmp_seg_ros.cli import options
+
 Data = Annotated[list[Path], typer.Argument(help="Data sets: what `cmp-seg convert` wrote, bags, folders of pairs.")]
-Out = Annotated[Path, typer.Option(help="Folder of the run: checkpoint, log, pictures, bundle. A run resumes here.")]
-Recipe = Annotated[str, typer.Option(help="A YAML file, or a name in config/training/.")]
 Start = Annotated[str | None, typer.Option(help="Bundle whose weights the run begins with.")]
 Source = Annotated[str, typer.Option(help="Source of the labels: pseudo, truth, hand.")]
-Calibration = Annotated[Path | None, typer.Option(help="Calibration file; by default calibration.yaml in the data.")]
-Hours = Annotated[float | None, typer.Option(help="Time budget; the schedule ends with it.", min=0.001, max=8760)]
-Devices = Annotated[int | None, typer.Option(help="Number of GPUs, or of processes; default 1.", min=1)]
-Cache = Annotated[Path | None, typer.Option(help="Folder of prepared scans; by default OUT/scans.")]
-Workers = Annotated[int, typer.Option(help="Processes that prepare batches, for each device.", min=0)]
-Json = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
 
 
 def distill(
     data: Data,
-    out: Out,
+    out: options.Run,
     teacher: Annotated[str | None, typer.Option(help="Image model, as in `cmp-seg teachers`.")] = None,
-    recipe: Recipe = "scalr",
+    recipe: options.Recipe = "scalr",
     start: Start = None,
-    calibration: Calibration = None,
-    hours: Hours = None,
-    devices: Devices = None,
-    cache: Cache = None,
-    workers: Workers = 1,
-    as_json: Json = False,
+    calibration: options.Calibration = None,
+    hours: options.Hours = None,
+    devices: options.Devices = None,
+    cache: options.Cache = None,
+    workers: options.Workers = 1,
+    as_json: options.Json = False,
 ) -> None:
     """Teach a lidar network the features of an image model (ScaLR). No labels are needed.
 
@@ -42,17 +36,17 @@ def distill(
 
 def probe(
     data: Data,
-    out: Out,
+    out: options.Run,
     start: Start = None,
     labels: Source = "pseudo",
     head: Annotated[str | None, typer.Option(help="linear or mlp; default: that of the recipe.")] = None,
-    recipe: Recipe = "scalr-probe",
-    calibration: Calibration = None,
-    hours: Hours = None,
-    devices: Devices = None,
-    cache: Cache = None,
-    workers: Workers = 1,
-    as_json: Json = False,
+    recipe: options.Recipe = "scalr-probe",
+    calibration: options.Calibration = None,
+    hours: options.Hours = None,
+    devices: options.Devices = None,
+    cache: options.Cache = None,
+    workers: options.Workers = 1,
+    as_json: options.Json = False,
 ) -> None:
     """Train a classifier on the features of a frozen bundle (ScaLR's linear probing, or a small MLP)."""
     changes = {"start": start, "head": head, "hours": hours, "devices": devices}
@@ -61,17 +55,17 @@ def probe(
 
 def finetune(
     data: Data,
-    out: Out,
+    out: options.Run,
     start: Start = None,
     labels: Source = "pseudo",
     head: Annotated[str | None, typer.Option(help="keep, linear or mlp; default: that of the recipe.")] = None,
-    recipe: Recipe = "scalr-finetune",
-    calibration: Calibration = None,
-    hours: Hours = None,
-    devices: Devices = None,
-    cache: Cache = None,
-    workers: Workers = 1,
-    as_json: Json = False,
+    recipe: options.Recipe = "scalr-finetune",
+    calibration: options.Calibration = None,
+    hours: options.Hours = None,
+    devices: options.Devices = None,
+    cache: options.Cache = None,
+    workers: options.Workers = 1,
+    as_json: options.Json = False,
 ) -> None:
     """Train a whole bundle on the labels of data sets, the first layers slowest (ScaLR's fine-tuning)."""
     changes = {"start": start, "head": head, "hours": hours, "devices": devices}

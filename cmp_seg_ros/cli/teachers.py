@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from cmp_seg_ros.cli import options
+
 
 class Action(str, Enum):
     """What to do."""
@@ -17,25 +19,24 @@ class Action(str, Enum):
 def teachers(
     action: Annotated[Action, typer.Argument(help="list, or fetch the weights of NAME.")] = Action.list,
     name: Annotated[str, typer.Argument(help="Of a teacher, to fetch.")] = "",
-    as_json: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False,
+    as_json: options.Json = False,
 ) -> None:
     """List the image teachers with size, licence, classes and what is missing, or fetch weights. Fetching resumes."""
-    from rich.console import Console
     from rich.table import Table
 
     from cmp_seg_ros.cli.progress import progress_bar
+    from cmp_seg_ros.cli.tables import show
     from cmp_seg_ros.errors import UserError
     from cmp_seg_ros.teachers.base import FOLDER, cards, folder
     from cmp_seg_ros.teachers.download import fetch, missing
 
     known = cards()
-    console = Console(soft_wrap=True, highlight=False)
     if action is Action.fetch:
         if name not in known:
             raise UserError(f"no teacher '{name}' to fetch; known: {', '.join(known)}")
         with progress_bar("megabytes", known[name].megabytes) as progress:
             where = fetch(known[name], lambda file, done, total: progress(done // 1_000_000))
-        console.print(str(where), markup=False)
+        show(str(where))
         return
     rows = [
         {
@@ -58,14 +59,9 @@ def teachers(
     table.columns[0].no_wrap = True
     for card in known.values():
         lacking = missing(card)
-        state = "missing" if len(lacking) == len(card.files) else f"missing: {', '.join(lacking)}"
-        table.add_row(
-            card.name,
-            card.label_space or "-",
-            str(card.dimension or "-"),
-            str(card.megabytes or "-"),
-            card.licence,
-            (state if lacking else "here") if card.files else "none needed",
-        )
-    console.print(table)
-    console.print(f"cmp-seg teachers fetch NAME gets them; {FOLDER} names another folder", markup=False)
+        state = "here" if card.files else "none needed"
+        if lacking:
+            state = "missing" if len(lacking) == len(card.files) else f"missing: {', '.join(lacking)}"
+        figures = (str(value or "-") for value in (card.label_space, card.dimension, card.megabytes))
+        table.add_row(card.name, *figures, card.licence, state)
+    show(table, f"cmp-seg teachers fetch NAME gets them; {FOLDER} names another folder")

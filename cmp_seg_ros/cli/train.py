@@ -5,21 +5,17 @@ from typing import Annotated
 
 import typer
 
+from cmp_seg_ros.cli import options
+
 
 def train(
     config: Annotated[str, typer.Argument(help="A YAML file, or a name in config/training/.")],
-    out: Annotated[
-        Path, typer.Option(help="Folder of the run: checkpoint, log, pictures, bundle. A run resumes here.")
-    ],
-    hours: Annotated[
-        float | None, typer.Option(help="Time budget; the schedule ends with it.", min=0.001, max=8760)
-    ] = None,
-    devices: Annotated[
-        int | None, typer.Option(help="Number of GPUs, or of processes without a GPU; default 1.", min=1)
-    ] = None,
-    cache: Annotated[Path | None, typer.Option(help="Folder of simulated scans; by default OUT/scans.")] = None,
-    workers: Annotated[int, typer.Option(help="Processes that prepare batches, for each device.", min=0)] = 1,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    out: options.Run,
+    hours: options.Hours = None,
+    devices: options.Devices = None,
+    cache: options.Cache = None,
+    workers: options.Workers = 1,
+    as_json: options.Json = False,
 ) -> None:
     """Train a bundle on simulated buildings. An interrupted run resumes exactly where it stopped.
 

@@ -10,8 +10,6 @@ import typer
 from cmp_seg_ros import interrupts
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from cmp_seg_ros.bundle import Bundle
     from cmp_seg_ros.training.config import TrainConfig
     from cmp_seg_ros.training.loop import Progress, Trainer
@@ -62,7 +60,7 @@ def run(
             claim(out, command, [name for name in replaced if (out / name).resolve() != kept])
             with writing(out):
                 (out / CONFIG).write_text(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False))
-            _prepare(trainer, console)
+            _prepare(trainer)
     if not has_tensorboard():
         console.print("tensorboard is not installed: logging to log.csv only (pip install tensorboard for live curves)")
     bundle = _train(trainer)
@@ -73,17 +71,16 @@ def run(
         _report(command, trainer, bundle, as_json, quiet)
 
 
-def _prepare(trainer: "Trainer", console: "Console") -> None:
+def _prepare(trainer: "Trainer") -> None:
     from cmp_seg_ros.cli.progress import progress_bar
 
     try:
-        for what, total, pieces in trainer.task.prepare():
-            with progress_bar(what, total) as update:
-                for done, _ in enumerate(pieces, 1):
-                    update(done)
-    except KeyboardInterrupt:
-        kept = f"stopped; finished work is kept in {trainer.task.folder}; run the same command to continue"
-        console.print(kept, markup=False, highlight=False, soft_wrap=True)
+        with interrupts.explained(interrupts.resumes(trainer.task.folder)):
+            for what, total, pieces in trainer.task.prepare():
+                with progress_bar(what, total) as update:
+                    for done, _ in enumerate(pieces, 1):
+                        update(done)
+    except KeyboardInterrupt:  # as `_train`; an adaptation says no more
         raise typer.Exit(interrupts.INTERRUPTED) from None
 
 
@@ -108,10 +105,9 @@ def _train(trainer: "Trainer") -> "Bundle | None":
 
 def _report(command: str, trainer: "Trainer", bundle: "Bundle", as_json: bool, quiet: bool) -> None:
     """Draw the curves, write report.json and print the scores."""
-    from rich.console import Console
     from rich.table import Table
 
-    from cmp_seg_ros.cli.tables import percent
+    from cmp_seg_ros.cli.tables import percent, show
     from cmp_seg_ros.outputs import write_report
     from cmp_seg_ros.training.log import CSV, title_of
     from cmp_seg_ros.training.pictures import curves
@@ -130,9 +126,7 @@ def _report(command: str, trainer: "Trainer", bundle: "Bundle", as_json: bool, q
     table = Table("validation", "score", title=f"{name} after {progress.step} steps")
     for score, value in scores.items():
         table.add_row(title_of(score), percent(value) if "iou" in score else f"{value:.3f}")
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(table)
-    console.print(f"bundle in {bundle.path}", markup=False)
+    show(table, f"bundle in {bundle.path}")
 
 
 def duration(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""Data sets, which give Frames. One kind is one module with a class `DataSet`; a new module is found by itself."""
+"""Data sets, which give Frames. Each kind is a module with a class `DataSet`; new modules are found automatically."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -39,8 +39,8 @@ def open_input(path: str | Path, topic: str = "", sensors: SensorSet | None = No
         columns: of a .bin or .npy, as `bare.parse` takes them; needed only where they are not x, y, z, intensity.
 
     Raises:
-        UserError: there is no such path, or it is no input that is known; or it has no topics, or names of its own for
-            its columns, and such were given.
+        UserError: there is no such path, or it is no known kind of input; a topic was given for an input without
+            topics, or columns for one that names its own.
     """
     path = Path(path)
     if not path.exists():
@@ -50,7 +50,7 @@ def open_input(path: str | Path, topic: str = "", sensors: SensorSet | None = No
             if topic and not kind.has_topics:
                 raise UserError(f"{path} is no bag, so it has no topic '{topic}'; leave out --topic")
             if columns and not kind.has_columns:
-                raise UserError(f"{path} is neither .bin nor .npy, and says itself what it holds; leave out --columns")
+                raise UserError(f"{path} is neither .bin nor .npy, and names its own columns; leave out --columns")
             data = kind(path, topic, sensors)
             data.columns_given = columns
             return data
@@ -71,14 +71,14 @@ def _unknown(path: Path) -> UserError:
     except OSError as error:
         return UserError(f"{path} cannot be read: {error.strerror or error}; copy it again")
     if path.suffix in SUFFIXES:
-        return UserError(f"{path} does not begin as {path.suffix} files do; copy or record it again")
-    return UserError(f"{path} is not an input that is known; give {KINDS}")
+        return UserError(f"{path} is not a {path.suffix} file, by its first bytes; copy or record it again")
+    return UserError(f"{path} is not a known kind of input; give {KINDS}")
 
 
 class Folder(DataSet):
     """The files of a folder, each an input by itself, in natural order (2 before 10). Keys are their names.
 
-    What is named like an input and is none is a problem; all else, pictures beside the scans say, is passed over.
+    A file with the suffix of an input that is none is a problem; other files, such as pictures, are ignored.
     """
 
     def __init__(self, path: Path, topic: str = "", sensors: SensorSet | None = None) -> None:
@@ -91,7 +91,7 @@ class Folder(DataSet):
         self.files = {file: kind for file, kind in found.items() if kind is not None or _is_named_like_one(file)}
         self.one_file_each = True
         if not self.files:
-            raise UserError(f"folder {path} holds no input that is known; give {KINDS}")
+            raise UserError(f"folder {path} holds no known kind of input; give {KINDS}")
         if topic and not any(kind is not None and kind.has_topics for kind in self.files.values()):
             raise UserError(f"folder {path} holds no bag, so it has no topic '{topic}'; leave out --topic")
         if all(kind is None or kind.one_file_each for kind in self.files.values()):

@@ -8,12 +8,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-import yaml
 
+from cmp_seg_ros import configuration
 from cmp_seg_ros.datasets.pairs import PairsFolder
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.geometry.calibration import CalibratedCamera, Calibration, Transform
 from cmp_seg_ros.geometry.cameras import Camera
+from cmp_seg_ros.geometry.track import rigid
 from cmp_seg_ros.messages import camera_info
 
 CAMERA, TABLE = "camera_info.yaml", "calibration*.csv"
@@ -40,12 +41,13 @@ class DataSet(PairsFolder):
 
 def read_camera(path: Path) -> Camera:
     """A CameraInfo as YAML. Raises UserError."""
+    content = configuration.read_yaml("camera info", path)
     try:
-        return camera_info.decode(SimpleNamespace(**yaml.safe_load(path.read_text())))
+        return camera_info.decode(SimpleNamespace(**content))
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
-    except (OSError, yaml.YAMLError, AttributeError, TypeError, ValueError) as error:
-        raise UserError(f"{path} is no camera info ({error}); copy it again") from error
+    except (AttributeError, TypeError, ValueError) as error:
+        raise UserError(f"{path} is not a camera info ({error}); copy it again") from error
 
 
 def read_T_lidar_camera(path: Path) -> Transform:
@@ -57,8 +59,5 @@ def read_T_lidar_camera(path: Path) -> Transform:
             rows = [[float(row[name]) for name in COLUMNS] for row in csv.DictReader(file)]
         roll, pitch, yaw, *position = np.median(np.array(rows), axis=0)
     except (OSError, LookupError, TypeError, ValueError) as error:
-        raise UserError(f"{path} is no table of {', '.join(COLUMNS)} ({error!r}); copy it again") from error
-    matrix = np.eye(4)
-    matrix[:3, :3] = Rotation.from_euler("ZYX", [yaw, pitch, roll]).as_matrix()  # Rz Ry Rx
-    matrix[:3, 3] = position
-    return matrix
+        raise UserError(f"{path} is not a table of {', '.join(COLUMNS)} ({error!r}); copy it again") from error
+    return rigid(Rotation.from_euler("ZYX", [yaw, pitch, roll]), position)  # Rz Ry Rx

@@ -50,7 +50,7 @@ def write_labels(
         again: replace labels that were made by something else.
 
     Raises:
-        UserError: there is no such set; the name is none for a folder; `source` exists and was made by something else.
+        UserError: there is no such set; the name cannot be that of a folder; `source` was made by something else.
     """
     if not source.replace("-", "").replace("_", "").isalnum():
         raise UserError(f"'{source}' cannot be the name of a label source; use letters, digits, - and _")

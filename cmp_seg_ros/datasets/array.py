@@ -50,7 +50,7 @@ class DataSet(ScanFile):
     def _npy(self, content: bytes) -> Array:
         try:
             table: Array = np.load(io.BytesIO(content), allow_pickle=False)
-        except Exception as error:  # whatever numpy makes of damaged bytes
+        except Exception as error:  # numpy raises anything for damaged bytes
             raise UserError(
                 f"{self.path} is not a whole .npy of numbers ({error}); save it again with numpy.save"
             ) from error
@@ -62,9 +62,9 @@ class DataSet(ScanFile):
         layout = self.columns_given or bare.likeliest(content)
         if not layout:
             raise UserError(
-                f"no layout that is known fits the numbers of {self.path}: read as KITTI's x, y, z and intensity they "
-                "are no coordinates; say what they are with --columns, e.g. x,y,z,i,r:u2, or save them in metres as "
-                "float32, in a .npy, .pcd or .ply"
+                f"no known layout fits {self.path}: read as KITTI's x, y, z and intensity, its numbers are no "
+                "coordinates; give their layout with --columns, e.g. x,y,z,i,r:u2, or save them in metres as float32, "
+                "in a .npy, .pcd or .ply"
             )
         record = bare.parse(layout)
         if len(content) % record.itemsize:
@@ -78,6 +78,6 @@ class DataSet(ScanFile):
         if layout != bare.KITTI and not self.columns_given:
             raise UserError(
                 f"{self.path} looks like {bare.LAYOUTS[layout]}, not like KITTI's x, y, z and intensity; say so with "
-                f"--columns {layout}, or --columns {bare.KITTI} if it is KITTI's all the same"
+                f"--columns {layout}, or give --columns {bare.KITTI} if it is KITTI's layout after all"
             )
         return np.frombuffer(content, record)

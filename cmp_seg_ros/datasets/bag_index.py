@@ -1,4 +1,4 @@
-"""What of a bag is looked up by time: the image nearest to a scan, and where the robot was."""
+"""Lookups by time in a bag: the image nearest to a scan, and the pose of the robot."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -28,14 +28,15 @@ Int64 = npt.NDArray[np.int64]
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 ODOMETRY = "nav_msgs/msg/Odometry"
 LATE = 500_000_000  # ns between a scan and an image that still go together
-SOON = 5_000_000_000  # ns of a bag that are read rather than skipped
+SOON = 5_000_000_000  # ns ahead that are read through; beyond, a search is cheaper
 
 
 def image_topics(bag: "Bag", sensors: SensorSet, by_receipt: bool = False) -> "dict[str, ImageTopic]":
-    """The images of each camera, by its name: of the topic that the calibration names, or that has the camera's name
-    as a part, or of the only topic. Of an image recorded both raw and compressed the compressed one is taken.
+    """The images of each camera, by its name: of the topic that the calibration names, else of that which has the
+    camera's name as a part, or is the only one. Of an image recorded both raw and compressed the compressed one is
+    taken.
 
-    A camera of the calibration without images is noted.
+    A camera of the calibration without images is noted, and one whose name is not in its topic.
 
     Args:
         by_receipt: whether images are stamped by when they were recorded, not by their headers.
@@ -45,10 +46,18 @@ def image_topics(bag: "Bag", sensors: SensorSet, by_receipt: bool = False) -> "d
     stamps = Stamps(bag, by_receipt)
     found = {}
     for name, camera in cameras.items():
-        named = bag.named(camera.topic) if camera is not None and camera.topic else None
-        own = [named] if named else [topic for topic in topics if name in topic.split("/")]
-        if not own and len(topics) == len(cameras) == 1:
+        given = camera.topic if camera is not None else None
+        if given:
+            own = [one for one in map(bag.named, (given, f"{given}/compressed")) if one][:1]
+        else:
+            own = [topic for topic in topics if name in topic.split("/")]
+        if not given and not own and len(topics) == len(cameras) == 1:
             own = topics
+            if camera is not None:
+                bag.notes.add(
+                    f"bag {bag.path} has no topic of the name of camera '{name}': the images on {topics[0]}, the only "
+                    f"ones, are taken as its own; if they are, write `topic: {topics[0]}` in the calibration file"
+                )
         if len(own) == 1:
             found[name] = ImageTopic(bag, own[0], camera, stamps)
         elif camera is not None:
@@ -141,7 +150,7 @@ class _Reader:
         self._last: tuple[int, int, Any] = (0, 0, None)
 
     def is_ahead(self, time: int) -> bool:
-        """Whether a message of that time is the last one, or comes soon; a forked process reads for itself."""
+        """Whether the message of that time is the last one or comes soon; a forked process needs its own reader."""
         return self._position <= time < self._position + SOON and self._process == os.getpid()
 
     def find(self, stamp: int, time: int) -> Any:

@@ -1,4 +1,4 @@
-"""Bare numbers (.bin): which columns they are, as a user says it or as the numbers themselves tell."""
+"""Bare numbers (.bin): their columns, as the user gives them or as the numbers themselves suggest."""
 
 import string
 
@@ -67,7 +67,7 @@ def parse(columns: str) -> np.dtype[np.void]:
 
 
 def likeliest(content: bytes) -> str:
-    """The layout that the numbers look like: one of LAYOUTS, KITTI unless another is clearly better, or "" for none.
+    """The layout that fits the numbers best: one of LAYOUTS, KITTI unless another is clearly better, or "" for none.
 
     Read as what they are, numbers are of a plausible size, and each column goes on smoothly from point to point, or at
     least differs less from itself than from the others. Layouts whose points fill the content go before others.
@@ -105,7 +105,7 @@ def _table(content: bytes, record: np.dtype[np.void]) -> Array:
 
 
 def _plausible(layout: str, table: Array) -> bool:
-    """Whether next to all numbers have a size that they may have, no axis is all 0, and a point is not two."""
+    """Whether almost all numbers have a plausible size, no axis is all 0, and a point is not two."""
     record = parse(layout)
     size = np.abs(table)
     large = [LARGE if record[name].kind == "f" else NANOSECONDS for name in record.names or ()]

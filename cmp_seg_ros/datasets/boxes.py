@@ -1,10 +1,10 @@
-"""Box rooms: a tiny world of its own, for checking that labels hold outside `simulation/`, of which it uses nothing.
+"""Box rooms: a small generator that shares nothing with `simulation/`, to test labels on scans of another origin.
 
 A room is a box seen from within; what stands in it is made of boxes, cylinders and ellipsoids. All are convex, so each
 ray has one interval inside each solid, in closed form: an affine map makes every solid a unit cube, cylinder or ball.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from cmp_seg_ros.datasets.base import DataSet as BaseDataSet
 from cmp_seg_ros.datasets.frame import TRUTH, Frame, PointLabels
+from cmp_seg_ros.datasets.seeded import Seeded
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.scan import UNLABELLED, Scan, UInt8
 
@@ -33,6 +33,7 @@ FARTHEST = 100.0  # m
 LOST = 0.01  # share of rays that do not come back
 KINDS = ("plain", "things", "hall", "outdoor")
 BOX, CYLINDER, BALL = range(3)
+CORNERS = ((1, 1), (1, -1), (-1, 1), (-1, -1))
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Solid:
     albedo: float
 
 
-class DataSet(BaseDataSet):
+class DataSet(Seeded):
     """Scans in box rooms, a room for each seed, in the order of rooms and places. Truth is in `indoor`.
 
     Args:
@@ -59,36 +60,20 @@ class DataSet(BaseDataSet):
     """
 
     def __init__(self, seeds: Iterable[int], scans: int, sensor: str = "rings-16", kind: str = "plain") -> None:
-        super().__init__(Path(f"box rooms ({kind})"))
-        self.seeds, self.scans, self.sensor, self.kind = list(seeds), scans, sensor, kind
-        self.count = len(self.seeds) * scans
+        super().__init__(Path(f"box rooms ({kind})"), seeds, scans)
+        self.sensor, self.kind = sensor, kind
 
-    @classmethod
-    def recognises(cls, path: Path) -> bool:
-        return False
+    def frames_of(self, seed: int) -> Iterator[Frame]:
+        return (self.frame_of(seed, index) for index in range(self.scans))
 
-    def __iter__(self) -> Iterator[Frame]:
-        for number in range(len(self)):
-            yield self[number]
-
-    def __getitem__(self, number: int) -> Frame:
-        if not 0 <= number < len(self):
-            raise IndexError(f"there are {len(self)} scans of {self.path}, none of number {number}")
-        place, index = divmod(number, self.scans)
-        seed = self.seeds[place]
+    def frame_of(self, seed: int, index: int) -> Frame:
         room = Room(np.random.default_rng([seed, KINDS.index(self.kind)]), self.kind)
         scan, label, height = room.scan(np.random.default_rng([seed, KINDS.index(self.kind), index]), self.sensor)
         T_base_lidar = np.eye(4)
         T_base_lidar[2, 3] = height
         key = f"{seed}/{index}"
-        truth = PointLabels(LabelSpace.load("indoor"), label)
-        labels = {TRUTH: truth}
-        return Frame(key, scan, number, labels=labels, T_base_lidar=T_base_lidar, sequence=key, group=str(seed))
-
-    def parts(self) -> Iterator["DataSet"]:
-        """A room each."""
-        for seed in self.seeds:
-            yield DataSet([seed], self.scans, self.sensor, self.kind)
+        labels = {TRUTH: PointLabels(self.label_spaces[TRUTH], label)}
+        return Frame(key, scan, labels=labels, T_base_lidar=T_base_lidar, sequence=key, group=str(seed))
 
 
 class Room:
@@ -180,10 +165,10 @@ class Room:
         self.taken.append((x, y, reach))
         if size[2] < 1.2 and rng.random() < 0.4:
             self._box((x, y, size[2] - 0.02), (size[0], size[1], 0.04), "table", yaw)
-            c, s = np.cos(yaw), np.sin(yaw)
-            for a, b in ((1, 1), (1, -1), (-1, 1), (-1, -1)):
-                u, v = a * (size[0] / 2 - 0.05), b * (size[1] / 2 - 0.05)
-                self._box((x + c * u - s * v, y + s * u + c * v, size[2] / 2), (0.05, 0.05, size[2]), "table", yaw)
+            at = _around(x, y, yaw)
+            for a, b in CORNERS:
+                leg = at(a * (size[0] / 2 - 0.05), b * (size[1] / 2 - 0.05), size[2] / 2)
+                self._box(leg, (0.05, 0.05, size[2]), "table", yaw)
         else:
             self._box((x, y, size[2] / 2), size, "cabinet", yaw)
 
@@ -240,14 +225,11 @@ class Room:
 
     def _chair(self, x: float, y: float, yaw: float | None = None) -> None:
         yaw = self.rng.uniform(0, 6) if yaw is None else yaw
-        c, s = np.cos(yaw), np.sin(yaw)
+        at = _around(x, y, yaw)
         self._box((x, y, 0.45), (0.44, 0.44, 0.05), "chair", yaw)
-        self._box((x - 0.2 * c, y - 0.2 * s, 0.72), (0.03, 0.42, 0.4), "chair", yaw)
-        for a, b in ((1, 1), (1, -1), (-1, 1), (-1, -1)):
-            u, v = 0.19 * a, 0.19 * b
-            self._rod(
-                (x + c * u - s * v, y + s * u + c * v, 0), (x + c * u - s * v, y + s * u + c * v, 0.44), 0.016, "chair"
-            )
+        self._box(at(-0.2, 0, 0.72), (0.03, 0.42, 0.4), "chair", yaw)
+        for a, b in CORNERS:
+            self._rod(at(0.19 * a, 0.19 * b, 0), at(0.19 * a, 0.19 * b, 0.44), 0.016, "chair")
 
     def _dummy(self, x: float, y: float) -> None:
         """A tailor's: a trunk on a pole, without head, arms and legs."""
@@ -267,30 +249,24 @@ class Room:
     def _with_board(self, x: float, y: float) -> None:
         yaw = self.rng.uniform(0, 2 * np.pi)
         self._person(x, y, yaw, reach=0.8)
-        self._box((x + 0.36 * np.cos(yaw), y + 0.36 * np.sin(yaw), 1.05), (0.02, 0.8, 0.6), "clutter", yaw)
+        self._box(_around(x, y, yaw)(0.36, 0, 1.05), (0.02, 0.8, 0.6), "clutter", yaw)
 
     def _with_trolley(self, x: float, y: float) -> None:
         yaw = self.rng.uniform(0, 2 * np.pi)
-        c, s = np.cos(yaw), np.sin(yaw)
+        at = _around(x, y, yaw)
         self._person(x, y, yaw, reach=0.9)
-        self._box((x + 0.95 * c, y + 0.95 * s, 0.25), (0.8, 0.5, 0.06), "clutter", yaw)
-        self._box((x + 0.95 * c, y + 0.95 * s, 0.48), (0.5, 0.4, 0.4), "clutter", yaw)
+        self._box(at(0.95, 0, 0.25), (0.8, 0.5, 0.06), "clutter", yaw)
+        self._box(at(0.95, 0, 0.48), (0.5, 0.4, 0.4), "clutter", yaw)
         for side in (-0.22, 0.22):
-            u, v = x + 0.55 * c - side * s, y + 0.55 * s + side * c
-            self._rod((u, v, 0.05), (u, v, 1.0), 0.015, "clutter")
-        self._rod((x + 0.55 * c + 0.22 * s, y + 0.55 * s - 0.22 * c, 1.0),
-                  (x + 0.55 * c - 0.22 * s, y + 0.55 * s + 0.22 * c, 1.0), 0.015, "clutter")  # fmt: skip
+            self._rod(at(0.55, side, 0.05), at(0.55, side, 1.0), 0.015, "clutter")
+        self._rod(at(0.55, -0.22, 1.0), at(0.55, 0.22, 1.0), 0.015, "clutter")
 
     def _person(self, x: float, y: float, yaw: float, sits: bool = False, reach: float = 0.15) -> None:
         """Of sticks and balls; `reach` is how far the arms are stretched ahead (0..1)."""
-        rng, c, s = self.rng, np.cos(yaw), np.sin(yaw)
+        rng, at = self.rng, _around(x, y, yaw)
         tall, wide = rng.uniform(1.55, 1.92), rng.uniform(0.9, 1.2)
         hip = 0.5 if sits else 0.51 * tall
         shoulder, head = hip + 0.31 * tall, hip + 0.43 * tall
-
-        def at(ahead: float, left: float, up: float) -> Array:
-            return np.array([x + c * ahead - s * left, y + s * ahead + c * left, up])
-
         self._ball(at(0, 0, (hip + shoulder) / 2), (0.12 * wide, 0.18 * wide, 0.2 * tall), "person", yaw)
         self._ball(at(0, 0, shoulder - 0.05), (0.1, 0.22 * wide, 0.1), "person", yaw)
         self._ball(at(0.01, 0, head), (0.1, 0.08, 0.13), "person", yaw)
@@ -301,7 +277,8 @@ class Room:
             foot = at(0.42, 0.1 * side, 0.04) if sits else at(step * side, 0.09 * side, 0.04)
             self._rod(at(0, 0.09 * side, hip), knee, 0.075 * wide, "person")
             self._rod(knee, foot, 0.055 * wide, "person")
-            self._ball(foot + np.array([0.06 * c, 0.06 * s, 0]), (0.13, 0.045, 0.05), "person", yaw)
+            toes = np.array([0.06 * np.cos(yaw), 0.06 * np.sin(yaw), 0])
+            self._ball(foot + toes, (0.13, 0.045, 0.05), "person", yaw)
             elbow = at(0.2 * reach, 0.24 * side * wide, shoulder - 0.3 + 0.1 * reach)
             self._rod(at(0, 0.21 * side * wide, shoulder - 0.03), elbow, 0.045, "person")
             self._rod(elbow, at(0.05 + 0.42 * reach, 0.22 * side, shoulder - 0.5 + 0.25 * reach), 0.036, "person")
@@ -422,6 +399,12 @@ def _enter(solid: Solid, origin: Array, directions: Array) -> tuple[Array, Array
     normal = (normal / solid.half) @ solid.turn.T
     normal /= np.linalg.norm(normal, axis=1, keepdims=True).clip(1e-12)
     return np.where(hit, near, np.inf), normal
+
+
+def _around(x: float, y: float, yaw: float) -> Callable[[float, float, float], Array]:
+    """Gives the place (3,) so far ahead of, left of and above a point of the floor, as seen in that direction."""
+    c, s = np.cos(yaw), np.sin(yaw)
+    return lambda ahead, left, up: np.array([x + c * ahead - s * left, y + s * ahead + c * left, up])
 
 
 def _about_z(yaw: float) -> Array:

@@ -116,7 +116,11 @@ def sources_of(
     columns: str = "",
     with_images: bool = True,
 ) -> list[Source]:
-    """What is to be converted: each input, and of a folder of bags each bag. Raises UserError."""
+    """What is to be converted: each input, and of a folder of bags each bag. What cannot be opened is a source, too.
+
+    Raises:
+        UserError: there is no such input.
+    """
     sources: list[Source] = []
     taken: set[str] = set()  # names of sequences
     for path in paths:
@@ -129,7 +133,12 @@ def sources_of(
             columns,
             with_images=with_images,
         )
-        data = own.open()
+        data = None
+        try:
+            data = own.open()
+        except UserError:
+            if not path.exists():
+                raise
         if isinstance(data, unified.DataSet):
             name = _new_name(plain(path.name), {source.name for source in sources})
             sequences = {entry.sequence for entry in data.entries}
@@ -272,39 +281,73 @@ def _rows(matrix: Transform | None) -> list[list[float]] | None:
 class Conversion:
     """All of it: `run` until it ends, then `finish`.
 
+    Args:
+        leave_out: go on without sources that cannot be opened, as long as there is another.
+
     Attributes:
+        left_out: why sources cannot be opened.
         total: number of scans, where it is known without reading them; else None.
         is_finished: whether there is nothing to do.
 
     Raises:
-        UserError: a source cannot be opened; `out` holds something else, or other sources, or cannot be written.
+        UserError: a source cannot be opened, or none; `out` holds something else, or other sources, or cannot be
+            written.
     """
 
-    def __init__(self, sources: Sequence[Source], out: Path) -> None:
+    def __init__(self, sources: Sequence[Source], out: Path, leave_out: bool = False) -> None:
         _opened.cache_clear()  # of an earlier conversion, since which files may have changed
-        self.sources, self.out = sources, out
-        self._about = [source.described() for source in sources]
-        outputs.require_writable(out, COMMAND, (REPORT, INDEX, SHARDS, PARTS, SPACES))
-        report = json.loads((out / REPORT).read_text()) if (out / REPORT).is_file() else None
-        if report is not None and report["sources"] != self._about:
-            raise UserError(f"{out} holds the conversion of other inputs, or with other settings; give another --out")
-        self.is_finished = bool(report and report["finished"])
-        self.jobs: list[Job] = []
+        self.sources, self.out = list[Source](), out
+        self.left_out: list[str] = []
+        jobs: list[Job] = []
         self._noted: list[dict[str, dict[str, int]]] = []  # when the sources were opened
-        for source in () if self.is_finished else sources:
-            data = source.open()
+        outputs.require_writable(out, COMMAND, (REPORT, INDEX, SHARDS, PARTS, SPACES))
+        for source in sources:
+            try:
+                data = source.open()
+            except UserError as error:
+                self.left_out.append(str(error))
+                continue
             if data.uncalibrated and source.with_images:
                 raise UserError(f"{data.uncalibrated}; {CALIBRATE}")
-            self.jobs += jobs_of(source, data)
+            self.sources.append(source)
+            jobs += jobs_of(source, data)
             self._noted.append({"problems": data.problems.counts(), "notes": data.notes.counts()})
+        if self.left_out and not (leave_out and self.sources):
+            raise UserError("; ".join(dict.fromkeys(self.left_out)))
+        self._about = [source.described() for source in self.sources]
+        report = json.loads((out / REPORT).read_text()) if (out / REPORT).is_file() else None
+        if report is not None:
+            self._require_same(report)
+        self.is_finished = bool(report and report["finished"])
+        self.jobs = [] if self.is_finished else jobs
         is_known = all(job.part is not None for job in self.jobs)
         self.total = sum(job.stop - job.start for job in self.jobs) if is_known else None
-        if report is None:
+        if not self.is_finished:
             with outputs.writing(out):
                 outputs.write_report(out, {"command": COMMAND, "finished": False, "sources": self._about})
                 (out / SHARDS).mkdir(exist_ok=True)
                 (out / PARTS).mkdir(exist_ok=True)
         self._start = perf_counter()
+
+    def _require_same(self, report: dict[str, Any]) -> None:
+        """Raise UserError if `out` holds another conversion. An unfinished one may get further sources."""
+        before, now = (
+            {(one["name"], one["path"]): one for one in sources} for sources in (report["sources"], self._about)
+        )
+        gone, new = before.keys() - now.keys(), now.keys() - before.keys()
+        kept = before.keys() & now.keys()
+        changed = sorted({key for one in kept for key in now[one] if before[one].get(key) != now[one][key]})
+        if changed == ["calibration"]:
+            files = ", ".join(sorted({str(source.sensors().file or "none") for source in self.sources}))
+            raise UserError(
+                f"{self.out} holds a conversion with another calibration than {files} has now: the file was changed, "
+                "or is another one; give another --out"
+            )
+        if changed:
+            raise UserError(f"{self.out} holds a conversion with another {', '.join(changed)}; give another --out")
+        if gone or (new and report["finished"]):
+            unreadable = "".join(f"; {why}" for why in self.left_out)
+            raise UserError(f"{self.out} holds the conversion of other inputs; give another --out{unreadable}")
 
     def run(self, processes: int | None = None, runner: str = "local") -> Iterator[int]:
         """Do what is missing; yields the number of scans done so far. Raises UserError.

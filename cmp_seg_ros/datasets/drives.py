@@ -1,18 +1,15 @@
 """Simulated drives with lidar and cameras through random buildings or a scene; made when they are asked for."""
 
 from collections.abc import Iterable, Iterator
-from copy import copy
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cmp_seg_ros.datasets.base import DataSet as BaseDataSet
 from cmp_seg_ros.datasets.frame import TRUTH, CameraImage, Frame, PointLabels
+from cmp_seg_ros.datasets.seeded import Seeded
 from cmp_seg_ros.geometry.calibration import Transform
-from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.scan import UInt8
 
 if TYPE_CHECKING:
@@ -22,7 +19,7 @@ if TYPE_CHECKING:
 START = 1_700_000_000_000_000_000  # nanoseconds
 
 
-class DataSet(BaseDataSet):
+class DataSet(Seeded):
     """Scans with images and poses, in the order of drives and time. Truth is in `indoor`.
 
     Args:
@@ -45,32 +42,14 @@ class DataSet(BaseDataSet):
         motion: "Kind" = "wheeled",
         scene: Path | None = None,
     ) -> None:
-        super().__init__(scene or Path("buildings"))
-        self.seeds, self.scans, self.rate, self.sensor = list(seeds), scans, rate, sensor
-        self.cameras, self.motion, self.scene = tuple(cameras), motion, scene
-        self.label_spaces = {TRUTH: LabelSpace.load("indoor")}
-        self.count = len(self.seeds) * scans
+        super().__init__(scene or Path("buildings"), seeds, scans)
+        self.rate, self.sensor, self.cameras, self.motion, self.scene = rate, sensor, tuple(cameras), motion, scene
         self._shown: dict[str, tuple[UInt8, UInt8]] = {}  # by camera: the last image, and its truth
-
-    @classmethod
-    def recognises(cls, path: Path) -> bool:
-        return False
-
-    def __iter__(self) -> Iterator[Frame]:
-        for drive in range(len(self.seeds)):
-            yield from self._frames(drive)
-
-    def __getitem__(self, number: int) -> Frame:
-        if not 0 <= number < len(self):
-            raise IndexError(f"there are {len(self)} scans of {self.path}, none of number {number}")
-        drive, index = divmod(number, self.scans)
-        return next(islice(self._frames(drive), index, None))
 
     def parts(self) -> Iterator["DataSet"]:
         """A drive each."""
-        for seed in self.seeds:
-            part = copy(self)
-            part.seeds, part.count, part._shown = [seed], self.scans, {}
+        for part in super().parts():
+            part._shown = {}
             yield part
 
     def truth_of(self, rgb: UInt8) -> UInt8:
@@ -84,11 +63,10 @@ class DataSet(BaseDataSet):
                 return truth
         raise LookupError("only the truth of the last image of each camera is known; ask for no copies of it")
 
-    def _frames(self, drive: int) -> Iterator[Frame]:
+    def frames_of(self, seed: int) -> Iterator[Frame]:
         from cmp_seg_ros.simulation.rig import Rig, RigConfig
         from cmp_seg_ros.simulation.rig_camera import RigCamera
 
-        seed = self.seeds[drive]
         cameras = tuple(RigCamera.parse(camera) for camera in self.cameras)
         seconds = self.scans / self.rate
         rig = Rig(RigConfig(seed, self.sensor, seconds, self.rate, self.motion, cameras=cameras, scene=self.scene))
@@ -99,7 +77,6 @@ class DataSet(BaseDataSet):
             yield Frame(
                 f"{seed}/{index:03d}",
                 swept.scan,
-                drive * self.scans + index,
                 labels={TRUTH: PointLabels(self.label_spaces[TRUTH], swept.label)},
                 images={
                     name: CameraImage(

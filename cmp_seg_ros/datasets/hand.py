@@ -18,7 +18,7 @@ import numpy as np
 from cmp_seg_ros.datasets import point_files
 from cmp_seg_ros.datasets.bag import Bag, bag_of
 from cmp_seg_ros.datasets.bag import DataSet as BagDataSet
-from cmp_seg_ros.datasets.base import Array, DataSet
+from cmp_seg_ros.datasets.base import Array, DataSet, read_bytes
 from cmp_seg_ros.datasets.frame import HAND, Frame, PointLabels
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.label_space import LabelSpace
@@ -175,7 +175,7 @@ class BagLabels:
         topic = f"{self.topic.rpartition('/')[0]}/label_space"
         message = self.bag.first(topic) if topic in self.bag.topics else None
         if message is None:
-            raise UserError(f"{self.path} has no topic {topic} that says what its ids mean; give --label-space")
+            raise UserError(f"{self.path} has no topic {topic} with the label space of its ids; give --label-space")
         return LabelSpace.from_yaml(message.data, f"{topic} of {self.path}")
 
     def labels_of(self, frame: Frame) -> UInt8 | None:
@@ -228,8 +228,8 @@ def known_ids(ids: Array, space: LabelSpace, what: str) -> UInt8:
         listed = ", ".join(f"{value:g}" for value in unknown[:8])
         classes = ", ".join(f"{c.id} {c.name}" for c in space.classes)
         raise UserError(
-            f"{what} has ids that label space {space.name} has not: {listed}; it has {classes}, and {UNLABELLED} for "
-            "no label. Give the right --label-space, or mend the labels"
+            f"{what} has ids that label space {space.name} lacks: {listed}; it has {classes}, and {UNLABELLED} for "
+            "no label. Give the right --label-space, or correct the labels"
         )
     label = values.astype(np.uint8)
     if 0 not in space.ids:
@@ -262,10 +262,7 @@ def require_same_places(found: Array, expected: Array, what: str, of: str) -> No
 
 def read_label_file(path: Path) -> Array:
     """(N,) ids of a SemanticKITTI .label file: the lower half of each uint32; the upper is the instance."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"labels {path} cannot be read: {error.strerror}") from error
+    content = read_bytes(path)
     if len(content) % 4:
         raise UserError(f"{path} has {len(content)} bytes; a .label file has 4 (uint32) per point: copy it again")
     return np.frombuffer(content, "<u4") & 0xFFFF

@@ -1,12 +1,14 @@
-"""Bags of one's own with labels by hand, such as the paper's ITC (Hesai XT-32, private): described by itc.yaml.
+"""Your own bags with hand labels, such as the paper's ITC (Hesai XT-32, private): described by itc.yaml.
 
 FOLDER/itc.yaml             topics, calibration and labels: see `Description`
 FOLDER/*.bag, ...           the recordings
 FOLDER/labels/STAMP.npy     (N,) uint8, by the scan's stamp in nanoseconds: ids of `space`; 255: none
 """
 
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -32,12 +34,12 @@ class Description(BaseModel):
     points: str = Field(default="/hesai/pandar", min_length=1)  # topic of the clouds
     calibration: str = "calibration.yaml"  # in the folder
     lidar: str = ""  # its name there, if it has several
-    labels: str = "labels"  # folder of labels by hand
+    labels: str = "labels"  # folder of the hand labels
     space: str = "structural4"  # of their ids: a name, or a file in the folder
 
 
 class DataSet(BaseDataSet):
-    """The scans of all bags of the folder, one after the other; keys are BAG/NUMBER. Labels by hand are `hand`."""
+    """The scans of all bags of the folder, one after the other; keys are BAG/NUMBER. Hand labels are `hand`."""
 
     def __init__(self, path: Path, topic: str = "", sensors: SensorSet | None = None) -> None:
         self.about = configuration.read(Description, "description", path / FILE)
@@ -55,7 +57,7 @@ class DataSet(BaseDataSet):
                 self.notes.add(note)
             one.problems = one.bag.problems = self.problems
             one.notes = one.bag.notes = self.notes
-        self.count = sum(len(one) for one in self.bags)
+        *self._firsts, self.count = accumulate((len(one) for one in self.bags), initial=0)
         self.seeks = all(one.seeks for one in self.bags)
 
     @classmethod
@@ -66,24 +68,21 @@ class DataSet(BaseDataSet):
         return self.stretch(0)
 
     def stretch(self, start: int, stop: int | None = None) -> Iterator[Frame]:
-        first = 0
-        for one in self.bags:
+        for one, first in zip(self.bags, self._firsts, strict=True):
             last = len(one) if stop is None else min(stop - first, len(one))
             if max(start - first, 0) < last:
                 for frame in one.stretch(max(start - first, 0), last):
                     yield self._labelled(frame, one.path.stem, first)
-            first += len(one)
 
     def __getitem__(self, number: int) -> Frame:
-        first = 0
-        for one in self.bags:
-            if 0 <= number - first < len(one):
-                return self._labelled(one[number - first], one.path.stem, first)
-            first += len(one)
-        raise IndexError(f"{self.path} has {first} scans, none of number {number}")
+        if not 0 <= number < len(self):
+            raise IndexError(f"{self.path} has {len(self)} scans, none of number {number}")
+        place = bisect_right(self._firsts, number) - 1
+        one, first = self.bags[place], self._firsts[place]
+        return self._labelled(one[number - first], one.path.stem, first)
 
     def _labelled(self, frame: Frame, name: str, first: int) -> Frame:
-        """A frame of a bag as one of all, with its labels by hand; what is wrong with them is noted."""
+        """A frame of a bag as one of the set, with its hand labels; faulty labels are noted."""
         file = self.path / self.about.labels / f"{frame.scan.stamp}.npy"
         labels = {}
         try:

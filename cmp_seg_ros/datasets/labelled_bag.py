@@ -13,35 +13,34 @@ from cmp_seg_ros.messages.transforms import TF, TF_MESSAGE, TF_STATIC, tf_messag
 from cmp_seg_ros.scan import Labels
 
 STRING = "std_msgs/msg/String"
+CLOUDS, SPACE = "/segmentation_node/labelled_points", "/segmentation_node/label_space"  # as the node's topics
 BAG = "labelled"  # its name in a folder of results
 ODOM, BASE = "odom", "base_link"  # frames (REP 105)
 PERIOD = 100_000_000  # nanoseconds between scans that have no stamp
 
 
-class LabelledBagWriter:
+class LabelledBagWriter(BagWriter):
     """Writes labelled clouds, and their label space as a latched String, to a new bag folder.
 
         with LabelledBagWriter(folder, label_space) as bag:
-            bag.write(message, labels)
+            bag.write_scan(message, labels)
 
     Args:
         path: folder of the bag, which is made.
         label_space: of the labels.
-        topic: of the clouds. The label space goes to `<topic's namespace>/label_space`, as the node publishes it.
 
     Raises:
         UserError: `path` exists, or it cannot be written.
     """
 
-    def __init__(self, path: Path, label_space: LabelSpace, topic: str = "/segmentation_node/labelled_points") -> None:
+    def __init__(self, path: Path, label_space: LabelSpace) -> None:
         self.label_space = label_space
-        self.topic, self.space_topic = topic, f"{topic.rpartition('/')[0]}/label_space"
         self.written = 0
-        topics = {topic: cdr.POINT_CLOUD2, self.space_topic: STRING, TF: TF_MESSAGE, TF_STATIC: TF_MESSAGE}
-        self.bag = BagWriter(path, topics, latched=[self.space_topic, TF_STATIC])
+        topics = {CLOUDS: cdr.POINT_CLOUD2, SPACE: STRING, TF: TF_MESSAGE, TF_STATIC: TF_MESSAGE}
+        super().__init__(path, topics, latched=[SPACE, TF_STATIC])
         self._mounted: set[str] = set()  # frames that TF_STATIC has
 
-    def write(
+    def write_scan(
         self,
         message: Any,
         labels: Labels,
@@ -59,25 +58,15 @@ class LabelledBagWriter:
         stamp = point_cloud2.stamp_ns(message.header)
         time = stamp if stamp > 0 else (self.written + 1) * PERIOD  # bags have no times before 1970
         if self.written == 0:
-            self.bag.write(self.space_topic, time, cdr.message_class(STRING)(data=self.label_space.to_yaml()))
+            self.write(SPACE, time, cdr.message_class(STRING)(data=self.label_space.to_yaml()))
         cloud = point_cloud2.encode_labelled(message, labels, self.label_space)
         frame_id = message.header.frame_id or "lidar"  # RViz shows nothing without a frame
         if T_base_lidar is not None:
             if frame_id not in self._mounted:
-                self.bag.write(TF_STATIC, time, tf_message(BASE, {frame_id: T_base_lidar}, stamp))
+                self.write(TF_STATIC, time, tf_message(BASE, {frame_id: T_base_lidar}, stamp))
                 self._mounted.add(frame_id)
             if T_world_lidar is not None:
                 T_world_base = T_world_lidar @ np.linalg.inv(T_base_lidar)
-                self.bag.write(TF, time, tf_message(ODOM, {BASE: T_world_base}, stamp))
-        self.bag.write(self.topic, time, cdr.serialize_cloud(cloud, cdr.header(stamp, frame_id)))
+                self.write(TF, time, tf_message(ODOM, {BASE: T_world_base}, stamp))
+        self.write(CLOUDS, time, cdr.serialize_cloud(cloud, cdr.header(stamp, frame_id)))
         self.written += 1
-
-    def close(self) -> None:
-        """Finish the bag."""
-        self.bag.close()
-
-    def __enter__(self) -> "LabelledBagWriter":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()

@@ -14,6 +14,7 @@ import numpy as np
 from cmp_seg_ros.datasets.preset import PublishedBag
 from cmp_seg_ros.geometry.calibration import CalibratedCamera, CalibratedLidar, Calibration
 from cmp_seg_ros.geometry.sensor_set import SensorSet
+from cmp_seg_ros.geometry.track import rigid
 
 FORWARD = ((0, 0, 1), (-1, 0, 0), (0, -1, 0))  # rotation of T_lidar_camera
 FISHEYES = {  # fx, fy, cx, cy; k1 to k4; position in the lidar's frame
@@ -67,8 +68,7 @@ class DataSet(PublishedBag):
 
 def _inverse(position: tuple[float, float, float]) -> list[list[float]]:
     """T_camera_lidar of a camera that looks forward from `position` in the lidar's frame."""
-    T_lidar_camera = np.eye(4)
-    T_lidar_camera[:3, :3] = FORWARD
-    T_lidar_camera[:3, 3] = position
-    inverse: list[list[float]] = np.linalg.inv(T_lidar_camera).tolist()
+    from scipy.spatial.transform import Rotation
+
+    inverse: list[list[float]] = np.linalg.inv(rigid(Rotation.from_matrix(FORWARD), position)).tolist()
     return inverse

@@ -42,7 +42,7 @@ class DataSet(ScanFile):
             width = _whole(header, "WIDTH" if "WIDTH" in header else "POINTS")
             points = _whole(header, "POINTS") if "POINTS" in header else width * height
             if not header["DATA"]:
-                raise ValueError("DATA is not said; known are ascii, binary and binary_compressed")
+                raise ValueError("DATA is missing; it must be ascii, binary or binary_compressed")
         except ValueError as error:
             raise UserError(
                 f"the header of {self.path} is not valid: {error}; mend that line, or write the file again"
@@ -57,7 +57,7 @@ class DataSet(ScanFile):
             return records(ascii_records(body, dtype, points, self.path), dtype, points, self.path), shape
         if encoding == "binary_compressed":
             return self._compressed(body, dtype, points), shape
-        raise UserError(f"{self.path} says DATA {encoding}; known are ascii, binary and binary_compressed")
+        raise UserError(f"{self.path} has DATA {encoding}; it must be ascii, binary or binary_compressed")
 
     def _header(self, content: bytes) -> tuple[dict[str, list[str]], bytes]:
         header: dict[str, list[str]] = {}
@@ -130,7 +130,7 @@ def lzf_decompress(data: bytes, size: int) -> bytes:
 def _record(header: dict[str, list[str]]) -> np.dtype[Any]:
     """A point as FIELDS, SIZE, TYPE and COUNT describe it. Raises ValueError."""
     if not (names := header.get("FIELDS")):
-        raise ValueError("FIELDS is not said")
+        raise ValueError("FIELDS is missing")
     described = {key: header.get(key, [default] * len(names)) for key, default in DEFAULTS.items()}
     for key, values in described.items():
         if len(values) != len(names):
@@ -150,10 +150,10 @@ def _record(header: dict[str, list[str]]) -> np.dtype[Any]:
 
 def _whole(header: dict[str, list[str]], key: str) -> int:
     """The number in a line of the header. Raises ValueError."""
-    said = (header.get(key) or ["not said"])[0]
-    if not said.isdecimal():
-        raise ValueError(f"{key} is {said}, and must be a whole number")
-    return int(said)
+    given = (header.get(key) or ["missing"])[0]
+    if not given.isdecimal():
+        raise ValueError(f"{key} is {given}, and must be a whole number")
+    return int(given)
 
 
 def _unique(names: list[str]) -> list[str]:
@@ -163,9 +163,8 @@ def _unique(names: list[str]) -> list[str]:
 
 def write(path: Path, columns: Mapping[str, Array]) -> None:
     """Write (N,) columns as a binary file. Raises OSError."""
-    table = np.zeros(len(next(iter(columns.values()))), [(name, values.dtype) for name, values in columns.items()])
-    for name, values in columns.items():
-        table[name] = values
+    types = [(name, values.dtype) for name, values in columns.items()]
+    table = np.rec.fromarrays(list(columns.values()), dtype=types)
     kinds = {kind: name for name, kind in KINDS.items()}
     header = {
         "VERSION": "0.7",

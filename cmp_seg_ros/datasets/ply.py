@@ -28,7 +28,7 @@ UNNAMED = "Scalar_field"  # that it gives to a column without a name
 
 
 class Property(NamedTuple):
-    """A property of an element: its type, and of a list that of its length, as `struct` has them."""
+    """A property of an element: its type, and for a list the type of its length, as `struct` names them."""
 
     name: str
     kind: str
@@ -36,7 +36,7 @@ class Property(NamedTuple):
 
 
 class Element(NamedTuple):
-    """Records of a kind, one after the other."""
+    """The records of one kind."""
 
     name: str
     size: int
@@ -121,7 +121,7 @@ class DataSet(ScanFile):
                 case ["property", kind, name, *_]:
                     elements[-1].properties.append(Property(name, self._kind(kind, name)))
         if encoding not in ORDERS:
-            raise self._invalid(f"its format is {encoding or 'not said'}; known are {', '.join(ORDERS)}")
+            raise self._invalid(f"its format is {encoding or 'missing'}; known are {', '.join(ORDERS)}")
         return encoding, [element.ordered(ORDERS[encoding]) for element in elements], content[position:]
 
     def _kind(self, kind: str, name: str) -> str:
@@ -155,7 +155,7 @@ class DataSet(ScanFile):
         return bytes(kept), body[position:]
 
     def _of_lines(self, body: bytes, element: Element) -> tuple[bytes, bytes]:
-        """The same of an ascii element, a line each."""
+        """As `_of_bytes`, for an ascii element: a line for each record."""
         if not element.properties:  # its lines are blank, and such are passed over anywhere
             return b"", body
         lines = [words for line in body.splitlines() if (words := line.split())]
@@ -192,12 +192,10 @@ def write_labelled(path: Path, scan: Scan, labels: Labels, space: LabelSpace) ->
 
 def write(path: Path, columns: Mapping[str, Array], space: LabelSpace | None = None) -> None:
     """Write (N,) columns as the properties of vertices, with the classes of `space` as comments. Raises OSError."""
-    count = len(next(iter(columns.values())))
-    table = np.zeros(count, [(name, values.dtype) for name, values in columns.items()])
-    for name, values in columns.items():
-        table[name] = values
+    types = [(name, values.dtype) for name, values in columns.items()]
+    table = np.rec.fromarrays(list(columns.values()), dtype=types)
     kinds = {"f4": "float", "f8": "double", "u1": "uchar", "u2": "ushort", "u4": "uint", "i4": "int"}
     properties = "\n".join(f"property {kinds[values.dtype.str[1:]]} {name}" for name, values in columns.items())
     classes = "".join(f"comment label {c.id} {c.name}\n" for c in (space.classes if space else ()))
-    header = f"ply\nformat binary_little_endian 1.0\n{classes}element vertex {count}\n{properties}\nend_header\n"
+    header = f"ply\nformat binary_little_endian 1.0\n{classes}element vertex {len(table)}\n{properties}\nend_header\n"
     outputs.write_whole(path, header.encode() + table.tobytes())

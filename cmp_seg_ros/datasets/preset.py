@@ -15,7 +15,7 @@ class PublishedBag(bag.DataSet):
 
     Attributes:
         lidars: names of its lidars by their topics, the one to take first.
-        signs: topics of which every bag of the set, and no other bag, has some.
+        signs: sets of topics; a bag that has all topics of one of them is of this data set.
     """
 
     is_general = False

@@ -2,29 +2,22 @@
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from copy import copy
 from functools import cached_property
-from io import BytesIO
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile, is_zipfile
 
-import numpy as np
-
-from cmp_seg_ros import outputs
 from cmp_seg_ros.datasets import buildings
-from cmp_seg_ros.datasets.base import DataSet as BaseDataSet
 from cmp_seg_ros.datasets.frame import TRUTH, Frame, PointLabels, Returns
-from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.datasets.seed_files import SeedFiles
+from cmp_seg_ros.datasets.seeded import Seeded
 from cmp_seg_ros.scan import Scan
 from cmp_seg_ros.simulation.lidar import Lidar
 from cmp_seg_ros.simulation.version import simulator_version
-from cmp_seg_ros.workers import process_map
 
 FORMAT = "1"  # of the files; change it to simulate all scans again
 
 
-class DataSet(BaseDataSet):
+class DataSet(Seeded, SeedFiles):
     """The scans of `buildings.DataSet`, upright and without missing returns, read from files that `fill` writes.
 
     Truth is in `indoor`. Each version of the simulator has its own files; mapping or colours of classes do not matter.
@@ -34,95 +27,37 @@ class DataSet(BaseDataSet):
         seeds, scans, sensor: as for `buildings.DataSet`.
     """
 
+    what = "simulated scans"
+
     def __init__(self, folder: Path, seeds: Iterable[int], scans: int, sensor: str | None = None) -> None:
-        super().__init__(folder)
-        self.source = buildings.DataSet(seeds, scans, sensor)
-        self.seeds, self.scans, self.sensor = self.source.seeds, scans, sensor
-        self.label_spaces, self.count = self.source.label_spaces, self.source.count
+        super().__init__(folder, seeds, scans)
+        self.sensor = sensor
 
-    @classmethod
-    def recognises(cls, path: Path) -> bool:
-        return False
+    @cached_property
+    def folder(self) -> Path:  # type: ignore[override]
+        """Of the files of this version of the simulator."""
+        version = hashlib.sha256(f"{FORMAT} {simulator_version()}".encode()).hexdigest()[:8]
+        return self.path / f"{self.sensor or 'any'}-{self.scans}-{version}"
 
-    def __iter__(self) -> Iterator[Frame]:
-        return (self[number] for number in range(len(self)))
+    def frames_of(self, seed: int) -> Iterator[Frame]:
+        return (self.frame_of(seed, index) for index in range(self.scans))
 
-    def __getitem__(self, number: int) -> Frame:
-        if not 0 <= number < len(self):
-            raise IndexError(f"there are {len(self)} scans, none of number {number}")
-        place, index = divmod(number, self.scans)
-        seed = self.seeds[place]
-        path = self.file(seed)
-        try:
-            with np.load(path) as file:
-                found = Returns(*(file[f"{index}.{name}"] for name in Returns._fields))
-        except (OSError, EOFError, ValueError, LookupError, BadZipFile) as error:
-            raise UserError(
-                f"simulated scans {path} cannot be read: {error}; remove the file and run the command again"
-            ) from error
+    def frame_of(self, seed: int, index: int) -> Frame:
+        found = Returns(**self.read(seed, index, Returns._fields))
         return Frame(
             f"{seed}/{index}",
             Scan(found.xyz, found.intensity),
-            number,
             labels={TRUTH: PointLabels(self.label_spaces[TRUTH], found.label)},
             ring=found.ring,
             sequence=f"{seed}/{index}",
             group=str(seed),
         )
 
-    def parts(self) -> Iterator["DataSet"]:
-        """One data set per building."""
-        for seed in self.seeds:
-            part = copy(self)
-            part.seeds, part.count = [seed], self.scans
-            yield part
-
-    def file(self, seed: int) -> Path:
-        """Path of a building's scans."""
-        return self._files / f"{seed}.npz"
-
-    @cached_property
-    def _files(self) -> Path:
-        version = hashlib.sha256(f"{FORMAT} {simulator_version()}".encode()).hexdigest()[:8]
-        return self.path / f"{self.sensor or 'any'}-{self.scans}-{version}"
-
     def fill(self, processes: int | None = None) -> Iterator[int]:
-        """Simulate the buildings whose file is missing or cut short; yields each seed when its file exists.
-
-        Raises:
-            UserError: unknown sensor, or the disk is full.
-        """
+        """As `SeedFiles.fill`. Raises UserError for an unknown sensor, too."""
         if self.sensor:
             Lidar.load(self.sensor)
-        missing = []
-        for seed in self.seeds:
-            if is_zipfile(self.file(seed)):
-                yield seed
-            else:
-                missing.append(seed)
-        if not missing:
-            return
-        try:
-            self._files.mkdir(parents=True, exist_ok=True)
-            yield from process_map(self._simulate, missing, processes)
-        except OSError as error:
-            if not outputs.is_about(self.path, error):
-                raise
-            raise UserError(
-                f"simulated scans cannot be written to {self.path}: {error.strerror or error}; free some space, or "
-                "give another --cache"
-            ) from error
+        return super().fill(processes)
 
-    def _simulate(self, seed: int) -> int:
-        """Simulate a building and write its file; returns the seed."""
-        self.keep(seed, (frame.returns() for frame in buildings.DataSet([seed], self.scans, self.sensor)))
-        return seed
-
-    def keep(self, seed: int, scans: Iterable[Returns]) -> None:
-        """Write the scans of a building. Raises OSError."""
-        arrays: dict[str, Any] = {}  # Any, since `savez` also has options by keyword
-        for index, scan in enumerate(scans):
-            arrays |= {f"{index}.{name}": value for name, value in scan._asdict().items()}
-        content = BytesIO()
-        np.savez(content, **arrays)
-        outputs.write_whole(self.file(seed), content.getbuffer())
+    def make(self, seed: int) -> Iterator[dict[str, Any]]:
+        return (frame.returns()._asdict() for frame in buildings.DataSet([seed], self.scans, self.sensor))

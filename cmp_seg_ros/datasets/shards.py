@@ -147,7 +147,7 @@ class ShardWriter:
                     temporary.replace(path)
         finally:
             if self._stream is not None:
-                with suppress(OSError):  # a full disk takes no more, and the first error is the one to tell
+                with suppress(OSError):  # on a full disk; the first error is reported
                     self._stream.close()
             for temporary, _path in self._shards:
                 temporary.unlink(missing_ok=True)

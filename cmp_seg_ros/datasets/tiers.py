@@ -9,18 +9,16 @@ Mounts of the lidars: README of github.com/TIERS/tiers-lidars-dataset.
 from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
-
 from cmp_seg_ros.datasets import bag
 from cmp_seg_ros.datasets.preset import PublishedBag
 from cmp_seg_ros.geometry.calibration import CalibratedLidar, Calibration
 from cmp_seg_ros.geometry.sensor_set import SensorSet
+from cmp_seg_ros.geometry.track import rigid
 
 ORIGINAL = frozenset(("/os_cloud_node/points", "/os_cloud_nodee/points"))
 ENHANCED = frozenset(("/os0_cloud_node/points", "/os1_cloud_node/points"))
-MOUNTS: dict[
-    str, tuple[float, ...]
-] = {  # T_base_lidar: x, y, z, yaw, pitch, roll; the base is the OS0 turned by 45 degrees
+# T_base_lidar: x, y, z, yaw, pitch, roll; the base is the OS0 turned by 45 degrees.
+MOUNTS: dict[str, tuple[float, ...]] = {
     "velodyne": (-0.164831, 0.173188, 0.117624, 3.07795, 3.09161, 3.12807),
     "os0": (0, 0, 0, 0.785398, 0, 0),
     "os1": (0.0100882, 0.581502, -0.0210581, 2.34826, 3.12619, -3.13066),
@@ -58,9 +56,7 @@ class DataSet(PublishedBag):
         from scipy.spatial.transform import Rotation
 
         x, y, z, yaw, pitch, roll = MOUNTS[lidar or "velodyne"]
-        T_base_lidar = np.eye(4)
-        T_base_lidar[:3, :3] = Rotation.from_euler("ZYX", [yaw, pitch, roll]).as_matrix()
-        T_base_lidar[:3, 3] = x, y, z
+        T_base_lidar = rigid(Rotation.from_euler("ZYX", [yaw, pitch, roll]), (x, y, z))
         return Calibration(lidars={lidar or "velodyne": CalibratedLidar(T_base_lidar=T_base_lidar.tolist())})
 
     def stamp_of(self, number: int, stamp: int) -> int:

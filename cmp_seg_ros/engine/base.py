@@ -1,7 +1,7 @@
-"""Interfaces of engines, runtimes and networks.
+"""Interfaces of engines and runtimes.
 
-A Runtime (such as ONNX Runtime) turns the Network of a bundle into an Engine, which maps named input arrays to named
-output arrays. A runtime is one file in `runtimes/`; a network is one class, such as `waffleiron.model.WaffleIron`.
+A Runtime (such as ONNX Runtime) turns the network of a bundle into an Engine, which maps named input arrays to named
+output arrays. A runtime is one file in `runtimes/`.
 """
 
 import inspect
@@ -14,13 +14,11 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from cmp_seg_ros.engine import cache
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.scan import Arrays, Float32
-
-Shape = tuple[int, ...]
+from cmp_seg_ros.waffleiron.model import WaffleIron
 
 
 class Engine(Protocol):
@@ -31,44 +29,6 @@ class Engine(Protocol):
 
     def __call__(self, inputs: Arrays) -> Arrays:
         """Run the network. Raises UserError if the inputs are too large or the device fails."""
-        ...
-
-
-class Network(Protocol):
-    """The network of a bundle."""
-
-    @property
-    def sources(self) -> Sequence[Path]:
-        """Source files of ours that a built engine depends on."""
-        ...
-
-    @property
-    def samples_version(self) -> str:
-        """Version string; changes when `samples` change."""
-        ...
-
-    def samples(self) -> list[dict[str, Arrays]]:
-        """Sample inputs, by name, to check engines with; in groups that must each pass the check."""
-        ...
-
-    def plain(self) -> Callable[[Arrays], Arrays]:
-        """The network in PyTorch, float32."""
-        ...
-
-    def graph(self, precision: str) -> bytes:
-        """The serialised ONNX model, with casts for precision "fp32", "fp16" or "bf16"."""
-        ...
-
-    def feed(self, inputs: Arrays, rounded: bool = False) -> dict[str, npt.NDArray[Any]]:
-        """The inputs of the graph; `rounded` pads them to few shapes. Raises UserError if the scan is too large."""
-        ...
-
-    def profile(self) -> dict[str, tuple[Shape, Shape, Shape]]:
-        """Minimum, typical and maximum shape of each input of the graph when `rounded`."""
-        ...
-
-    def trim(self, outputs: Arrays, inputs: Arrays) -> Arrays:
-        """The outputs without the rows of padding."""
         ...
 
 
@@ -109,7 +69,7 @@ class Runtime(ABC):
         """Precisions on this machine, fastest first, fp32 last. This and the methods below need an empty `missing`."""
 
     @abstractmethod
-    def open(self, network: Network, built: bytes, precision: str) -> Engine:
+    def open(self, network: WaffleIron, built: bytes, precision: str) -> Engine:
         """An engine, ready to run. Raises Stale if `built` must be rebuilt, and UserError."""
 
     def version(self) -> str:
@@ -120,7 +80,7 @@ class Runtime(ABC):
         """Short name of the hardware that it runs on, by default the processor."""
         return cache.processor()
 
-    def build(self, network: Network, precision: str) -> bytes:
+    def build(self, network: WaffleIron, precision: str) -> bytes:
         """Build the input of `open`, by default the graph; may take minutes. Raises UserError."""
         return network.graph(precision)
 
@@ -153,7 +113,7 @@ class GraphEngine:
         run: maps the graph's inputs to its outputs, which must be new arrays at each call.
     """
 
-    def __init__(self, name: str, precision: str, network: Network, run: Callable[[Arrays], Arrays]) -> None:
+    def __init__(self, name: str, precision: str, network: WaffleIron, run: Callable[[Arrays], Arrays]) -> None:
         self.name, self.precision = name, precision
         self._network, self._run = network, run
 

@@ -7,9 +7,9 @@ from cmp_seg_ros.bundle import Bundle
 from cmp_seg_ros.digest import digest
 from cmp_seg_ros.engine import cache, registry
 from cmp_seg_ros.engine.base import Engine, Runtime, Stale
-from cmp_seg_ros.engine.networks import network_of
 from cmp_seg_ros.engine.parity import Agreement, Exact, agreement
 from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.waffleiron.model import WaffleIron
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +28,20 @@ def exact_engine(bundle: Bundle, pytorch: bool = False) -> Exact:
     name = "reference" if pytorch and find_spec("torch") else "cpu"
     network = network_of(bundle)
     return Exact(f"{name}-fp32", network, lambda: registry.find(name)[0].open(network, b"", "fp32"))
+
+
+def network_of(bundle: Bundle) -> WaffleIron:
+    """The network of a bundle. Raises UserError for a kind that no engine runs."""
+    points = bundle.points
+    return WaffleIron(
+        name=bundle.description.name,
+        hash=bundle.hash,
+        weights=bundle.weights_path,
+        config=points.network,
+        preprocess=points.preprocess,
+        raw_intensity=points.intensity.mode == "raw",
+        output="logits" if bundle.description.kind == "segmentation" else "point_features",
+    )
 
 
 class Loader:

@@ -15,8 +15,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from cmp_seg_ros.digest import digest
 from cmp_seg_ros.engine import cache
-from cmp_seg_ros.engine.base import Engine, Network, softmax
+from cmp_seg_ros.engine.base import Engine, softmax
 from cmp_seg_ros.scan import Arrays, Bool
+from cmp_seg_ros.waffleiron.model import WaffleIron
 
 LABELS = 0.99  # share of voxels with the same label, at least, for trained bundles
 PROBABILITIES = 0.02  # mean difference of probabilities, at most
@@ -52,11 +53,11 @@ class Agreement:
             f"by {self.probabilities:.2g} on average (at most {PROBABILITIES:g} allowed)"
         )
 
-    def remember(self, key: cache.Key, network: Network) -> None:
+    def remember(self, key: cache.Key, network: WaffleIron) -> None:
         cache.remember(key, _about(network), asdict(self))
 
     @classmethod
-    def recall(cls, key: cache.Key, network: Network) -> "Agreement | None":
+    def recall(cls, key: cache.Key, network: WaffleIron) -> "Agreement | None":
         """The result of an earlier check; None if it is missing or damaged."""
         found = cache.recall(key, _about(network))
         try:
@@ -76,7 +77,7 @@ class Exact:
     """
 
     name: str
-    network: Network
+    network: WaffleIron
     make: Callable[[], Engine]
 
     @cached_property
@@ -118,7 +119,7 @@ def _unit(vectors: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
 
-def _about(network: Network) -> str:
+def _about(network: WaffleIron) -> str:
     return f"parity-{digest([Path(__file__)], network.samples_version)}"
 
 

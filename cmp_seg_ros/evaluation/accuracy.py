@@ -7,7 +7,7 @@ scorer.result().readings["structural4_primary"].miou
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise, zip_longest
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.evaluation.bootstrap import Bootstrap, Interval, pack
 from cmp_seg_ros.evaluation.consistency import VOXEL, Consistency, TemporalConsistency
 from cmp_seg_ros.evaluation.metrics import PRIMARY, Confusion, Merge, iou_of, mean_of, merges, number
-from cmp_seg_ros.evaluation.reliability import BINS, Reliability, ReliabilityCurve
+from cmp_seg_ros.evaluation.reliability import Reliability, ReliabilityCurve
 from cmp_seg_ros.geometry.calibration import Transform
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.scan import UNLABELLED, Labels, Scan, UInt8
@@ -103,8 +103,6 @@ class Scorer:
         truth: label space of the truth.
         predicted: label space of the labels.
         range_bins: lower edges in metres, increasing; the last bin is open.
-        confidence_bins: number of bins of the reliability diagram.
-        voxel_size: metres; of the voxels whose labels are compared from scan to scan.
         bootstrap: settings of the intervals.
 
     Raises:
@@ -116,8 +114,6 @@ class Scorer:
         truth: LabelSpace,
         predicted: LabelSpace,
         range_bins: Sequence[float] = RANGE_BINS,
-        confidence_bins: int = BINS,
-        voxel_size: float = VOXEL,
         bootstrap: Bootstrap | None = None,
     ) -> None:
         if any(low >= high for low, high in pairwise(range_bins)) or not range_bins:
@@ -125,13 +121,12 @@ class Scorer:
         self.truth = truth
         self.predicted = predicted
         self.range_bins = list(range_bins)
-        self.confidence_bins = confidence_bins
         self.bootstrap = bootstrap or Bootstrap()
         self.merges = merges(truth, predicted)
         self.headline = PRIMARY if PRIMARY in self.merges else next(iter(self.merges))
         self.confusion = Confusion(truth, predicted)
         self.right_in, self._true, self._said = _one_space(truth, predicted, self.merges)
-        self.consistency = Consistency(predicted, truth, voxel_size)
+        self.consistency = Consistency(predicted, truth, VOXEL)
         self.by_range = np.zeros((len(range_bins), *self.confusion.matrix.shape), np.int64)
         self.by_ring = np.zeros((0, *self.confusion.matrix.shape), np.int64)
         self.groups: dict[str, Sums] = {}
@@ -167,18 +162,19 @@ class Scorer:
             raise ValueError(f"two scans have the key {key}")
         valid = scan.valid()
         truth = np.where(valid, truth, UNLABELLED).astype(np.uint8)
-        points = self._count(truth, labels.label, np.zeros(len(truth), np.int64), 1)[0]
+        x, y, z = scan.xyz.T  # by columns: numpy is slow along rows of three
+        bin_ = np.searchsorted(self.range_bins, np.sqrt(x * x + y * y + z * z), side="right")  # 0: nearer than all
+        counts = self.confusion.count(truth, labels.label, bin_, len(self.by_range) + 1)
+        points = counts.sum(axis=0)
         self.confusion.matrix += points
-        distance = np.linalg.norm(scan.xyz, axis=1)
-        bin_ = np.searchsorted(self.range_bins, distance, side="right") - 1
-        self.by_range += self._count(truth, labels.label, bin_, len(self.by_range))
+        self.by_range += counts[1:]
         if ring is not None:
             self._add_rings(truth, labels.label, ring)
 
         sums = self.groups.get(group)
         if sums is None:
             empty = np.zeros((len(self.predicted.classes),) * 2, np.int64)
-            sums = self.groups[group] = Sums(np.zeros_like(points), empty, Reliability(self.confidence_bins))
+            sums = self.groups[group] = Sums(np.zeros_like(points), empty, Reliability())
         sums.points += points
         true, said = self._true[truth], self._said[labels.label]
         scored = (true != UNLABELLED) & (said != UNLABELLED)
@@ -189,14 +185,11 @@ class Scorer:
         self.by_frame[key] = score
         return score
 
-    def _count(self, truth: UInt8, label: UInt8, part: npt.NDArray[np.integer[Any]], parts: int) -> Int64:
-        return self.confusion.count(truth, label, part, parts)
-
     def _add_rings(self, truth: UInt8, label: UInt8, ring: npt.NDArray[np.integer[Any]]) -> None:
         ring = np.where((ring >= 0) & (ring < RINGS), ring, -1).astype(np.int64)
         count = max(len(self.by_ring), int(ring.max(initial=-1)) + 1)
         self.by_ring = np.pad(self.by_ring, ((0, count - len(self.by_ring)), (0, 0), (0, 0)))
-        self.by_ring += self._count(truth, label, ring, count)
+        self.by_ring += self.confusion.count(truth, label, ring, count)
 
     def result(self) -> Accuracy:
         """The scores of all scans so far."""
@@ -228,8 +221,8 @@ class Scorer:
             confusion=total.matrix.tolist(),
             by_range=[
                 RangeScore(near=near, far=far, miou=miou, points=points)
-                for (near, far), (miou, points) in zip(
-                    zip_longest(self.range_bins, self.range_bins[1:]), _scores(merge(self.by_range)), strict=True
+                for near, far, (miou, points) in zip(
+                    self.range_bins, [*self.range_bins[1:], None], _scores(merge(self.by_range)), strict=True
                 )
             ],
             by_ring=[
@@ -243,7 +236,7 @@ class Scorer:
         )
 
     def _reliability(self) -> ReliabilityCurve | None:
-        total = Reliability(self.confidence_bins)
+        total = Reliability()
         for sums in self.groups.values():
             total += sums.reliability
         if not total.counts[1].any():

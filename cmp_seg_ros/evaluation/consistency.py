@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from cmp_seg_ros.evaluation.metrics import iou_of, mean_of, number, ratio
 from cmp_seg_ros.geometry.calibration import Transform
 from cmp_seg_ros.label_space import LabelSpace
-from cmp_seg_ros.scan import UNLABELLED, Scan, UInt8
+from cmp_seg_ros.scan import UNLABELLED, Bool, Scan, UInt8
 
 Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
@@ -109,24 +109,31 @@ class Consistency:
 
     def _places(self, scan: Scan, label: UInt8, T: Float64, truth: UInt8 | None) -> Places:
         index = self.space.index_of_id[label]
-        xyz = scan.xyz[(labelled := scan.valid() & (index != UNLABELLED))].astype(np.float64)
-        steps = np.floor((xyz @ T[:3, :3].T + (T[:3, 3] - self._origin)) / self.voxel_size) + 2 ** (BITS - 1)
-        near = ((steps >= 0) & (steps < 2**BITS)).all(axis=1)
-        x, y, z = steps[near].astype(np.int64).T
+        kept = np.flatnonzero(scan.valid() & (index != UNLABELLED))
+        xyz = scan.xyz[kept].T.astype(np.float64)  # (3, M): numpy is slow along rows of three
+        steps = (T[:3, :3] @ xyz + (T[:3, 3] - self._origin)[:, None]) / self.voxel_size
+        steps = np.floor(steps, out=steps) + 2 ** (BITS - 1)
+        near = ((steps >= 0) & (steps < 2**BITS)).all(axis=0)
+        if not near.all():
+            kept, steps = kept[near], steps[:, near]
+        x, y, z = steps.astype(np.int64)
         voxel = (x << 2 * BITS) | (y << BITS) | z
-        number, most = _majority(voxel, index[labelled][near])
+        number, most = _majority(voxel, index[kept])
         if truth is None or self.truth_space is None:
             return Places(number, most, None)
-        return Places(number, most, _majority(voxel, self.truth_space.index_of_id[truth[labelled][near]])[1])
+        return Places(number, most, _majority(voxel, self.truth_space.index_of_id[truth[kept]])[1])
 
     def _compare(self, before: Places, now: Places) -> Int64:
-        _, i, j = np.intersect1d(before.number, now.number, assume_unique=True, return_indices=True)
+        i = np.searchsorted(before.number, now.number)
+        i[i == len(before.number)] = 0
+        j = np.flatnonzero(before.number[i] == now.number) if len(before.number) else i[:0]
+        i = i[j]
         self.pairs += int(len(i) > 0)
         labels = np.stack([before.label[i], now.label[j]])  # (2, M)
-        people = np.isin(labels, _moving(self.space)).any(axis=0)
+        people = _moving(self.space)[labels].any(axis=0)
         if self.truth_space is not None and before.truth is not None and now.truth is not None:
             truths = np.stack([before.truth[i], now.truth[j]])
-            people = np.isin(truths, _moving(self.truth_space)).any(axis=0)
+            people = _moving(self.truth_space)[truths].any(axis=0)
             known = (truths != UNLABELLED).all(axis=0) & ~people
             self.truth += known.sum(), (known & (truths[0] == truths[1])).sum()
         self.moving += self._counted(labels[:, people])
@@ -145,7 +152,7 @@ class Consistency:
         if not self.pairs:
             return None
         iou = temporal_iou_of(self.matrix)
-        people = any(_moving(space) for space in (self.space, self.truth_space) if space is not None)
+        people = any(_moving(space).any() for space in (self.space, self.truth_space) if space is not None)
         stay = stays(self.space.names)
         return TemporalConsistency(
             voxel_size=self.voxel_size,
@@ -177,15 +184,19 @@ def stays(classes: list[str]) -> list[int]:
     return [index for index, name in enumerate(classes) if name not in MOVING]
 
 
-def _moving(space: LabelSpace) -> list[int]:
-    return [index for index, name in enumerate(space.names) if name in MOVING]
+def _moving(space: LabelSpace) -> Bool:
+    """(256,) whether a class index is of a class that moves."""
+    moving = np.zeros(256, bool)
+    moving[: len(space.names)] = [name in MOVING for name in space.names]
+    return moving
 
 
 def _majority(voxel: Int64, index: UInt8) -> tuple[Int64, UInt8]:
     """(M,) distinct indices of (N,) voxels, sorted, and the majority class index in each; the smaller one in a tie."""
     pairs, count = np.unique(voxel << 8 | index, return_counts=True)
+    if not len(pairs):
+        return pairs, pairs.astype(np.uint8)
     number = pairs >> 8
-    order = np.lexsort((-count, number))
-    first = np.ones(len(order), bool)
-    first[1:] = np.diff(number[order]) > 0
-    return number[order][first], (pairs & 255)[order][first].astype(np.uint8)
+    first = np.flatnonzero(np.diff(number, prepend=-1))  # of each voxel
+    most = np.maximum.reduceat(count << 8 | (255 - (pairs & 255)), first)
+    return number[first], (255 - (most & 255)).astype(np.uint8)

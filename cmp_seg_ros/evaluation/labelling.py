@@ -67,7 +67,7 @@ class LabelFiles(Consumer):
         self.clouds.close()
 
     def _write(self, frame: Frame, labels: Labels) -> None:
-        self.clouds.write(_message(frame), labels, frame.T_base_lidar, frame.T_world_lidar)
+        self.clouds.write_scan(_message(frame), labels, frame.T_base_lidar, frame.T_world_lidar)
         name = f"{frame.number:06d}"
         np.savez_compressed(
             self.out / "scans" / f"{name}.npz",
@@ -98,7 +98,6 @@ class LabelFiles(Consumer):
             self.space,
             image,
             camera,
-            None if camera is None else np.array(camera.T_camera_lidar),
             frame.T_base_lidar,
             title=f"{name_of(frame, Path(self.data.path.name))}: {describe(frame.scan)}",
         )

@@ -47,16 +47,19 @@ class Received:
 
 
 class LivePictures(Consumer):
-    """Writes the labelled clouds as a bag, and an overview of one of them.
+    """Writes the labelled clouds as a bag, and pictures of one of them.
 
     Args:
         frames: number of labelled frames.
+        teacher: its labels are drawn beside those of the network, in the image of the scan.
     """
 
-    replaces = (BAG, OVERVIEW)
+    replaces = (BAG, OVERVIEW, TEACHER)
 
-    def __init__(self, data: DataSet, space: LabelSpace, out: Path, frames: int) -> None:
-        self.data, self.space, self.out = data, space, out
+    def __init__(
+        self, data: DataSet, space: LabelSpace, out: Path, frames: int, teacher: "PseudoLabeller | None" = None
+    ) -> None:
+        self.data, self.space, self.out, self.teacher = data, space, out, teacher
         self.pictured, self.done = int(PICTURED * (frames - 1)), 0
         self.result: Result | None = None
 
@@ -68,64 +71,29 @@ class LivePictures(Consumer):
         if result.labels is None:
             return
         frame = result.frame
-        self.bag.write(frame.message, result.labels, frame.T_base_lidar, frame.T_world_lidar)
+        self.bag.write_scan(frame.message, result.labels, frame.T_base_lidar, frame.T_world_lidar)
         if self.done == self.pictured:
             self.result = result
         self.done += 1
 
     def finish(self, report: Report) -> None:
+        from cmp_seg_ros.pseudo_labels import pictures
+
         assert self.result is not None and self.result.labels is not None and report.miou is not None
-        frame = self.result.frame
+        frame, labels = self.result.frame, self.result.labels
         image, camera = image_to_draw(frame, self.data)
-        title = (
-            f"{report.model} ({report.engine}) on simulated {report.sensor}, building {report.seed}: "
-            f"mIoU {report.miou:.1%} (primary)"
-        )
-        plots.overview(
-            self.out / OVERVIEW,
-            frame.scan,
-            self.result.labels,
-            self.space,
-            image,
-            camera,
-            None if camera is None else np.array(camera.T_camera_lidar),
-            frame.T_base_lidar,
-            title=title,
-        )
+        where = f"on simulated {report.sensor}, building {report.seed}"
+        title = f"{report.model} ({report.engine}) {where}: mIoU {report.miou:.1%} (primary)"
+        path, T = self.out / OVERVIEW, frame.T_base_lidar
+        plots.overview(path, frame.scan, labels, self.space, image, camera, T, title=title)
         report.files += [OVERVIEW, f"{BAG}/"]
+        if self.teacher is not None:
+            title = f"{self.teacher.teacher.name} and {report.model} {where}"
+            pictures.beside(self.out / TEACHER, frame, labels.label, self.teacher, title)
+            report.files.append(TEACHER)
 
     def close(self) -> None:
         self.bag.close()
-
-
-class TeacherPicture(Consumer):
-    """A picture of one scan in its image: the labels of a teacher beside those of the network.
-
-    Args:
-        labeller: of the teacher.
-        frames: number of labelled frames.
-    """
-
-    replaces = (TEACHER,)
-
-    def __init__(self, labeller: "PseudoLabeller", out: Path, frames: int) -> None:
-        self.labeller, self.out = labeller, out
-        self.pictured, self.done = int(PICTURED * (frames - 1)), 0
-        self.result: Result | None = None
-
-    def add(self, result: Result, report: Report) -> None:
-        if result.labels is not None:
-            if self.done == self.pictured:
-                self.result = result
-            self.done += 1
-
-    def finish(self, report: Report) -> None:
-        from cmp_seg_ros.pseudo_labels import pictures
-
-        assert self.result is not None and self.result.labels is not None
-        title = f"{self.labeller.teacher.name} and {report.model} on simulated {report.sensor}, building {report.seed}"
-        pictures.beside(self.out / TEACHER, self.result.frame, self.result.labels.label, self.labeller, title)
-        report.files.append(TEACHER)
 
 
 class LiveFigures(Consumer):

@@ -100,7 +100,10 @@ class Confusion:
         return float(mean_of(recall_of(self._in_one_space())))
 
     def miou(self) -> float:
-        """Mean IoU of the classes with true or predicted points; NaN if there is none."""
+        """Mean IoU of the classes with true or predicted points, as in most benchmarks; NaN if there is none.
+
+        A class that is predicted but never true counts as 0.
+        """
         return float(mean_of(iou_of(self._in_one_space())))
 
     def points(self) -> dict[str, int]:

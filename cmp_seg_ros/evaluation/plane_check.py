@@ -94,7 +94,6 @@ def _medians(scans: "list[ScanPlanes] | list[PlaneScores]") -> PlaneScores:
 def draw(path: Path, found: Planes, label: UInt8, space: LabelSpace, title: str) -> None:
     """Save a plot of the planes of a scan from above and from the side; wrongly labelled points on them in red."""
     from matplotlib.lines import Line2D
-    from matplotlib.patches import Patch
 
     known = {c.name: c.color for c in LabelSpace.load("structural6").classes}
     colours = {surface: known[surface] for surface in SURFACES}
@@ -127,9 +126,7 @@ def draw(path: Path, found: Planes, label: UInt8, space: LabelSpace, title: str)
     side.plot(0, 0, **sensor)
     names = {**{f"on a {name}": value for name, value in colours.items()}, "on one, labelled differently": plots.WRONG}
     names[f"on none (within {100 * NEAR:.0f} cm)"] = plots.RIGHT
-    marks: list[Patch | Line2D] = [
-        Patch(facecolor=(r / 255, g / 255, b / 255), label=name) for name, (r, g, b) in names.items()
-    ]
+    marks: list[Any] = [plots.patch(colour, name, None) for name, colour in names.items()]
     marks.append(Line2D([], [], label="sensor", **sensor))
     figure.legend(handles=marks, loc="lower center", ncols=len(marks), frameon=False)
     plots.save(figure, path)

@@ -24,10 +24,7 @@ def score(planes: Planes, label: UInt8, space: LabelSpace) -> dict[str, Any]:
     """
     named = class_masks(space)
     result: dict[str, Any] = {}
-    for name, levels, allowed in (
-        ("floor", planes.floor, planes.floor),
-        ("ceiling", planes.ceiling, planes.overhead),
-    ):
+    for name, levels, allowed in (("floor", planes.floor, planes.floor), ("ceiling", planes.ceiling, planes.overhead)):
         right = named[name][label]
         on = planes.on(levels)
         result[name] = {
@@ -35,10 +32,7 @@ def score(planes: Planes, label: UInt8, space: LabelSpace) -> dict[str, Any]:
             "precision": _share(planes.along(allowed), right & (label != UNLABELLED)) if levels else None,
             "points": int(on.sum()),
         }
-    result["wall"] = {
-        "recall": _share(named["wall"][label], planes.on(planes.walls)),
-        "planes": len(planes.walls),
-    }
+    result["wall"] = {"recall": _share(named["wall"][label], planes.on(planes.walls)), "planes": len(planes.walls)}
     return result
 
 

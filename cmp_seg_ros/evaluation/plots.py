@@ -1,21 +1,22 @@
 """Pictures of labelled scans: bird's-eye view, range image, camera image, and errors against the truth."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from cmp_seg_ros.geometry import overlay
-from cmp_seg_ros.geometry.calibration import Transform
-from cmp_seg_ros.geometry.cameras import Camera
+from cmp_seg_ros.geometry.calibration import CalibratedCamera, Transform
+from cmp_seg_ros.geometry.projection import project_scan
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.scan import UNLABELLED, Bool, Float32, Labels, Scan, UInt8
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
 
 Float64 = npt.NDArray[np.float64]
 
@@ -37,8 +38,7 @@ def overview(
     labels: Labels,
     label_space: LabelSpace,
     image: UInt8 | None = None,
-    camera: Camera | None = None,
-    T_camera_lidar: Transform | None = None,
+    camera: CalibratedCamera | None = None,
     T_base_lidar: Transform | None = None,
     title: str = "",
 ) -> None:
@@ -46,11 +46,11 @@ def overview(
 
     Args:
         path: of the .png.
-        image: (H, W, 3) of `camera`; give all three camera arguments or none.
+        image: (H, W, 3) of `camera`; give both or none.
         T_base_lidar: its rotation makes the scan upright, as the network sees it.
     """
     xyz = upright(scan.xyz, T_base_lidar)
-    with_camera = image is not None and camera is not None and T_camera_lidar is not None
+    with_camera = image is not None and camera is not None
     figure = new_figure(14 if with_camera else 11, 11, title)
     rows = figure.add_gridspec(
         2, 2, height_ratios=(2.3, 1), width_ratios=(1, 1.25 if with_camera else 0.28),
@@ -58,11 +58,12 @@ def overview(
     )  # fmt: skip
     bird = figure.add_subplot(rows[0, 0])
     draw_bird(bird, xyz, labels.label, label_space)
-    side = rows[0, 1].subgridspec(2, 1, height_ratios=(2.4, 1), hspace=0.08) if with_camera else None
-    if side is not None:
-        assert image is not None and camera is not None and T_camera_lidar is not None
-        draw_camera(figure.add_subplot(side[0]), image, scan, labels.label, label_space, camera, T_camera_lidar)
-    draw_legend(figure.add_subplot(side[1] if side is not None else rows[0, 1]), labels.label, label_space)
+    legend = rows[0, 1]
+    if image is not None and camera is not None:
+        side = rows[0, 1].subgridspec(2, 1, height_ratios=(2.4, 1), hspace=0.08)
+        draw_camera(figure.add_subplot(side[0]), image, scan, labels.label, label_space, camera)
+        legend = side[1]
+    draw_legend(figure.add_subplot(legend), labels.label, label_space)
     draw_range(figure.add_subplot(rows[1, :]), scan.xyz, labels.label, label_space)
     save(figure, path)
 
@@ -123,8 +124,7 @@ def draw_side(axes: "Axes", xyz: Float32, colour: npt.NDArray[Any]) -> None:
     axes.set_xlabel("x (forward) in metres", fontsize=10)
     axes.set_ylabel("z in metres", fontsize=10, labelpad=1)
     axes.tick_params(labelsize=9)
-    axes.grid(color="#e8e8e8", linewidth=0.6)
-    axes.set_axisbelow(True)
+    faint_grid(axes)
 
 
 def draw_range(axes: "Axes", xyz: Float32, label: UInt8, space: LabelSpace, title: str = "Range image") -> None:
@@ -140,18 +140,13 @@ def draw_range(axes: "Axes", xyz: Float32, label: UInt8, space: LabelSpace, titl
 
 
 def draw_camera(
-    axes: "Axes",
-    image: UInt8,
-    scan: Scan,
-    label: UInt8,
-    space: LabelSpace,
-    camera: Camera,
-    T_camera_lidar: Transform,
+    axes: "Axes", image: UInt8, scan: Scan, label: UInt8, space: LabelSpace, camera: CalibratedCamera
 ) -> None:
     """Draw the camera image, dimmed, with the visible labelled points."""
     dimmed = (image * np.float32(DIM)).astype(np.uint8)
     size = max(3, camera.width // 220)
-    picture = overlay.draw(dimmed, scan.xyz, label, space.palette, camera, T_camera_lidar, size, opacity=1.0)
+    projection = project_scan(scan.xyz, camera, np.array(camera.T_camera_lidar))
+    picture = overlay.draw(dimmed, projection, label, space.palette, size, opacity=1.0)
     axes.imshow(picture)
     axes.set_title("Camera image with labelled points", fontsize=12)
     axes.set_axis_off()
@@ -166,19 +161,10 @@ def draw_legend(
     only: Collection[int] | None = None,
 ) -> None:
     """Draw a legend of the classes, or of those with an id in `only`, with their share of the labelled points."""
-    from matplotlib.patches import Patch
-
     count = np.bincount(label, minlength=256)
     total = max(1, count[space.ids].sum())
-    patches = [
-        Patch(
-            facecolor=(c.color[0] / 255, c.color[1] / 255, c.color[2] / 255),
-            edgecolor=EDGE,
-            label=f"{c.name}  {count[c.id] / total:.1%}",
-        )
-        for c in space.classes
-        if only is None or c.id in only
-    ]
+    shown = [c for c in space.classes if only is None or c.id in only]
+    patches = [patch(c.color, f"{c.name}  {count[c.id] / total:.1%}") for c in shown]
     axes.set_axis_off()
     axes.legend(
         handles=patches,
@@ -189,6 +175,14 @@ def draw_legend(
         title_fontsize=11,
         frameon=False,
     )
+
+
+def patch(colour: Sequence[int], label: str, edge: str | None = EDGE) -> "Patch":
+    """An entry of a legend in an RGB colour."""
+    from matplotlib.patches import Patch
+
+    red, green, blue = (value / 255 for value in colour)
+    return Patch(facecolor=(red, green, blue), edgecolor=edge, label=label)
 
 
 def range_image(xyz: Float32, label: UInt8, space: LabelSpace) -> tuple[UInt8, tuple[float, float, float, float]]:
@@ -266,39 +260,29 @@ def _frame(axes: "Axes", xyz: Float32, title: str) -> None:
     axes.set_xlabel("x (forward) in metres", fontsize=10)
     axes.set_ylabel("y (left) in metres", fontsize=10, labelpad=1)
     axes.tick_params(labelsize=9)
-    axes.grid(color="#e8e8e8", linewidth=0.6)
-    axes.set_axisbelow(True)
+    faint_grid(axes)
     arrow = {"arrowstyle": "-|>", "color": "black", "linewidth": 1.4, "shrinkA": 0, "shrinkB": 0}
     axes.annotate("", xy=(0.16 * half, 0), xytext=(0, 0), arrowprops=arrow, zorder=5)
-    axes.plot(
-        0,
-        0,
-        marker="o",
-        color="white",
-        markeredgecolor="black",
-        markersize=7,
-        zorder=6,
-        label="sensor, looking along x",
-    )
+    sensor: dict[str, Any] = {"marker": "o", "color": "white", "markeredgecolor": "black", "markersize": 7}
+    axes.plot(0, 0, **sensor, zorder=6, label="sensor, looking along x")
     axes.legend(loc="upper right", fontsize=9, handlelength=1, framealpha=0.85)
     length = round_length(half / 2)
     left, bottom = centre[0] - 0.93 * half, centre[1] - 0.92 * half
     axes.plot([left, left + length], [bottom, bottom], color="black", linewidth=3, solid_capstyle="butt", zorder=6)
-    axes.annotate(
-        f"{length:g} m",
-        (left + length / 2, bottom),
-        (0, 4),
-        textcoords="offset points",
-        ha="center",
-        fontsize=10,
-        zorder=6,
-    )
+    middle = left + length / 2, bottom
+    axes.annotate(f"{length:g} m", middle, (0, 4), textcoords="offset points", ha="center", fontsize=10, zorder=6)
 
 
 def round_length(length: float) -> float:
     """The largest 1, 2 or 5 times a power of ten that is at most `length`."""
     power = 10.0 ** np.floor(np.log10(length))
     return float(next(step * power for step in (5, 2, 1) if step * power <= length * (1 + 1e-9)))
+
+
+def faint_grid(axes: "Axes", axis: Literal["both", "x", "y"] = "both") -> None:
+    """A light grid behind what is drawn."""
+    axes.grid(axis=axis, color="#e8e8e8", linewidth=0.6)
+    axes.set_axisbelow(True)
 
 
 def new_figure(width: float, height: float, title: str) -> "Figure":

@@ -116,7 +116,7 @@ class Predictions:
         if path is None and frame.number < len(self.in_order):
             path = self.in_order[frame.number]
         if path is None:
-            raise CannotLabel(f"{self.folder} has no file for it ({frame.key}.label or alike)", "it has no predictions")
+            raise CannotLabel(f"{self.folder} has no file for it (such as {frame.key}.label)", "it has no predictions")
         ids, confidence = read(path, len(frame.scan))
         if len(ids) != len(frame.scan):
             raise CannotLabel(
@@ -152,7 +152,10 @@ def read(path: Path, points: int) -> tuple[Array, Float32 | None]:
     except UserError:
         if path.suffix not in point_files.TEXT:
             raise
-        return _whole(_lines(path), path), None
+        try:
+            return _whole(np.array(read_bytes(path).split(), np.float64), path), None
+        except ValueError as error:
+            raise UserError(f"{path} has a line that is no number ({error}); write one id a line") from error
     return _whole(columns[hand.label_column(columns, "", path)], path), columns.get("confidence")
 
 
@@ -167,18 +170,12 @@ def _numpy(path: Path) -> tuple[Array, Float32 | None]:
     return _whole(named["label"].squeeze(), path), named.get("confidence")
 
 
-def _lines(path: Path) -> Array:
-    try:
-        return np.array(read_bytes(path).split(), np.float64)
-    except ValueError as error:
-        raise UserError(f"{path} has a line that is no number ({error}); write one id a line") from error
-
-
 def _whole(values: Array, path: Path) -> Array:
     """(N,) numbers as integers. Raises UserError."""
     if values.ndim != 1 or values.dtype.kind not in "fiub":
         raise UserError(f"{path} has labels of shape {values.shape} and type {values.dtype}; save one id a point, (N,)")
-    whole = np.nan_to_num(values, nan=UNLABELLED).astype(np.int64)
-    if values.dtype.kind == "f" and (whole != np.nan_to_num(values, nan=UNLABELLED)).any():
+    known = np.nan_to_num(values, nan=UNLABELLED)
+    whole = known.astype(np.int64)
+    if (whole != known).any():
         raise UserError(f"{path} has labels that are no whole numbers; save ids, not probabilities")
     return whole

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from pydantic import BaseModel
 
 from cmp_seg_ros.evaluation.metrics import number, ratio
-from cmp_seg_ros.evaluation.plots import new_figure, save
+from cmp_seg_ros.evaluation.plots import faint_grid, new_figure, save
 from cmp_seg_ros.scan import Bool, Float32
 
 Float64 = npt.NDArray[np.float64]
@@ -111,8 +111,7 @@ def plot(path: Path, curves: dict[str, ReliabilityCurve], title: str) -> None:
     axes.set(ylabel="share of points that are right", xlim=(0, 1), ylim=(0, 1))
     axes.legend(loc="upper left", frameon=False)
     below.set(xlabel="confidence", ylabel="share of points")
-    for each in (axes, below):
-        each.grid(color="#e8e8e8", linewidth=0.6)
-        each.set_axisbelow(True)
+    faint_grid(axes)
+    faint_grid(below)
     figure.subplots_adjust(left=0.11, right=0.97, top=0.92, bottom=0.07, hspace=0.08)
     save(figure, path)

@@ -8,7 +8,6 @@ Fractions are 0..1; times are in milliseconds if so named, else in seconds; leng
 import json
 import os
 import platform
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -17,18 +16,13 @@ from cmp_seg_ros.datasets.base import DataSet
 from cmp_seg_ros.evaluation.accuracy import Accuracy
 from cmp_seg_ros.evaluation.bootstrap import Interval
 from cmp_seg_ros.evaluation.consistency import TemporalConsistency
+from cmp_seg_ros.speed.clock import processor
 
 Percentiles = dict[str, float]  # p50, p95, p99
 # The sections that differ between two runs on the same input with the same model and engine.
 TIMINGS = (
-    "machine",
-    "latency_ms",
-    "stages_ms",
-    "latency_by_frame_ms",
-    "rate_hz",
-    "scans",
-    "scans_by_voxel_size",
-    "memory_mb",
+    *("machine", "latency_ms", "stages_ms", "latency_by_frame_ms"),
+    *("rate_hz", "scans", "scans_by_voxel_size", "memory_mb"),
 )
 
 
@@ -39,7 +33,7 @@ class _Part(BaseModel):
 class Machine(_Part):
     """What the figures were measured on."""
 
-    processor: str = Field(default_factory=lambda: _processor())
+    processor: str = Field(default_factory=processor)
     cores: int = Field(default_factory=lambda: len(os.sched_getaffinity(0)))
     python: str = Field(default_factory=platform.python_version)
 
@@ -223,15 +217,6 @@ class Report(_Part):
         content = self.model_dump(mode="json", by_alias=True)
         kept = ("input", "topic", "calibration", "miou")
         return {name: value for name, value in content.items() if value is not None or name in kept}
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.machine()
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.machine())
 
 
 def schema() -> str:

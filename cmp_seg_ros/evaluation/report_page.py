@@ -1,6 +1,6 @@
-"""The page of a report: what was evaluated, how right, how consistent, how fast; from the report and its pictures."""
+"""The page of a report: what was evaluated, accuracy, consistency and speed; made from the report and its pictures."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +11,8 @@ from cmp_seg_ros.evaluation.accuracy import Accuracy, Reading
 from cmp_seg_ros.evaluation.consistency import TemporalConsistency
 from cmp_seg_ros.evaluation.page import NONE, Block, Cell, Notes, Page, Picture, Row, Section, Table, facts, percent
 from cmp_seg_ros.evaluation.pipeline import Consumer
-from cmp_seg_ros.evaluation.plots import new_figure, save
-from cmp_seg_ros.evaluation.report import PlaneScores, Report
+from cmp_seg_ros.evaluation.plots import faint_grid, new_figure, save
+from cmp_seg_ros.evaluation.report import Percentiles, PlaneReport, PlaneScores, Report
 
 RELIABILITY, LATENCY = "reliability.png", "latency.png"
 PICTURES = {
@@ -83,23 +83,19 @@ def partial(report: Report) -> list[str]:
 
 def headline(report: Report) -> list[tuple[str, str]]:
     """The figures at the top."""
-    found = [
-        (
-            f"mIoU, {accuracy.headline.replace('_', ' ')}, against {named(source)}",
-            percent(_headline(accuracy).miou).text,
-        )
-        for source, accuracy in sources_of(report).items()
-    ]
+    found: dict[str, float | None] = {}
+    for source, accuracy in sources_of(report).items():
+        name = f"mIoU, {accuracy.headline.replace('_', ' ')}, against {named(source)}"
+        found[name] = _headline(accuracy).miou
     if report.planes is not None:
-        found += [
-            (f"{name} recall", percent(getattr(report.planes.median, name).recall).text)
-            for name in ("floor", "ceiling", "wall")
-        ]
+        median = report.planes.median
+        found |= {"floor recall": median.floor.recall, "ceiling recall": median.ceiling.recall}
+        found["wall recall"] = median.wall.recall
     over_time = _consistency(report)
     if over_time is not None:
-        found.append(("agreement over time", percent(over_time.agreement).text))
-    found.append(("scans", f"{report.frames.labelled:,}"))
-    return found
+        found["agreement over time"] = over_time.agreement
+    shown = [(name, percent(value).text) for name, value in found.items()]
+    return [*shown, ("scans", f"{report.frames.labelled:,}")]
 
 
 def about(report: Report) -> Section:
@@ -130,11 +126,7 @@ def about(report: Report) -> Section:
 def side_by_side(accuracies: Mapping[str, Accuracy]) -> Table:
     """The headline readings against several sources: IoU by class, mean, points."""
     readings = {source: _headline(accuracy) for source, accuracy in accuracies.items()}
-    classes = dict.fromkeys(name for reading in readings.values() for name in reading.classes)
-    rows: list[Row] = [
-        [name, *(percent(reading.iou.get(name), bar=True) for reading in readings.values())] for name in classes
-    ]
-    rows.append(["mIoU", *(percent(reading.miou, bar=True) for reading in readings.values())])
+    rows = iou_rows(readings.values())
     rows.append(["points", *(f"{sum(reading.points.values()):,}" for reading in readings.values())])
     rows.append(["scans", *(f"{accuracy.scans:,}" for accuracy in accuracies.values())])
     names = [f"IoU against {named(source)} ({accuracy.headline})" for source, accuracy in accuracies.items()]
@@ -162,14 +154,20 @@ def accuracy_section(source: str, accuracy: Accuracy) -> Section:
     return Section(f"Labels against {named(source)}", blocks)
 
 
+def iou_rows(readings: Iterable[Reading]) -> list[Row]:
+    """IoU of every class and mIoU, a column for each reading; empty where a reading has no such class."""
+    readings = list(readings)
+    rows: list[Row] = [
+        [name, *(percent(r.iou[name], bar=True) if name in r.iou else "" for r in readings)]
+        for name in dict.fromkeys(name for r in readings for name in r.classes)
+    ]
+    return [*rows, ["mIoU", *(percent(r.miou, bar=True) for r in readings)]]
+
+
 def by_reading(accuracy: Accuracy) -> Table:
     """IoU by class, with a column for each reading of the truth."""
     readings = accuracy.readings
-    rows: list[Row] = [
-        [name, *(percent(r.iou[name], bar=True) if name in r.iou else "" for r in readings.values())]
-        for name in dict.fromkeys(name for reading in readings.values() for name in reading.classes)
-    ]
-    rows.append(["mIoU", *(percent(r.miou, bar=True) for r in readings.values())])
+    rows = iou_rows(readings.values())
     if any(r.interval for r in readings.values()):
         ends = [
             NONE if r.interval is None else f"{r.interval[0]:.1%} to {r.interval[1]:.1%}" for r in readings.values()
@@ -250,10 +248,8 @@ def over_time(report: Report) -> list[Block]:
     return [text, Table(["class", "IoU over time"], rows)]
 
 
-def planes(report: Report, folder: Path) -> list[Block]:
-    if report.planes is None:
-        return []
-    scores = report.planes
+def plane_tables(scores: PlaneReport) -> list[Table]:
+    """Medians over the scans, and each scan."""
 
     def row(name: str, found: PlaneScores) -> Row:
         floor, ceiling, wall = found.floor, found.ceiling, found.wall
@@ -264,12 +260,18 @@ def planes(report: Report, folder: Path) -> list[Block]:
     medians = [row("median", scores.median)]
     if scores.perfect_median is not None:
         medians.append(row("perfect labeller", scores.perfect_median))
+    scans = [row(scan.key, scan) for scan in scores.scans]
+    return [Table(header, medians), Table(header, scans, "Scan by scan", folded=len(scans) > MANY)]
+
+
+def planes(report: Report, folder: Path) -> list[Block]:
+    if report.planes is None:
+        return []
     drawn = [name for name in report.files if name.startswith("planes-")][:PLANES_SHOWN]
     return [
         "Labels compared with the planes found by geometry alone: share of the points of a plane with its label, and "
         "share of the points with a label that are on such a plane.",
-        Table(header, medians),
-        Table(header, [row(scan.key, scan) for scan in scores.scans], "Scan by scan", folded=len(scores.scans) > MANY),
+        *plane_tables(report.planes),
         *(Picture(folder / name, "Planes from above and from the side; wrong labels in red.") for name in drawn),
     ]
 
@@ -278,15 +280,20 @@ def pictures(report: Report, folder: Path) -> list[Block]:
     return [Picture(folder / name, caption) for name, caption in PICTURES.items() if name in report.files]
 
 
+def latency_table(latencies: Mapping[str, Percentiles], title: str = "ms per scan", note: str = "") -> Table:
+    """Percentiles of milliseconds, by name of a stage."""
+    rows = [
+        [stage, *(f"{values[p]:.1f}" if p in values else NONE for p in ("p50", "p95", "p99"))]
+        for stage, values in latencies.items()
+    ]
+    return Table([title, "p50", "p95", "p99"], rows, note=note)
+
+
 def speed(report: Report, folder: Path) -> list[Block]:
     """Times and machine: the only section that differs between two runs on the same input."""
     blocks: list[Block] = []
     if report.stages_ms:
-        rows = [
-            [stage, *(f"{values[p]:.1f}" if p in values else NONE for p in ("p50", "p95", "p99"))]
-            for stage, values in report.stages_ms.items()
-        ]
-        blocks.append(Table(["ms per scan", "p50", "p95", "p99"], rows, note="Without the first scan."))
+        blocks.append(latency_table(report.stages_ms, note="Without the first scan."))
     if LATENCY in report.files:
         blocks.append(Picture(folder / LATENCY, "Milliseconds of each scan in order, and their distribution."))
     machine, live = report.machine, report.scans
@@ -326,13 +333,11 @@ def plot_latency(path: Path, latencies: list[float]) -> None:
     for percentile in (50, 95):
         value = float(np.percentile(latencies, percentile))
         share.plot(percentile, value, "o", color="C1")
-        share.annotate(
-            f"p{percentile} {value:.0f} ms", (percentile, value), (-6, 6), textcoords="offset points", ha="right"
-        )
+        text = f"p{percentile} {value:.0f} ms"
+        share.annotate(text, (percentile, value), (-6, 6), textcoords="offset points", ha="right")
     share.set(xlabel="per cent of the scans that took at most so long", xlim=(0, 100))
-    for axes in (by_scan, share):
-        axes.grid(color="#e8e8e8", linewidth=0.6)
-        axes.set_axisbelow(True)
+    faint_grid(by_scan)
+    faint_grid(share)
     figure.subplots_adjust(left=0.07, right=0.98, top=0.88, bottom=0.15, wspace=0.06)
     save(figure, path)
 

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from cmp_seg_ros.geometry.calibration import Transform
 from cmp_seg_ros.geometry.cameras import Camera
 from cmp_seg_ros.geometry.projection import transform
+from cmp_seg_ros.geometry.track import rigid
 from cmp_seg_ros.scan import Float32
 
 Float64 = npt.NDArray[np.float64]
@@ -117,9 +118,9 @@ class Found:
     after: float
 
 
-def refine(alignment: Alignment, T_camera_lidar: Transform, seed: int = 0) -> Found:
+def refine(alignment: Alignment, T_camera_lidar: Transform) -> Found:
     """Search the extrinsics of the highest score around the given ones: within some 4 degrees and 40 cm."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     offsets = np.concatenate([np.zeros((1, 6)), rng.normal(0, SPREAD, (SAMPLES, 6))])
     score, values = _score(alignment, T_camera_lidar, offsets, sharpness=0)
     best = [_climb(score, offsets[i], size=0.7, steps=150) for i in np.argsort(-values)[:STARTS]]
@@ -130,9 +131,9 @@ def refine(alignment: Alignment, T_camera_lidar: Transform, seed: int = 0) -> Fo
     return Found(offset_by(T_camera_lidar, end), score(np.zeros(6)), score(end))
 
 
-def settle(alignment: Alignment, T_camera_lidar: Transform, seed: int = 0) -> Transform:
+def settle(alignment: Alignment, T_camera_lidar: Transform) -> Transform:
     """The extrinsics of the highest score close to the given ones: within some degree and 10 cm."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     offsets = np.concatenate([np.zeros((1, 6)), rng.normal(0, SPREAD, (SAMPLES // 2, 6))])
     score, _ = _score(alignment, T_camera_lidar, offsets, sharpness=1)
     return offset_by(T_camera_lidar, _climb(score, np.zeros(6), size=0.3, steps=150))
@@ -142,10 +143,8 @@ def offset_by(T_camera_lidar: Transform, offset: Float64) -> Transform:
     """Extrinsics turned and shifted in the camera's frame by (6,) an offset in UNITs: rotation vector, translation."""
     from scipy.spatial.transform import Rotation
 
-    T = np.eye(4)
-    degrees, T[:3, 3] = np.split(offset * UNIT, 2)
-    T[:3, :3] = Rotation.from_rotvec(np.radians(degrees)).as_matrix()
-    return T @ T_camera_lidar
+    degrees, shift = np.split(offset * UNIT, 2)
+    return rigid(Rotation.from_rotvec(np.radians(degrees)), shift) @ T_camera_lidar
 
 
 def difference(T_camera_lidar: Transform, other: Transform) -> tuple[Float64, Float64]:

@@ -1,16 +1,19 @@
 """Calibration files: cameras and lidars by name, with their extrinsics."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from cmp_seg_ros import configuration
-from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.configuration import KnownFields
+from cmp_seg_ros.errors import UserError, describe
 from cmp_seg_ros.geometry.cameras import Camera
+from cmp_seg_ros.messages import camera_info as camera_info_of_ros
 
 Transform = npt.NDArray[np.float64]
 T = TypeVar("T")
@@ -54,6 +57,7 @@ class CalibratedCamera(ImageCamera):
     @model_validator(mode="before")
     @classmethod
     def _is_placed(cls, given: Any) -> Any:
+        cls.require_known(given)  # a misspelt T_camera_lidar is called so
         if isinstance(given, dict) and given.get("T_camera_lidar") is None:
             raise ValueError(
                 "it has no T_camera_lidar; add its 4 x 4 numbers, which take points from the lidar's frame to the "
@@ -62,10 +66,10 @@ class CalibratedCamera(ImageCamera):
         return given
 
 
-class CalibratedLidar(BaseModel):
+class CalibratedLidar(KnownFields):
     """A lidar and its mounting on the robot (base: x forward, z up)."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(allow_inf_nan=False)
 
     T_base_lidar: RigidTransform
     stamp: Literal["start", "middle", "end"] = "start"  # which moment of the sweep the stamp is
@@ -92,13 +96,44 @@ class CalibratedLidar(BaseModel):
         return stamp + round((self.time_offset - self.before_stamp) * 1e9) if stamp else 0
 
 
-class Calibration(BaseModel):
+class _CalibrationFile(KnownFields):
+    @model_validator(mode="before")
+    @classmethod
+    def _is_no_camera_info(cls, given: Any) -> Any:
+        if isinstance(given, dict) and "camera_matrix" in given:
+            raise ValueError(
+                "it is a camera_info.yaml of ROS, which does not say where the camera is: add T_camera_lidar, 4 x 4 "
+                "numbers that take points from the lidar's frame to the camera's (z forward, y down), and write "
+                f"instead: {_rewritten(given)}"
+            )
+        return given
+
+
+def _rewritten(camera_info: dict[str, Any]) -> str:
+    """A camera_info.yaml as a calibration file, with letters for what it does not say; else why it is none."""
+    try:
+        camera = camera_info_of_ros.decode(
+            SimpleNamespace(
+                k=camera_info["camera_matrix"]["data"],
+                d=camera_info["distortion_coefficients"]["data"],
+                distortion_model=camera_info.get("distortion_model", ""),
+                width=camera_info["image_width"],
+                height=camera_info["image_height"],
+            )
+        )
+    except (UserError, LookupError, TypeError, ValueError) as error:
+        return f"cameras, as in docs/recordings.md ({describe(error)})"
+    T_camera_lidar = [["r", "r", "r", "x"], ["r", "r", "r", "y"], ["r", "r", "r", "z"], [0, 0, 0, 1]]
+    about = camera.model_dump(mode="json", exclude_defaults=True) | {"T_camera_lidar": T_camera_lidar}
+    cameras = {"cameras": {camera_info.get("camera_name", "front"): about}}
+    return yaml.safe_dump(cameras, sort_keys=False, default_flow_style=True, width=10**6).strip()
+
+
+class Calibration(_CalibrationFile):
     """Calibration of all sensors of a robot."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    cameras: dict[str, CalibratedCamera] = {}
-    lidars: dict[str, CalibratedLidar] = {}
+    cameras: dict[str, CalibratedCamera] = Field(default={})
+    lidars: dict[str, CalibratedLidar] = Field(default={})
 
     @classmethod
     def load(cls, path: str | Path) -> "Calibration":
@@ -118,12 +153,10 @@ class Calibration(BaseModel):
         return _pick(self.cameras, name, "camera")
 
 
-class ImageCalibration(BaseModel):
+class ImageCalibration(_CalibrationFile):
     """The cameras of a calibration file; a robot without a lidar has only these."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    cameras: dict[str, ImageCamera] = {}
+    cameras: dict[str, ImageCamera] = Field(default={})
     lidars: Any = None  # not used, and not checked
 
     @classmethod

@@ -12,8 +12,9 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 from numpy.polynomial.polynomial import polyder, polyroots, polyval
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
+from cmp_seg_ros.configuration import KnownFields
 from cmp_seg_ros.scan import Bool, Float32
 
 Float64 = npt.NDArray[np.float64]
@@ -24,14 +25,14 @@ TABLE_SIZE = 1024
 AROUND = 0.1  # of the image's size: still close to it
 
 
-class Camera(BaseModel):
+class Camera(KnownFields):
     """Intrinsics of one camera."""
 
-    model_config = ConfigDict(extra="forbid", ignored_types=(cached_property,))
+    model_config = ConfigDict(ignored_types=(cached_property,))
 
     model: Literal["pinhole", "equidistant", "mei"]
     intrinsics: tuple[float, float, float, float]  # fx, fy, cx, cy in pixels
-    distortion: list[float] = []  # pinhole: k1 k2 p1 p2 [k3]; equidistant: k1 k2 k3 k4; mei: k1 k2 p1 p2
+    distortion: list[float] = Field(default=[])  # pinhole: k1 k2 p1 p2 [k3]; equidistant: k1 k2 k3 k4; mei: k1 k2 p1 p2
     xi: float = 0.0  # mei only
     width: int = Field(gt=0)
     height: int = Field(gt=0)

@@ -2,37 +2,21 @@
 
 import numpy as np
 
-from cmp_seg_ros.geometry.calibration import Transform
-from cmp_seg_ros.geometry.cameras import Camera
-from cmp_seg_ros.geometry.projection import Projection, project_scan
-from cmp_seg_ros.scan import UNLABELLED, Float32, UInt8
+from cmp_seg_ros.geometry.projection import Projection
+from cmp_seg_ros.scan import UNLABELLED, UInt8
 
 
 def draw(
-    image: UInt8,
-    xyz: Float32,
-    label: UInt8,
-    palette: UInt8,
-    camera: Camera,
-    T_camera_lidar: Transform,
-    size: int = 3,
-    opacity: float = 0.8,
+    image: UInt8, projection: Projection, label: UInt8, palette: UInt8, size: int = 3, opacity: float = 0.8
 ) -> UInt8:
     """A copy of the image with the visible labelled points drawn as squares, near points over far ones.
 
     Args:
         image: (H, W, 3).
-        xyz: (N, 3) in the lidar's frame. label: (N,). palette: (256, 3).
+        projection: of the N points. label: (N,). palette: (256, 3).
         size: side of a square in pixels.
         opacity: 0..1.
     """
-    return draw_projected(image, project_scan(xyz, camera, T_camera_lidar), label, palette, size, opacity)
-
-
-def draw_projected(
-    image: UInt8, projection: Projection, label: UInt8, palette: UInt8, size: int = 3, opacity: float = 0.8
-) -> UInt8:
-    """As `draw`, of points that are projected."""
     drawn = np.flatnonzero(projection.visible & (label != UNLABELLED))
     drawn = drawn[np.argsort(-projection.depth[drawn])]  # NumPy keeps the last of several values for one pixel
     column, row = np.rint(projection.uv[drawn]).astype(np.int64).T

@@ -6,7 +6,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cmp_seg_ros.scan import Float32
+from cmp_seg_ros.scan import Float32, returns
+
+Float64 = npt.NDArray[np.float64]
 
 SAMPLE = 4096  # points that are examined at most: every second, third, ...
 MIN_RETURNS = 200  # fewer returns say nothing
@@ -48,13 +50,14 @@ def doubts(xyz: Float32, frame_id: str, voxels: int, voxel_size: float, mount_kn
         voxels: number of voxels of `voxel_size` metres that the network saw, 0 if none.
         mount_known: whether a calibration or TF gives the lidar's mount; its axes are then not checked.
     """
-    # `xyz.any` would warn of a signalling NaN, as drivers leave for no return.
-    returns = xyz[np.isfinite(xyz).all(axis=1) & (xyz != 0).any(axis=1)]
-    if len(returns) < MIN_RETURNS:
+    at = np.flatnonzero(returns(xyz))
+    if len(at) < MIN_RETURNS:
         return
-    yield from _scale(returns, voxels, voxel_size)
+    some = xyz[at[:: -(-len(at) // SAMPLE)]].T.astype(np.float64)
+    distance = np.linalg.norm(some, axis=0)
+    yield from _scale(distance, len(at), voxels, voxel_size)
     if not mount_known:
-        yield from _axes(returns, frame_id)
+        yield from _axes(np.abs(some) / distance, frame_id)
 
 
 def lean(xyz: Float32) -> list[Doubt] | None:
@@ -90,22 +93,25 @@ def lean(xyz: Float32) -> list[Doubt] | None:
     return told
 
 
-def _scale(returns: Float32, voxels: int, voxel_size: float) -> Iterator[Doubt]:
-    middle = float(np.median(np.linalg.norm(_some(returns), axis=1)))
+def _scale(distance: Float64, points: int, voxels: int, voxel_size: float) -> Iterator[Doubt]:
+    """From the distances of some of its `points` returns, in metres."""
+    middle = float(np.median(distance))
     area = (voxel_size / VOXEL) ** 2
-    if 0 < voxels * area < MIN_VOXELS and len(returns) > MAX_POINTS * area * voxels and middle < NEAR:
-        how = f"its {len(returns)} returns fill {voxels} voxels of {voxel_size:g} m"
+    if 0 < voxels * area < MIN_VOXELS and points > MAX_POINTS * area * voxels and middle < NEAR:
+        how = f"its {points} returns fill {voxels} voxels of {voxel_size:g} m"
     elif middle > FAR:
         how = f"half of its returns are more than {middle:.0f} m away"
     else:
         return
     fitting = [unit for unit, metres in UNITS.items() if TYPICAL[0] <= middle * metres <= TYPICAL[1]]
-    unit = f"they look like {' or '.join(fitting)}" if fitting else "they are no metres"
+    unit = f"they look like {' or '.join(fitting)}" if fitting else "their unit is not metres"
     yield Doubt("scale", f"{how}: {unit}; give points in metres")
 
 
-def _axes(returns: Float32, frame_id: str) -> Iterator[Doubt]:
-    spread = _spread(returns)
+def _axes(directions: Float64, frame_id: str) -> Iterator[Doubt]:
+    """From (3, M) absolute components of unit vectors to some of its returns."""
+    # degrees: SPREAD % of the points lie within this angle of the plane perpendicular to x, y, z
+    spread = np.degrees(np.arcsin(np.minimum(np.percentile(directions, SPREAD, axis=1), 1)))
     axis = int(spread.argmin())
     if OPTICAL in frame_id.lower():
         how = f"its frame '{frame_id}' is named as a camera's, with z forward and y down"
@@ -115,14 +121,3 @@ def _axes(returns: Float32, frame_id: str) -> Iterator[Doubt]:
         return
     mount = f", for an optical frame {T_BASE_OPTICAL}" if axis == 1 or OPTICAL in frame_id.lower() else ""
     yield Doubt("axes", f"{how}, but z is taken for up; give T_base_lidar in a calibration file{mount}")
-
-
-def _some(returns: Float32) -> npt.NDArray[np.float64]:
-    return returns[:: -(-len(returns) // SAMPLE)].astype(np.float64)
-
-
-def _spread(returns: Float32) -> npt.NDArray[np.float64]:
-    """(3,) degrees: SPREAD % of the points lie within this angle of the plane perpendicular to x, y, z."""
-    some = _some(returns)
-    directions = np.abs(some) / np.linalg.norm(some, axis=1, keepdims=True)
-    return np.degrees(np.arcsin(np.minimum(np.percentile(directions, SPREAD, axis=0), 1)))

@@ -1,11 +1,15 @@
 """Poses in the order of time, and between them."""
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from cmp_seg_ros.geometry.calibration import Transform
+
+if TYPE_CHECKING:
+    from scipy.spatial.transform import Rotation
 
 Pose = tuple[float, ...]  # x, y, z, qx, qy, qz, qw
 
@@ -34,11 +38,22 @@ class Track:
         after = int(np.searchsorted(self.stamps, stamp))
         if self.stamps[after] == stamp:
             return matrix_of(self.poses[after])
-        return _between(self.poses[after - 1], self.poses[after], self._share(after, stamp))
+        return self._between(after, stamp)
 
-    def _share(self, after: int, stamp: int) -> float:
-        before, later = self.stamps[after - 1], self.stamps[after]
-        return float(stamp - before) / float(later - before)
+    def _between(self, after: int, stamp: int) -> Transform:
+        from scipy.spatial.transform import Rotation, Slerp
+
+        poses, stamps = self.poses[after - 1 : after + 1], self.stamps[after - 1 : after + 1]
+        share = float(stamp - stamps[0]) / float(stamps[1] - stamps[0])
+        turned = Slerp([0, 1], Rotation.from_quat(poses[:, 3:]))(share)
+        return rigid(turned, (1 - share) * poses[0, :3] + share * poses[1, :3])
+
+
+def rigid(rotation: "Rotation", position: npt.ArrayLike) -> Transform:
+    """(4, 4) of a rotation and a position."""
+    matrix = np.eye(4)
+    matrix[:3, :3], matrix[:3, 3] = rotation.as_matrix(), position
+    return matrix
 
 
 def matrix_of(pose: npt.ArrayLike) -> Transform:
@@ -46,10 +61,7 @@ def matrix_of(pose: npt.ArrayLike) -> Transform:
     from scipy.spatial.transform import Rotation
 
     numbers = np.asarray(pose, np.float64)
-    matrix = np.eye(4)
-    matrix[:3, :3] = Rotation.from_quat(numbers[3:]).as_matrix()
-    matrix[:3, 3] = numbers[:3]
-    return matrix
+    return rigid(Rotation.from_quat(numbers[3:]), numbers[:3])
 
 
 def pose_of(matrix: Transform) -> Pose:
@@ -57,13 +69,3 @@ def pose_of(matrix: Transform) -> Pose:
     from scipy.spatial.transform import Rotation
 
     return (*matrix[:3, 3].tolist(), *Rotation.from_matrix(matrix[:3, :3]).as_quat().tolist())
-
-
-def _between(before: npt.NDArray[np.float64], after: npt.NDArray[np.float64], share: float) -> Transform:
-    from scipy.spatial.transform import Rotation, Slerp
-
-    turned = Slerp([0, 1], Rotation.from_quat([before[3:], after[3:]]))(share)
-    matrix = np.eye(4)
-    matrix[:3, :3] = turned.as_matrix()
-    matrix[:3, 3] = (1 - share) * before[:3] + share * after[:3]
-    return matrix

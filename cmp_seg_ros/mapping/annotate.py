@@ -6,7 +6,7 @@ its label is carried back to the points of every scan in it.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -142,16 +142,6 @@ def digest(frame: Frame) -> str:
     return hashlib.sha256(frame.scan.xyz.tobytes()).hexdigest()[:16]
 
 
-def read_about(folder: Path) -> About:
-    """What `cmp-seg annotate export` wrote about a folder. Raises UserError."""
-    try:
-        return About.model_validate_json((folder / ABOUT).read_text())
-    except OSError as error:
-        raise UserError(f"{folder} has no {ABOUT}; give the folder of cmp-seg annotate export") from error
-    except ValidationError as error:
-        raise UserError(f"{folder / ABOUT} is not valid: {describe_invalid(error)}; export again") from error
-
-
 class Import:
     """Labels made by hand in an exported folder, checked, for each frame of the input.
 
@@ -165,7 +155,12 @@ class Import:
 
     def __init__(self, folder: Path, field: str = "") -> None:
         self.folder, self.field = folder, field
-        self.about = read_about(folder)
+        try:
+            self.about = About.model_validate_json((folder / ABOUT).read_text())
+        except OSError as error:
+            raise UserError(f"{folder} has no {ABOUT}; give the folder of cmp-seg annotate export") from error
+        except ValidationError as error:
+            raise UserError(f"{folder / ABOUT} is not valid: {describe_invalid(error)}; export again") from error
         self.space = LabelSpace.load(folder / hand.SPACE_FILE)
         self.changed: dict[str, int] = {}  # points whose label was changed, by file
         self._motions: dict[int, Motion] = {}
@@ -250,7 +245,10 @@ def write_hand_labels(
     counts = np.zeros(256, np.int64)
     done = 0
     (out / hand.SPACE_FILE).write_text(source.space.to_yaml())
-    for frame, label in _labelled(source, data):
+    for frame in data:
+        label = source.labels_of(frame)
+        if label is None:
+            continue
         hand.write_label_file(out / f"{hand.file_name(frame.key)}{hand.LABEL}", label)
         counts += np.bincount(label, minlength=256)
         done += 1
@@ -260,10 +258,3 @@ def write_hand_labels(
         raise UserError(f"{data.path} lacks {missing} of the {len(source.about.sha256)} scans that were exported")
     by_class = {c.name: int(counts[c.id]) for c in source.space.classes}
     return {"scans": done, "points": int(counts.sum()), "unlabelled": int(counts[UNLABELLED]), "by_class": by_class}
-
-
-def _labelled(source: Import, data: DataSet) -> Iterator[tuple[Frame, UInt8]]:
-    for frame in data:
-        label = source.labels_of(frame)
-        if label is not None:
-            yield frame, label

@@ -1,13 +1,14 @@
 """The files of a map: coloured clouds (PLY, PCD), floor plan (PNG, SVG) and occupancy grid (PGM, YAML)."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
 
 from cmp_seg_ros import outputs
 from cmp_seg_ros.datasets.base import Array
+from cmp_seg_ros.evaluation.plots import patch
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.mapping.fusion import Float64, Voxels
 from cmp_seg_ros.mapping.grid import FREE, OCCUPIED, UNKNOWN, Grid
@@ -65,7 +66,6 @@ def draw_floor_plan(folder: Path, grid: Grid, space: LabelSpace, way: Float64 | 
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.collections import PolyCollection
     from matplotlib.figure import Figure
-    from matplotlib.patches import Patch
 
     height, width = (length * grid.resolution for length in grid.label.shape)
     scale = INCHES / max(width, height)
@@ -83,18 +83,11 @@ def draw_floor_plan(folder: Path, grid: Grid, space: LabelSpace, way: Float64 | 
     if way is not None and len(way):
         axes.plot(*way.T, color="black", linewidth=0.8, alpha=0.6)
     area = grid.resolution**2
-    patches = [
-        Patch(
-            facecolor=(c.color[0] / 255, c.color[1] / 255, c.color[2] / 255),
-            edgecolor="#555555",
-            label=f"{c.name}  {(grid.label == c.id).sum() * area:.1f} m²",
-        )
-        for c in shown
-    ]
+    patches: list[Any] = [patch(c.color, f"{c.name}  {(grid.label == c.id).sum() * area:.1f} m²") for c in shown]
     if way is not None and len(way):
         from matplotlib.lines import Line2D
 
-        patches.append(Line2D([], [], color="black", linewidth=0.8, alpha=0.6, label="way of the lidar"))  # type: ignore[arg-type]
+        patches.append(Line2D([], [], color="black", linewidth=0.8, alpha=0.6, label="way of the lidar"))
     figure.legend(handles=patches, loc="center right", fontsize=9, frameon=False, title="Class, area of its cells")
     _draw_scale(axes, grid, width)
     figure.suptitle(title, fontsize=11)

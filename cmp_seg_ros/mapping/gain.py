@@ -33,9 +33,9 @@ class FusionScore:
         self.groups[group] = self.groups.get(group, np.zeros_like(both)) + both
         self.scans += 1
 
-    def gains(self, bootstrap: Bootstrap | None = None) -> dict[str, Gain]:
+    def gains(self) -> dict[str, Gain]:
         """By reading: the truth's own space and structural4 (see `metrics.merges`)."""
-        return gains_of(self.groups, self.merges, bootstrap or Bootstrap())
+        return gains_of(self.groups, self.merges, Bootstrap())
 
 
 def gains_of(groups: dict[str, Int64], readings: dict[str, Merge], bootstrap: Bootstrap) -> dict[str, Gain]:

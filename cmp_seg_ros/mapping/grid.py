@@ -14,7 +14,7 @@ from cmp_seg_ros.mapping.roles import FLOOR, OBSTACLE, Roles
 from cmp_seg_ros.scan import UNLABELLED, Bool, Float32, UInt8
 
 FREE, OCCUPIED, UNKNOWN = 0, 100, -1  # as nav_msgs/OccupancyGrid has them
-LOW, HIGH = 0.15, 1.8  # metres above the floor between which a robot meets obstacles
+LOW, HIGH = 0.15, 1.8  # metres above the floor: lower and higher things are passed over or under
 RESOLUTION = 0.1  # metres
 GAP = 3  # cells: smaller holes in the floor, between the rings of a lidar, are floor
 
@@ -36,21 +36,8 @@ class Grid:
     resolution: float
 
 
-def grid_of(
-    found: Voxels,
-    space: LabelSpace,
-    resolution: float = RESOLUTION,
-    low: float = LOW,
-    high: float = HIGH,
-    gap: int = GAP,
-) -> Grid:
-    """The grid of a map's voxels.
-
-    Args:
-        resolution: metres a cell.
-        low, high: metres above the floor; obstacles lower or higher are passed under or over.
-        gap: cells; smaller holes in the floor are closed.
-    """
+def grid_of(found: Voxels, space: LabelSpace, resolution: float = RESOLUTION) -> Grid:
+    """The grid of a map's voxels; `resolution` in metres a cell."""
     roles = Roles(space)
     role = roles.of(found.label)
     cells = np.floor(found.xyz[:, :2] / resolution).astype(np.int64)
@@ -64,10 +51,10 @@ def grid_of(
     level = _floor_level(found.xyz[is_floor], row[is_floor], column[is_floor], (height, width))
     obstacle = np.flatnonzero(role == OBSTACLE)
     above = found.xyz[obstacle, 2] - level[row[obstacle], column[obstacle]]
-    obstacle = obstacle[(above >= low) & (above <= high)]
+    obstacle = obstacle[(above >= LOW) & (above <= HIGH)]
     label = np.full((height, width), UNLABELLED, np.uint8)
     for c in space.ids[roles.of(space.ids) == FLOOR][:1]:
-        label[_closed(floor, gap)] = c
+        label[_closed(floor)] = c
     count = np.zeros((len(space.classes), height, width), np.int32)
     np.add.at(count, (space.index_of_id[found.label[obstacle]], row[obstacle], column[obstacle]), 1)
     occupied = count.any(axis=0)
@@ -91,12 +78,9 @@ def _floor_level(
     return filled
 
 
-def _closed(floor: Bool, gap: int) -> Bool:
-    """The floor without holes smaller than `gap` cells."""
+def _closed(floor: Bool) -> Bool:
+    """The floor without holes smaller than GAP cells."""
     from scipy.ndimage import binary_closing
 
-    if gap < 2:
-        return floor
-    padded = np.pad(floor, gap)
-    closed = binary_closing(padded, np.ones((gap, gap), bool))
-    return np.asarray(closed[gap:-gap, gap:-gap])
+    closed = binary_closing(np.pad(floor, GAP), np.ones((GAP, GAP), bool))
+    return np.asarray(closed[GAP:-GAP, GAP:-GAP])

@@ -61,32 +61,20 @@ class Motion:
 
 def twist(T: Transform) -> Float64:
     """(6,) logarithm of a (4, 4) rigid transform: metres, radians (Barfoot 2017, State Estimation, 7.1)."""
-    from scipy.spatial.transform import Rotation
+    from scipy.linalg import logm
 
-    turn = Rotation.from_matrix(T[:3, :3]).as_rotvec()
-    return np.concatenate([np.linalg.solve(_left_jacobian(turn), T[:3, 3]), turn])
+    log = logm(T).real
+    return np.array([*log[:3, 3], log[2, 1], log[0, 2], log[1, 0]])
 
 
 def moved(vector: Float64) -> Transform:
     """(4, 4) rigid transform of a (6,) twist; the inverse of `twist`."""
-    from scipy.spatial.transform import Rotation
+    from scipy.linalg import expm
 
-    T = np.eye(4)
-    T[:3, :3] = Rotation.from_rotvec(vector[3:]).as_matrix()
-    T[:3, 3] = _left_jacobian(vector[3:]) @ vector[:3]
-    return T
-
-
-def _left_jacobian(turn: Float64) -> Float64:
-    """(3, 3) of SO(3)."""
-    angle = float(np.linalg.norm(turn))
-    x, y, z = turn
-    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    if angle < 1e-6:
-        return np.eye(3) + cross / 2
-    first = (1 - np.cos(angle)) / angle**2
-    second = (angle - np.sin(angle)) / angle**3
-    return np.eye(3) + first * cross + second * cross @ cross
+    x, y, z = vector[3:]
+    generator = np.zeros((4, 4))
+    generator[:3] = np.column_stack([[[0, -z, y], [z, 0, -x], [-y, x, 0]], vector[:3]])
+    return np.asarray(expm(generator))
 
 
 class NoPose(UserError):
@@ -134,23 +122,19 @@ class Recorded:
 class KissIcp:
     """Poses by registration of each scan to those before; the world is the base at the first scan (z up).
 
-    Args:
-        max_range: metres; farther returns are not used.
-
-    Raises:
-        UserError: kiss-icp is not installed.
+    Raises UserError if kiss-icp is not installed.
     """
 
     name = "kiss-icp"
 
-    def __init__(self, max_range: float = RANGE) -> None:
+    def __init__(self) -> None:
         try:
             from kiss_icp.config import KISSConfig
             from kiss_icp.kiss_icp import KissICP
         except ImportError:
             raise UserError("odometry kiss-icp is not installed; pip install kiss-icp") from None
         config: Any = KISSConfig()
-        config.data.max_range = max_range
+        config.data.max_range = RANGE  # farther returns are not used
         config.mapping.voxel_size, config.adaptive_threshold.initial_threshold = ICP_VOXEL, FIRST_THRESHOLD
         config.registration.max_num_threads = 1
         self._make = lambda: KissICP(config)

@@ -14,7 +14,7 @@ def decode(msg: Any) -> Camera:
     """The camera of a CameraInfo of rclpy, ROS 1 or ROS 2 bags: plumb_bob or equidistant, cropped and binned.
 
     Raises:
-        UserError: K is zero (the driver has no calibration), the distortion model is another one, or it makes no sense.
+        UserError: K is zero (the driver has no calibration), the distortion model is another one, or it is not valid.
     """
     k = [float(v) for v in (msg.k if hasattr(msg, "k") else msg.K)]
     d = [float(v) for v in (msg.d if hasattr(msg, "d") else msg.D)]
@@ -45,7 +45,7 @@ def decode(msg: Any) -> Camera:
     try:
         return Camera.model_validate({"model": kind, "intrinsics": intrinsics, "distortion": d, **size})
     except ValidationError as error:
-        raise UserError(f"the camera info makes no sense ({describe_invalid(error)}); {REMEDY}") from error
+        raise UserError(f"the camera info is not valid ({describe_invalid(error)}); {REMEDY}") from error
 
 
 def _crop(msg: Any) -> tuple[tuple[int, int, int, int], tuple[int, int]]:

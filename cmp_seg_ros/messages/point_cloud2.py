@@ -385,8 +385,8 @@ def _append(layout: _Layout, added: Mapping[str, Array], is_dense: bool) -> Clou
     return Cloud(height, width, (*kept, *fields), step, width * step, layout.order == ">", bool(is_dense), data)
 
 
-def _align(offset: int, to: int = 4) -> int:
-    return -(-offset // to) * to
+def _align(offset: int) -> int:
+    return -(-offset // 4) * 4
 
 
 def packed_colours(label: UInt8, palette: UInt8) -> Float32:

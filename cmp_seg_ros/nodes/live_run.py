@@ -1,7 +1,6 @@
 """A bag played to a segmentation node: two processes, and a receiver in this one, over DDS."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from cmp_seg_ros.nodes.bag_player import shifted
 from cmp_seg_ros.ros import environment
 from cmp_seg_ros.ros.receiver import Received, Receiver
 from cmp_seg_ros.scan import Labels
+from cmp_seg_ros.workers import changed_environment
 
 NODE, PLAYER = "segmentation_node", "bag_player"
 START_TIMEOUT = 300.0  # seconds for the node to compile its kernels, load its model and find the player
@@ -75,20 +75,11 @@ def play_to_node(
     environment.prepare()
     with tempfile.TemporaryDirectory() as folder, isolated_ros(), Receiver(NODE) as receiver:
         logs = Path(folder)
-        with process(NODE, node_parameters, {}, logs) as node:
+        with Process(NODE, node_parameters, {}, logs) as node:
             report("node loads its model", 0)
             wait_for(lambda: bool(receiver.diagnostics.get("topic")), START_TIMEOUT, "the node to be ready", node)
-            with process(
-                PLAYER,
-                {
-                    "bag": str(bag),
-                    "topics": ",".join(remaps),
-                    "wait_for_subscribers": START_TIMEOUT,
-                    **player_parameters,
-                },
-                remaps,
-                logs,
-            ) as player:
+            wanted = {"bag": str(bag), "topics": ",".join(remaps), "wait_for_subscribers": START_TIMEOUT}
+            with Process(PLAYER, wanted | player_parameters, remaps, logs) as player:
                 while player.poll() is None:
                     node.check()
                     report("bag plays", len(receiver.clouds))
@@ -109,18 +100,12 @@ def play_to_node(
                 "receiver": memory.peak_mb(),
                 "node_now": memory.resident_mb(node.pid),
             }
-        return LiveRun(
-            receiver.clouds,
-            receiver.scan_infos,
-            receiver.diagnostics,
-            played,
-            player_parameters.get("rate", 1.0),
-            memory_mb,
-        )
+        rate = player_parameters.get("rate", 1.0)
+        return LiveRun(receiver.clouds, receiver.scan_infos, receiver.diagnostics, played, rate, memory_mb)
 
 
 class Process:
-    """A console script of ours as a process; its output goes to files, for its last words."""
+    """A console script of ours as a process, which ends with the block; its output goes to files for error messages."""
 
     def __init__(self, name: str, parameters: dict[str, Any], remaps: dict[str, str], logs: Path) -> None:
         self.name = name
@@ -147,7 +132,10 @@ class Process:
     def pid(self) -> int:
         return self._process.pid
 
-    def stop(self) -> None:
+    def __enter__(self) -> "Process":
+        return self
+
+    def __exit__(self, *_: object) -> None:
         if self.poll() is None:
             self._process.send_signal(signal.SIGINT)
             try:
@@ -158,31 +146,15 @@ class Process:
 
 
 @contextmanager
-def process(name: str, parameters: dict[str, Any], remaps: dict[str, str], logs: Path) -> Iterator[Process]:
-    """A process that is stopped at the end, whatever happens."""
-    started = Process(name, parameters, remaps, logs)
-    try:
-        yield started
-    finally:
-        started.stop()
-
-
-@contextmanager
 def isolated_ros() -> Iterator[None]:
     """This machine only, and a domain of our own, so that no robot nearby hears or disturbs a run."""
     domain = environment.Domain()
-    changes = {"ROS_DOMAIN_ID": str(domain.number), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
-    before = {key: os.environ.get(key) for key in changes}
-    os.environ.update(changes)
+    variables = {"ROS_DOMAIN_ID": str(domain.number), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
     try:
-        yield
+        with changed_environment(variables):
+            yield
     finally:
         domain.release()
-        for key, value in before.items():
-            if value is None:
-                del os.environ[key]
-            else:
-                os.environ[key] = value
 
 
 def wait_for(condition: Callable[[], bool], seconds: float, what: str, node: Process, give_up: bool = False) -> None:

@@ -14,8 +14,11 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from geometry_msgs.msg import Point
 from nav_msgs.msg import OccupancyGrid
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
+from std_msgs.msg import ColorRGBA
+from visualization_msgs.msg import Marker, MarkerArray
 
 from cmp_seg_ros.bundle import Bundle
 from cmp_seg_ros.errors import UserError
@@ -23,8 +26,7 @@ from cmp_seg_ros.geometry.calibration import ImageCalibration, Transform
 from cmp_seg_ros.geometry.cameras import Camera
 from cmp_seg_ros.messages import cdr, images, point_cloud2
 from cmp_seg_ros.occupancy.feature_colours import FeatureColours
-from cmp_seg_ros.occupancy.grid import FREE, Grid
-from cmp_seg_ros.occupancy.slice import occupancy_slice
+from cmp_seg_ros.occupancy.grid import FREE, Grid, occupancy_slice
 from cmp_seg_ros.occupier import Occupier, Rendered, View, Voxels
 from cmp_seg_ros.ros import grids, node
 from cmp_seg_ros.ros.diagnostics import WARN
@@ -151,9 +153,7 @@ class OccupancyNode(WorkerNode[Seen]):
         if self._grids[p["grid"]].frame == "lidar":
             raise UserError(f"grid {p['grid']} is in the lidar's frame; give one in that of the base or the camera")
         self.add_output(PointCloud2, "~/occupied", self._capped("occupied", "occupied", self._encode))
-        if (markers := _marker_classes()) is not None:
-            self._markers = markers
-            self.add_output(markers[0], "~/markers", self._capped("markers", "markers", self._encode_markers))
+        self.add_output(MarkerArray, "~/markers", self._capped("markers", "markers", self._encode_markers))
         self.add_output(OccupancyGrid, "~/grid", self._capped("grid", "grid", self._encode_grid))
         for name, make in (
             ("depth_image", self._depth_image),
@@ -243,19 +243,18 @@ class OccupancyNode(WorkerNode[Seen]):
         cloud = point_cloud2.encode(columns, (1, len(xyz)))
         return cdr.serialize_cloud(cloud, cdr.header(point_cloud2.stamp_ns(seen.header), seen.frame))
 
-    def _encode_markers(self, seen: Seen) -> Any:
+    def _encode_markers(self, seen: Seen) -> MarkerArray:
         """Occupied voxels as one list of cubes."""
-        array, marker, point, colour = self._markers
         xyz, label, _ = seen.occupied
-        cubes = marker(type=marker.CUBE_LIST, action=marker.ADD, ns=NAME)
+        cubes = Marker(type=Marker.CUBE_LIST, action=Marker.ADD, ns=NAME)
         cubes.header.frame_id = seen.frame
         cubes.header.stamp.sec, cubes.header.stamp.nanosec = seen.header.stamp.sec, seen.header.stamp.nanosec
         cubes.scale.x = cubes.scale.y = cubes.scale.z = seen.grid.voxel
         cubes.pose.orientation.w = 1.0
-        cubes.points = [point(x=x, y=y, z=z) for x, y, z in xyz.astype(float).tolist()]
+        cubes.points = [Point(x=x, y=y, z=z) for x, y, z in xyz.astype(float).tolist()]
         colours = seen.occupier.label_space.palette[label] / 255
-        cubes.colors = [colour(r=r, g=g, b=b, a=1.0) for r, g, b in colours.tolist()]
-        return array(markers=[cubes])
+        cubes.colors = [ColorRGBA(r=r, g=g, b=b, a=1.0) for r, g, b in colours.tolist()]
+        return MarkerArray(markers=[cubes])
 
     def _encode_grid(self, seen: Seen) -> OccupancyGrid | None:
         """The slice between slice_low and slice_high; nothing in the camera's frame, whose z axis does not point up."""
@@ -296,17 +295,6 @@ class OccupancyNode(WorkerNode[Seen]):
             "without ~/grid; give T_base_camera in calibration_file, or set extrinsics to tf"
         )
         return [Problem(WARN, text)]
-
-
-def _marker_classes() -> tuple[Any, Any, Any, Any] | None:
-    """MarkerArray, Marker, Point and ColorRGBA, if visualization_msgs is installed."""
-    try:
-        from geometry_msgs.msg import Point
-        from std_msgs.msg import ColorRGBA
-        from visualization_msgs.msg import Marker, MarkerArray
-    except ImportError:
-        return None
-    return MarkerArray, Marker, Point, ColorRGBA
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from sensor_msgs.msg import Image, PointCloud2
 
 from cmp_seg_ros.messages import cdr, images, point_cloud2
-from cmp_seg_ros.nodes.live_run import START_TIMEOUT, isolated_ros, process, wait_for
+from cmp_seg_ros.nodes.live_run import START_TIMEOUT, Process, isolated_ros, wait_for
 from cmp_seg_ros.occupancy.grid import UNKNOWN, Grid
 from cmp_seg_ros.ros import environment
 from cmp_seg_ros.ros.own_context import own_node
@@ -60,14 +60,11 @@ def show_to_node(rgb: UInt8, parameters: dict[str, Any], grid: Grid) -> Shown:
             executor.spin_once(timeout_sec=0.05)
             return len(found) == 3
 
-        with process(NODE, parameters, {}, Path(folder)) as running:
+        with Process(NODE, parameters, {}, Path(folder)) as running:
             wait_for(answered, START_TIMEOUT, "voxels of the occupancy node", running)
     cloud = found["occupied"]
     index, inside = grid.index(point_cloud2.decode(cloud).xyz)
     label = np.full(grid.size, UNKNOWN, np.uint8)
     label[index[inside]] = point_cloud2.decode_labels(cloud).label[inside]
-    depth = found["depth_image"]
-    metres = np.frombuffer(depth.data, np.uint16).reshape(depth.height, depth.width).astype(np.float32) / np.float32(
-        1000
-    )
+    metres = images.pixels_of(found["depth_image"])[:, :, 0].astype(np.float32) / np.float32(1000)
     return Shown(label.reshape(grid.shape), metres, images.to_rgb(found["semantic_image"]))

@@ -88,7 +88,7 @@ class PseudoLabelNode(WorkerNode[Taught]):
         self._begun = 0.0  # when the last scan was begun, monotonic
 
     def set_up(self) -> None:
-        """What comes in beside the clouds, and what goes out."""
+        """Add the inputs beside the clouds, and the outputs."""
         p = self.parameters
         self.sensors = Sensors(self, p)
         self.camera = self.sensors.camera_input(self.inputs)
@@ -110,7 +110,7 @@ class PseudoLabelNode(WorkerNode[Taught]):
             )
 
     def load(self) -> None:
-        """Open the teacher and ask it once."""
+        """Open the teacher and run it once."""
         p = self.parameters
         os.nice(p["niceness"])
         self.teacher = open_teacher(p["teacher"])
@@ -128,7 +128,7 @@ class PseudoLabelNode(WorkerNode[Taught]):
             self.report.note("label_space", str(error))
 
     def _teach(self, space: LabelSpace) -> PseudoLabeller:
-        """Have the teacher answer in a label space. Raises UserError."""
+        """Map the teacher's classes to a label space. Raises UserError."""
         p = self.parameters
         asked = Refinements(confidence=p["confidence"], agreement=0, geometry=p["geometry"], time=False)
         self.labeller = PseudoLabeller(self.teacher, space, p["variant"], asked)
@@ -196,7 +196,7 @@ class PseudoLabelNode(WorkerNode[Taught]):
         if self.recorder is not None and share is not None and share < self.parameters["record_below"]:
             self.recorder.add(taught.scan.stamp, cloud, image)
 
-    # What is published of it.
+    # Outputs.
 
     def _encode(self, taught: Taught) -> bytes:
         space, confidence = taught.labels.space, taught.labels.confidence
@@ -220,9 +220,9 @@ class PseudoLabelNode(WorkerNode[Taught]):
     def _points_over(self, rgb: UInt8, taught: Taught, label: UInt8) -> UInt8:
         p, palette = self.parameters, taught.labels.space.palette
         size, opacity = p["overlay_point_size"], p["overlay_opacity"]
-        return overlay.draw_projected(rgb, taught.view.projection, label, palette, size, opacity)
+        return overlay.draw(rgb, taught.view.projection, label, palette, size, opacity)
 
-    # For /diagnostics.
+    # Diagnostics.
 
     def values(self) -> dict[str, Any]:
         """The agreement over the last scans, and what was recorded."""
@@ -235,7 +235,7 @@ class PseudoLabelNode(WorkerNode[Taught]):
         return values
 
     def problems(self) -> list[Problem]:
-        """Whether the camera is there, teacher and network agree, and disagreements can be recorded."""
+        """No images, low agreement of teacher and network, or disagreements that cannot be recorded."""
         found = [self.camera.problem(wanted=True)]
         least, agreement = self.parameters["least_agreement"], self.agreement
         overall = None if agreement is None else agreement.overall

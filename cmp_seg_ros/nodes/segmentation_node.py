@@ -25,7 +25,6 @@ from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.messages import cdr, images, label_info, point_cloud2
 from cmp_seg_ros.nodes.segmentation.level_check import LevelCheck
 from cmp_seg_ros.nodes.segmentation.rate import Rate
-from cmp_seg_ros.nodes.segmentation.rehearsal import empty_room_message
 from cmp_seg_ros.remarks import StrangeIntensity, Unfamiliar, implausible, remarks
 from cmp_seg_ros.ros import camera, diagnostics, node, qos, sensors
 from cmp_seg_ros.ros.camera import Stamped
@@ -118,13 +117,13 @@ class SegmentationNode(WorkerNode[Labelled]):
         self.segmenter: Segmenter | None = None
 
     def set_up(self) -> None:
-        """What comes in beside the scans, and what goes out."""
+        """Add the inputs beside the scans, and the outputs."""
         self.sensors = Sensors(self, self.parameters)
         self.camera = self.sensors.camera_input(self.inputs)
         self.add_output(PointCloud2, "~/labelled_points", self._encode)
         if self.parameters["filter.classes"]:
             self.add_output(PointCloud2, "~/filtered_points", self._filter)
-        self.add_output(Image, "~/label_image", self._label_image)
+        self.add_output(Image, "~/label_image", lambda labelled: self._image(labelled, labelled.labels.label))
         self.add_output(Image, "~/confidence_image", self._confidence_image)
         self.overlay = self.add_output(Image, "~/overlay", self._draw, late=True)
         self.add_output(DiagnosticStatus, "~/scan_info", self._describe, late=True)
@@ -133,6 +132,7 @@ class SegmentationNode(WorkerNode[Labelled]):
     def load(self) -> None:
         """Load the model and run it once, so that the first scan finds everything ready."""
         from cmp_seg_ros.segmenter import Segmenter
+        from cmp_seg_ros.waffleiron.samples import room
 
         p = self.parameters
         start = time.monotonic()
@@ -148,9 +148,11 @@ class SegmentationNode(WorkerNode[Labelled]):
         self.space: LabelSpace = segmenter.label_space
         self._filtered = filtered_ids(self.space, p["filter.classes"])
         self._announce()
-        message = empty_room_message()
-        scan = point_cloud2.decode(message)
-        point_cloud2.encode_labelled(message, segmenter(scan), self.space, p["output_profile"], p["entropy"])
+        xyz = room()  # without intensity, so that no statistics are learnt from it
+        cloud = point_cloud2.encode({axis: xyz[:, i] for i, axis in enumerate("xyz")}, (1, len(xyz)))
+        message = cdr.deserialize(cdr.serialize_cloud(cloud, cdr.header()), cdr.POINT_CLOUD2)
+        labels = segmenter(point_cloud2.decode(message))
+        point_cloud2.encode_labelled(message, labels, self.space, p["output_profile"], p["entropy"])
         if self.sensors.unknown:
             self.get_logger().info("no extrinsics of the lidar are given: it is taken as upright (z up)")
         self.rate = Rate(segmenter.voxel_size, p, self.report)
@@ -196,7 +198,7 @@ class SegmentationNode(WorkerNode[Labelled]):
             raise Rejected("empty" if empty else "malformed") from error
 
     def _level(self, scan: Scan) -> None:
-        """With extrinsics from TF: have the segmenter turn scans upright. Raises NotYet."""
+        """With extrinsics from TF: set the rotation that turns scans upright. Raises NotYet."""
         assert self.segmenter is not None
         if not self.sensors.from_tf:
             return
@@ -221,7 +223,7 @@ class SegmentationNode(WorkerNode[Labelled]):
         return not self.overlay.wanted or self.camera.decided(labelled.stamp, labelled.arrival.time)
 
     def finish(self, labelled: Labelled) -> None:
-        """Say what is odd about a scan, join its image, and take account of its time."""
+        """Report what is unusual about a scan, join its image, and add its timing."""
         assert self.segmenter is not None
         scan, labels = labelled.scan, labelled.labels
         returns = int(np.count_nonzero(scan.valid()))
@@ -245,7 +247,7 @@ class SegmentationNode(WorkerNode[Labelled]):
         self.publish_late(labelled)
         self.rate.add(labelled.arrival, labels, labelled.clock.busy)
 
-    # What is published of it.
+    # Outputs.
 
     def _encode(self, labelled: Labelled) -> bytes:
         message, p = labelled.message, self.parameters
@@ -258,9 +260,6 @@ class SegmentationNode(WorkerNode[Labelled]):
         named = self._filtered[labels.label] & (labels.confidence >= p["filter.min_confidence"])
         chosen = named if p["filter.keep"] else labelled.scan.valid() & ~named
         return cdr.serialize_cloud(point_cloud2.encode_chosen(labelled.message, chosen), labelled.message.header)
-
-    def _label_image(self, labelled: Labelled) -> bytes:
-        return self._image(labelled, labelled.labels.label)
 
     def _confidence_image(self, labelled: Labelled) -> bytes:
         return self._image(labelled, np.rint(labelled.labels.confidence * 255).astype(np.uint8))
@@ -302,7 +301,7 @@ class SegmentationNode(WorkerNode[Labelled]):
             f"{self.get_fully_qualified_name()}: scan", diagnostics.OK, "labelled", scan.frame_id, values
         )
 
-    # For /diagnostics.
+    # Diagnostics.
 
     def values(self) -> dict[str, Any]:
         """The model, the rate keeper, and how many scans have an image."""
@@ -313,7 +312,7 @@ class SegmentationNode(WorkerNode[Labelled]):
         return values | self.rate.values | self.camera.values()
 
     def problems(self) -> list[Problem]:
-        """Whether the camera is there, and the rate is held."""
+        """No images, or a rate that is not held."""
         found = [self.camera.problem(self.overlay.wanted), self.rate.too_slow]
         return [Problem(diagnostics.WARN, message) for message in found if message]
 

@@ -84,7 +84,7 @@ class SemanticMapNode(WorkerNode[Fused]):
         self._maps = 0
 
     def set_up(self) -> None:
-        """What comes in beside the clouds, and what goes out."""
+        """Add the inputs beside the clouds, and the outputs."""
         p = self.parameters
         self.odometry = OdometryInput(self, p, self.inputs)
         if p["label_space"]:
@@ -117,7 +117,7 @@ class SemanticMapNode(WorkerNode[Fused]):
         self._coming = space  # for the worker
 
     def _begin(self, why: str) -> None:
-        """Begin a new map; what there is of the old one is saved. For the worker."""
+        """Save the map and begin a new one. For the worker."""
         if self.map is None:
             return
         self._maps += 1
@@ -146,7 +146,9 @@ class SemanticMapNode(WorkerNode[Fused]):
                 self._begin("another label space came")
             self.space, self._coming = self._coming, None
         if self.space is None:
-            self.report.note("no_label_space", "topic label_space says nothing yet; holding clouds until it does")
+            self.report.note(
+                "no_label_space", "no label space came on topic label_space yet; holding clouds until one does"
+            )
             raise NotYet
         motion = self.odometry.motion(scan.stamp, scan.frame_id)
         if motion is None:
@@ -202,15 +204,15 @@ class SemanticMapNode(WorkerNode[Fused]):
         assert self.space is not None
         return grid_of(still, self.space, self.parameters["resolution"])
 
-    # What is published of it.
+    # Outputs.
 
     def _encode_scan(self, result: Fused) -> bytes:
         """The labelled cloud with the labels of the map."""
         assert self.space is not None
         with self.lock:
-            labels = (
-                result.labels if self.map is None else self.map.labels_of(result.scan, result.labels, result.motion)
-            )
+            labels = result.labels
+            if self.map is not None:
+                labels = self.map.labels_of(result.scan, labels, result.motion)
         cloud = point_cloud2.encode_labelled(result.message, labels, self.space)
         return cdr.serialize_cloud(cloud, result.message.header)
 
@@ -265,7 +267,7 @@ class SemanticMapNode(WorkerNode[Fused]):
             outputs.write_report(folder, about)
         return len(still)
 
-    # For /diagnostics.
+    # Diagnostics.
 
     def values(self) -> dict[str, Any]:
         """How large the map is."""
@@ -274,10 +276,10 @@ class SemanticMapNode(WorkerNode[Fused]):
         return topic | {"voxels": size, "scans_fused": 0 if self.map is None else self.map.scans}
 
     def problems(self) -> list[Problem]:
-        """Whether it is known how the lidar sits."""
+        """An unknown mounting of the lidar."""
         if self.odometry.is_mounted or self.map is None:
             return []
-        text = "nothing says how the lidar is mounted; it is taken as the robot's base: set calibration_file"
+        text = "the mounting of the lidar is not known; it is taken as the robot's base: set calibration_file"
         return [Problem(WARN, text)]
 
 

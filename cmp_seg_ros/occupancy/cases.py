@@ -7,10 +7,10 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
+from cmp_seg_ros.datasets.base import read_picture
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.geometry.cameras import Camera
 from cmp_seg_ros.occupancy.grid import FREE, UNKNOWN, Grid, Transform
-from cmp_seg_ros.occupancy.images import read
 from cmp_seg_ros.occupancy.views import View, views_in
 from cmp_seg_ros.scan import Bool, Float32, UInt8
 
@@ -50,11 +50,11 @@ def simulated(seeds: Sequence[int], count: int, camera: Camera, grid: Grid) -> I
             yield _of_view(f"building-{seed}-{number}", view, camera, grid)
 
 
-def of_scene(folder: Path, count: int, camera: Camera, grid: Grid, seed: int = 0) -> Iterator[Case]:
+def of_scene(folder: Path, count: int, camera: Camera, grid: Grid) -> Iterator[Case]:
     """`count` views of a furnished scene. Raises UserError."""
     from cmp_seg_ros.simulation.scene_folder import load_scene
 
-    for number, view in enumerate(views_in(load_scene(folder, seed), count, camera, grid)):
+    for number, view in enumerate(views_in(load_scene(folder, 0), count, camera, grid)):
         yield _of_view(f"{folder.name}-{number}", view, camera, grid)
 
 
@@ -75,7 +75,7 @@ def rgbd(folder: Path, grid: Grid, every: int = 1) -> Iterator[tuple[Case, UInt8
     frames = _Frames(folder)
     for number in range(0, len(frames), every):
         T_world_camera, depth = frames.poses[number], frames.depth(number)
-        rgb = read(frames.images[number])
+        rgb = read_picture(frames.images[number])
         camera = frames.camera(rgb.shape[:2])
         T_world_base = level_base(T_world_camera, frames.floor)
         T_base_camera = np.linalg.inv(T_world_base) @ T_world_camera
@@ -84,9 +84,8 @@ def rgbd(folder: Path, grid: Grid, every: int = 1) -> Iterator[tuple[Case, UInt8
         for other in frames.near(number):
             T = np.linalg.inv(T_world_base) @ frames.poses[other]
             more = from_depth(grid, camera, T, frames.depth(other))
-            both[(more != UNKNOWN) & ((both == UNKNOWN) | (more < FREE))] = more[
-                (more != UNKNOWN) & ((both == UNKNOWN) | (more < FREE))
-            ]
+            better = (more != UNKNOWN) & ((both == UNKNOWN) | (more < FREE))
+            both[better] = more[better]
         view = _projected(grid, camera, T_base_camera)[1].reshape(grid.shape)
         both[~view] = UNKNOWN
         visible = in_front(grid, camera, T_base_camera, np.where(depth > 0, depth, 0), grid.voxel)

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveInt
 
 from cmp_seg_ros import configuration
-from cmp_seg_ros.scan import UNLABELLED, Bool, Float32
+from cmp_seg_ros.scan import UNLABELLED, Bool, Float32, UInt8
 
 FOLDER = "config/grids"
 FREE = 254  # in a grid of labels: known to be empty
@@ -56,3 +56,18 @@ class Grid(BaseModel):
         inside = ((cell >= 0) & (cell < self.shape)).all(axis=1)
         cell[~inside] = 0
         return np.ravel_multi_index(tuple(cell.T), self.shape), inside
+
+
+def occupancy_slice(label: UInt8, grid: Grid, low: float, high: float) -> npt.NDArray[np.int8]:
+    """(Y, X) int8: 100 where a column has an occupied voxel, 0 where it has only free ones, else -1.
+
+    Args:
+        label: (X, Y, Z) ids of classes, FREE or UNKNOWN.
+        grid: of the labels; its z axis must point up.
+        low, high: metres along z; voxels whose centre lies outside are ignored.
+    """
+    height = grid.origin[2] + grid.voxel * (np.arange(grid.shape[2]) + 0.5)
+    layer = label[:, :, (height >= low) & (height <= high)]
+    occupied = (layer < FREE).any(axis=2)
+    free = (layer == FREE).any(axis=2) & ~occupied
+    return np.select([occupied, free], [100, 0], -1).astype(np.int8).T

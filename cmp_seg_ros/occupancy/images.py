@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import yaml
 
 from cmp_seg_ros import configuration
 from cmp_seg_ros.datasets.bag import Bag, bag_of
 from cmp_seg_ros.datasets.bag_index import IMAGE_TYPES
+from cmp_seg_ros.datasets.base import read_picture
 from cmp_seg_ros.datasets.storage import kind_of
 from cmp_seg_ros.errors import UserError
-from cmp_seg_ros.geometry.calibration import ImageCalibration, ImageCamera
+from cmp_seg_ros.geometry.calibration import ImageCalibration
 from cmp_seg_ros.geometry.cameras import Camera
 from cmp_seg_ros.messages import camera_info
 from cmp_seg_ros.messages.images import to_rgb
@@ -32,15 +32,11 @@ class CameraPose(NamedTuple):
 
 def load_camera(file: Path, name: str = "") -> CameraPose:
     """The camera of a calibration file, or of a file that describes only one. Raises UserError."""
-    try:
-        content = yaml.safe_load(file.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"calibration {file} cannot be read: {' '.join(str(error).split())}") from error
+    content = configuration.read_yaml("calibration file", file)
     if isinstance(content, dict) and "intrinsics" in content:
         return CameraPose(configuration.read(Camera, "camera", file), None)
-    found: ImageCamera = ImageCalibration.load(file).camera(name)
-    camera = Camera(**{field: getattr(found, field) for field in Camera.model_fields})
-    return CameraPose(camera, None if found.T_base_camera is None else np.array(found.T_base_camera))
+    camera = ImageCalibration.load(file).camera(name)
+    return CameraPose(camera, None if camera.T_base_camera is None else np.array(camera.T_base_camera))
 
 
 def images_of(path: Path, pose: CameraPose | None, topic: str = "") -> Iterator[tuple[str, UInt8, CameraPose]]:
@@ -70,20 +66,9 @@ def images_of(path: Path, pose: CameraPose | None, topic: str = "") -> Iterator[
     else:
         raise UserError(f"{path} is no image, folder of images, or bag")
     if pose is None:
-        raise UserError(f"{path} tells nothing of its camera: give --calibration FILE with its model and intrinsics")
+        raise UserError(f"{path} does not describe its camera: give --calibration FILE with its model and intrinsics")
     for file in files:
-        yield file.stem, read(file), pose
-
-
-def read(file: Path) -> UInt8:
-    """(H, W, 3) uint8 of an image file, grey or in colours. Raises UserError."""
-    from PIL import Image
-
-    try:
-        with Image.open(file) as image:
-            return np.array(image.convert("RGB"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"image {file} cannot be read: {error}") from error
+        yield file.stem, read_picture(file), pose
 
 
 def _of_bag(path: Path, pose: CameraPose | None, topic: str) -> Iterator[tuple[str, UInt8, CameraPose]]:

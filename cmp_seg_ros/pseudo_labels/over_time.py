@@ -22,7 +22,6 @@ def fused(
     labels: Sequence[PointLabels],
     probabilities: Sequence[Float32],
     space: LabelSpace,
-    voxel_size: float = VOXEL,
 ) -> list[PointLabels]:
     """The labels of each of some frames, given those of all: outvoted ones gone, and missing ones from the votes.
 
@@ -31,9 +30,8 @@ def fused(
         motions: of the lidar during each.
         labels: of each, from its own images; points without a label do not vote.
         probabilities: (N, C) of each, of the classes of `space`.
-        voxel_size: metres.
     """
-    voxels, worlds = VoxelMap(space, voxel_size, independent=1), []
+    voxels, worlds = VoxelMap(space, VOXEL, independent=1), []
     for frame, motion, own, said in zip(frames, motions, labels, probabilities, strict=True):
         xyz = motion.to_world(frame.scan)
         worlds.append(xyz)

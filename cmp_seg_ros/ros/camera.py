@@ -24,7 +24,7 @@ from cmp_seg_ros.scan import Scan, UInt8
 try:
     from message_filters import ApproximateTimeSynchronizer, SimpleFilter
 except ImportError:
-    from cmp_seg_ros.ros.stand_ins.message_filters import ApproximateTimeSynchronizer, SimpleFilter
+    from cmp_seg_ros.ros.message_filters import ApproximateTimeSynchronizer, SimpleFilter
 
 PAIRS, SLOP = 16, 0.01  # images and camera infos that are remembered for each other; seconds between their stamps
 UNKNOWN = "where the camera sits is not known; give a calibration_file with cameras, or extrinsics from tf"
@@ -148,7 +148,7 @@ class CameraInput:
         seen = self.decode(image, scan.frame_id)
         size, opacity = self._parameters["overlay_point_size"], self._parameters["overlay_opacity"]
         projection = project_scan(scan.xyz, seen.camera, np.array(seen.camera.T_camera_lidar))
-        drawn = overlay.draw_projected(seen.rgb, projection, label, palette, size, opacity)
+        drawn = overlay.draw(seen.rgb, projection, label, palette, size, opacity)
         return cdr.serialize(images.encode(drawn, "rgb8", seen.header, cdr.message_class(cdr.IMAGE)), cdr.IMAGE)
 
     def problem(self, wanted: bool) -> str:

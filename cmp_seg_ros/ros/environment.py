@@ -1,12 +1,13 @@
 """What a node needs of its process before it starts."""
 
 import contextlib
-import ctypes
 import fcntl
 import os
 import re
 import tempfile
 from pathlib import Path
+
+import filelock
 
 from cmp_seg_ros import resources
 from cmp_seg_ros.errors import UserError
@@ -59,31 +60,13 @@ class Domain:
     def __init__(self) -> None:
         first = os.getpid()  # where the lock's folder is not shared, two will hardly begin with the same
         for number in (1 + (first + i) % 100 for i in range(100)):
-            path = Path(tempfile.gettempdir()) / f"cmp_seg_ros_domain_{number}.lock"
+            lock = filelock.FileLock(Path(tempfile.gettempdir()) / f"cmp_seg_ros_domain_{number}.lock")
             with contextlib.suppress(OSError):  # somebody else's
-                with contextlib.ExitStack() as kept:
-                    file = kept.enter_context(path.open("a"))
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    self._kept = kept.pop_all()
-                self.number = number
+                lock.acquire(timeout=0)
+                self.number, self._lock = number, lock
                 return
         raise UserError("all ROS domains from 1 to 100 are in use by runs like this one; wait until some have ended")
 
     def release(self) -> None:
         """Let others have it."""
-        self._kept.close()
-
-
-def keep_large_buffers() -> None:
-    """Have the C library keep freed buffers of megabytes for the next scan, where it is glibc.
-
-    Else it hands each back to the system, and the page faults of getting it again cost more than all else that happens
-    to a message here: 3.3 against 0.6 ms from one serialised cloud of 16 x 1024 points to the other.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):
-        return
-    trim_threshold, mmap_threshold = -1, -3  # malloc.h
-    mallopt(mmap_threshold, 32 << 20)  # the most that it takes
-    mallopt(trim_threshold, 256 << 20)
+        self._lock.release()

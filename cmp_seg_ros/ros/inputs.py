@@ -7,12 +7,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from rclpy.node import Node
+from rclpy.qos import QoSPolicyKind, QoSProfile
+from rclpy.qos_overriding_options import QoSOverridingOptions
 
 from cmp_seg_ros import resources
 from cmp_seg_ros.ros import environment, qos
 from cmp_seg_ros.ros.diagnostics import Tally
 
+try:
+    from rclpy.event_handler import SubscriptionEventCallbacks
+except ImportError:  # Humble
+    from rclpy.qos_event import SubscriptionEventCallbacks
+
 SILENCE = 3.0  # seconds without a message before a warning
+POLL = 0.05  # seconds
 
 
 @dataclass(frozen=True)
@@ -25,7 +33,13 @@ class Arrival:
 
 
 class Topic:
-    """One subscribed topic.
+    """One topic, whose serialised messages are stored; it asks for the quality of service that its publishers offer.
+
+    It begins reliable, so that large messages arrive; with `auto` it becomes best effort, for good, as soon as a
+    publisher shows up that offers no more. (A reliable subscription gets nothing from such a publisher, a best-effort
+    one loses large messages of all publishers.) It becomes transient local, and so gets what was published before,
+    where all publishers are and nothing has come so far. What the parameters qos_overrides.TOPIC.subscription.* set
+    (history, depth, reliability, durability) stays as it is.
 
     Args:
         name: before remapping.
@@ -36,50 +50,104 @@ class Topic:
         received, lost: numbers of messages that arrived, and that the middleware lost.
     """
 
-    def __init__(self, node: Node, message: type, name: str, store: Callable[[bytes], None], depth: int) -> None:
+    def __init__(
+        self,
+        node: Node,
+        message: type,
+        name: str,
+        store: Callable[[bytes], None],
+        depth: int = qos.INPUT_DEPTH,
+        reliability: qos.Reliability = "auto",
+    ) -> None:
         self.topic = node.resolve_topic_name(name)
         self.received = self.lost = 0
-        self._node, self._message, self._name, self._store, self._depth = node, message, name, store, depth
-        self._subscription: qos.Input | None = None
+        self._node, self._message, self._name, self._store = node, message, name, store
+        self._profile = QoSProfile(
+            depth=depth,
+            reliability=qos.BEST_EFFORT if reliability == "best_effort" else qos.RELIABLE,
+            durability=qos.VOLATILE,
+        )
+        given = f"{qos.OVERRIDES}{self.topic}.subscription."
+        self._overridden = [kind for kind in QoSPolicyKind if given + kind.name.lower() in node._parameter_overrides]
+        adapts = [QoSPolicyKind.DURABILITY, *([QoSPolicyKind.RELIABILITY] if reliability == "auto" else [])]
+        self._adapts = [kind for kind in adapts if kind not in self._overridden]
+        self._subscription: Any = None
         self._last_time = 0.0
         self._reported = 0
 
-    def subscribe(self, reliability: qos.Reliability) -> None:
+    def subscribe(self) -> None:
         """Subscribe, if not subscribed."""
-        if self._subscription is not None:
-            return
-        self._last_time = time.monotonic()  # silence counts from here
-        self._subscription = qos.Input(
-            self._node, self._message, self._name, self._receive, reliability, self._depth, self._lose
-        )
+        if self._subscription is None:
+            self._last_time = time.monotonic()  # silence counts from here
+            self._subscribe()
+            self.adapt()
 
     def unsubscribe(self) -> None:
         """Unsubscribe."""
         if self._subscription is not None:
-            self._subscription.destroy()
+            self._node.destroy_subscription(self._subscription)
             self._subscription = None
+
+    def adapt(self) -> None:
+        """Ask for what was published before, where all publishers have kept it and nothing has come."""
+        if self._subscription is None or self.received or self._profile.durability != qos.VOLATILE:
+            return
+        offers = self._node.get_publishers_info_by_topic(self.topic)
+        if offers and all(offer.qos_profile.durability == qos.TRANSIENT_LOCAL for offer in offers):
+            self._change("durability", qos.TRANSIENT_LOCAL)
+
+    def _subscribe(self) -> None:
+        self._subscription = self._node.create_subscription(
+            self._message,
+            self._name,
+            self._receive,
+            self._profile,
+            event_callbacks=SubscriptionEventCallbacks(
+                incompatible_qos=self._on_incompatible, message_lost=self._on_lost
+            ),
+            qos_overriding_options=QoSOverridingOptions(self._overridden),
+            raw=True,
+        )
 
     def _receive(self, data: bytes) -> None:
         self._last_time = time.monotonic()
         self.received += 1
         self._store(data)
 
-    def _lose(self, count: int) -> None:
-        self.lost += count
+    def _on_lost(self, info: Any) -> None:
+        self.lost += info.total_count_change
 
-    def adapt(self) -> None:
-        """Ask for what was published before, where publishers that have come meanwhile have kept it."""
-        if self._subscription is not None:
-            self._subscription.adapt()
+    def _on_incompatible(self, info: Any) -> None:
+        """A publisher offers less than is asked for."""
+        logger, policy = self._node.get_logger(), QoSPolicyKind(info.last_policy_kind)
+        name = policy.name.lower()
+        if policy not in self._adapts:
+            logger.warning(
+                f"a publisher of {self.topic} offers a quality of service that does not fit ({name}); nothing comes "
+                f"from it. Set the parameter input_reliability to auto, and no {qos.OVERRIDES}{self.topic}"
+            )
+            return
+        logger.info(f"a publisher of {self.topic} offers less {name} than is asked for; asking for less")
+        if self._node.executor is not None:  # not from within an event of the subscription itself
+            least = qos.BEST_EFFORT if policy == QoSPolicyKind.RELIABILITY else qos.VOLATILE
+            self._node.executor.create_task(self._change, name, least)
+
+    def _change(self, policy: str, to: Any) -> None:
+        """Subscribe with another reliability or durability, unless unsubscribed meanwhile."""
+        adapts = QoSPolicyKind[policy.upper()] in self._adapts
+        if self._subscription is not None and adapts and getattr(self._profile, policy) != to:
+            self.unsubscribe()
+            setattr(self._profile, policy, to)
+            self._subscribe()
 
     def values(self) -> dict[str, Any]:
         """Values for /diagnostics."""
-        subscription = self._subscription
+        profile = None if self._subscription is None else self._profile
         return {
             "topic": self.topic,
             "publishers": self._node.count_publishers(self.topic),
-            "reliability": subscription and subscription.reliability,
-            "durability": subscription and subscription.durability,
+            "reliability": profile and profile.reliability.name.lower(),
+            "durability": profile and profile.durability.name.lower(),
             "lost": self.lost,
         }
 
@@ -143,13 +211,13 @@ class Inputs:
                 store(data)
                 self.changed.notify()
 
-        self._topics.append(Topic(self._node, message, name, receive, depth))
+        self._topics.append(Topic(self._node, message, name, receive, depth, self._reliability))
         return self._topics[-1]
 
     def subscribe(self) -> None:
         """Subscribe to all topics, if not subscribed."""
         for topic in self._topics:
-            topic.subscribe(self._reliability)
+            topic.subscribe()
 
     def adapt(self) -> None:
         """See `Topic.adapt`; to be called now and then."""
@@ -171,15 +239,15 @@ class Inputs:
 
     # For the worker.
 
-    def wait(self, until: Callable[[], bool] | None = None, poll: float = 0.05) -> bool:
+    def wait(self, until: Callable[[], bool] | None = None) -> bool:
         """Wait for a message on the main topic, or for a condition. Returns False once closed.
 
         Args:
-            until: checked after every message of any topic, and every `poll` seconds, while `changed` is held.
+            until: checked after every message of any topic, and every POLL seconds, while `changed` is held.
         """
         with self.changed:
             while not (self._closed or self._newest is not None or (until is not None and until())):
-                self.changed.wait(None if until is None else poll)
+                self.changed.wait(None if until is None else POLL)
             return not self._closed
 
     def take(self) -> Arrival | None:

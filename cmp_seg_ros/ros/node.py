@@ -43,6 +43,7 @@ Result = TypeVar("Result")
 WORKER = "worker of the node"
 ENDING = 2.0  # seconds that shutdown waits for the worker; building an engine may take minutes
 HOLD = 0.1  # seconds before a held message is tried again
+STUCK = 5.0  # seconds without a result, and times as long as the last took; less is only slow
 PLAUSIBLE_AGE_MS = 60e3  # older stamps come from another clock, as when a bag is played with its own stamps
 PARAMETERS = [
     Parameter(
@@ -133,6 +134,7 @@ class WorkerNode(Node, Generic[Result]):
         self.inputs = Inputs(self, *self.main_topic(message, topic), self.report.tally, reliability)
         self._outputs: list[Output[Result]] = []
         self._since: float | None = None  # arrival of the message being processed; None when idle
+        self._took = 0.0  # seconds of the last result
         self._oldest = 0.0  # seconds of the slowest message since the last report
         self._worker = threading.Thread(target=self._run, name=WORKER, daemon=True)
         self._loaded = self.create_guard_condition(self.activate)
@@ -297,6 +299,7 @@ class WorkerNode(Node, Generic[Result]):
         finally:
             self._oldest = max(self._oldest, 1e-3 * clock.total_ms)
         clock.stages_ms["total"] = clock.total_ms
+        self._took = 1e-3 * clock.total_ms
         age_ms = 1e-6 * (self.get_clock().now().nanoseconds - cdr.stamp_ns(arrival.data))
         if 0 <= age_ms < PLAUSIBLE_AGE_MS:
             clock.stages_ms["age"] = age_ms
@@ -344,8 +347,11 @@ class WorkerNode(Node, Generic[Result]):
         age = time.monotonic() - since if since is not None else 0.0
         if not limit or max(age, oldest) <= limit:
             return []
-        if age > limit:
+        if age > max(limit, STUCK, STUCK * self._took):
             return [Problem(ERROR, f"stuck: {self.work} one of the {self.things} for {age:.1f} s")]
+        if age > limit:
+            last = f", the last took {1e3 * self._took:.0f} ms" if self._took else ""
+            return [Problem(ERROR, f"late: no result for {age:.1f} s{last}; error_age is {limit:g} s")]
         return [Problem(ERROR, f"late: a result came {oldest:.1f} s after its message, error_age is {limit:g} s")]
 
 
@@ -360,9 +366,7 @@ def main(name: str, make: Callable[[], WorkerNode[Any]], description: str, table
     """Entry point of a program that runs one node."""
     runner.arguments(name, command_line(name, description, table))
     status = runner.run(name, make)
-    if any(
-        thread.name == WORKER for thread in threading.enumerate()
-    ):  # inside a compiler: it cannot be stopped cleanly
+    if any(thread.name == WORKER for thread in threading.enumerate()):  # in a compiler, which cannot be stopped
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)

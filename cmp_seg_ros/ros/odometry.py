@@ -75,7 +75,7 @@ class OdometryInput:
 
     @property
     def is_mounted(self) -> bool:
-        """Whether it is known how the lidar sits on the robot."""
+        """Whether the mounting of the lidar on the robot is known."""
         return self._by_tf or self._T_base_lidar is not None
 
     def motion(self, stamp: int, lidar_frame: str) -> Motion | None:

@@ -114,22 +114,18 @@ def command_line(name: str, description: str, table: list[Parameter]) -> argpars
 def shared_names(arguments: list[str]) -> set[str]:
     """Parameters that files on a command line (--params-file) give to all nodes, under a key such as `/**`."""
     files = [Path(after) for before, after in itertools.pairwise(arguments) if before == "--params-file"]
-    return {name for file in files for name in _shared(yaml.safe_load(file.read_text()), "")}
+    names = set()
+    for path in (path for file in files for path in _paths(yaml.safe_load(file.read_text()))):
+        at = path.index("ros__parameters") if "ros__parameters" in path else 0
+        if at and path[at - 1].rpartition("/")[2] in ("*", "**"):
+            names.add(".".join(path[at + 1 :]))  # parameters may be in nested groups, such as `camera.gain`
+    return names
 
 
-def _shared(tree: Any, key: str) -> Iterator[str]:
+def _paths(tree: Any) -> Iterator[list[str]]:
+    """The keys on the way to each value that is no dict."""
     if not isinstance(tree, dict):
+        yield []
         return
-    if "ros__parameters" in tree and key.rpartition("/")[2] in ("*", "**"):
-        yield from _flat(tree["ros__parameters"], "")
-    for name, below in tree.items():
-        yield from _shared(below, str(name))
-
-
-def _flat(tree: Any, prefix: str) -> Iterator[str]:
-    """The names of parameters in nested groups, such as `camera.gain`."""
-    for name, below in (tree or {}).items():
-        if isinstance(below, dict):
-            yield from _flat(below, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}"
+    for key, below in tree.items():
+        yield from ([str(key), *rest] for rest in _paths(below))

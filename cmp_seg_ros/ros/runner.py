@@ -8,6 +8,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from cmp_seg_ros import memory
 from cmp_seg_ros.errors import UserError, describe_os_error
 from cmp_seg_ros.ros import environment
 
@@ -83,7 +84,7 @@ def run(name: str, make: Callable[[], Program], args: list[str] | None = None) -
         args: command line with `--ros-args`; None takes that of the process.
     """
     environment.prepare()
-    environment.keep_large_buffers()
+    memory.keep_freed(32 << 20, 256 << 20)
     import rclpy
     from rclpy._rclpy_pybind11 import RCLError
     from rclpy.executors import SingleThreadedExecutor

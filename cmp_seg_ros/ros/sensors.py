@@ -33,10 +33,10 @@ PARAMETERS = [
 
 
 class Sensors:
-    """What the parameters say of the sensors. Raises UserError.
+    """The sensors as the parameters describe them. Raises UserError.
 
     Attributes:
-        unknown: whether the lidar is taken as upright for want of better.
+        unknown: whether the lidar is taken as upright, since no mounting is known.
     """
 
     def __init__(self, node: Node, parameters: Parameters) -> None:
@@ -70,7 +70,7 @@ class Sensors:
 
     @property
     def from_tf(self) -> bool:
-        """Whether it is TF that knows how the lidar is mounted."""
+        """Whether the mounting of the lidar comes from TF."""
         return self._tf is not None
 
     def T_base_lidar(self, frame: str) -> Transform | None:

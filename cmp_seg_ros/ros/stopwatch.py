@@ -4,10 +4,10 @@ import time
 
 
 class Stopwatch:
-    """Milliseconds by stage of a job that somebody takes up now.
+    """Milliseconds by stage of a job that begins now.
 
     Args:
-        start: since when it has waited, by time.monotonic.
+        start: when it began to wait, by time.monotonic.
     """
 
     def __init__(self, start: float) -> None:
@@ -34,7 +34,7 @@ class Stopwatch:
 
     @property
     def busy(self) -> float:
-        """Seconds since the job was taken up, less pauses."""
+        """Seconds since the job began, less pauses."""
         return time.monotonic() - self._taken - self._paused
 
     @property

@@ -96,7 +96,3 @@ class FieldConfig(Strict):
         if self.depth[0] >= self.depth[1]:
             raise ValueError(f"depth {self.depth}: give the nearest first")
         return self
-
-
-DINO_B8 = FieldConfig()
-DINOV2_B14 = FieldConfig(encoder=VitConfig(patch=14, stride=16, layer_scale=True))

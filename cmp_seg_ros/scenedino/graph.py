@@ -24,7 +24,7 @@ from cmp_seg_ros.kernels.launch import threads
 from cmp_seg_ros.scenedino.field import NO_HEIGHT, FeatureField, project, sample
 from cmp_seg_ros.scenedino.fold import FoldedDecoder, Phases, folded_head
 from cmp_seg_ros.scenedino.head import ClusterHead
-from cmp_seg_ros.scenedino.voxels import CHUNK, Float32, Int64, Points
+from cmp_seg_ros.scenedino.voxels import CHUNK, Float32, Int64, Plain, Points
 
 NAMES = ("image", "density", "classes")
 OPSET = 18
@@ -117,7 +117,7 @@ def _traced(module: nn.Module, inputs: tuple[Tensor, ...], names: list[str], out
     return file.getvalue()
 
 
-class OnnxRuntime:
+class OnnxRuntime(Plain):
     """The engine `onnxruntime`: an `Evaluation` on the graphs, on a CUDA GPU where ONNX Runtime has one, else here.
 
     Raises:
@@ -125,7 +125,7 @@ class OnnxRuntime:
     """
 
     def __init__(self, field: FeatureField) -> None:
-        self.field = field
+        super().__init__(field)
         package = load_package("onnxruntime", "onnxruntime")
         options = package.SessionOptions()
         options.intra_op_num_threads = threads()
@@ -137,10 +137,6 @@ class OnnxRuntime:
 
     def look(self, image: Tensor) -> Tensor:
         return torch.from_numpy(self._sessions["image"].run(None, {"image": image.numpy()})[0])
-
-    def plan(self, xyz: Tensor, intrinsics: Tensor, up: Tensor | None = None) -> Points:
-        _, invalid = project(xyz[None], intrinsics[None])
-        return Points(xyz[None], intrinsics[None], None if up is None else up[None], invalid[0].numpy())
 
     def density(self, features: Tensor, points: Points) -> Float32:
         found: Float32 = self._run("density", features, points, np.arange(points.xyz.shape[1]))[0]

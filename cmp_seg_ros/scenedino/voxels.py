@@ -99,11 +99,8 @@ class Plain:
 
     @torch.inference_mode()
     def point_features(self, features: Tensor, points: Points, rows: Int64) -> Float32:
-        return (
-            self.field.query(features, points.xyz[:, torch.from_numpy(rows)], points.intrinsics, points.up)
-            .features[0]
-            .numpy()
-        )
+        chosen = points.xyz[:, torch.from_numpy(rows)]
+        return self.field.query(features, chosen, points.intrinsics, points.up).features[0].numpy()
 
 
 class Folded:

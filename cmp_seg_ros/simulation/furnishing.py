@@ -88,7 +88,7 @@ SECOND_WORLD = {
     "hall": "pallet_rack aisles 0.2, gondola aisles 0.2, bar free 0.05",
     "corridor": "tall_shelf wall 0.1, seat wall 0.1",
 }
-ANYWHERE = "model wall 0.5, model free 0.25, model corner 0.3, thin free 0.2, thin corner 0.15, dummy free 0.06"
+ANYWHERE = "model wall 0.5, model free 0.25, model corner 0.3, thin free 0.35, thin corner 0.2, dummy free 0.15"
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,11 @@
 """Records a simulated robot: a ROS 2 bag (mcap), a calibration file, a report and a picture."""
 
 import io
+import json
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,13 +13,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.geometry.cameras import Camera
 from cmp_seg_ros.geometry.track import pose_of
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.messages import cdr, images, point_cloud2
 from cmp_seg_ros.messages.bag_writer import BagWriter
 from cmp_seg_ros.messages.transforms import TF, TF_MESSAGE, TF_STATIC, tf_message
-from cmp_seg_ros.outputs import REPORT, claim, remove_bag, write_report
+from cmp_seg_ros.outputs import REPORT, claim, remove_bag, require_writable, write_report
 from cmp_seg_ros.scan import UNLABELLED, Bool, UInt8
 from cmp_seg_ros.simulation.camera import Image
 from cmp_seg_ros.simulation.lidar import Lidar, Sweep
@@ -31,6 +33,7 @@ START = 1_700_000_000_000_000_000  # nanoseconds; fixed, so that recordings are 
 ODOMETRY_RATE = 50.0
 TRUTH_SPACES = ("structural6", "indoor")
 BAG, CALIBRATION, PREVIEW = "bag", "calibration.yaml", "preview.png"
+FILES = (BAG, CALIBRATION, REPORT, PREVIEW)
 
 CLOUD, IMAGE, COMPRESSED, INFO = cdr.POINT_CLOUD2, cdr.IMAGE, cdr.COMPRESSED_IMAGE, cdr.CAMERA_INFO
 ODOMETRY = "nav_msgs/msg/Odometry"
@@ -72,23 +75,29 @@ def _image_topic(camera: RigCamera) -> str:
     return f"/{camera.name}/image" + ("/compressed" if camera.compressed else "")
 
 
-def record(config: RigConfig, out: Path, processes: int | None = None) -> Iterator[int]:
+def record(config: RigConfig, out: Path, processes: int | None = None, again: bool = False) -> Iterator[int]:
     """Write a recording to the folder `out`, and yield the number of scans done after each.
 
     Args:
         config: of the recording; images are most of the work.
-        out: for `bag/`, `calibration.yaml`, `report.json` and `preview.png`; an older recording of ours there is
-            replaced.
+        out: for `bag/`, `calibration.yaml`, `preview.png` and, last, `report.json`.
         processes: number of processes; None: one per core, at most four. The bytes do not depend on it.
+        again: replace a finished recording of another configuration in `out`.
 
     Raises:
-        UserError: the sensor is unknown; the folder has files of another program, or is not writable.
+        UserError: the sensor is unknown; the folder has files of another program, or a recording of another
+            configuration, or is not writable.
         OSError: the folder cannot be written.
     """
     began = time.perf_counter()
     rig = Rig(config)
-    claim(out, "simulate", (BAG, CALIBRATION, REPORT, PREVIEW))
+    settings = _settings(config)
+    require_writable(out, "simulate", FILES)
+    if not again:
+        _require_same(out, settings)
+    claim(out, "simulate", FILES)
     remove_bag(out / BAG)
+    (out / PREVIEW).unlink(missing_ok=True)
     rig.calibration().save(out / CALIBRATION)
     points, seen, classes = [], np.zeros(len(config.cameras), np.int64), np.zeros(256, np.int64)
     end = rig.frames / rig.rate
@@ -106,11 +115,31 @@ def record(config: RigConfig, out: Path, processes: int | None = None) -> Iterat
             yield index + 1
         for entry in odometry:
             bag.write(*entry)
-    report = _report(rig, points, seen, classes, time.perf_counter() - began)
-    write_report(out, report)
     from cmp_seg_ros.simulation.preview import draw_preview
 
     draw_preview(rig, out / PREVIEW)
+    report = _report(rig, points, seen, classes, time.perf_counter() - began)
+    write_report(out, report | {"finished": True, "settings": settings})
+
+
+def _settings(config: RigConfig) -> dict[str, Any]:
+    """The configuration as JSON has it."""
+    cameras = [asdict(camera) | {"camera": camera.camera.model_dump()} for camera in config.cameras]
+    settings: dict[str, Any] = json.loads(json.dumps(asdict(config) | {"cameras": cameras}, default=str))
+    return settings
+
+
+def _require_same(out: Path, settings: dict[str, Any]) -> None:
+    """Raise UserError if `out` has a finished recording of other settings."""
+    if not (out / REPORT).is_file():
+        return
+    report = json.loads((out / REPORT).read_text())
+    known = report.get("settings", {})  # earlier versions wrote neither these nor `finished` at the end
+    other = [name for name, value in settings.items() if known.get(name) != value]
+    if other and report.get("finished", True):
+        raise UserError(
+            f"{out} holds a recording with another {', '.join(other)}; give another --out, or --again to replace it"
+        )
 
 
 # -- frames, in one process or several

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -37,17 +38,20 @@ def measure(bundle: Path, engine: str, case: Case) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         scan = Path(folder) / "scan.npy"
         np.save(scan, decode(case.message).xyz)
-        command = [sys.executable, "-m", __name__, str(bundle), engine, str(case.voxel_size), str(scan)]
-        command.append(repr(time.time()))
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
-        except subprocess.TimeoutExpired as error:
-            raise UserError(f"engine {engine} in a process of its own: not ready after {PATIENCE:.0f} s") from error
-        if done.returncode:
-            words = done.stderr.strip().splitlines()
-            raise UserError(
-                f"engine {engine} in a process of its own: {words[-1] if words else 'it ended without a message'}"
-            )
+        arguments = [bundle, engine, case.voxel_size, scan, time.time()]
+        return run_module(__name__, arguments, f"engine {engine} in a process of its own", PATIENCE)
+
+
+def run_module(name: str, arguments: Iterable[object], what: str, patience: float) -> dict[str, Any]:
+    """The JSON that a module prints at last in a process of its own. Raises UserError, which names `what` is run."""
+    command = [sys.executable, "-m", name, *map(str, arguments)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=patience, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise UserError(f"{what}: not ready after {patience:.0f} s") from error
+    if done.returncode:
+        words = done.stderr.strip().splitlines()
+        raise UserError(f"{what}: {words[-1] if words else 'it was killed, probably out of memory'}")
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
 

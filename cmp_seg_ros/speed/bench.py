@@ -220,11 +220,10 @@ class Bench:
 
     def _fitting(self, ready: Mapping[str, Callable[[], Callable[[], Any]]], width: int, case: Case) -> Rivals:
         """The prepared rivals that one turn has time for, the fastest first. Time is taken to grow with the voxels."""
-        expected = dict.fromkeys(ready, 0.0)
+        expected = {}
         for name in ready:
-            if (width, name) in self._measured:
-                voxels, milliseconds = self._measured[width, name]
-                expected[name] = milliseconds * case.voxels / voxels
+            voxels, milliseconds = self._measured.get((width, name), (1, 0.0))
+            expected[name] = milliseconds * case.voxels / voxels
         rivals: Rivals = {}
         left = 1e3 * self.options.time_limit
         for name in sorted(ready, key=lambda name: expected[name]):

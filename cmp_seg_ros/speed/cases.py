@@ -51,14 +51,14 @@ def bundle_of(width: int, folder: Path) -> Bundle:
     return Bundle.find(name) if name in resources.names(FOLDER) else untrained(width, folder / name)
 
 
-def untrained(width: int, path: Path, depth: int = DEPTH) -> Bundle:
+def untrained(width: int, path: Path) -> Bundle:
     """A bundle of random weights whose statistics and scales are those of a trained one in kind."""
     import torch
 
     from cmp_seg_ros.waffleiron import network, weights
 
     torch.manual_seed(0)
-    config = NetworkConfig(width=width, depth=depth, outputs=6)
+    config = NetworkConfig(width=width, depth=DEPTH, outputs=6)
     net = network.Segmenter(config)
     for name, buffer in net.named_buffers():
         if name.endswith("running_mean"):

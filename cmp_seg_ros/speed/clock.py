@@ -82,10 +82,10 @@ def watch() -> Iterator[Callable[[], float]]:
     yield others
 
 
-def share_of_others(seconds: float = 1.0) -> float:
+def share_of_others() -> float:
     """Share of all processors that others take while this process does nothing, 0..1."""
     with watch() as taken:
-        time.sleep(seconds)
+        time.sleep(1)
         return taken()
 
 
@@ -97,7 +97,7 @@ def _seconds() -> npt.NDArray[np.float64]:
 
 
 def machine(threads: int, packages: Iterable[str]) -> dict[str, Any]:
-    """What a figure needs beside it; `packages` are those whose versions matter, too."""
+    """The machine and software that figures were measured with; `packages`: further ones whose versions matter."""
     names = dict.fromkeys(("numpy", "numba", "torch", *sorted(packages)))
     return {
         "processor": processor(),
@@ -112,7 +112,7 @@ def machine(threads: int, packages: Iterable[str]) -> dict[str, Any]:
 
 
 def processor() -> str:
-    """Its name, as the system gives it."""
+    """Name of the processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

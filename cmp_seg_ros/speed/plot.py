@@ -1,11 +1,14 @@
 """Time against the number of voxels."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cmp_seg_ros.engine import registry
 from cmp_seg_ros.evaluation.plots import new_figure, save
 from cmp_seg_ros.speed.bench import by_engine
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 LINES = {"int8": ":", "bf16": "--", "fp16": "-.", "fp32": "-"}
 MARKERS = {"int8": "v", "bf16": "s", "fp16": "^", "fp32": "o"}  # a single size of scan has no line
@@ -21,21 +24,13 @@ def plot(report: dict[str, Any], path: Path) -> None:
     for axes, width in zip(panels, widths, strict=True):
         own = [row for row in rows if row["width"] == width]
         for (_, engine, precision), series in by_engine(own).items():
-            style = {
-                "color": registry.find_all(engine)[0][0].colour,
-                "linestyle": LINES.get(precision, "-"),
-                "marker": MARKERS.get(precision, "o"),
-                "markersize": 5,
-            }
-            axes.plot(*zip(*sorted(series.items()), strict=True), **style, label=f"{engine}, {precision}", zorder=3)
-        for precision, series in matmuls(own).items():
-            style = {
-                "color": "#888888",
-                "linestyle": LINES.get(precision, "-"),
-                "marker": MARKERS.get(precision, "o"),
-                "markersize": 3,
-            }
-            axes.plot(*zip(*sorted(series.items()), strict=True), **style, label=f"bare matrix products, {precision}")
+            color, label = registry.find_all(engine)[0][0].colour, f"{engine}, {precision}"
+            _line(axes, series, precision, color=color, markersize=5, label=label, zorder=3)
+        for precision in dict.fromkeys(row["precision"] for row in own):
+            found = (row for row in own if row["precision"] == precision and row["matmul_ms"])
+            if series := {row["voxels"]: row["matmul_ms"] for row in found}:
+                label = f"bare matrix products, {precision}"
+                _line(axes, series, precision, color="#888888", markersize=3, label=label)
         if dense := {row["voxels"]: row["dense_ms"] for row in own if row["dense_ms"]}:
             axes.plot(*zip(*sorted(dense.items()), strict=True), "k-X", markersize=6, label="plain PyTorch, full grids")
         axes.axhline(1000 / 15, color="#bbbbbb", linewidth=1, zorder=0)
@@ -58,10 +53,7 @@ def plot(report: dict[str, Any], path: Path) -> None:
     save(figure, path)
 
 
-def matmuls(rows: list[dict[str, Any]]) -> dict[str, dict[int, float]]:
-    """Milliseconds of the bare products by voxels, for each precision."""
-    found: dict[str, dict[int, float]] = {}
-    for row in rows:
-        if row["matmul_ms"]:
-            found.setdefault(row["precision"], {})[row["voxels"]] = row["matmul_ms"]
-    return found
+def _line(axes: "Axes", series: dict[int, float], precision: str, **style: Any) -> None:
+    """Milliseconds by voxels, in the style of a precision."""
+    look = {"linestyle": LINES.get(precision, "-"), "marker": MARKERS.get(precision, "o"), **style}
+    axes.plot(*zip(*sorted(series.items()), strict=True), **look)

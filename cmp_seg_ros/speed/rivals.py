@@ -91,16 +91,15 @@ def _random(
 
 def _torch(products: list[Product], width: int, kind: torch.dtype | None, device: str = "cpu") -> Timed:
     inputs, matrices = _random(products, width, kind, device)
-    matrices = [matrix.t().contiguous() for matrix in matrices]
+    run = _each(products, inputs, [matrix.t().contiguous() for matrix in matrices], torch.nn.functional.linear)
+    if device == "cpu":
+        return run
 
-    @torch.inference_mode()
-    def run() -> None:
-        for shape, matrix in zip(products, matrices, strict=True):
-            torch.nn.functional.linear(inputs[shape], matrix)
-        if device == "cuda":
-            torch.cuda.synchronize()
+    def finished() -> None:
+        run()
+        torch.cuda.synchronize()
 
-    return run
+    return finished
 
 
 def _onednn(products: list[Product], width: int, kind: torch.dtype | None) -> Timed:
@@ -113,22 +112,23 @@ def _onednn(products: list[Product], width: int, kind: torch.dtype | None) -> Ti
             torch.ops.mkldnn._reorder_linear_weight(matrix.t().contiguous(), rows)
             for matrix, (rows, _) in zip(matrices, products, strict=True)
         ]
-
-    @torch.inference_mode()
-    def run() -> None:
-        for shape, matrix in zip(products, packed, strict=True):
-            torch.ops.mkldnn._linear_pointwise(inputs[shape], matrix, None, "none", [], "")
-
-    return run
+    linear = torch.ops.mkldnn._linear_pointwise
+    return _each(products, inputs, packed, lambda rows, matrix: linear(rows, matrix, None, "none", [], ""))
 
 
 def _torch_int8(products: list[Product], width: int) -> Timed:
-    inputs, matrices = _random(products, width, torch.int8)
+    return _each(products, *_random(products, width, torch.int8), torch._int_mm)
+
+
+def _each(
+    products: list[Product], inputs: dict[Product, Any], matrices: list[Any], multiply: Callable[..., Any]
+) -> Timed:
+    """All products, one after the other."""
 
     @torch.inference_mode()
     def run() -> None:
         for shape, matrix in zip(products, matrices, strict=True):
-            torch._int_mm(inputs[shape], matrix)
+            multiply(inputs[shape], matrix)
 
     return run
 

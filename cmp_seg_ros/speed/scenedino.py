@@ -1,6 +1,6 @@
 """The full-size SceneDINO network three ways, each in a process of its own: as published, plain, and the engine.
 
-python -m cmp_seg_ros.speed.scenedino WAY IMAGE_HEIGHT IMAGE_WIDTH RESULT.npz
+python -m cmp_seg_ros.speed.scenedino WAY TURNS SHIFT.json RESULT.npz
 
 All have the same random weights (none are published here), with the density's bias such that 15 % of the voxels in the
 view are occupied. The published way takes 524,288 points at a time through the whole chain, every voxel, occupied or
@@ -9,7 +9,6 @@ density first, and classes only where occupied and in view.
 """
 
 import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -20,14 +19,15 @@ import numpy as np
 import torch
 
 from cmp_seg_ros import memory
-from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.kernels.launch import threads
 from cmp_seg_ros.occupancy.grid import FREE, UNKNOWN, Grid
 from cmp_seg_ros.scan import Float32, UInt8
 from cmp_seg_ros.scenedino.config import FieldConfig, VitConfig
 from cmp_seg_ros.scenedino.field import FeatureField
 from cmp_seg_ros.scenedino.voxels import Evaluation, Folded, Plain, Points
+from cmp_seg_ros.speed.alone import run_module
 
+IMAGE, GRID = (192, 640), "sscbench"  # (height, width) in pixels
 WAYS = ("published", "plain", "engine")
 OCCUPIED = 0.15  # of the voxels in the view
 THRESHOLD = 0.2  # 1 / m, of the published script
@@ -38,29 +38,22 @@ T_CAMERA_LIDAR = ((0.0, -1.0, 0.0, 0.0), (0.0, 0.0, -1.0, -0.1), (1.0, 0.0, 0.0,
 PATIENCE = 7200.0  # seconds for one way
 
 
-def bench(image: tuple[int, int] = (192, 640), grid: str = "sscbench", turns: int = 2) -> dict[str, Any]:
+def bench(turns: int = 2) -> dict[str, Any]:
     """Times and memory of the three ways, and how far their labels agree.
 
     Args:
-        image: (height, width) in pixels.
-        grid: a name or file.
         turns: of the plain way and the engine, of which the best counts; the published way is timed once.
 
     Raises:
         UserError: a way ended with an error.
     """
-    found: dict[str, Any] = {"image": image, "grid": grid, "threads": threads()}
+    found: dict[str, Any] = {"image": IMAGE, "grid": GRID, "threads": threads()}
     labels = {}
     with tempfile.TemporaryDirectory() as folder:
         shift = Path(folder) / "shift.json"
         for way in reversed(WAYS):  # the engine also finds the bias for all
             result = Path(folder) / f"{way}.npz"
-            command = [sys.executable, "-m", __name__, way, *map(str, image), grid, str(turns), str(shift), str(result)]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
-            if done.returncode:
-                words = done.stderr.strip().splitlines()
-                raise UserError(f"{way} network: {words[-1] if words else 'it was killed, probably out of memory'}")
-            figures = json.loads(done.stdout.splitlines()[-1])
+            figures = run_module(__name__, [way, turns, shift, result], f"{way} network", PATIENCE)
             found |= {f"{way}_{name}": value for name, value in figures.items()}
             with np.load(result) as file:
                 labels[way] = file["label"], file["density"]
@@ -76,12 +69,6 @@ def bench(image: tuple[int, int] = (192, 640), grid: str = "sscbench", turns: in
     error = np.abs(plain[1] - engine[1])[view]
     found["density_beyond_tolerance"] = float((error > 1e-3 * plain[1][view] + 1e-5).mean())
     return found
-
-
-def network(image: tuple[int, int]) -> FeatureField:
-    """ViT-B/8 with random weights, the same on every call."""
-    torch.manual_seed(0)
-    return FeatureField(FieldConfig(encoder=VitConfig(), image=image)).eval().requires_grad_(False)
 
 
 def points_of(grid: Grid) -> tuple[torch.Tensor, torch.Tensor]:
@@ -112,11 +99,12 @@ def published(field: FeatureField, image: torch.Tensor, points: Points) -> tuple
     return torch.cat(labels).numpy(), torch.cat(densities).numpy()
 
 
-def _run(way: str, height: str, width: str, grid_name: str, turns: str, shift: str, result: str) -> dict[str, Any]:
+def _run(way: str, turns: str, shift: str, result: str) -> dict[str, Any]:
     torch.set_num_threads(threads())
-    size, grid = (int(height), int(width)), Grid.load(grid_name)
-    field = network(size)
-    image = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    torch.manual_seed(0)
+    field = FeatureField(FieldConfig(encoder=VitConfig(), image=IMAGE)).eval().requires_grad_(False)  # ViT-B/8
+    grid = Grid.load(GRID)
+    image = torch.rand(1, 3, *IMAGE, generator=torch.Generator().manual_seed(1)) * 2 - 1
     xyz, intrinsics = points_of(grid)
     view = ~Plain(field).plan(xyz, intrinsics).invalid
     if way == "engine":

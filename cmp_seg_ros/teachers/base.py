@@ -6,7 +6,6 @@ masks.at(uv), features.at(uv)                                    # (N, C), (N, D
 """
 
 import os
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -103,7 +102,7 @@ def nearest(grid: UInt8, size: tuple[int, int]) -> UInt8:
     return grid[rows[:, None], columns]
 
 
-class Teacher(ABC):
+class Teacher:
     """A frozen network for images; not safe for use by several threads at once.
 
     Attributes:
@@ -116,13 +115,13 @@ class Teacher(ABC):
     label_space: LabelSpace | None
     dimension: int
 
-    @abstractmethod
     def masks(self, rgb: UInt8) -> Masks:
         """The classes of an (H, W, 3) image of any size. Raises UserError if the teacher gives none."""
+        raise UserError(f"teacher {self.name} gives features, but no masks; take another --teacher")
 
-    @abstractmethod
     def features(self, rgb: UInt8) -> Features:
         """The features of an (H, W, 3) image of any size. Raises UserError if the teacher gives none."""
+        raise UserError(f"teacher {self.name} gives masks, but no features; take another --teacher")
 
 
 class WeightFile(NamedTuple):

@@ -24,7 +24,7 @@ def missing(card: Card) -> list[str]:
     """Names of the files of a teacher that are not here; those cut off are marked so."""
     found = []
     for file in card.files:
-        if not any(file.path(card, name).is_file() for name in (file.name, *file.instead)):
+        if not _is_here(card, file):
             cut = any(_part(file.path(card, name)).is_file() for name in (file.name, *file.instead))
             found.append(f"{file.name} (cut off)" if cut else file.name)
     return found
@@ -44,9 +44,13 @@ def fetch(card: Card, progress: Callable[[str, int, int], None] = lambda name, d
     target = folder() / card.file
     with outputs.writing(target if len(card.files) > 1 else target.parent):
         for file in card.files:
-            if not any(file.path(card, name).is_file() for name in (file.name, *file.instead)):
+            if not _is_here(card, file):
                 _fetch_file(card, file, progress)
     return target
+
+
+def _is_here(card: Card, file: WeightFile) -> bool:
+    return any(file.path(card, name).is_file() for name in (file.name, *file.instead))
 
 
 def _fetch_file(card: Card, file: WeightFile, progress: Callable[[str, int, int], None]) -> None:
@@ -91,7 +95,7 @@ def _download(url: str, path: Path, sha256: str, progress: Callable[[int, int], 
     expected = sha256 or _declared(headers)
     if expected and not _is(part, expected):
         part.unlink()
-        raise UserError(f"{url} is not what its checksum {expected[:12]}... says, and was removed; fetch it again")
+        raise UserError(f"{url} does not match its checksum {expected[:12]}..., and was removed; fetch it again")
     part.replace(path)
 
 

@@ -30,7 +30,6 @@ class Teacher(base.Teacher):
 
     Args:
         path: of the .tflite file.
-        threads: of the processor.
 
     Raises:
         UserError: ai-edge-litert is not installed, or the file is not MOSAIC's.
@@ -39,9 +38,9 @@ class Teacher(base.Teacher):
     name = "mosaic"
     dimension = 64
 
-    def __init__(self, path: Path, threads: int | None = None) -> None:
+    def __init__(self, path: Path) -> None:
         self.label_space = LabelSpace.load("mosaic32")
-        self._network = _open(path, threads)
+        self._network = _open(path)
         given, found = self._network.get_input_details()[0], self._network.get_output_details()[0]
         if tuple(given["shape"]) != (1, SIZE, SIZE, 3) or given["dtype"] != np.uint8:
             raise UserError(
@@ -52,11 +51,12 @@ class Teacher(base.Teacher):
 
     def masks(self, rgb: UInt8) -> Masks:
         from PIL import Image
+        from scipy.special import softmax
 
         self._run(rgb)
         height, width = rgb.shape[:2]
         label = self._network.get_tensor(self._found).reshape(SIZE, SIZE).astype(np.uint8)
-        probabilities = _softmax(self._values(LOGITS))
+        probabilities = softmax(self._values(LOGITS), axis=2)
         return Masks(
             np.asarray(Image.fromarray(label).resize((width, height), Image.Resampling.NEAREST)),
             base.resized(probabilities.max(axis=2), (height, width), _shift(probabilities)),
@@ -83,7 +83,7 @@ class Teacher(base.Teacher):
         return values
 
 
-def _open(path: Path, threads: int | None) -> Any:
+def _open(path: Path) -> Any:
     """The network, which keeps all its tensors."""
     import warnings
 
@@ -94,7 +94,7 @@ def _open(path: Path, threads: int | None) -> Any:
     try:
         with warnings.catch_warnings(), _quiet():
             warnings.simplefilter("ignore", UserWarning)  # that keeping tensors takes memory
-            network = Interpreter(str(path), num_threads=threads, experimental_preserve_all_tensors=True)
+            network = Interpreter(str(path), experimental_preserve_all_tensors=True)
             network.allocate_tensors()
     except (ValueError, RuntimeError) as error:
         raise UserError(f"{path} is no model that ai-edge-litert runs: {' '.join(str(error).split())}") from error
@@ -112,11 +112,6 @@ def _quiet() -> Iterator[None]:
     finally:
         os.dup2(kept, 2)
         os.close(kept)
-
-
-def _softmax(logits: Float32) -> Float32:
-    power = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return np.asarray(power / power.sum(axis=-1, keepdims=True), np.float32)
 
 
 def _shift(grid: Float32) -> float:

@@ -13,10 +13,11 @@ from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.scan import Float32, UInt8
 from cmp_seg_ros.teachers import base
-from cmp_seg_ros.teachers.base import Features, Masks
+from cmp_seg_ros.teachers.base import Masks
 
 SPACES = {150: "ade20k", 133: "coco"}  # label spaces by number of classes
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, for weights that name no others
+FINEST = 256  # cells of a grid in which masks are compared, along its shorter side
 CONFIG, PROCESSOR, WEIGHTS = "config.json", "preprocessor_config.json", "model.safetensors"
 
 
@@ -44,12 +45,6 @@ class Pretrained(base.Teacher):
         processor = _json(path / PROCESSOR) if (path / PROCESSOR).is_file() else {}
         self._mean = np.array(processor.get("image_mean", MEAN), np.float32)
         self._std = np.array(processor.get("image_std", STD), np.float32)
-
-    def masks(self, rgb: UInt8) -> Masks:
-        raise UserError(f"teacher {self.name} gives features, but no masks")
-
-    def features(self, rgb: UInt8) -> Features:
-        raise UserError(f"teacher {self.name} gives masks, but no features")
 
     def pixels(self, rgb: UInt8, size: tuple[int, int]) -> Any:
         """(H, W, 3) image -> (1, 3, h, w) normalised tensor of (height, width) `size`."""
@@ -105,11 +100,11 @@ def as_masks(scores: Float32, size: tuple[int, int], space: LabelSpace) -> Masks
     return Masks(label, base.resized(finer.max(axis=2), size), probabilities)
 
 
-def _upsampled(probabilities: Float32, size: tuple[int, int], most: int = 256) -> Float32:
-    """(h, w, C) -> a grid with `most` cells along its shorter side, if that is finer, by bilinear interpolation."""
+def _upsampled(probabilities: Float32, size: tuple[int, int]) -> Float32:
+    """(h, w, C) -> a grid with FINEST cells along its shorter side, if that is finer, by bilinear interpolation."""
     import torch
 
-    scale = min(most, min(size)) / min(probabilities.shape[:2])
+    scale = min(FINEST, min(size)) / min(probabilities.shape[:2])
     if scale <= 1:
         return probabilities
     tensor = torch.from_numpy(probabilities).permute(2, 0, 1)[None]

@@ -19,7 +19,7 @@ from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.scan import Float32, UInt8
 from cmp_seg_ros.teachers import base
-from cmp_seg_ros.teachers.base import Card, Features, Masks
+from cmp_seg_ros.teachers.base import Card, Masks
 
 FOLDER = "config/teachers"
 LEAST = 1e-4  # probability of an answer
@@ -97,9 +97,6 @@ class Teacher(base.Teacher):
         probabilities = np.asarray(power / power.sum(axis=2, keepdims=True), np.float32)
         confidence = base.resized(probabilities.max(axis=2), size)
         return Masks(base.nearest(self._space.ids[probabilities.argmax(axis=2)], size), confidence, probabilities)
-
-    def features(self, rgb: UInt8) -> Features:
-        raise UserError("the simulated teacher gives masks, but no features; take another --teacher")
 
     def _blurred(self, truth: UInt8) -> Float32:
         """(H, W) rows of the confusion -> (h, w, C + 1) share of each around each cell."""

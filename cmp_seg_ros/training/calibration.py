@@ -25,13 +25,13 @@ COARSEST = 2.0  # times the bundle's voxel size, as a node takes voxels on a slo
 KEPT = 0.95
 
 
-def calibrate(bundle: Bundle, scans: Iterable[Returns], out: Path, engine: str = "auto", seed: int = 0) -> Bundle:
+def calibrate(bundle: Bundle, scans: Iterable[Returns], out: Path, engine: str = "auto") -> Bundle:
     """Write the bundle with temperature, familiarity and gate for intensities to `out`, which may be its own folder.
 
     Each scan is seen with its intensities, with others, and without, and in larger voxels, so that they hold for all of
     these.
     """
-    kept, rng = list(scans), np.random.default_rng(seed)
+    kept, rng = list(scans), np.random.default_rng(0)
     gate = _fit_intensities(bundle, kept, rng)
     column = _intensity_column(bundle)
     run = load_engine(bundle, engine)

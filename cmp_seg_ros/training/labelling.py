@@ -74,20 +74,10 @@ class LabellingTask(base.Task[Config, Item, UInt8]):
         title += f"; errors below count all {len(self.space.classes)} classes of {self.space.name}"
         pictures.draw(path, pictures.some_of(scans), self.space, title)
 
-    def write(self, path: Path, training: dict[str, Any], scores: dict[str, float]) -> Bundle:
-        config, points = self.config, self.points
-        own = {"network", "preprocess", "intensity", "label_space", "name"}  # fields of the bundle itself
-        return Bundle.write(
-            path,
-            weights.serialise(self.network),
-            name=config.name,
-            network=points.network.model_copy(update={"drop_path": 0.0}),
-            preprocess=points.preprocess,
-            intensity=points.intensity,
-            label_space=self.space,
-            training={**training, "configuration": config.model_dump(mode="json", exclude=own)},
-            measured={"validation": {name: round(value, 4) for name, value in scores.items()}},
-        )
+    def write(self, path: Path, training: dict[str, Any], scores: dict[str, float], **about: Any) -> Bundle:
+        points = base.without_drop_path(self.points)
+        content = weights.serialise(self.network)
+        return self._bundle(path, content, training, scores, segmentation=points, label_space=self.space, **about)
 
     def item(self, scans: Sequence[tuple[Voxels, UInt8]], weight: Sequence[Float32] = ()) -> Item:
         """Scans as voxels with (M,) targets, and their (M,) weights, if any."""

@@ -7,20 +7,18 @@ from torch.nn import functional
 from cmp_seg_ros.scan import UNLABELLED
 
 
-def segmentation_loss(
-    logits: Tensor, target: Tensor, ignore: int = UNLABELLED, lovasz: float = 1.0, weight: Tensor | None = None
-) -> Tensor:
+def segmentation_loss(logits: Tensor, target: Tensor, lovasz: float = 1.0, weight: Tensor | None = None) -> Tensor:
     """Cross-entropy + `lovasz` x Lovasz-softmax over the points that are labelled.
 
     Args:
         logits: (M, C), any float; evaluated in float32 at least.
-        target: (M,) int64, `ignore` where there is no label.
+        target: (M,) int64, UNLABELLED where there is no label.
         weight: (M,) how much each point counts, 0 or more; None: all the same.
 
     Returns:
         Scalar; 0 (with a gradient of 0) where no point is labelled.
     """
-    labelled = target != ignore  # (M,)
+    labelled = target != UNLABELLED  # (M,)
     if weight is not None:
         labelled &= weight > 0
         weight = weight[labelled].to(logits.dtype)

@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from zipfile import BadZipFile
 
 import numpy as np
@@ -23,9 +23,11 @@ from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.geometry.sensor_set import SensorSet
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.scan import UNLABELLED, Float32, UInt8
-from cmp_seg_ros.training.config import Strict
+from cmp_seg_ros.training.config import Strict, TrainConfig
 
 Arrays = Mapping[str, npt.NDArray[Any]]
+
+Settings = TypeVar("Settings", bound="SetsConfig")
 
 INDEX = "index.json"  # written last: the folder is complete
 
@@ -61,6 +63,28 @@ class SetConfig(Strict):
             inside = self.first <= frame.number and (self.last is None or frame.number <= self.last)
             if inside and (self.splits is None or (frame.split or "train") in self.splits):
                 yield frame
+
+
+class SetsConfig(TrainConfig):
+    """Settings of a run on data sets."""
+
+    sets: tuple[SetConfig, ...] = ()
+    validation: tuple[SetConfig, ...] = ()  # none: the frames of split val of `sets`
+    validation_scans: int = Field(default=50, gt=0)  # at most, evenly chosen
+    batch: int = Field(default=8, gt=0)  # scans
+    epochs: float | None = Field(default=25, gt=0)  # passes over the training scans, if `steps` does not end it before
+
+    @property
+    def held_back(self) -> tuple[SetConfig, ...]:
+        """The sets of the validation."""
+        return self.validation or tuple(each.model_copy(update={"splits": ("val",)}) for each in self.sets)
+
+    def limited(self: Settings, scans: int, processes: int, share: float = 1.0) -> Settings:
+        """The settings with `steps` of the epochs; `scans` are that share of all that are drawn."""
+        if self.epochs is None:
+            return self
+        steps = max(1, round(self.epochs * scans / share / (self.batch * self.accumulate * processes)))
+        return self.model_copy(update={"steps": min(self.steps, steps)})
 
 
 class KeptScans:

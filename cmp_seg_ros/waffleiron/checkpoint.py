@@ -9,10 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-import yaml
-from pydantic import BaseModel, Field, FiniteFloat, PositiveInt, ValidationError, model_validator
+from pydantic import (
+    AliasGenerator,
+    AliasPath,
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 from torch import Tensor
 
+from cmp_seg_ros import configuration
 from cmp_seg_ros.errors import UserError, describe_invalid
 from cmp_seg_ros.network_weights import read_checkpoint
 from cmp_seg_ros.waffleiron import weights
@@ -121,7 +131,7 @@ class _Published:
     network: NetworkConfig
     preprocess: PreprocessConfig
     standardised: bool
-    open_head: bool = False
+    open_head: bool
 
 
 Vector = tuple[FiniteFloat, FiniteFloat, FiniteFloat]
@@ -130,73 +140,86 @@ Axes = Annotated[list[Annotated[int, Field(ge=0, le=2)]], Field(min_length=1)]
 DropPath = Annotated[float, Field(ge=0, lt=1)]
 
 
-class _Backbone(BaseModel):
-    nb_channels: PositiveInt
+def _found_at(paths: dict[str, str]) -> ConfigDict:
+    """Where a file has the fields of a model."""
+    alias = AliasGenerator(validation_alias=lambda name: AliasPath(*paths.get(name, name).split(".")))
+    return ConfigDict(alias_generator=alias)
+
+
+class _File(BaseModel):
+    """The fields of a published configuration; those with a default are not in all of them."""
+
+    inputs: PositiveInt
+    features: list[Feature]
+    width: PositiveInt
     depth: PositiveInt
-    fov_xyz: tuple[Vector, Vector]
-    dim_proj: Axes
-    grids_size: Grids
-    drop: DropPath = 0.0
-
-
-class _Classes(BaseModel):
-    nb_class: PositiveInt
-
-
-class _Embedding(BaseModel):
-    input_feat: list[Feature]
-    size_input: PositiveInt
-    neighbors: PositiveInt
+    outputs: PositiveInt
+    planes: Axes
+    grids: Grids
+    fov: tuple[Vector, Vector]
+    neighbours: PositiveInt
     voxel_size: FiniteFloat
+    drop_path: DropPath = 0.0
+    layernorm: bool = False
+    mlp_head: bool = False
+    gelu: bool | None = None  # only ScaLR+ has the key; its backbone always has layer norms
+    head_hidden: PositiveInt = 2048
 
 
-class _WaffleIronFile(BaseModel):
+class _WaffleIronFile(_File):
     """configs/*.yaml of valeoai/WaffleIron, all versions."""
 
-    waffleiron: _Backbone
-    classif: _Classes
-    embedding: _Embedding
+    model_config = _found_at(
+        {
+            "inputs": "embedding.size_input",
+            "features": "embedding.input_feat",
+            "width": "waffleiron.nb_channels",
+            "depth": "waffleiron.depth",
+            "outputs": "classif.nb_class",
+            "planes": "waffleiron.dim_proj",
+            "grids": "waffleiron.grids_size",
+            "fov": "waffleiron.fov_xyz",
+            "neighbours": "embedding.neighbors",
+            "voxel_size": "embedding.voxel_size",
+            "drop_path": "waffleiron.drop",
+        }
+    )
 
 
-class _PointBackbone(BaseModel):
-    size_input: PositiveInt
-    input_features: list[Feature]
-    nb_channels: PositiveInt
-    nb_class: PositiveInt
-    depth: PositiveInt
-    dim_proj: Axes
-    grid_shape: Grids
-    fov: tuple[Vector, Vector]
-    num_neighbors: PositiveInt
-    voxel_size: FiniteFloat
-    layernorm: bool = False
-    drop_path: DropPath = 0.0
-    mlp_classif: bool = False
-    gelu: bool | None = None  # only ScaLR+ has the key
-    hidden: PositiveInt = 2048
+class _ScalrFile(_File):
+    """configs/pretrain/*.yaml of valeoai/ScaLR."""
 
-
-class _PretrainingFile(BaseModel):
-    """configs/pretrain/*.yaml of valeoai/ScaLR; `gelu` marks ScaLR+, whose backbone always has layer norms."""
-
-    point_backbone: _PointBackbone
-
-
-class _DownstreamBackbone(BaseModel):
-    drop_path: DropPath = 0.0
-
-
-class _DownstreamData(BaseModel):
-    new_grid_shape: Grids | None = None
-    new_fov: tuple[Vector, Vector] | None = None
+    model_config = _found_at(
+        {name: f"point_backbone.{name}" for name in ("depth", "fov", "voxel_size", "drop_path", "layernorm", "gelu")}
+        | {
+            "inputs": "point_backbone.size_input",
+            "features": "point_backbone.input_features",
+            "width": "point_backbone.nb_channels",
+            "outputs": "point_backbone.nb_class",
+            "planes": "point_backbone.dim_proj",
+            "grids": "point_backbone.grid_shape",
+            "neighbours": "point_backbone.num_neighbors",
+            "mlp_head": "point_backbone.mlp_classif",
+            "head_hidden": "point_backbone.hidden",
+        }
+    )
 
 
 class _DownstreamFile(BaseModel):
     """configs/downstream/*/*.yaml of valeoai/ScaLR."""
 
-    waffleiron: _DownstreamBackbone
-    classif: _Classes
-    dataloader: _DownstreamData
+    model_config = _found_at(
+        {
+            "outputs": "classif.nb_class",
+            "drop_path": "waffleiron.drop_path",
+            "grids": "dataloader.new_grid_shape",
+            "fov": "dataloader.new_fov",
+        }
+    )
+    outputs: PositiveInt
+    drop_path: DropPath = 0.0
+    grids: Grids | None = None
+    fov: tuple[Vector, Vector] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -209,94 +232,52 @@ class _DownstreamFile(BaseModel):
 def read_config(config: Path, downstream: Path | None = None) -> _Published:
     """Read a configuration, and ScaLR's downstream configuration that overrides it. Raises UserError."""
     data = _yaml(config)
-    if "point_backbone" in data:
-        overrides = None if downstream is None else _validated(_DownstreamFile, _yaml(downstream), downstream)
-        return _scalr(_validated(_PretrainingFile, data, config).point_backbone, overrides, config)
-    if "waffleiron" in data and "embedding" not in data:
+    is_scalr = "point_backbone" in data
+    if "waffleiron" in data and "embedding" not in data and not is_scalr:
         raise UserError(
             f"{config} is a downstream configuration of ScaLR; give it with --downstream, and that of the pre-training "
             "(configs/pretrain/*.yaml) with --config"
         )
-    if downstream is not None:
+    if downstream is not None and not is_scalr:
         raise UserError(
             f"--downstream needs a configuration of ScaLR's pre-training, but {config} is not one; leave --downstream "
             "out, or give another --config"
         )
-    return _waffleiron(_validated(_WaffleIronFile, data, config), config)
-
-
-def _waffleiron(file: _WaffleIronFile, path: Path) -> _Published:
-    backbone, embedding = file.waffleiron, file.embedding
-    return _Published(
-        variant="WaffleIron",
-        network=NetworkConfig(
-            inputs=embedding.size_input,
-            width=backbone.nb_channels,
-            depth=backbone.depth,
-            outputs=file.classif.nb_class,
-            planes=len(backbone.dim_proj),
-            drop_path=backbone.drop,
-        ),
-        preprocess=_preprocess(
-            path,
-            embedding.size_input,
-            features=embedding.input_feat,
-            voxel_size=embedding.voxel_size,
-            neighbours=embedding.neighbors,
-            fov_min=backbone.fov_xyz[0],
-            fov_max=backbone.fov_xyz[1],
-            planes=[PLANES[axis] for axis in backbone.dim_proj],
-            grids=backbone.grids_size,
-        ),
-        standardised=False,
+    file = _validated(_ScalrFile if is_scalr else _WaffleIronFile, data, config)
+    over = None if downstream is None else _validated(_DownstreamFile, _yaml(downstream), downstream)
+    is_plus = file.gelu is not None
+    fov = (over and over.fov) or file.fov
+    network = NetworkConfig(
+        inputs=file.inputs,
+        width=file.width,
+        depth=file.depth,
+        outputs=over.outputs if over else file.outputs,
+        planes=len(file.planes),
+        norm="layernorm" if file.layernorm or is_plus else "batchnorm",
+        activation="gelu" if file.gelu else "relu",
+        head="probe" if over else "mlp" if file.mlp_head else "linear",
+        head_hidden=file.head_hidden,
+        drop_path=over.drop_path if over else file.drop_path,
     )
-
-
-def _scalr(backbone: _PointBackbone, downstream: _DownstreamFile | None, path: Path) -> _Published:
-    plus = backbone.gelu is not None
-    fov, grids = backbone.fov, backbone.grid_shape
-    if downstream is not None:
-        fov = downstream.dataloader.new_fov or fov
-        grids = downstream.dataloader.new_grid_shape or grids
-    return _Published(
-        variant="ScaLR+" if plus else "ScaLR",
-        network=NetworkConfig(
-            inputs=backbone.size_input,
-            width=backbone.nb_channels,
-            depth=backbone.depth,
-            outputs=downstream.classif.nb_class if downstream else backbone.nb_class,
-            planes=len(backbone.dim_proj),
-            norm="layernorm" if backbone.layernorm or plus else "batchnorm",
-            activation="gelu" if backbone.gelu else "relu",
-            head="probe" if downstream else "mlp" if backbone.mlp_classif else "linear",
-            head_hidden=backbone.hidden,
-            drop_path=downstream.waffleiron.drop_path if downstream else backbone.drop_path,
-        ),
-        preprocess=_preprocess(
-            path,
-            backbone.size_input,
-            features=backbone.input_features,
-            voxel_size=backbone.voxel_size,
-            neighbours=backbone.num_neighbors,
+    try:
+        preprocess = PreprocessConfig(
+            features=file.features,
+            voxel_size=file.voxel_size,
+            neighbours=file.neighbours,
             fov_min=fov[0],
             fov_max=fov[1],
-            planes=[PLANES[axis] for axis in backbone.dim_proj],
-            grids=grids,
-        ),
-        standardised=True,
-        open_head=downstream is None,
-    )
-
-
-def _preprocess(path: Path, inputs: int, **fields: Any) -> PreprocessConfig:
-    try:
-        preprocess = PreprocessConfig(**fields)
+            planes=[PLANES[axis] for axis in file.planes],
+            grids=(over and over.grids) or file.grids,
+        )
     except ValidationError as error:
-        raise UserError(f"configuration {path} is not valid: {describe_invalid(error)}") from error
-    if preprocess.inputs != inputs:
-        names = ", ".join(preprocess.features)
-        raise UserError(f"configuration {path}: size_input is {inputs}, but {names} are {preprocess.inputs} channels")
-    return preprocess
+        raise UserError(f"configuration {config} is not valid: {describe_invalid(error)}") from error
+    if preprocess.inputs != file.inputs:
+        names = ", ".join(file.features)
+        raise UserError(
+            f"configuration {config}: size_input is {file.inputs}, but {names} are {preprocess.inputs} channels"
+        )
+    variant = "WaffleIron" if not is_scalr else "ScaLR+" if is_plus else "ScaLR"
+    return _Published(variant, network, preprocess, is_scalr, is_scalr and over is None)
 
 
 def _agreed(published: _Published, seen: dict[str, Any], checkpoint: Path, config: Path) -> NetworkConfig:
@@ -324,12 +305,7 @@ def _validated(model: type[Model], data: dict[str, Any], path: Path) -> Model:
 
 
 def _yaml(path: Path) -> dict[str, Any]:
-    try:
-        data = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise UserError(f"configuration {path} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"configuration {path} is not YAML: {' '.join(str(error).split())}") from error
+    data = configuration.read_yaml("configuration", path)
     if not isinstance(data, dict):
         raise UserError(f"configuration {path} is not a published one: it has no fields")
     return data

@@ -88,101 +88,92 @@ class Folding:
         except (OSError, safetensors.SafetensorError) as error:
             raise UserError(f"weights file {path} cannot be read: {error}") from error
         self.config = config
-        self._state = _State(tensors)
         self._source = str(path)
+        self._tensors = {key: value for key, value in tensors.items() if not key.endswith("num_batches_tracked")}
+        self._asked: set[str] = set()
+        self._misshapen: list[str] = []
 
     def check(self) -> None:
         """Raise UserError for wrong keys. Call it after all parts were read."""
-        self._state.check(self._source)
+        faults = {
+            "missing": sorted(self._asked - self._tensors.keys()),
+            "unexpected": sorted(self._tensors.keys() - self._asked),
+            "of another shape": self._misshapen,
+        }
+        require_fit(self._source, faults)
+
+    def _tensor(self, key: str, *shape: int) -> Float64:
+        """A tensor; zeros of that shape if it is missing or of another shape, which `check` reports."""
+        self._asked.add(key)
+        found = self._tensors.get(key, np.zeros(shape))
+        if [size for size in found.shape if size != 1] != [size for size in shape if size != 1]:
+            self._misshapen.append(f"{key} is {found.shape}, not {shape}")
+            found = np.zeros(shape)
+        return found.astype(np.float64).reshape(shape)
+
+    def _batch_norm(self, key: str, width: int) -> Affine:
+        deviation = np.sqrt(np.maximum(self._tensor(f"{key}.running_var", width), 0) + np.float64(EPSILON))
+        factor = self._tensor(f"{key}.weight", width) / deviation
+        return Affine(factor, self._tensor(f"{key}.bias", width) - self._tensor(f"{key}.running_mean", width) * factor)
+
+    def _norm(self, key: str) -> Affine:
+        """A norm of the backbone as an affine map; a layer norm's own mean and deviation are applied before."""
+        width = self.config.width
+        if self.config.norm == "batchnorm":
+            return self._batch_norm(key, width)
+        return Affine(self._tensor(f"{key}.weight", width), self._tensor(f"{key}.bias", width))
 
     def embedding(self) -> Embedding:
-        state, width, inputs = self._state, self.config.width, self.config.inputs
+        tensor, width, inputs = self._tensor, self.config.width, self.config.inputs
         # in(x_j - x_i) = norm(W norm(norm(x_j) - norm(x_i))): the first norm's shift cancels
-        input_factor, input_shift = state.batch_norm("embed.norm", inputs)
-        difference_factor, difference_shift = state.batch_norm("embed.conv2.0", inputs)
-        width_factor, width_shift = state.batch_norm("embed.conv2.2", width)
-        neighbour = width_factor[:, None] * state("embed.conv2.1.weight", width, inputs)  # (F, C)
+        input_factor, input_shift = self._batch_norm("embed.norm", inputs)
+        difference_factor, difference_shift = self._batch_norm("embed.conv2.0", inputs)
+        width_factor, width_shift = self._batch_norm("embed.conv2.2", width)
+        neighbour = width_factor[:, None] * tensor("embed.conv2.1.weight", width, inputs)  # (F, C)
         neighbour_shift = neighbour @ difference_shift + width_shift
         # merge([point(norm(x)), n]) = merge_left point(norm(x)) + merge_right n
-        merge, merge_bias = state("embed.final.weight", width, 2 * width), state("embed.final.bias", width)
-        point = merge[:, :width] @ state("embed.conv1.weight", width, inputs)  # (F, C)
-        merge_bias = merge_bias + merge[:, :width] @ state("embed.conv1.bias", width) + point @ input_shift
+        merge, merge_bias = tensor("embed.final.weight", width, 2 * width), tensor("embed.final.bias", width)
+        point = merge[:, :width] @ tensor("embed.conv1.weight", width, inputs)  # (F, C)
+        merge_bias = merge_bias + merge[:, :width] @ tensor("embed.conv1.bias", width) + point @ input_shift
         return Embedding(
             into=Linear(neighbour * difference_factor * input_factor, neighbour_shift),
-            out=state("embed.conv2.4.weight", width, width),
+            out=tensor("embed.conv2.4.weight", width, width),
             merge=Linear(merge[:, width:], merge_bias),
             point=point * input_factor,
         )
 
     def layer(self, layer: int) -> Layer:
-        state, width = self._state, self.config.width
+        tensor, width = self._tensor, self.config.width
         spatial, channel = f"waffleiron.spatial_mix.{layer}", f"waffleiron.channel_mix.{layer}"
-        spatial_scale, channel_scale = (state(f"{mix}.scale.weight", width) for mix in (spatial, channel))
+        spatial_scale, channel_scale = (tensor(f"{mix}.scale.weight", width) for mix in (spatial, channel))
 
         def filter3x3(step: int, scale: Float64) -> Linear:
-            taps = state(f"{spatial}.ffn.{step}.weight", width, 3, 3).reshape(width, 9)
-            return Linear(scale[:, None] * taps, scale * state(f"{spatial}.ffn.{step}.bias", width))
+            taps = tensor(f"{spatial}.ffn.{step}.weight", width, 3, 3).reshape(width, 9)
+            return Linear(scale[:, None] * taps, scale * tensor(f"{spatial}.ffn.{step}.bias", width))
 
         def linear(step: int, scale: Float64) -> Linear:
-            weight = scale[:, None] * state(f"{channel}.mlp.{step}.weight", width, width)
-            return Linear(weight, scale * state(f"{channel}.mlp.{step}.bias", width))
+            weight = scale[:, None] * tensor(f"{channel}.mlp.{step}.weight", width, width)
+            return Linear(weight, scale * tensor(f"{channel}.mlp.{step}.bias", width))
 
         return Layer(
-            spatial_norm=state.norm(f"{spatial}.norm", self.config),
+            spatial_norm=self._norm(f"{spatial}.norm"),
             filters=(filter3x3(0, np.ones(width)), filter3x3(2, spatial_scale)),
-            channel_norm=state.norm(f"{channel}.norm", self.config),
+            channel_norm=self._norm(f"{channel}.norm"),
             mixes=(linear(0, np.ones(width)), linear(2, channel_scale)),
         )
 
     def head(self) -> Head:
-        state, config = self._state, self.config
+        tensor, config = self._tensor, self.config
         norm = hidden = None
         last, inputs = "classif", config.width
         if config.head == "probe":
-            norm = state.batch_norm("classif.0", config.width)
+            norm = self._batch_norm("classif.0", config.width)
             last = "classif.1"
         if config.head == "mlp":
             last, inputs = "classif.2", config.head_hidden
-            hidden = Linear(state("classif.0.weight", inputs, config.width), state("classif.0.bias", inputs))
-        linear = Linear(state(f"{last}.weight", config.outputs, inputs), state(f"{last}.bias", config.outputs))
+            hidden = Linear(tensor("classif.0.weight", inputs, config.width), tensor("classif.0.bias", inputs))
+        linear = Linear(tensor(f"{last}.weight", config.outputs, inputs), tensor(f"{last}.bias", config.outputs))
         return Head(norm, hidden, linear)
-
-
-class _State:
-    """Tensors by name, in float64; records which were read."""
-
-    def __init__(self, tensors: dict[str, npt.NDArray[Any]]) -> None:
-        self.tensors = {key: value for key, value in tensors.items() if not key.endswith("num_batches_tracked")}
-        self.asked: set[str] = set()
-        self.misshapen: list[str] = []
-
-    def __call__(self, key: str, *shape: int) -> Float64:
-        """The tensor; zeros of that shape if it is missing or of another shape, which `check` reports."""
-        self.asked.add(key)
-        found = self.tensors.get(key, np.zeros(shape))
-        if [size for size in found.shape if size != 1] != [size for size in shape if size != 1]:
-            self.misshapen.append(f"{key} is {found.shape}, not {shape}")
-            found = np.zeros(shape)
-        return found.astype(np.float64).reshape(shape)
-
-    def check(self, source: str) -> None:
-        faults = {
-            "missing": sorted(self.asked - self.tensors.keys()),
-            "unexpected": sorted(self.tensors.keys() - self.asked),
-            "of another shape": self.misshapen,
-        }
-        require_fit(source, faults)
-
-    def batch_norm(self, key: str, width: int) -> Affine:
-        deviation = np.sqrt(np.maximum(self(f"{key}.running_var", width), 0) + np.float64(EPSILON))
-        factor = self(f"{key}.weight", width) / deviation
-        return Affine(factor, self(f"{key}.bias", width) - self(f"{key}.running_mean", width) * factor)
-
-    def norm(self, key: str, config: NetworkConfig) -> Affine:
-        """A norm of the backbone as an affine map; a layer norm's own mean and deviation are applied before."""
-        if config.norm == "batchnorm":
-            return self.batch_norm(key, config.width)
-        return Affine(self(f"{key}.weight", config.width), self(f"{key}.bias", config.width))
 
 
 def _pack_all(folding: Folding, precision: Precision) -> Weights:

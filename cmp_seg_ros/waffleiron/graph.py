@@ -27,31 +27,6 @@ OPSET = 18  # TensorRT's parser supports 9 to 20 since 10.0
 IR_VERSION = 9
 NEIGHBOURS_AT_ONCE = 4  # neighbours processed together: bounds the largest tensor, (M x this, F)
 
-# The operators used here, all supported natively by TensorRT 10.0's parser in FP32, FP16 and BF16 (docs/operators.md of
-# onnx/onnx-tensorrt, release 10.0-GA); Gather and Reshape also in INT32. LayerNormalization needs scale and bias.
-OPERATORS = frozenset(
-    {
-        "Add",
-        "Cast",
-        "Concat",
-        "Conv",
-        "Erf",
-        "Gather",
-        "Gemm",
-        "LayerNormalization",
-        "Max",
-        "Mul",
-        "ReduceMax",
-        "ReduceSum",
-        "Relu",
-        "Reshape",
-        "Slice",
-        "Sub",
-        "Transpose",
-        "Unsqueeze",
-    }
-)
-
 ONNX_TYPE = {"fp32": TensorProto.FLOAT, "fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 
 

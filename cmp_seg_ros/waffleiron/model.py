@@ -1,4 +1,4 @@
-"""WaffleIron as an `engine.base.Network`: named arrays in, named arrays out."""
+"""The network of a bundle as engines take it: named arrays in, named arrays out."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -38,17 +38,21 @@ class WaffleIron:
 
     @property
     def sources(self) -> list[Path]:
+        """Source files of ours that a built engine depends on."""
         return [FOLDER / name for name in ("graph.py", "fold.py", "layout.py", "buckets.py")]
 
     @property
     def samples_version(self) -> str:
+        """Changes when `samples` change."""
         return samples.version()
 
     def samples(self) -> list[dict[str, Arrays]]:
+        """Sample inputs, by name, to check engines with; in groups that must each pass the check."""
         groups = samples.scans(self.preprocess, self.raw_intensity)
         return [{name: voxels.inputs._asdict() for name, voxels in group.items()} for group in groups]
 
     def plain(self) -> Callable[[Arrays], Arrays]:
+        """The network in PyTorch, float32."""
         import torch
 
         from cmp_seg_ros.waffleiron import weights
@@ -63,6 +67,7 @@ class WaffleIron:
         return run
 
     def graph(self, precision: str) -> bytes:
+        """The serialised ONNX model, with casts for precision "fp32", "fp16" or "bf16". Raises UserError."""
         try:
             from cmp_seg_ros.waffleiron import graph
         except ModuleNotFoundError as error:
@@ -73,12 +78,15 @@ class WaffleIron:
         return made.SerializeToString()
 
     def feed(self, inputs: Arrays, rounded: bool = False) -> layout.Feed:
+        """The inputs of the graph; `rounded` pads them to few shapes. Raises UserError if the scan is too large."""
         voxels = VoxelInputs(**inputs)
         return layout.arrange(voxels, self.preprocess, buckets.shapes(voxels, self.preprocess) if rounded else None)
 
     def profile(self) -> dict[str, tuple[layout.Shape, layout.Shape, layout.Shape]]:
+        """Minimum, typical and maximum shape of each input of the graph when `rounded`."""
         return buckets.profile(self.preprocess)
 
     def trim(self, outputs: Arrays, inputs: Arrays) -> Arrays:
+        """The outputs without the rows of padding."""
         voxels = len(inputs["features"])
         return {name: values[:voxels] for name, values in outputs.items()}

@@ -120,17 +120,12 @@ def prepare(xyz: Float32, intensity: Float32, config: PreprocessConfig) -> tuple
     points = voxelise(xyz, config.voxel_size, config.voxel_origin == "lidar")
     points = points[inside_fov(xyz.take(points, axis=0), config)]
     position = xyz.take(points, axis=0)
-    grid = search.build(position, CELL * config.voxel_size) if len(points) else None
-    voxels = Voxels(
-        points=points,
-        xyz=position,
-        features=features(position, intensity[points], config.features),
-        neighbours=np.empty((0, config.neighbours), np.int64)
-        if grid is None
-        else search.nearest_others(grid, config.neighbours),
-        cells=cells(position, config),
-    )
-    return voxels, grid
+    grid, neighbours = None, np.empty((0, config.neighbours), np.int64)
+    if len(points):
+        grid = search.build(position, CELL * config.voxel_size)
+        neighbours = search.nearest_others(grid, config.neighbours)
+    channels = features(position, intensity[points], config.features)
+    return Voxels(points, position, channels, neighbours, cells(position, config)), grid
 
 
 def nearest_voxel(xyz: Float32, grid: search.Grid) -> Int64:

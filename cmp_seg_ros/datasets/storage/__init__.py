@@ -1,4 +1,4 @@
-"""The files of bags: what kind they are, which belong to a bag, and their messages as they lie there."""
+"""The files of a bag: their kind, which of them belong together, and their raw messages."""
 
 import re
 import shutil
@@ -43,8 +43,8 @@ class BagFiles:
     Args:
         storages: those that can be read.
         broken: why others cannot.
-        promised: what the metadata says of the topics; empty where there is none.
-        notes: what is odd about the bag and costs no message.
+        promised: the topics according to the metadata; empty where there is none.
+        notes: oddities that lose no message.
     """
 
     storages: list[Storage] = field(default_factory=list)
@@ -54,7 +54,7 @@ class BagFiles:
 
     @property
     def is_closed(self) -> bool:
-        """Whether what is there is whole as far as it goes."""
+        """Whether no file is damaged, though some may never have been closed."""
         return all(storage.damage in ("", UNCLOSED) for storage in self.storages)
 
     @property
@@ -65,7 +65,7 @@ class BagFiles:
 
 
 def kind_of(path: Path) -> type[Storage] | None:
-    """The kind of a file by its first bytes, packed with zstd or not; None where it is of no bag."""
+    """The kind of a bag file by its first bytes, compressed with zstd or not; None for other files."""
     try:
         if not path.is_file():  # a named pipe would be waited for
             return None
@@ -82,7 +82,7 @@ def kind_of(path: Path) -> type[Storage] | None:
 def open_files(path: Path) -> BagFiles:
     """The files of a bag: the one at `path`, or those of a rosbag2 folder, with or without its metadata.
 
-    The metadata tell the order of the files and what was in them; whatever else they say stands in no way.
+    The metadata give the order of the files and the topics; nothing else in them is used.
 
     Raises:
         UserError: there is no room to unpack a file.
@@ -108,7 +108,7 @@ def open_files(path: Path) -> BagFiles:
         others = [file for file in there if _unpacked_name(file.name) not in bare and kind_of(file)]
         files.notes += [f"it has {file.name}, which its {METADATA} does not list: read it by itself" for file in others]
     files.broken = [f"{name} is not there" for name, file in listed.items() if file is None and any(kinds.values())]
-    files.broken += [f"{file.name} does not begin as bags do" for file in listed.values() if file and not kinds[file]]
+    files.broken += [f"{file.name} is not a bag file" for file in listed.values() if file and not kinds[file]]
     for name, file in listed.items():
         if file is not None and file.name != name:
             files.notes.append(f"it has {file.name} where its {METADATA} says {name}")
@@ -122,7 +122,7 @@ def _unpacked_name(name: str) -> str:
 
 
 def _read_metadata(path: Path) -> tuple[list[str], dict[str, Topic]]:
-    """Names of the files, and the topics. Raises whatever odd metadata give rise to."""
+    """Names of the files, and the topics. Malformed metadata raise many kinds of errors."""
     content = yaml.safe_load(path.read_text())["rosbag2_bagfile_information"]
     topics = {
         str(entry["topic_metadata"]["name"]): Topic(str(entry["topic_metadata"]["type"]), int(entry["message_count"]))
@@ -138,7 +138,7 @@ def _find(folder: Path, name: str) -> Path | None:
 
 
 def _files_in(folder: Path) -> list[Path]:
-    """The files of a folder in the order of their numbers; of one and the same, packed and not, the unpacked."""
+    """The files of a folder in the order of their numbers; compressed copies of files that are there are left out."""
 
     def number(file: Path) -> int:
         stem = (Path(file.stem) if file.suffix in ZSTD_SUFFIXES else file).stem

@@ -1,4 +1,4 @@
-"""What the files of bags have in common: topics, and messages as they lie there."""
+"""What all kinds of bag files share: topics, and raw messages."""
 
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -12,13 +12,13 @@ UNCLOSED = "it was never closed, or its end is missing"  # damage that need not 
 
 
 class Topic(NamedTuple):
-    """What a bag holds of a topic.
+    """A topic of a bag.
 
     Args:
         type: of its messages, pkg/msg/Name.
         size: number of messages.
         encoding: CDR, ROS1, or another, which is not read.
-        definition: text of the message type, as .msg, or as IDL where `is_idl`; nothing where the bag has none.
+        definition: text of the message type, as .msg, or as IDL where `is_idl`; empty where the bag has none.
     """
 
     type: str
@@ -29,7 +29,7 @@ class Topic(NamedTuple):
 
 
 class RawMessage(NamedTuple):
-    """A message as it lies in the bag: topic, type (pkg/msg/Name), time of recording in nanoseconds, bytes."""
+    """A raw message: topic, type (pkg/msg/Name), time of recording in nanoseconds, bytes."""
 
     topic: str
     type: str
@@ -50,7 +50,7 @@ class Storage(ABC):
     Attributes:
         topics: by name.
         damage: why the file is not whole; empty where it is.
-        note: something worth a word that costs no message.
+        note: an oddity that loses no message.
     """
 
     magic: bytes  # that such files begin with
@@ -66,7 +66,7 @@ class Storage(ABC):
     def _read_topics(self) -> dict[str, Topic]:
         try:
             topics = self._index()
-        except Exception as error:  # whatever damaged bytes make of a library
+        except Exception as error:  # libraries raise anything for damaged bytes
             topics, self.damage = None, line(error)
         if topics is not None:
             return topics
@@ -89,7 +89,7 @@ class Storage(ABC):
                     given[raw.topic] += 1
                     yield raw
                 return
-            except Exception as error:  # whatever damaged bytes make of a library
+            except Exception as error:  # libraries raise anything for damaged bytes
                 self.damage = line(error)
         for _, raw in self._scan():
             if raw.topic not in topics or (start is not None and raw.time < start):
@@ -103,11 +103,11 @@ class Storage(ABC):
 
     @abstractmethod
     def _index(self) -> dict[str, Topic] | None:
-        """The topics by the file's index; None where it has none. Raises whatever it likes for a damaged file."""
+        """The topics by the file's index; None where it has none. May raise anything for a damaged file."""
 
     @abstractmethod
     def _read(self, topics: Collection[str], start: int | None, stop: int | None) -> Iterator[RawMessage]:
-        """Messages by the file's index. Raises whatever it likes."""
+        """Messages by the file's index. May raise anything."""
 
     @abstractmethod
     def _scan(self) -> Iterator[tuple[Topic, RawMessage]]:

@@ -28,13 +28,13 @@ class Mcap(Storage):
         with self.path.open("rb") as file:
             try:
                 summary = make_reader(file).get_summary()
-            except Exception:  # whatever the last bytes are taken for
+            except Exception:  # the library raises anything for damaged bytes
                 return None
         if summary is None or summary.statistics is None or not summary.chunk_indexes:
             return None
         counts, channels, schemas = summary.statistics.channel_message_counts, summary.channels, summary.schemas
         if counts.keys() - channels.keys() or {c.schema_id for c in channels.values()} - schemas.keys() - {0}:
-            return None  # they are beside the messages alone
+            return None  # channels or schemas stand only beside the messages
         topics: dict[str, Topic] = {}
         for number, channel in sorted(channels.items(), key=lambda item: item[1].topic):
             topic = topics.setdefault(channel.topic, _topic(channel, schemas.get(channel.schema_id)))
@@ -65,7 +65,7 @@ class Mcap(Storage):
                     if message.channel_id in channels:
                         name, topic = channels[message.channel_id]
                         yield topic, RawMessage(name, topic.type, message.log_time, message.data)
-            except Exception as error:  # whatever the library makes of damaged bytes
+            except Exception as error:  # the library raises anything for damaged bytes
                 self.damage = self.damage or line(error)
             closed = code == Opcode.FOOTER
         if not closed and self._is_cut:
@@ -97,7 +97,7 @@ class Mcap(Storage):
             if is_whole or not chunk.compression:
                 stream, size = get_chunk_data_stream(chunk)
                 return stream.read(size)
-        except Exception as error:  # whatever the library makes of damaged bytes
+        except Exception as error:  # the library raises anything for damaged bytes
             self.damage = self.damage or f"a chunk cannot be unpacked: {line(error)}"
         return b""
 

@@ -6,8 +6,15 @@ import struct
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
+import lz4.frame
+
 from cmp_seg_ros.datasets.storage.base import ROS1, UNCLOSED, RawMessage, Storage, Topic, ros_type
 
+DECOMPRESS: dict[str, Callable[[memoryview], Any]] = {
+    "none": lambda data: data,
+    "lz4": lz4.frame.decompress,
+    "bz2": bz2.decompress,
+}
 MESSAGE, CHUNK, CONNECTION = b"\2", b"\5", b"\7"
 
 
@@ -63,10 +70,10 @@ def _records(content: memoryview) -> Iterator[tuple[dict[str, bytes], memoryview
         position += 4 + size
         if header["op"][:1] == CHUNK:
             compression = _text(header.get("compression", b"none"))
-            if compression == "none" or len(data) == size:  # a part of what is not compressed is of use
+            if compression == "none" or len(data) == size:  # a part of an uncompressed chunk can be read
                 try:
                     yield from _records(memoryview(DECOMPRESS[compression](data)))
-                except Exception:  # whatever the libraries make of damaged bytes
+                except Exception:  # the libraries raise anything for damaged bytes
                     continue
         elif len(data) == size:
             yield header, data
@@ -85,13 +92,3 @@ def _fields(content: memoryview) -> dict[str, bytes]:
 
 def _text(value: bytes) -> str:
     return value.decode("utf-8", "replace")
-
-
-def _lz4(data: memoryview) -> bytes:
-    from lz4.frame import decompress
-
-    result: bytes = decompress(data)
-    return result
-
-
-DECOMPRESS: dict[str, Callable[[memoryview], Any]] = {"none": lambda data: data, "lz4": _lz4, "bz2": bz2.decompress}

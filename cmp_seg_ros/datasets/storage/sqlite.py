@@ -37,23 +37,17 @@ class Sqlite(Storage):
                 found = connection.execute(
                     "SELECT topic_type, encoding, encoded_message_definition FROM message_definitions"
                 )
-                definitions = {name: (text, encoding == "ros2idl") for name, encoding, text in found}
+                definitions = {ros_type(name): (text, encoding == "ros2idl") for name, encoding, text in found}
             topics: dict[str, Topic] = {}
-            for number, name, type_, encoding in connection.execute(
-                "SELECT id, name, type, serialization_format FROM topics ORDER BY name"
-            ):
-                described = Topic(ros_type(type_), 0, encoding.lower() or CDR, *definitions.get(type_, ("", False)))
-                topic = topics.setdefault(name, described)
+            for number, (name, described) in _topics(connection).items():
+                definition, is_idl = definitions.get(described.type, ("", False))
+                topic = topics.setdefault(name, described._replace(definition=definition, is_idl=is_idl))
                 topics[name] = topic._replace(size=topic.size + counts.get(number, 0))
             return topics
 
     def _read(self, topics: Collection[str], start: int | None, stop: int | None) -> Iterator[RawMessage]:
         with closing(self._connect()) as connection:
-            names = {
-                number: (name, ros_type(type_))
-                for number, name, type_ in connection.execute("SELECT id, name, type FROM topics")
-                if name in topics
-            }
+            names = {n: (name, topic.type) for n, (name, topic) in _topics(connection).items() if name in topics}
             limits = [f"topic_id IN ({', '.join('?' * len(names))})"]
             values = list(names)
             for limit, value in (("timestamp >= ?", start), ("timestamp < ?", stop)):
@@ -68,17 +62,12 @@ class Sqlite(Storage):
         try:
             with closing(self._connect()) as connection:
                 connection.execute("PRAGMA writable_schema=ON")  # else a file shorter than it was is refused
-                topics = {
-                    number: (name, Topic(ros_type(type_), 0, encoding.lower() or CDR))
-                    for number, name, type_, encoding in connection.execute(
-                        "SELECT id, name, type, serialization_format FROM topics"
-                    )
-                }
+                topics = _topics(connection)
                 for number, time, data in self._rows(connection):
                     if number in topics and isinstance(time, int) and isinstance(data, bytes):
                         name, topic = topics[number]
                         yield topic, RawMessage(name, topic.type, time, data)
-        except Exception as error:  # whatever the library makes of damaged bytes
+        except Exception as error:  # the library raises anything for damaged bytes
             self.damage = self.damage or line(error)
 
     def _rows(self, connection: sqlite3.Connection) -> Iterator[tuple[Any, Any, Any]]:
@@ -104,6 +93,12 @@ class Sqlite(Storage):
         return connection
 
 
+def _topics(connection: sqlite3.Connection) -> dict[int, tuple[str, Topic]]:
+    """Names and types by id, in the order of names."""
+    found = connection.execute("SELECT id, name, type, serialization_format FROM topics ORDER BY name")
+    return {number: (name, Topic(ros_type(kind), 0, encoding.lower() or CDR)) for number, name, kind, encoding in found}
+
+
 def _merged(path: Path, log: Path) -> "tuple[Path, TemporaryDirectory[str]]":
     """A copy of a file with its log merged. Raises OSError where there is no room for it."""
     folder = TemporaryDirectory()
@@ -114,5 +109,5 @@ def _merged(path: Path, log: Path) -> "tuple[Path, TemporaryDirectory[str]]":
         with closing(sqlite3.connect(copy)) as connection:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     except sqlite3.Error:
-        pass  # a damaged file, which reading it will tell
+        pass  # the file is damaged, and reading it will fail
     return copy, folder

@@ -6,8 +6,7 @@ from typing import cast
 import numpy as np
 
 from cmp_seg_ros.engine import cache
-from cmp_seg_ros.engine.base import Engine, Network, Runtime
-from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.engine.base import Engine, Runtime
 from cmp_seg_ros.kernels import network as kernels
 from cmp_seg_ros.kernels.launch import cache_folder, compile_in_background, is_cached, launch
 from cmp_seg_ros.kernels.vector import HAS_BFLOAT16, HAS_INT8
@@ -97,9 +96,7 @@ class Cpu(Runtime):
     def version(self) -> str:
         return cache_folder().name
 
-    def open(self, network: Network, built: bytes, precision: str) -> Engine:
-        if not isinstance(network, WaffleIron):
-            raise UserError("engine 'cpu' runs only WaffleIron; use another engine for this bundle")
+    def open(self, network: WaffleIron, built: bytes, precision: str) -> Engine:
         return CpuEngine(network, precision)
 
 

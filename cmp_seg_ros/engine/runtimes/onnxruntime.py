@@ -9,10 +9,11 @@ from importlib.util import find_spec
 from typing import Any
 
 from cmp_seg_ros.engine import cuda
-from cmp_seg_ros.engine.base import Engine, GraphEngine, Missing, Network, Runtime, Stale, load_package
+from cmp_seg_ros.engine.base import Engine, GraphEngine, Missing, Runtime, Stale, load_package
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.kernels.launch import threads
 from cmp_seg_ros.scan import Arrays
+from cmp_seg_ros.waffleiron.model import WaffleIron
 
 
 class OnnxRuntime(Runtime):
@@ -41,7 +42,7 @@ class OnnxRuntime(Runtime):
     def hardware(self) -> str:
         return cuda.gpu() or "gpu" if self.on_gpu else super().hardware()
 
-    def open(self, network: Network, built: bytes, precision: str) -> Engine:
+    def open(self, network: WaffleIron, built: bytes, precision: str) -> Engine:
         """Raises Stale if the model cannot be read, UserError if the provider does not start."""
         package = _package()
         options = package.SessionOptions()

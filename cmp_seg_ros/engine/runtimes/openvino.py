@@ -7,9 +7,10 @@ import functools
 import io
 from typing import Any
 
-from cmp_seg_ros.engine.base import Engine, GraphEngine, Network, Runtime, Stale, load_package
+from cmp_seg_ros.engine.base import Engine, GraphEngine, Runtime, Stale, load_package
 from cmp_seg_ros.kernels.launch import threads
 from cmp_seg_ros.scan import Arrays
+from cmp_seg_ros.waffleiron.model import WaffleIron
 
 
 class OpenVino(Runtime):
@@ -21,14 +22,14 @@ class OpenVino(Runtime):
         has = core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         return [*(["bf16"] if "BF16" in has else []), "fp32"]
 
-    def build(self, network: Network, precision: str) -> bytes:
+    def build(self, network: WaffleIron, precision: str) -> bytes:
         """The graph compiled by OpenVINO for this processor."""
         model = core().read_model(io.BytesIO(network.graph(precision)))
         blob = io.BytesIO()
         core().compile_model(model, "CPU", _options()).export_model(blob)
         return blob.getvalue()
 
-    def open(self, network: Network, built: bytes, precision: str) -> Engine:
+    def open(self, network: WaffleIron, built: bytes, precision: str) -> Engine:
         try:
             request = core().import_model(io.BytesIO(built), "CPU", _options()).create_infer_request()
         except RuntimeError as error:

@@ -1,7 +1,8 @@
 """PyTorch in float32: the reference for all other engines."""
 
-from cmp_seg_ros.engine.base import Engine, Network, Runtime
+from cmp_seg_ros.engine.base import Engine, Runtime
 from cmp_seg_ros.scan import Arrays
+from cmp_seg_ros.waffleiron.model import WaffleIron
 
 
 class ReferenceEngine:
@@ -10,7 +11,7 @@ class ReferenceEngine:
     name = "reference"
     precision = "fp32"
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: WaffleIron) -> None:
         self._run = network.plain()
 
     def __call__(self, inputs: Arrays) -> Arrays:
@@ -27,7 +28,7 @@ class Reference(Runtime):
     def precisions(self) -> list[str]:
         return ["fp32"]
 
-    def open(self, network: Network, built: bytes, precision: str) -> Engine:
+    def open(self, network: WaffleIron, built: bytes, precision: str) -> Engine:
         return ReferenceEngine(network)
 
 

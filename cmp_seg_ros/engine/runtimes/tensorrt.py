@@ -1,6 +1,6 @@
 """TensorRT 10 or 11 on an NVIDIA GPU.
 
-Strongly typed: precision comes from the casts in the graph. Inputs are padded to few shapes (`Network.feed`); each
+Strongly typed: precision comes from the casts in the graph. Inputs are padded to few shapes (`WaffleIron.feed`); each
 shape has its own execution context, which is recorded as a CUDA graph when the shape is seen again. All contexts share
 one block of pinned memory, one of GPU memory and one for activations.
 
@@ -21,10 +21,12 @@ import numpy as np
 import numpy.typing as npt
 
 from cmp_seg_ros.engine import cache, cuda
-from cmp_seg_ros.engine.base import Engine, Missing, Network, Runtime, Shape, Stale, load_package
+from cmp_seg_ros.engine.base import Engine, Missing, Runtime, Stale, load_package
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.outputs import write_whole
 from cmp_seg_ros.scan import Arrays
+from cmp_seg_ros.waffleiron.layout import Shape
+from cmp_seg_ros.waffleiron.model import WaffleIron
 
 if TYPE_CHECKING:
     import tensorrt
@@ -60,9 +62,8 @@ class TensorRt(Runtime):
         lacks = [] if find_spec("onnx") else [Missing("no onnx", "pip install onnx")]
         remedy = "pip install tensorrt; on a Jetson it comes with JetPack"
         try:
-            release = getattr(
-                load_package("tensorrt", self.name), "__version__", ""
-            )  # "": only type stubs are installed
+            # Type stubs alone have no version.
+            release = getattr(load_package("tensorrt", self.name), "__version__", "")
             if not release:
                 lacks.append(Missing("no tensorrt", remedy))
             elif tuple(map(int, release.split(".")[:2])) < OLDEST:
@@ -84,11 +85,11 @@ class TensorRt(Runtime):
     def sources(self) -> list[Path]:
         return [*super().sources, Path(cuda.__file__)]
 
-    def build(self, network: Network, precision: str) -> bytes:
+    def build(self, network: WaffleIron, precision: str) -> bytes:
         timing = re.sub(r"[^\w.-]+", "_", f"tensorrt-{self.version()}-{self.hardware()}.timing")
         return build(network.graph(precision), network.profile(), cache.folder() / timing)
 
-    def open(self, network: Network, built: bytes, precision: str) -> Engine:
+    def open(self, network: WaffleIron, built: bytes, precision: str) -> Engine:
         return TensorRtEngine(network, built, precision)
 
 
@@ -189,7 +190,7 @@ class TensorRtEngine:
 
     name = "tensorrt"
 
-    def __init__(self, network: Network, plan: bytes, precision: str) -> None:
+    def __init__(self, network: WaffleIron, plan: bytes, precision: str) -> None:
         import tensorrt as trt
 
         self.precision = precision

@@ -153,20 +153,20 @@ class SuiteRun:
             raise UserError(f"suite {suite.name} has {suite.buildings.count} buildings; give --buildings up to that")
         self.suite = suite
         bundle = Bundle.find(model)
-        self.data = data or default_data()
+        shared = os.environ.get(DATA_VARIABLE)
+        self.data = data or (Path(shared) if shared else None)
         self.scenes = self.data and self.data / SCENES
-        self.rows = {name: row for name, row in suite.rows.items() if name in chosen}
-        self.recordings = {name: row for name, row in suite.recordings.items() if name in chosen}
-        self.skipped = {name: reason for name, row in self.rows.items() if (reason := self._missing(row, data))}
-        self.skipped |= {name: reason for name, row in self.recordings.items() if (reason := self._no_scans(row))}
-        self.rows = {name: row for name, row in self.rows.items() if name not in self.skipped}
-        self.recordings = {name: row for name, row in self.recordings.items() if name not in self.skipped}
+        every = {name: row for name, row in (suite.rows | suite.recordings).items() if name in chosen}
+        self.skipped = {name: reason for name, row in every.items() if (reason := self._missing(row, data))}
+        wanted = every.keys() - self.skipped
+        self.rows = {name: row for name, row in suite.rows.items() if name in wanted}
+        self.recordings = {name: row for name, row in suite.recordings.items() if name in wanted}
         if not self.rows and not self.recordings:
             raise UserError(f"nothing of suite {suite.name} can be run: {'; '.join(self.skipped.values())}")
         first = suite.buildings.first
         self.buildings = range(first, first + (buildings or suite.buildings.count))
         self.labeller = Model(bundle.path, engine, voxel_size=voxel_size)
-        self.segmenter = self.labeller.segmenter  # complains before the work, and builds what workers then find
+        self.segmenter = self.labeller.segmenter  # raises errors before the work, and builds engines for the workers
         self.counter = Counter(suite, self.segmenter.label_space)
         readings(Confusion(self.counter.truth, self.segmenter.label_space), (PRIMARY, STRICT))
         self.out = out
@@ -246,27 +246,21 @@ class SuiteRun:
                     outputs.write_whole(kept, json.dumps(found).encode())
             yield name, found
 
-    def _no_scans(self, row: Recording) -> str:
-        """Why a row on real scans cannot be run; empty if it can."""
-        if self.data is None or not (self.data / row.path).exists():
-            where = (
-                f"not in {self.data}; give --data" if self.data else f"give --data FOLDER, or set {DATA_VARIABLE} to"
-            )
-            return f"{row.path}: {where} the folder that holds it"
-        if row.teacher and not (folder() / cards()[TEACHER].file).exists():
-            return f"teacher {TEACHER} is not in {folder()} ({cards()[TEACHER].source})"
-        return ""
-
-    def _missing(self, row: Row, data: Path | None) -> str:
-        """Why a row cannot be run; empty if it can."""
-        if not row.scene:
+    def _missing(self, row: Row | Recording, given: Path | None) -> str:
+        """Why a row cannot be run; empty if it can. Raises UserError where the given folder has not its scene."""
+        if isinstance(row, Recording):
+            name = path = row.path
+        elif row.scene:
+            name, path = f"scene {row.scene}", f"{SCENES}/{row.scene}"
+        else:
             return ""
-        if self.scenes is None:
-            return f"scene {row.scene}: give --data FOLDER, or set {DATA_VARIABLE} to the folder that holds `{SCENES}`"
-        if not (self.scenes / row.scene).is_dir():
-            if data is not None:
-                raise UserError(f"{data} has no scene {row.scene}; give --data the folder that holds `{SCENES}`")
-            return f"scene {row.scene} is not in {self.scenes}; give --data FOLDER"
+        if self.data is None or not (self.data / path).exists():
+            if given is not None and isinstance(row, Row):
+                raise UserError(f"{given} has no {name}; give --data the folder that holds `{SCENES}`")
+            where = f"not in {self.data}; " if self.data else ""
+            return f"{name}: {where}give --data FOLDER, or set {DATA_VARIABLE} to the folder that holds `{path}`"
+        if isinstance(row, Recording) and row.teacher and not (folder() / cards()[TEACHER].file).exists():
+            return f"teacher {TEACHER} is not in {folder()} ({cards()[TEACHER].source})"
         return ""
 
     # Finished parts.
@@ -279,16 +273,8 @@ class SuiteRun:
             with np.load(path) as file:
                 if str(file["key"]) != self.keys[places] or any(f"{name}.points" not in file for name in rows):
                     return None
-                return {
-                    name: Part(
-                        file[f"{name}.points"],
-                        file[f"{name}.calibration"],
-                        file[f"{name}.scans"],
-                        file[f"{name}.voxels"],
-                        str(file[f"{name}.digest"]),
-                    )
-                    for name in rows
-                }
+                parts = {name: Part._make(file[f"{name}.{field}"] for field in Part._fields) for name in rows}
+                return {name: part._replace(digest=str(part.digest)) for name, part in parts.items()}
         except (OSError, EOFError, ValueError, KeyError, BadZipFile, zlib.error):  # damaged: do it again
             return None
 
@@ -331,25 +317,14 @@ def _files(path: Path) -> list[Path]:
 
 
 def _version(library: str) -> str:
-    """Empty where it is not installed, which the simulator complains about in its own words."""
+    """Empty where it is not installed, of which the simulator informs the user."""
     try:
         return version(library)
     except PackageNotFoundError:
         return ""
 
 
-def default_data() -> Path | None:
-    """The folder of third-party data; None where that is not known."""
-    data = os.environ.get(DATA_VARIABLE)
-    return Path(data) if data else None
-
-
 def _part(counts: list[Count]) -> Part:
-    taken = hashlib.sha256("".join(count.digest for count in counts).encode())
-    return Part(
-        np.stack([count.points for count in counts]),
-        np.stack([count.calibration for count in counts]),
-        np.array([count.scans for count in counts]),
-        np.array([count.voxels for count in counts]),
-        taken.hexdigest(),
-    )
+    points, calibration, scans, voxels, digests = zip(*counts, strict=True)
+    taken = hashlib.sha256("".join(digests).encode()).hexdigest()
+    return Part(np.stack(points), np.stack(calibration), np.array(scans), np.array(voxels), taken)

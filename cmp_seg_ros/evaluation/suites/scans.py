@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cmp_seg_ros.datasets import boxes, buildings, scene
+from cmp_seg_ros.datasets import boxes, buildings
 from cmp_seg_ros.datasets.base import DataSet
 from cmp_seg_ros.datasets.frame import TRUTH, Frame
 from cmp_seg_ros.evaluation.suites.responses import respond
@@ -70,11 +70,11 @@ class Scans(DataSet):
         if row.boxes:
             return boxes.DataSet(self.seeds, self.suite.scans, self.sensor, row.boxes)
         mounts = [None if mount is None else mount.T_base_lidar for mount in self.mounts]
+        scene = None
         if row.scene:
             assert self.scenes is not None
-            folder = self.scenes / row.scene
-            return scene.DataSet(folder, self.seeds, self.suite.scans, self.sensor, mounts, thinned=False)
-        return buildings.DataSet(self.seeds, self.suite.scans, self.sensor, mounts, thinned=False)
+            scene = self.scenes / row.scene
+        return buildings.DataSet(self.seeds, self.suite.scans, self.sensor, mounts, thinned=False, scene=scene)
 
 
 def shown(frame: Frame, row: Row) -> Scan:

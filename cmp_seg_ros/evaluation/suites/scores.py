@@ -43,10 +43,6 @@ class Scores:
         return self.reading(PRIMARY)
 
     @cached_property
-    def classes(self) -> list[str]:
-        return self.primary.space.names
-
-    @cached_property
     def iou(self) -> Float64:
         """(S, C) primary IoU by class."""
         return iou_of(self.primary.matrix.sum(axis=(0, 2)))
@@ -90,8 +86,7 @@ def compile_report(
         parts: by row and sensor.
         recordings: figures of the rows on real scans.
     """
-    suite, recordings = run.suite, recordings or {}
-    count = len(run.buildings)
+    suite, recordings, count = run.suite, recordings or {}, len(run.buildings)
     weights = suite.bootstrap.weights(count)
     empty = Confusion(run.counter.truth, run.segmenter.label_space)
     scores = {name: Scores(sensors, empty, weights) for name, sensors in parts.items()}
@@ -121,7 +116,7 @@ def _row(suite: Suite, seeds: Iterable[int], scores: dict[str, Scores], name: st
     found, row = scores[name], suite.rows[name]
     miou, drawn = found.miou(), found.drawn_miou()
     strict = mean_of(iou_of(found.reading(STRICT).matrix.sum(axis=(0, 2))))
-    space = suite.truth
+    space, classes = suite.truth, found.primary.space.names
     full = found.reading(space) if space in readings(found.confusion) else None
     by_building = found.primary.matrix.sum(axis=2)  # (B, S, C, C + 1)
     sensors: dict[str, dict[str, Any]] = {}
@@ -134,8 +129,8 @@ def _row(suite: Suite, seeds: Iterable[int], scores: dict[str, Scores], name: st
             "strict": number(strict[i]),
             **_confidence(part.calibration.sum(axis=0), space),
             "false_person": number(found.false_person[i]),
-            "iou": _named(found.classes, found.iou[i]),
-            "iou_interval": {c: _interval(found.drawn[:, i, k], suite) for k, c in enumerate(found.classes)},
+            "iou": _named(classes, found.iou[i]),
+            "iou_interval": {c: _interval(found.drawn[:, i, k], suite) for k, c in enumerate(classes)},
             "by_range": [
                 {"from": low, "primary": number(value), "points": int(n)}
                 for low, value, n in zip(suite.range_bins, found.by_range[i], points, strict=True)
@@ -159,7 +154,7 @@ def _row(suite: Suite, seeds: Iterable[int], scores: dict[str, Scores], name: st
             "strict": number(strict.mean()),
             **_confidence(np.sum([part.calibration.sum(axis=0) for part in found.parts.values()], axis=0), space),
             "false_person": number(float(mean_of(found.false_person))),
-            "iou": _named(found.classes, mean_of(found.iou.T)),
+            "iou": _named(classes, mean_of(found.iou.T)),
         },
     }
     if row.against:
@@ -195,17 +190,17 @@ def _musts(suite: Suite, rows: dict[str, Any], skipped: dict[str, str]) -> Itera
             continue
         sensors = rows[name]["sensors"]
         if must.primary is not None:
-            worst, value = _lowest({sensor: found["primary"] for sensor, found in sensors.items()})
+            worst, value = _worst({sensor: found["primary"] for sensor, found in sensors.items()})
             yield _must(name, "primary", f"primary mIoU of {worst}", must.primary, value)
         if must.mean is not None:
             yield _must(name, "mean", "primary mIoU, mean over sensors", must.mean, rows[name][MEAN]["primary"])
         for kind, what in (("false_person", "points wrongly called person"), ("ece", "calibration error")):
             if (limit := getattr(must, kind)) is not None:
-                worst, value = _highest({sensor: found[kind] for sensor, found in sensors.items()})
+                worst, value = _worst({sensor: found[kind] for sensor, found in sensors.items()}, -1)
                 yield _must(name, kind, f"{what} of {worst}", limit, value, at_most=True)
         if must.each_class is not None:
             by_class = {f"{c} of {sensor}": iou for sensor, found in sensors.items() for c, iou in found["iou"].items()}
-            worst, value = _lowest(by_class)
+            worst, value = _worst(by_class)
             yield _must(name, "class", f"IoU of {worst}", must.each_class, value)
         if must.drop is not None:
             value = rows[name]["difference"][MEAN]
@@ -227,16 +222,10 @@ def _must(
     return {"row": row, "kind": kind, "what": what, "bound": bound, "limit": limit, "measured": value, "met": met}
 
 
-def _lowest(values: dict[str, float | None]) -> tuple[str, float | None]:
-    """The worst of what could be scored; of a class that no scan has, nothing can be said."""
+def _worst(values: dict[str, float | None], sign: int = 1) -> tuple[str, float | None]:
+    """The lowest value (the highest for sign -1) and its name; what could not be scored is left out."""
     known = {name: value for name, value in values.items() if value is not None}
-    worst = min(known, key=lambda name: known[name], default="any sensor")
-    return worst, known.get(worst)
-
-
-def _highest(values: dict[str, float | None]) -> tuple[str, float | None]:
-    known = {name: value for name, value in values.items() if value is not None}
-    worst = max(known, key=lambda name: known[name], default="any sensor")
+    worst = min(known, key=lambda name: sign * known[name], default="any sensor")
     return worst, known.get(worst)
 
 

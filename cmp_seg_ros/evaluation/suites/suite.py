@@ -32,7 +32,7 @@ class Buildings(_Strict):
 
 
 class Mount(_Strict):
-    """How the lidar is screwed on: degrees about the base's fixed axes x, y, z, in this order."""
+    """How the lidar is mounted: degrees about the base's fixed axes x, y, z, in this order."""
 
     roll: float = 0.0
     pitch: float = 0.0
@@ -97,7 +97,7 @@ class Must(_Strict):
 
 
 class Suite(_Strict):
-    """All of a benchmark suite."""
+    """A benchmark suite: its scans, rows and musts."""
 
     name: str
     description: str = ""

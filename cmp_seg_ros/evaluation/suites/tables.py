@@ -1,18 +1,11 @@
-"""The report of a benchmark suite as tables, for a terminal and for Markdown."""
+"""The report of a benchmark suite as tables, for a terminal and for Markdown; an empty row is a rule."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from cmp_seg_ros.cli.tables import counted
+from cmp_seg_ros.evaluation.page import Table
 from cmp_seg_ros.evaluation.suites.scores import MEAN
-
-
-class Sheet(NamedTuple):
-    """A table of text; the first column names the rows. An empty row is a rule."""
-
-    title: str
-    header: list[str]
-    rows: list[list[str]]
 
 
 def heading(report: dict[str, Any]) -> str:
@@ -53,7 +46,7 @@ def in_detail(report: dict[str, Any]) -> list[str]:
     return found or list(rows)[:1]
 
 
-def sheets(report: dict[str, Any]) -> list[Sheet]:
+def sheets(report: dict[str, Any]) -> list[Table]:
     """All rows by sensor, some in detail, and the musts."""
     found = [_overview(report), *(_details(report, name) for name in in_detail(report))] if report["rows"] else []
     if report["recordings"]:
@@ -61,7 +54,7 @@ def sheets(report: dict[str, Any]) -> list[Sheet]:
     return [*found, _must_sheet(report)] if report["musts"] else found
 
 
-def _overview(report: dict[str, Any]) -> Sheet:
+def _overview(report: dict[str, Any]) -> Table:
     sensors = list(dict.fromkeys(sensor for row in report["rows"].values() for sensor in row["sensors"]))
     lines = []
     for name, row in report["rows"].items():
@@ -76,22 +69,20 @@ def _overview(report: dict[str, Any]) -> Sheet:
     lines += [[name, *[""] * (len(sensors) + 4), "not run"] for name in report["skipped"]]
     level = f"{report['bootstrap']['level']:.0%}"
     header = ["", *sensors, "mean", level, "ECE", "false person", f"difference ({level})"]
-    return Sheet("Primary mIoU, calibration error, points wrongly called person, in per cent", header, lines)
+    return Table(header, lines, "Primary mIoU, calibration error, points wrongly called person, in per cent")
 
 
-def _details(report: dict[str, Any], name: str) -> Sheet:
+def _details(report: dict[str, Any], name: str) -> Table:
     row = report["rows"][name]
     sensors = row["sensors"]
     columns = list(sensors.values())
-    level = f"{report['bootstrap']['level']:.0%} interval"
+    every = [*columns, row[MEAN]]
     lines = [
-        ["mIoU, primary", *(percent(column["primary"]) for column in columns), percent(row[MEAN]["primary"])],
-        [level, *(_span(column["interval"]) for column in columns), _span(row[MEAN]["interval"])],
-        ["mIoU, strict", *(percent(column["strict"]) for column in columns), percent(row[MEAN]["strict"])],
+        ["mIoU, primary", *(percent(column["primary"]) for column in every)],
+        [f"{report['bootstrap']['level']:.0%} interval", *(_span(column["interval"]) for column in every)],
+        ["mIoU, strict", *(percent(column["strict"]) for column in every)],
         [],
-    ]
-    lines += [
-        [c, *(percent(column["iou"][c]) for column in columns), percent(row[MEAN]["iou"][c])] for c in columns[0]["iou"]
+        *([c, *(percent(column["iou"][c]) for column in every)] for c in columns[0]["iou"]),
     ]
     spaces = [key for key, value in columns[0].items() if isinstance(value, dict) and "miou" in value]
     for space in spaces:
@@ -104,10 +95,10 @@ def _details(report: dict[str, Any], name: str) -> Sheet:
         lines.append([f"primary, {label}", *(percent(column["by_range"][i]["primary"]) for column in columns), ""])
     lines += [[], ["points", *(f"{column['points']:,}" for column in columns), ""]]
     lines.append(["voxels a scan", *(f"{column['voxels_per_scan']:,.0f}" for column in columns), ""])
-    return Sheet(f"{name}: IoU in per cent", ["", *sensors, "mean"], lines)
+    return Table(["", *sensors, "mean"], lines, f"{name}: IoU in per cent")
 
 
-def _planes_sheet(recordings: dict[str, Any]) -> Sheet:
+def _planes_sheet(recordings: dict[str, Any]) -> Table:
     """Real scans against their planes: medians over the scans."""
     lines = []
     for name, row in recordings.items():
@@ -117,27 +108,27 @@ def _planes_sheet(recordings: dict[str, Any]) -> Sheet:
         unlike = "-" if row["unlikeness"] is None else f"{row['unlikeness']:.2f}"
         lines.append([name, str(row["scans"]), *level, percent(wall["recall"]), person, unlike])
     header = ["", "scans", "floor recall", "precision", "ceiling recall", "precision", "wall recall"]
-    return Sheet("Real scans against their planes, in per cent", [*header, "person", "unlikeness"], lines)
+    return Table([*header, "person", "unlikeness"], lines, "Real scans against their planes, in per cent")
 
 
-def _teacher_sheet(recordings: dict[str, Any]) -> Sheet:
+def _teacher_sheet(recordings: dict[str, Any]) -> Table:
     """Real scans against what the teacher sees in their images."""
     looked = {name: row["agreement"] for name, row in recordings.items() if row["agreement"]}
     names = list(next(iter(looked.values()), {}))
     lines = [
         [name, *(f"{percent(row[c]['agrees'])} of {row[c]['points']:,}" for c in names)] for name, row in looked.items()
     ]
-    return Sheet("Labels that agree with the teacher where it is sure, in per cent of points", ["", *names], lines)
+    return Table(["", *names], lines, "Labels that agree with the teacher where it is sure, in per cent of points")
 
 
-def _must_sheet(report: dict[str, Any]) -> Sheet:
+def _must_sheet(report: dict[str, Any]) -> Table:
     lines = []
     for must in report["musts"]:
         said = {True: "met", False: "MISSED", None: "not measured"}[must["met"]]
         shown = points if (must["limit"] or 0) < 0 else percent
         limit = f"{must['bound']} {shown(must['limit'])}"
         lines.append([must["row"], must["what"], limit, shown(must["measured"]), said])
-    return Sheet("Musts, each at its worst", ["row", "of", "must be", "measured", ""], lines)
+    return Table(["row", "of", "must be", "measured", ""], lines, "Musts, each at its worst")
 
 
 def markdown(report: dict[str, Any]) -> str:
@@ -146,7 +137,7 @@ def markdown(report: dict[str, Any]) -> str:
     for sheet in sheets(report):
         rule = ["---"] + ["---:"] * (len(sheet.header) - 1)
         lines = [sheet.header, rule, *(row for row in sheet.rows if row)]
-        text += [f"## {sheet.title}", "\n".join(f"| {' | '.join(line)} |" for line in lines)]
+        text += [f"## {sheet.title}", "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)]
     text += [f"Not run: {name}: {reason}." for name, reason in report["skipped"].items()]
     return "\n\n".join(text) + "\n"
 

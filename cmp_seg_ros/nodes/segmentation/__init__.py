@@ -1,1 +1,1 @@
-"""Parts of the segmentation node: rate, the check of a lidar that leans, a rehearsal before the first."""
+"""Parts of the segmentation node: its rate, and the check of a lidar that leans."""

@@ -1,4 +1,4 @@
-"""Does a lidar of unknown mount lean, by the floor and the walls that it sees?"""
+"""Checks whether a lidar of unknown mounting leans, by the floor and the walls that it sees."""
 
 import threading
 import time
@@ -9,21 +9,19 @@ import numpy as np
 from cmp_seg_ros.geometry.plausibility import lean
 from cmp_seg_ros.scan import Scan
 
-FEW_RETURNS = 1000  # too few to tell whether the lidar is upright
-RETRY = 5.0  # seconds from one look to the next
-DUTY = 0.02  # of the time, at most, is spent on looking
+FEW_RETURNS = 1000  # too few for a check
+RETRY = 5.0  # seconds from one check to the next
+DUTY = 0.02  # share of the time, at most, that is spent on checks
 
 
 class LevelCheck:
-    """Warns, by the first scan that tells, of a lidar that is taken as upright and is not: its labels suffer.
-
-    A scan tells that shows a floor, a ceiling or walls.
+    """Warns if a lidar that is taken as upright is not, by the first scan that shows a floor, a ceiling or walls.
 
     Args:
-        note: takes what to count and what to say.
+        note: takes the kind of a problem, for counting, and the warning.
 
     Attributes:
-        done: whether a scan has told.
+        done: whether such a scan has come.
     """
 
     def __init__(self, note: Callable[[str, str], None]) -> None:
@@ -33,15 +31,15 @@ class LevelCheck:
         self._next = 0.0  # monotonic seconds
 
     def __call__(self, scan: Scan, returns: int) -> None:
-        """Look at a scan now and then: half a second of work, in a thread, for which no scan waits."""
+        """Check a scan now and then: half a second of work in a thread, so that no scan waits."""
         if self.done or returns <= FEW_RETURNS or time.monotonic() < self._next:
             return
-        self._next = np.inf  # until this look is over
+        self._next = np.inf  # until this check is over
         self._thread = threading.Thread(target=self._look, args=(scan,), name="level check")
         self._thread.start()
 
     def close(self) -> None:
-        """Wait until it is over."""
+        """Wait for a check that is under way."""
         if self._thread is not None:
             self._thread.join()
 
@@ -54,7 +52,7 @@ class LevelCheck:
             self._next = end + max(RETRY, (end - start) / DUTY)
 
     def _check(self, scan: Scan) -> None:
-        told = lean(scan.xyz)
-        self.done = told is not None
-        for doubt in told or ():
+        doubts = lean(scan.xyz)
+        self.done = doubts is not None
+        for doubt in doubts or ():
             self._note(doubt.kind, doubt.text)

@@ -11,14 +11,14 @@ from cmp_seg_ros.scan import Labels
 
 
 class Rate:
-    """The rate keeper of the node, and what is to be said of it.
+    """The rate keeper of the node, with its log messages.
 
     Args:
         finest: the bundle's voxel size, metres.
 
     Attributes:
         values: its state, for /diagnostics.
-        too_slow: what is wrong; empty while the rate is held, or not asked for.
+        too_slow: the problem; empty while the rate is held, or if there is no target.
     """
 
     def __init__(self, finest: float, parameters: Parameters, report: Report) -> None:
@@ -34,7 +34,7 @@ class Rate:
         return self._keeper.voxel_size
 
     def add(self, arrival: Arrival, labels: Labels, busy: float) -> None:
-        """Take account of a scan that kept the node busy for so many seconds."""
+        """Add the timing of a scan that kept the node busy for so many seconds."""
         keeper = self._keeper
         before = keeper.voxel_size
         network = 1e-3 * labels.stages_ms["network"]

@@ -8,7 +8,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
-from cmp_seg_ros.bundle import Bundle
+from cmp_seg_ros.bundle import Bundle, PointNetwork
 from cmp_seg_ros.training.config import TrainConfig
 
 Config = TypeVar("Config", bound=TrainConfig)
@@ -29,6 +29,11 @@ class Validation(NamedTuple):
 
     scores: dict[str, float]
     draw: Callable[[Path, str], None]
+
+
+def without_drop_path(points: PointNetwork) -> PointNetwork:
+    """A network as a bundle describes it: paths are dropped in training alone."""
+    return points.model_copy(update={"network": points.network.model_copy(update={"drop_path": 0.0})})
 
 
 class Task(ABC, Generic[Config, Batch, Answer]):
@@ -93,6 +98,28 @@ class Task(ABC, Generic[Config, Batch, Answer]):
     @abstractmethod
     def validate(self, answers: Sequence[Answer]) -> Validation:
         """Score the answers to all validation batches, in order."""
+
+    def _bundle(
+        self, path: Path, weights: bytes, training: dict[str, Any], scores: dict[str, float], **about: Any
+    ) -> Bundle:
+        """Write a bundle with the configuration of the run and its scores; `about` as for `Bundle.write`."""
+        own = {
+            "name",
+            "label_space",
+            "network",
+            "preprocess",
+            "intensity",
+            "focal",
+            "threshold",
+        }  # fields of the bundle
+        return Bundle.write(
+            path,
+            weights,
+            name=self.config.name,
+            training={**training, "configuration": self.config.model_dump(mode="json", exclude=own)},
+            measured={"validation": {name: round(value, 4) for name, value in scores.items()}},
+            **about,
+        )
 
     @abstractmethod
     def write(self, path: Path, training: dict[str, Any], scores: dict[str, float]) -> Bundle:

@@ -24,9 +24,9 @@ from cmp_seg_ros.scan import Float32
 from cmp_seg_ros.teachers.base import open_teacher
 from cmp_seg_ros.training import pictures, start
 from cmp_seg_ros.training.augment import augment_rows, standardised, voxels_and_rows
-from cmp_seg_ros.training.config import AugmentConfig, OptimiserConfig, TrainConfig
+from cmp_seg_ros.training.config import AugmentConfig, OptimiserConfig
 from cmp_seg_ros.training.losses import distillation_loss
-from cmp_seg_ros.training.scans import Arrays, KeptScans, SetConfig
+from cmp_seg_ros.training.scans import Arrays, KeptScans, SetConfig, SetsConfig
 from cmp_seg_ros.training.tasks import base
 from cmp_seg_ros.waffleiron import weights
 from cmp_seg_ros.waffleiron.batch import Batch, collate
@@ -37,7 +37,7 @@ from cmp_seg_ros.waffleiron.preprocess import Voxels
 FEWEST = 32  # points of a camera worth a training scan; the network needs 16 neighbours
 
 
-class Config(TrainConfig):
+class Config(SetsConfig):
     """Distillation; hyperparameters are those of ScaLR (batches of 8 scans, 25 epochs)."""
 
     task: str = "distill"
@@ -49,9 +49,6 @@ class Config(TrainConfig):
     )
     intensity: IntensityConfig = IntensityConfig()
     min_depth: float = Field(default=1.0, ge=0)  # metres from the camera
-    sets: tuple[SetConfig, ...] = ()
-    validation: tuple[SetConfig, ...] = ()  # none: the frames of split val of `sets`
-    validation_scans: int = Field(default=50, gt=0)  # at most, evenly chosen
     augment: AugmentConfig = AugmentConfig(
         tilt=0.0,
         mirror=2 / 3,
@@ -63,9 +60,7 @@ class Config(TrainConfig):
         coarse_voxels=0.0,
         max_voxels=20_000,
     )
-    batch: int = Field(default=8, gt=0)  # scans
     optimiser: OptimiserConfig = OptimiserConfig(learning_rate=2e-3, weight_decay=0.03, warmup=0.02, minimum=0.005)
-    epochs: float | None = Field(default=25, gt=0)  # passes over the training scans, if `steps` does not end it before
     steps: int = Field(default=10_000_000, gt=0)
 
 
@@ -100,11 +95,10 @@ class Task(base.Task[Config, Item, Answer]):
         network = config.network.model_copy(update={"outputs": self.teacher.dimension})
         self.points = PointNetwork(network=network, preprocess=config.preprocess, intensity=config.intensity)
         self.network = Segmenter(network)
-        held = config.validation or [each.model_copy(update={"splits": ("val",)}) for each in config.sets]
         key = [config.teacher, self.teacher.dimension, config.min_depth]
         self.scans, self.held_back = (
             KeptScans(folder, sets, self._seen, key, what)
-            for sets, what in ((config.sets, "images of calibrated cameras"), (held, "held-back images"))
+            for sets, what in ((config.sets, "images of calibrated cameras"), (config.held_back, "held-back images"))
         )
 
     def start(self) -> None:
@@ -116,10 +110,7 @@ class Task(base.Task[Config, Item, Answer]):
         yield base.Preparation("teacher on images", None, self.scans.fill())
 
     def limited(self, processes: int) -> Config:
-        config = self.config
-        if config.epochs is not None:
-            epochs = max(1, round(config.epochs * len(self.scans) / (config.batch * config.accumulate * processes)))
-            self.config = config.model_copy(update={"steps": min(config.steps, epochs)})
+        self.config = self.config.limited(len(self.scans), processes)
         return self.config
 
     def _seen(self, frame: Frame, _: SetConfig) -> Iterator[Arrays]:
@@ -156,10 +147,8 @@ class Task(base.Task[Config, Item, Answer]):
     @cached_property
     def validation(self) -> list[Item]:
         """One image per batch, not augmented."""
-        config, rng, count = self.config, np.random.default_rng(0), len(self.held_back)
-        chosen = np.linspace(0, count - 1, min(count, config.validation_scans)).round().astype(int)
-        items = []
-        for number in chosen.tolist():
+        config, rng, items = self.config, np.random.default_rng(0), []
+        for number in pictures.some_of(range(len(self.held_back)), config.validation_scans):
             scan, features = _taught(self.held_back[number])
             voxels, rows = voxels_and_rows(standardised(scan, config.intensity.limit), config.preprocess, None, rng)
             items.append(self._item([(voxels, features[rows])]))
@@ -185,18 +174,8 @@ class Task(base.Task[Config, Item, Answer]):
         pictures.draw_features(path, pictures.some_of(views), title)
 
     def write(self, path: Path, training: dict[str, Any], scores: dict[str, float]) -> Bundle:
-        config, points = self.config, self.points
-        own = {"network", "preprocess", "intensity", "name"}  # fields of the bundle itself
-        plain = points.model_copy(update={"network": points.network.model_copy(update={"drop_path": 0.0})})
-        return Bundle.write(
-            path,
-            weights.serialise(self.network),
-            name=config.name,
-            kind="features",
-            features=plain,
-            training={**training, "configuration": config.model_dump(mode="json", exclude=own)},
-            measured={"validation": {name: round(value, 4) for name, value in scores.items()}},
-        )
+        points = base.without_drop_path(self.points)
+        return self._bundle(path, weights.serialise(self.network), training, scores, kind="features", features=points)
 
     def _item(self, scans: Sequence[tuple[Voxels, npt.NDArray[Any]]]) -> Item:
         voxels, features = zip(*scans, strict=True)

@@ -18,17 +18,17 @@ from cmp_seg_ros.datasets.frame import TRUTH, Frame, PointLabels, Returns
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.scan import Float32
-from cmp_seg_ros.training import start
+from cmp_seg_ros.training import pictures, start
 from cmp_seg_ros.training.augment import augment_rows, standardised, voxels_and_rows
-from cmp_seg_ros.training.config import AugmentConfig, DataConfig, OptimiserConfig, TrainConfig
+from cmp_seg_ros.training.config import AugmentConfig, DataConfig, OptimiserConfig
 from cmp_seg_ros.training.labelling import Item, LabellingTask
 from cmp_seg_ros.training.losses import segmentation_loss
-from cmp_seg_ros.training.scans import KeptScans, Labels, SetConfig, labelled
+from cmp_seg_ros.training.scans import KeptScans, Labels, SetsConfig, labelled
 from cmp_seg_ros.training.tasks import base
 from cmp_seg_ros.waffleiron.config import PreprocessConfig
 
 
-class Config(TrainConfig):
+class Config(SetsConfig):
     """Fine-tuning; hyperparameters are those of ScaLR with all labels (batches of 8 scans, 25 epochs)."""
 
     task: str = "finetune"
@@ -37,9 +37,6 @@ class Config(TrainConfig):
     head: Literal["keep", "linear", "mlp"] = "keep"  # linear: batch norm and one layer, from zero; mlp: two layers
     head_hidden: int = Field(default=256, gt=0)  # width of the mlp
     preprocess: PreprocessConfig | None = None  # None: that of the bundle
-    sets: tuple[SetConfig, ...] = ()
-    validation: tuple[SetConfig, ...] = ()  # none: the frames of split val of `sets`
-    validation_scans: int = Field(default=50, gt=0)  # at most, evenly chosen
     simulated: float = Field(default=0.0, ge=0, lt=1)  # share of simulated scans among those of training
     simulation: DataConfig = DataConfig(buildings=24)
     confidence: bool = True  # whether a label weighs as much as its confidence
@@ -48,10 +45,8 @@ class Config(TrainConfig):
     layer_decay: float = Field(default=0.99, gt=0, le=1)
     freeze_norms: bool = False  # keep the statistics of batch norms: for few scans, of one place
     augment: AugmentConfig = AugmentConfig(tilt=0.0, mirror=2 / 3, scale=0.1, jitter=0.0, max_voxels=20_000)
-    batch: int = Field(default=8, gt=0)  # scans
     lovasz: float = Field(default=1.0, ge=0)
     optimiser: OptimiserConfig = OptimiserConfig(learning_rate=2e-3, weight_decay=0.0, warmup=2 / 25, minimum=0.0)
-    epochs: float | None = Field(default=25, gt=0)  # passes over the training scans, if `steps` does not end it before
     steps: int = Field(default=1_000_000, gt=0)
 
 
@@ -69,8 +64,7 @@ class Task(LabellingTask[Config]):
         labels = Labels(space, config.confidence, own, config.own_labels)
         key = [space.model_dump(mode="json"), config.confidence, config.own_labels, own and self.bundle.hash]
         self.scans = KeptScans(folder, config.sets, labels, key, "labelled scans")
-        held = config.validation or [each.model_copy(update={"splits": ("val",)}) for each in config.sets]
-        self.held_back = KeptScans(folder, held, Labels(space), space.names, "held-back scans")
+        self.held_back = KeptScans(folder, config.held_back, Labels(space), space.names, "held-back scans")
         self.simulated = list(config.simulation.training(folder).parts()) if config.simulated else []
         if not config.sets:
             raise UserError("there is no data to fine-tune on; give a data set with labels")
@@ -89,11 +83,7 @@ class Task(LabellingTask[Config]):
             yield base.Preparation("simulating buildings", len(simulation.seeds), simulation.fill())
 
     def limited(self, processes: int) -> Config:
-        config = self.config
-        if config.epochs is not None:
-            scans = config.batch * config.accumulate * processes
-            epochs = max(1, round(config.epochs * len(self.scans) / (1 - config.simulated) / scans))
-            self.config = config.model_copy(update={"steps": min(config.steps, epochs)})
+        self.config = self.config.limited(len(self.scans), processes, 1 - self.config.simulated)
         return self.config
 
     def parameters(self) -> list[dict[str, Any]]:
@@ -136,24 +126,19 @@ class Task(LabellingTask[Config]):
     @cached_property
     def validation(self) -> list[Item]:
         """One scan per batch, not augmented."""
-        rng, points, count = np.random.default_rng(0), self.points, len(self.held_back)
-        chosen = np.linspace(0, count - 1, min(count, self.config.validation_scans)).round().astype(int)
-        items = []
-        for number in chosen.tolist():
+        rng, points, items = np.random.default_rng(0), self.points, []
+        for number in pictures.some_of(range(len(self.held_back)), self.config.validation_scans):
             scan = standardised(labelled(self.held_back[number])[0], points.intensity.limit)
             voxels, rows = voxels_and_rows(scan, points.preprocess, None, rng)
             items.append(self.item([(voxels, scan.label[rows])]))
         return items
 
-    def write(self, path: Path, training: dict[str, Any], scores: dict[str, float]) -> Bundle:
+    def write(self, path: Path, training: dict[str, Any], scores: dict[str, float], **about: Any) -> Bundle:
         """With temperature and familiarity of the start where its head was kept."""
-        bundle = super().write(path, {**training, "start": self.bundle.hash}, scores)
-        if self.config.head != "keep":
-            return bundle
-        kept = self.bundle.description.model_copy(deep=True)
-        about = bundle.description.model_copy(update={"temperature": kept.temperature, "familiarity": kept.familiarity})
-        weights = bundle.weights_path.read_bytes()
-        return Bundle.write(path, weights, **about.model_dump(exclude={"weights_sha256"}))
+        if self.config.head == "keep":
+            start = self.bundle.description
+            about |= {"temperature": start.temperature, "familiarity": start.familiarity}
+        return super().write(path, {**training, "start": self.bundle.hash}, scores, **about)
 
     def _draw_scan(self, rng: np.random.Generator) -> tuple[Returns, Float32]:
         if self.simulated and rng.random() < self.config.simulated:

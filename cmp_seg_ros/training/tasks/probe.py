@@ -3,12 +3,9 @@
 from typing import Any, Literal
 
 from pydantic import Field
-from torch import Tensor, nn
 
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.training.config import OptimiserConfig
-from cmp_seg_ros.training.labelling import Item
-from cmp_seg_ros.training.losses import segmentation_loss
 from cmp_seg_ros.training.tasks import finetune
 
 
@@ -42,6 +39,3 @@ class Task(finetune.Task):
     def freeze(self) -> None:
         self.network.embed.eval()
         self.network.waffleiron.eval()
-
-    def loss(self, network: nn.Module, batch: Item) -> Tensor:
-        return segmentation_loss(network(batch.batch), batch.target, lovasz=self.config.lovasz, weight=batch.weight)

@@ -337,17 +337,9 @@ class Task(base.Task[Config, Any, Answer]):
 
     def write(self, path: Path, training: dict[str, Any], scores: dict[str, float]) -> Bundle:
         config = self.config
-        own = {"network", "label_space", "name", "focal", "threshold"}
-        return Bundle.write(
-            path,
-            serialise(self.network),
-            name=config.name,
-            kind="occupancy",
-            label_space=self.space,
-            occupancy=ImageNetwork(network=config.network, focal=config.focal, threshold=config.threshold),
-            training={**training, "configuration": config.model_dump(mode="json", exclude=own)},
-            measured={"validation": {name: round(value, 4) for name, value in scores.items()}},
-        )
+        section = ImageNetwork(network=config.network, focal=config.focal, threshold=config.threshold)
+        about: dict[str, Any] = {"kind": "occupancy", "label_space": self.space, "occupancy": section}
+        return self._bundle(path, serialise(self.network), training, scores, **about)
 
     @cached_property
     def _centres(self) -> Float32:

@@ -64,23 +64,17 @@ class Task(LabellingTask[Config]):
     Args:
         config, folder: as for every task.
         frames, validation_frames: training and validation data.
-        calibration_frames: data for `calibrate`; by default simulated as well, unless `frames` is given.
     """
 
     def __init__(
-        self,
-        config: Config,
-        folder: Path,
-        frames: DataSet | None = None,
-        validation_frames: DataSet | None = None,
-        calibration_frames: DataSet | None = None,
+        self, config: Config, folder: Path, frames: DataSet | None = None, validation_frames: DataSet | None = None
     ) -> None:
         points = PointNetwork(network=config.network, preprocess=config.preprocess, intensity=config.intensity)
         super().__init__(config, folder, points, LabelSpace.load(config.label_space))
         self.frames = config.data.training(folder) if frames is None else frames
         self.validation_frames = config.data.validation(folder) if validation_frames is None else validation_frames
-        self.calibration_frames = calibration_frames
-        if frames is None and calibration_frames is None and config.data.calibration_buildings:
+        self.calibration_frames: DataSet | None = None  # for `calibrate`, of simulated frames alone
+        if frames is None and config.data.calibration_buildings:
             self.calibration_frames = config.data.calibration(folder)
         self._parts = list(self.frames.parts())
         sources = (self.frames, self.validation_frames, self.calibration_frames)
@@ -117,8 +111,8 @@ class Task(LabellingTask[Config]):
         scans = (standardised(self._labelled(frame), config.intensity.limit) for frame in self.validation_frames)
         return [self.item([voxels_and_targets(scan, config.preprocess, None, rng)]) for scan in scans]
 
-    def write(self, path: Path, training: dict[str, Any], scores: dict[str, float]) -> Bundle:
-        bundle = super().write(path, training, scores)
+    def write(self, path: Path, training: dict[str, Any], scores: dict[str, float], **about: Any) -> Bundle:
+        bundle = super().write(path, training, scores, **about)
         if self.calibration_frames is None:
             return bundle
         return calibrate(bundle, (self._labelled(frame) for frame in self.calibration_frames), path)

@@ -1,1 +1,0 @@
-"""Stands in for ROS packages that are not installed: the part of their interface that is used here."""
