@@ -57,7 +57,7 @@ test: lint
 
 OLDEST := $(shell sed -n '/install_requires/,/\]/s/.*"\(.*\)>=\(.*\)".*/\1==\2/p' setup.py)
 OLDEST_TESTS := bundle checkpoint cli_label datasets datasets_bag engine_cpu field_bags fuzzed_inputs geometry_cameras \
-	geometry_plausibility kernels_launch label_space losses messages_point_cloud2 outputs preprocess_search segmenter \
+	geometry_plausibility label_space losses messages_point_cloud2 outputs preprocess_search segmenter \
 	shipped_bundles waffleiron_network waffleiron_preprocess
 
 test-oldest:

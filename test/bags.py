@@ -7,7 +7,7 @@ import numpy as np
 from mcap.writer import CompressionType
 from mcap.writer import Writer as McapWriter
 from rosbags.rosbag1 import Writer as Writer1
-from rosbags.rosbag2 import CompressionFormat, StoragePlugin
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin
 from rosbags.rosbag2 import Writer as Writer2
 from rosbags.typesys import Stores, get_typestore
 
@@ -27,31 +27,13 @@ def columns(number: int) -> dict[str, np.ndarray]:
 def write_bag(
     path: Path, storage: str, topics: dict[str, list[dict[str, np.ndarray]]], stamps: list[int] | None = None, **options
 ) -> Path:
-    """A bag of clouds; scan i is stamped 1000 + i seconds unless told otherwise."""
-    store = get_typestore(Stores.ROS1_NOETIC if storage == "ros1" else Stores.ROS2_JAZZY)
-    types = store.types
-    writer = (
-        Writer1(path)
-        if storage == "ros1"
-        else Writer2(path, version=9, storage_plugin=getattr(StoragePlugin, storage.upper()))
-    )
-    if storage == "ros1":
-        writer.set_compression(Writer1.CompressionFormat.LZ4)
-    elif "compression" in options:
-        writer.set_compression(options["compression"], CompressionFormat.ZSTD)
-    with writer:
-        connections = {topic: writer.add_connection(topic, CLOUD, typestore=store) for topic in topics}
+    """A bag of clouds as newer recorders write it, with packed chunks; scan i is recorded at 2000 + i seconds, and
+    stamped 1000 + i seconds unless told otherwise."""
+    with Recording(path, storage, version=9, **options) as bag:
         for i in range(max(map(len, topics.values()))):
-            stamp = stamps[i] if stamps else (1000 + i) * 10**9
-            time = types["builtin_interfaces/msg/Time"](sec=stamp // 10**9, nanosec=stamp % 10**9)
-            sequence = {"seq": i} if storage == "ros1" else {}
-            header = types["std_msgs/msg/Header"](stamp=time, frame_id="lidar", **sequence)
             for topic, clouds in topics.items():
                 if i < len(clouds):
-                    cloud = point_cloud2.encode(clouds[i], (1, len(next(iter(clouds[i].values())))))
-                    message = cloud.message(header, types[CLOUD], types["sensor_msgs/msg/PointField"])
-                    serialize = store.serialize_ros1 if storage == "ros1" else store.serialize_cdr
-                    writer.write(connections[topic], (2000 + i) * 10**9, serialize(message, CLOUD))
+                    bag.cloud(topic, stamps[i] if stamps else (1000 + i) * 10**9, clouds[i], time=(2000 + i) * 10**9)
     return path
 
 
@@ -124,11 +106,19 @@ class Recording:
         bag.image("/left/image_raw", stamp, pixels, "mono8")
     """
 
-    def __init__(self, path: Path, storage: str = "mcap") -> None:
+    def __init__(
+        self, path: Path, storage: str = "mcap", version: int = 8, compression: CompressionMode | None = None
+    ) -> None:
         self.is_ros1 = storage == "ros1"
-        self.store = get_typestore(Stores.ROS1_NOETIC if self.is_ros1 else Stores.ROS2_HUMBLE)
-        plugin = None if self.is_ros1 else getattr(StoragePlugin, storage.upper())
-        self.writer = Writer1(path) if plugin is None else Writer2(path, version=8, storage_plugin=plugin)
+        if self.is_ros1:
+            self.store, self.writer = get_typestore(Stores.ROS1_NOETIC), Writer1(path)
+            if version > 8:
+                self.writer.set_compression(Writer1.CompressionFormat.LZ4)
+        else:
+            self.store = get_typestore(Stores.ROS2_HUMBLE if version == 8 else Stores.ROS2_JAZZY)
+            self.writer = Writer2(path, version=version, storage_plugin=getattr(StoragePlugin, storage.upper()))
+            if compression is not None:
+                self.writer.set_compression(compression, CompressionFormat.ZSTD)
         self.connections: dict[str, Any] = {}
 
     def add(self, topic: str, kind: str, time: int, message: Any) -> None:
@@ -146,14 +136,15 @@ class Recording:
         self,
         topic: str,
         stamp: int,
-        columns: dict[str, np.ndarray],
+        columns: dict[str, np.ndarray] | point_cloud2.Cloud,
         frame_id: str = "lidar",
         time: int = 0,
         shape: tuple[int, int] | None = None,
     ) -> None:
-        encoded = point_cloud2.encode(columns, shape or (1, len(next(iter(columns.values())))))
+        if isinstance(columns, dict):
+            columns = point_cloud2.encode(columns, shape or (1, len(next(iter(columns.values())))))
         field = self.store.types["sensor_msgs/msg/PointField"]
-        message = encoded.message(self.header(stamp, frame_id), self.store.types[CLOUD], field)
+        message = columns.message(self.header(stamp, frame_id), self.store.types[CLOUD], field)
         self.add(topic, CLOUD, time or stamp, message)
 
     def image(self, topic: str, stamp: int, pixels: np.ndarray, encoding: str = "rgb8", time: int = 0) -> None:

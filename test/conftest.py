@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,6 +17,7 @@ from hypothesis import settings
 
 if TYPE_CHECKING:
     from engines import MakeBundle
+    from ros_harness import Robot
 
     from cmp_seg_ros.bundle import Bundle
     from cmp_seg_ros.waffleiron.config import PreprocessConfig
@@ -133,6 +137,37 @@ def make_bundle(tmp_path_factory: pytest.TempPathFactory) -> MakeBundle:
         )
 
     return make
+
+
+@pytest.fixture
+def robot(tmp_path: Path) -> Iterator[Robot]:
+    """A robot without nodes of its own as yet."""
+    from ros_harness import Robot
+
+    with Robot(tmp_path / "logs") as robot:
+        yield robot
+
+
+@pytest.fixture
+def start_robot(tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """Makes a robot of some kind in the folder of the test, from what its class takes."""
+    with ExitStack() as stack:
+        yield lambda kind, *arguments, **options: stack.enter_context(kind(tmp_path, *arguments, **options))
+
+
+@pytest.fixture(scope="session")
+def benchmark() -> Callable[[str], ModuleType]:
+    """The script of a name in benchmarks/, as a module."""
+
+    def load(name: str) -> ModuleType:
+        file = Path(__file__).resolve().parents[1] / "benchmarks" / f"{name}.py"
+        spec = importlib.util.spec_from_file_location(name, file)
+        assert spec is not None and spec.loader is not None
+        module = sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
 
 
 @pytest.fixture

@@ -65,12 +65,20 @@ class Process:
 
 
 class Robot:
-    """A ROS graph of processes under test, with a node of this process in it."""
+    """A ROS graph of processes under test, with a node of this process in it.
+
+    Attributes:
+        name: of the node whose health is asked for, with its namespace.
+        reports: all that came on /diagnostics.
+    """
+
+    name = ""
 
     def __init__(self, folder: Path) -> None:
         import rclpy
         from rclpy.executors import SingleThreadedExecutor
 
+        folder.mkdir(parents=True, exist_ok=True)
         environment.prepare()
         os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
         self.domain = environment.Domain()
@@ -81,6 +89,13 @@ class Robot:
         self.node = rclpy.create_node("test", context=self.context, start_parameter_services=False)
         self._executor = SingleThreadedExecutor(context=self.context)
         self._executor.add_node(self.node)
+        self.reports = self.subscribe(DiagnosticArray, "/diagnostics")
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def start(self, *arguments: str) -> Process:
         """Start a program: a module of the nodes, or a path, and its arguments."""
@@ -118,6 +133,15 @@ class Robot:
         self.node.destroy_node()
         self.context.try_shutdown()
         self.domain.release()
+
+    @property
+    def health(self) -> DiagnosticStatus:
+        """The last report of the node; without a level before the first."""
+        ours = [status for array in self.reports for status in array.status if status.name.startswith(f"{self.name}:")]
+        return ours[-1] if ours else DiagnosticStatus(level=b"\xff")
+
+    def counts(self) -> dict[str, str]:
+        return diagnostics.values(self.health)
 
 
 def header(stamp: int, frame: str = "lidar") -> Header:
@@ -171,7 +195,6 @@ class Graph(Robot):
         self.name = name
         self.labelled = self.subscribe(PointCloud2, f"{name}/labelled_points")
         self.infos = self.subscribe(DiagnosticStatus, f"{name}/scan_info")
-        self.reports = self.subscribe(DiagnosticArray, "/diagnostics")
         self.program = self.start(*arguments)
         try:
             self.points = self.publisher(PointCloud2, "/points")
@@ -194,21 +217,12 @@ class Graph(Robot):
         topics = ("labelled_points", "scan_info")
         return all(self.node.count_publishers(f"{self.name}/{topic}") for topic in topics)
 
-    @property
-    def health(self) -> DiagnosticStatus:
-        """The last report; without a level before the first."""
-        ours = [status for array in self.reports for status in array.status if status.name == f"{self.name}: scans"]
-        return ours[-1] if ours else DiagnosticStatus(level=b"\xff")
-
     def healthy(self) -> bool:
         return self.health.level == diagnostics.OK
 
     def warns(self, pattern: str, level: bytes = diagnostics.WARN) -> bool:
         """Whether the last report has that level, and says so."""
         return self.health.level == level and re.search(pattern, self.health.message) is not None
-
-    def counts(self) -> dict[str, str]:
-        return diagnostics.values(self.health)
 
     def set_parameter(self, name: str, value: Any) -> Any:
         """Change a parameter of the node; the result."""

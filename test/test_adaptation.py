@@ -4,29 +4,27 @@ import json
 import shutil
 from contextlib import nullcontext
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
 import numpy as np
 import pytest
+from conftest import Run
+from painted import Painted, camera_ahead
 from PIL import Image
 from test_training import box_room
 from test_training_tasks import write_bundle
-from typer import Typer
-from typer.testing import CliRunner
 
 from cmp_seg_ros import UserError
 from cmp_seg_ros.adaptation import run as adaptation
 from cmp_seg_ros.adaptation.holding import hold_back, sets_of
 from cmp_seg_ros.adaptation.verdict import Difference, judge
 from cmp_seg_ros.bundle import Bundle
-from cmp_seg_ros.cli.adapt import adapt
 from cmp_seg_ros.datasets.frame import PSEUDO
 from cmp_seg_ros.evaluation import calibration_check
-from cmp_seg_ros.geometry.calibration import CalibratedCamera, CalibratedLidar, Calibration
+from cmp_seg_ros.geometry.calibration import CalibratedLidar, Calibration
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.scan import UInt8
 from cmp_seg_ros.teachers import base as teachers
-from cmp_seg_ros.teachers.base import Masks, Teacher
 
 SECOND = 1_000_000_000
 
@@ -133,20 +131,11 @@ def test_a_calibration_is_refused_where_it_is_clearly_off(
     assert calibration_check.is_off(degrees, centimetres, between_halves) == off
 
 
-class Levels(Teacher):
-    """Takes the top of an image for ceiling, the middle for wall, the bottom for floor."""
-
-    name, label_space, dimension = "levels", LabelSpace.load("mosaic32"), 0
-
-    def masks(self, rgb: UInt8) -> Masks:
-        height, width = rgb.shape[:2]
-        names = self.label_space.names
-        levels = np.array([names.index("ceiling"), names.index("wall"), names.index("floor")])
-        label = np.tile(self.label_space.ids[levels[np.arange(height) * 3 // height]][:, None], (1, width))
-        return Masks(label, np.full(label.shape, 0.9, np.float32))
-
-    def features(self, rgb: UInt8) -> NoReturn:
-        raise UserError("gives no features")
+def levels(rgb: UInt8) -> UInt8:
+    """Ceiling at the top of an image, wall in the middle, floor at the bottom."""
+    space, (height, width) = LabelSpace.load("mosaic32"), rgb.shape[:2]
+    ids = np.array([space.ids[space.names.index(name)] for name in ("ceiling", "wall", "floor")])
+    return np.repeat(ids[np.arange(height) * 3 // height][:, None], width, axis=1)
 
 
 @pytest.fixture
@@ -154,15 +143,8 @@ def recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Ten pairs of a scan of a box room and an image, and all that an adaptation to them needs, at tiny sizes."""
     folder = tmp_path / "drive"
     folder.mkdir()
-    camera = CalibratedCamera(
-        model="pinhole",
-        width=96,
-        height=72,
-        intrinsics=(40.0, 40.0, 48.0, 36.0),
-        T_camera_lidar=[[0.0, -1.0, 0.0, 0.0], [0.0, 0.0, -1.0, 0.0], [1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]],
-    )
     lidar = CalibratedLidar(T_base_lidar=np.eye(4).tolist())
-    Calibration(cameras={"front": camera}, lidars={"top": lidar}).save(folder / "calibration.yaml")
+    Calibration(cameras={"front": camera_ahead(96, 72, 40)}, lidars={"top": lidar}).save(folder / "calibration.yaml")
     for seed in range(10):
         room = box_room(seed)
         np.save(folder / f"{seed}.npy", np.column_stack([room.xyz, room.intensity]))
@@ -172,20 +154,17 @@ def recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "rows: {boxes: {boxes: plain, sensors: [rings-20]}}\n"
     )
     (tmp_path / "recipe.yaml").write_text("name: tiny\ntask: finetune\nepochs: null\nsteps: 2\nbatch: 1\n")
-    monkeypatch.setattr(teachers, "open_teacher", lambda name: Levels())
+    monkeypatch.setattr(teachers, "open_teacher", lambda name: Painted(levels, "mosaic32"))
     monkeypatch.setattr(calibration_check, "check", lambda *_, **__: {})  # black images say nothing of it
     monkeypatch.setattr(adaptation, "SUITE", str(tmp_path / "suite.yaml"))
     return folder
 
 
-def test_from_a_recording_to_a_verdict_and_again(recording: Path, tmp_path: Path) -> None:
+def test_from_a_recording_to_a_verdict_and_again(recording: Path, tmp_path: Path, run: Run) -> None:
     start = write_bundle(tmp_path / "start")
-    app = Typer()
-    app.command()(adapt)
-    arguments = [str(recording), "--start", str(start.path), "--recipe", str(tmp_path / "recipe.yaml")]
-    arguments += ["--workers", "0", "--out", str(tmp_path / "out")]
-    result = CliRunner().invoke(app, [*arguments, "--json"])
-    assert result.exit_code == 0, (result.output, result.exception)
+    options = ("--start", start.path, "--recipe", tmp_path / "recipe.yaml", "--workers", 0, "--out", tmp_path / "out")
+    result = run("adapt", recording, *options, "--json")
+    assert result.code == 0, result.err
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["finished"] and report["held_back"] == 2 and report["advice"] in ("take", "unsure", "keep")
     assert report["shares"]["floor"] > 0.1 and report["shares"]["person"] == 0 and 0.05 < report["covered"] < 0.5
@@ -196,11 +175,11 @@ def test_from_a_recording_to_a_verdict_and_again(recording: Path, tmp_path: Path
     assert "Scans that changed most" in page and page.count("data:image/png;base64,") >= 3
 
     trained = (tmp_path / "out" / "training" / "checkpoint.pt").stat().st_mtime_ns
-    again = CliRunner().invoke(app, arguments)
-    assert again.exit_code == 0 and report["reasons"][0] in again.stdout
+    again = run("adapt", recording, *options)
+    assert again.code == 0 and report["reasons"][0] in again.out
     assert (tmp_path / "out" / "training" / "checkpoint.pt").stat().st_mtime_ns == trained
-    other = CliRunner().invoke(app, [*arguments, "--held-back", "0.5"])
-    assert isinstance(other.exception, UserError) and "with another held_back; give" in str(other.exception)
+    other = run("adapt", recording, *options, "--held-back", 0.5)
+    assert other.code == 1 and "with another held_back; give" in other.err
 
 
 def test_a_recording_without_a_calibrated_camera_is_refused(recording: Path, tmp_path: Path) -> None:

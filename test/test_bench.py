@@ -1,16 +1,18 @@
 """The benchmark: what it measures is what it says, and its report has what it promises."""
 
-import importlib.util
 import json
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
+from conftest import Run
 from engines import truth
 from PIL import Image
 
@@ -110,17 +112,10 @@ def failed(name: str, error: Exception) -> None:
     raise AssertionError(f"{name} failed") from error
 
 
-def test_a_rival_that_fails_is_out_and_told() -> None:
+@pytest.mark.parametrize("turns", [0, 3])
+def test_a_rival_that_fails_is_out_and_told(turns: int) -> None:
     told: dict[str, str] = {}
-    runs = clock.race(
-        {"bad": lambda: 1 / 0, "good": lambda: 7}, 0.01, lambda name, error: told.update({name: str(error)})
-    )
-    assert told == {"bad": "division by zero"} and set(runs) == {"good"}
-
-
-def test_a_rival_that_fails_later_is_out_too() -> None:
-    told: dict[str, str] = {}
-    left = iter(range(3))
+    left = iter(range(turns))
     runs = clock.race(
         {"tired": lambda: next(left), "good": lambda: 7}, 0.5, lambda name, error: told.update({name: repr(error)})
     )
@@ -166,33 +161,15 @@ def test_others_at_work_are_seen() -> None:
 def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The command on a small network, as a user runs it."""
     out = tmp_path_factory.mktemp("bench")
-    options = [
-        "--widths",
-        "16",
-        "--voxels",
-        "600,1200,1000000",
-        "--engines",
-        "cpu-fp32,reference,cpu-int7",
-        "--time-limit",
-        "4",
-    ]
-    done = command(*options, "--json", "--out", str(out))
+    options = ["--widths", "16", "--voxels", "600,1200,1000000", "--engines", "cpu-fp32,reference,cpu-int7"]
+    command = [sys.executable, "-m", "cmp_seg_ros.cli.main", "bench", *options, "--time-limit", "4", "--json"]
+    done = subprocess.run([*command, "--out", out], capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     assert found == json.loads((out / "report.json").read_text())
     picture = np.asarray(Image.open(out / "bench.png").convert("RGB"))
     assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 20
     return found
-
-
-def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "cmp_seg_ros.cli.main", "bench", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
 
 
 def test_the_report_is_machine_and_rows(report: dict[str, Any]) -> None:
@@ -244,11 +221,6 @@ def test_a_process_that_fails_costs_its_own_figures_alone(tiny: Bundle, monkeypa
     assert "not ready after" in skipped["start and memory of cpu-fp32, width 16, 5,000 voxels"]
 
 
-def test_no_engine_that_can_run() -> None:
-    with pytest.raises(UserError, match=r"no engine can run.*int7"):
-        Bench(Options(engines=["cpu-int7"], widths=[16], voxels=[600]), print, print).run()
-
-
 @pytest.mark.parametrize("name", ["tensorrt", "tensorrt-fp16"])
 def test_where_no_engine_can_run_nothing_is_measured(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(TensorRt, "missing", lambda _: [Missing("no GPU", "buy one")])
@@ -281,10 +253,9 @@ def test_tables_are_made_of_any_report(report: dict[str, Any], tmp_path: Path) -
         (["--out", "/dev/null/x"], "/dev/null/x cannot be written"),
     ],
 )
-def test_wrong_arguments_are_one_line(arguments: list[str], said: str) -> None:
-    done = command(*arguments)
-    assert done.returncode == 1
-    assert said in done.stderr and len(done.stderr.strip().splitlines()) == 1
+def test_wrong_arguments_are_one_line(arguments: list[str], said: str, run: Run) -> None:
+    done = run("bench", *arguments)
+    assert done.code == 1 and said in done.err and len(done.err.strip().splitlines()) == 1
 
 
 def test_numbers() -> None:
@@ -314,11 +285,8 @@ def test_the_15_hz_run(tmp_path: Path, tiny: Bundle) -> None:
     assert missed == (found["age_ms"]["p95"] >= 100)
 
 
-def test_the_goal_of_15_hz() -> None:
-    spec = importlib.util.spec_from_file_location("live_15hz", LIVE)
-    assert spec is not None and spec.loader is not None
-    live_15hz = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(live_15hz)
+def test_the_goal_of_15_hz(benchmark: Callable[[str], ModuleType]) -> None:
+    live_15hz = benchmark("live_15hz")
     good = {"rate_hz": 15.0, "scans": {"played": 900, "received": 900}, "age_ms": {"p95": 60.0}}
     assert live_15hz.missed(good) == []
     assert "14.80 labelled" in live_15hz.missed(good | {"rate_hz": 14.8})[0]

@@ -1,8 +1,8 @@
 """The teacher's check of simulated images: its label space, its report, and what it says when something is missing."""
 
-import importlib.util
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -14,28 +14,10 @@ from cmp_seg_ros.scan import UNLABELLED
 from cmp_seg_ros.simulation.building import make_building
 from cmp_seg_ros.teachers.base import Masks
 
-ROOT = Path(__file__).resolve().parents[1]
-
 
 @pytest.fixture(scope="module")
-def teacher() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("teacher", ROOT / "benchmarks" / "teacher.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_every_class_of_the_teacher_has_a_place_in_structural6() -> None:
-    mosaic, structural6 = LabelSpace.load("mosaic32"), LabelSpace.load("structural6")
-    assert mosaic.ids.tolist() == list(range(32))
-    table = structural6.id_map(mosaic)
-    names = {name: int(table[i]) for i, name in enumerate(mosaic.names)}
-    for name, expected in (("wall", 0), ("rug", 1), ("ceiling", 2), ("door", 3), ("sofa", 4), ("person", 5)):
-        assert names[name] == expected
-    assert names["sky"] == UNLABELLED
-    merged = LabelSpace.load("structural4").merge_matrix(structural6, "primary")
-    assert merged.sum() == 5  # flush is ignored
+def teacher(benchmark: Callable[[str], ModuleType]) -> ModuleType:
+    return benchmark("teacher")
 
 
 def test_views_are_repeatable_and_not_right_before_a_wall(teacher: ModuleType) -> None:
@@ -70,11 +52,8 @@ def test_the_report_scores_a_perfect_teacher_as_perfect(
 
     monkeypatch.setattr(teacher.Renderer, "render", remember)
     monkeypatch.setattr(teacher, "open_teacher", lambda name: SimpleNamespace(masks=perfect, label_space=mosaic))
-    monkeypatch.setattr(
-        sys,
-        "argv",
-        ["teacher.py", "--buildings", "2", "--views", "3", "--out", str(tmp_path), "--json"],
-    )
+    arguments = ["--buildings", "2", "--views", "3", "--out", str(tmp_path), "--json"]
+    monkeypatch.setattr(sys, "argv", ["teacher.py", *arguments])
     assert teacher.main() == 0
     report = json.loads(capsys.readouterr().out)
     assert report == json.loads((tmp_path / "report.json").read_text())

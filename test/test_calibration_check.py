@@ -5,9 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
+from conftest import Run
 
-from cmp_seg_ros.cli.main import app
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.evaluation import calibration_check
 from cmp_seg_ros.geometry import alignment
@@ -113,10 +112,10 @@ def pairs(folder: Path, count: int) -> Path:
     return folder
 
 
-def test_the_command_reports_and_refines(tmp_path: Path) -> None:
+def test_the_command_reports_and_refines(tmp_path: Path, run: Run) -> None:
     folder, out = pairs(tmp_path / "pairs", 4), tmp_path / "out"
-    ran = CliRunner().invoke(app, ["calibration", "check", str(folder), "--out", str(out), "--refine", "--json"])
-    assert ran.exit_code == 0, ran.output
+    ran = run("calibration", "check", folder, "--out", out, "--refine", "--json")
+    assert ran.code == 0, ran.err
     report = json.loads((out / "report.json").read_text())
     front = report["cameras"]["front"]
     assert (front["views"], front["between_halves"]) == (4, None)

@@ -4,8 +4,6 @@ import json
 import os
 import pickle
 import re
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ import pytest
 import torch
 import typer
 import yaml
+from conftest import Run
 from engines import truth
 from torch import Tensor
 from typer.testing import CliRunner
@@ -120,7 +119,7 @@ def files(tmp_path: Path) -> Files:
     return Files(tmp_path)
 
 
-def run(*arguments: str | Path | float, **options: Any) -> str:
+def imported(*arguments: str | Path | float, **options: Any) -> str:
     """`cmp-seg import-checkpoint`; its standard output."""
     app = typer.Typer(pretty_exceptions_enable=False)
     app.command()(import_checkpoint)
@@ -156,7 +155,7 @@ def assert_answers_as_published(bundle: Bundle, state: published.State, mean: fl
 def test_waffleiron(files: Files) -> None:
     state = published.state()
     out = files.folder / "kitti"
-    printed = run(files.weights(state), "--json", config=files.yaml("c", waffleiron_yaml()), out=out)
+    printed = imported(files.weights(state), "--json", config=files.yaml("c", waffleiron_yaml()), out=out)
     bundle = Bundle(out)
     network, preprocess = bundle.points.network, bundle.points.preprocess
     assert (network.width, network.depth, network.outputs, network.planes) == (8, 4, 5, 3)
@@ -184,7 +183,7 @@ def test_waffleiron_before_version_0_2(files: Files) -> None:
     )
     del config["waffleiron"]["drop"]
     state = published.state(inputs=3)
-    run(files.weights(state, prefix=""), config=files.yaml("c", config), out=files.folder / "old")
+    imported(files.weights(state, prefix=""), config=files.yaml("c", config), out=files.folder / "old")
     bundle = Bundle(files.folder / "old")
     assert bundle.points.preprocess.features == ["intensity", "height", "radius"]
     assert bundle.points.preprocess.planes == ["xy"]
@@ -194,7 +193,7 @@ def test_waffleiron_before_version_0_2(files: Files) -> None:
 def test_planes_follow_the_order_of_the_file(files: Files) -> None:
     config = waffleiron_yaml(waffleiron__dim_proj=[0, 2], waffleiron__grids_size=[[20, 6], [20, 20]])
     state = published.state()
-    run(files.weights(state), config=files.yaml("c", config), out=files.folder / "b")
+    imported(files.weights(state), config=files.yaml("c", config), out=files.folder / "b")
     bundle = Bundle(files.folder / "b")
     assert bundle.points.preprocess.planes == ["yz", "xy"]
     assert_answers_as_published(bundle, state)
@@ -206,7 +205,7 @@ def test_scalr_downstream(files: Files, plus: bool) -> None:
     grids, fov = [[40, 40], [40, 12], [40, 12]], [[-20, -20, -6], [20, 20, 6]]
     downstream = downstream_yaml(dataloader__new_grid_shape=grids, dataloader__new_fov=fov)
     out = files.folder / "panda64"
-    run(
+    imported(
         files.weights(state),
         config=files.yaml("pretrain", scalr_yaml(plus)),
         downstream=files.yaml("downstream", downstream),
@@ -228,7 +227,7 @@ def test_scalr_downstream_without_its_configuration(files: Files) -> None:
     """Head and classes show in the weights; grids and view are those of the pre-training."""
     state = published.state(norm="layernorm", head="probe", outputs=7)
     out = files.folder / "b"
-    run(files.weights(state), config=files.yaml("c", scalr_yaml()), out=out, **STATISTICS)
+    imported(files.weights(state), config=files.yaml("c", scalr_yaml()), out=out, **STATISTICS)
     bundle = Bundle(out)
     assert len(bundle.description.label_space.classes) == 7
     assert bundle.points.preprocess.grids == [(20, 20), (20, 6), (20, 6)]
@@ -243,23 +242,23 @@ def test_distilled_networks_become_bundles_of_features(files: Files, key: str, p
     assert read.distilled and read.standardised
     assert (read.network.config.head, read.network.config.outputs) == ("mlp" if plus else "linear", 16)
     assert read.network.config.activation == ("gelu" if plus else "relu")
-    run(path, config=config, out=files.folder / "b", **STATISTICS)
+    imported(path, config=config, out=files.folder / "b", **STATISTICS)
     bundle = Bundle(files.folder / "b")
     assert bundle.description.kind == "features" and bundle.points.network == read.network.config
     with pytest.raises(UserError, match="is of kind features and has no classes"):
         Segmenter(bundle)
     with pytest.raises(UserError, match="leave --label-space out"):
-        run(path, config=config, out=files.folder / "other", label_space="structural6", **STATISTICS)
+        imported(path, config=config, out=files.folder / "other", label_space="structural6", **STATISTICS)
 
 
 def test_label_space_gives_the_names(files: Files) -> None:
     out = files.folder / "b"
     path = files.weights(published.state(outputs=4))
     config = files.yaml("c", waffleiron_yaml(classif__nb_class=4))
-    run(path, config=config, out=out, label_space="structural4")
+    imported(path, config=config, out=out, label_space="structural4")
     assert Bundle(out).description.label_space.names == ["wall", "floor", "ceiling", "non-structural"]
     with pytest.raises(UserError, match=r"'structural6' has 6 classes.*has 4"):
-        run(path, config=config, out=out, label_space="structural6")
+        imported(path, config=config, out=out, label_space="structural6")
 
 
 def test_full_size(files: Files) -> None:
@@ -271,7 +270,7 @@ def test_full_size(files: Files) -> None:
     state["embed.norm.running_var"][0] = 3e6
     config = waffleiron_yaml(waffleiron__nb_channels=256, waffleiron__depth=24, classif__nb_class=16)
     out = files.folder / "b"
-    run(files.weights(state), config=files.yaml("c", config), out=out)
+    imported(files.weights(state), config=files.yaml("c", config), out=out)
     bundle = Bundle(out)
     assert bundle.description.training["parameters"] == 3_522_084
     assert_answers_as_published(bundle, state)
@@ -351,21 +350,10 @@ def test_code_in_a_pickle_is_not_run(files: Files, zipped: bool) -> None:
     assert not target.exists()
 
 
-def spoiled(content: bytes, how: str) -> bytes:
-    half = len(content) // 2
-    return {
-        "empty": b"",
-        "cut": content[:half],
-        "text": b"not a checkpoint\n" * 50,
-        "archive": b"\x1f\x8b\x08\x00" + content[:1000],
-        "zeros": bytes(4096),
-    }[how]
-
-
-@pytest.mark.parametrize("how", ["empty", "cut", "text", "archive", "zeros"])
-def test_a_damaged_file_is_named(files: Files, how: str) -> None:
+@pytest.mark.parametrize("share", [0, 0.5])
+def test_a_damaged_file_is_named(files: Files, share: float) -> None:
     path = files.weights(published.state())
-    path.write_bytes(spoiled(path.read_bytes(), how))
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
     with pytest.raises(UserError, match=r"checkpoint .*ckpt_last\.pth") as error:
         checkpoint.read_state(path)
     assert "\n" not in str(error.value)
@@ -397,18 +385,6 @@ def test_other_contents_are_explained(files: Files, content: Any, message: str) 
         checkpoint.read(path, files.yaml("c", waffleiron_yaml()))
 
 
-def test_missing_and_unexpected_keys_are_all_named(files: Files) -> None:
-    state = published.state()
-    gone = ["classif.bias", "embed.conv2.2.running_mean", "waffleiron.spatial_mix.3.norm.bias"]
-    for key in gone:
-        del state[key]
-    state["embed.new_conv2.0.weight"] = torch.zeros(3)
-    with pytest.raises(UserError) as error:
-        checkpoint.read(files.weights(state), files.yaml("c", waffleiron_yaml()))
-    assert f"missing: {', '.join(gone)}" in str(error.value)
-    assert "unexpected: embed.new_conv2.0.weight" in str(error.value)
-
-
 @pytest.mark.parametrize("key", ["classif.weight", "embed.conv1.weight"])
 def test_a_key_that_tells_the_architecture_may_be_the_missing_one(files: Files, key: str) -> None:
     state = published.state()
@@ -432,14 +408,10 @@ def test_weights_that_are_not_finite_are_refused(files: Files) -> None:
     [
         ({}, waffleiron_yaml(waffleiron__nb_channels=16), "width 8, not 16"),
         ({"depth": 3}, waffleiron_yaml(), "depth 3, not 4"),
-        ({"outputs": 4}, waffleiron_yaml(), "outputs 4, not 5"),
-        ({"inputs": 3}, waffleiron_yaml(), "inputs 3, not 5"),
         ({"norm": "layernorm"}, waffleiron_yaml(), "norm layernorm, not batchnorm"),
-        ({"head": "probe"}, waffleiron_yaml(), "head probe, not linear"),
         ({"width": 4, "depth": 2}, waffleiron_yaml(), "width 4, not 8; depth 2, not 4"),
         ({"norm": "layernorm", "head": "mlp", "outputs": 16}, scalr_yaml(), "head mlp, not linear"),
         ({"norm": "layernorm", "head": "mlp", "outputs": 16, "hidden": 9}, scalr_yaml(plus=True), "head_hidden 9, not"),
-        ({"head": "probe"}, scalr_yaml(), "norm batchnorm, not layernorm"),
     ],
 )
 def test_the_wrong_configuration_is_told(
@@ -460,20 +432,14 @@ def test_the_wrong_downstream_configuration_is_told(files: Files) -> None:
     ("config", "message"),
     [
         ("", "has no fields"),
-        ("- 1\n- 2\n", "has no fields"),
         ("a: [1, 2", "is not YAML"),
-        ("\x00\x01", "is not YAML"),
         ("a: !!python/object/apply:os.getcwd []", "is not YAML"),
         ("a: 1", r"embedding\.size_input: Field required.*waffleiron\.nb_channels: Field required"),
         (downstream_yaml(), "downstream configuration of ScaLR; give it with --downstream"),
         (waffleiron_yaml(waffleiron__depth="deep"), r"waffleiron\.depth: .*integer"),
         (waffleiron_yaml(waffleiron__dim_proj=[3, 1, 0]), r"waffleiron\.dim_proj\.0"),
-        (waffleiron_yaml(waffleiron__dim_proj=[]), r"waffleiron\.dim_proj"),
         (waffleiron_yaml(waffleiron__grids_size=[[20, 20]]), "3 planes but 1 grids"),
         (waffleiron_yaml(waffleiron__fov_xyz=[[10, -10, -3], [-10, 10, 3]]), "fov_min must be below fov_max"),
-        (waffleiron_yaml(waffleiron__fov_xyz=[[-10, -10], [10, 10]]), r"waffleiron\.fov_xyz\.0"),
-        (waffleiron_yaml(waffleiron__fov_xyz=[[-10, -10, -3], [10, 10, float("inf")]]), r"finite number"),
-        (waffleiron_yaml(embedding__voxel_size=-0.1), "voxel_size"),
         (waffleiron_yaml(embedding__size_input=4), "size_input is 4, but intensity, xyz, radius are 5 channels"),
         (waffleiron_yaml(embedding__input_feat=["colour"]), r"embedding\.input_feat\.0: .*'intensity'"),
         (scalr_yaml(point_backbone__grid_shape=None), r"point_backbone\.grid_shape"),
@@ -504,9 +470,7 @@ def test_configurations_in_each_others_place(files: Files) -> None:
     [
         {},
         {"intensity_mean": 1.0},
-        {"intensity_std": 1.0},
         {"intensity_mean": 1.0, "intensity_std": 0.0},
-        {"intensity_mean": 1.0, "intensity_std": "nan"},
         {"intensity_mean": "inf", "intensity_std": 1.0},
     ],
 )
@@ -514,25 +478,18 @@ def test_scalr_needs_the_statistics_of_its_data(files: Files, options: dict[str,
     path = files.weights(published.state(norm="layernorm", head="probe"))
     config, downstream = files.yaml("p", scalr_yaml()), files.yaml("d", downstream_yaml())
     with pytest.raises(UserError, match=r"--intensity-mean.*nuScenes 18\.742355 and 22\.04632; SemanticKITTI"):
-        run(path, config=config, downstream=downstream, out=files.folder / "b", **options)
+        imported(path, config=config, downstream=downstream, out=files.folder / "b", **options)
 
 
 def test_waffleiron_takes_raw_intensities(files: Files) -> None:
     with pytest.raises(UserError, match="raw intensities"):
-        run(
-            files.weights(published.state()),
-            config=files.yaml("c", waffleiron_yaml()),
-            out=files.folder / "b",
-            **STATISTICS,
-        )
+        path = files.weights(published.state())
+        imported(path, config=files.yaml("c", waffleiron_yaml()), out=files.folder / "b", **STATISTICS)
 
 
-def test_the_command_line_says_it_in_one_line(files: Files) -> None:
+def test_the_command_line_says_it_in_one_line(files: Files, run: Run) -> None:
     """No traceback, status 1, and what looks like markup in a name is left alone."""
     absent, config = files.folder / "[red]absent.pth", files.yaml("c", waffleiron_yaml())
-    command = [sys.executable, "-m", "cmp_seg_ros.cli.main", "import-checkpoint", absent, "--config", config]
-    done = subprocess.run([*command, "--out", files.folder / "b"], capture_output=True, text=True, check=False)
-    assert done.returncode == 1
+    done = run("import-checkpoint", absent, "--config", config, "--out", files.folder / "b")
     said = f"error: checkpoint {absent} cannot be read: No such file or directory; give the published .pth, unpacked\n"
-    assert done.stderr == said
-    assert done.stdout == ""
+    assert (done.code, done.out, done.err) == (1, "", said)

@@ -17,22 +17,9 @@ from cmp_seg_ros.messages import point_cloud2
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path) -> Path:
     out = tmp_path_factory.mktemp("demo")
-    command = [
-        sys.executable,
-        "-m",
-        "cmp_seg_ros.cli.main",
-        "demo",
-        "--out",
-        out,
-        "--seconds",
-        "2",
-        "--rate",
-        "3",
-        "--json",
-    ]
-    done = subprocess.run(
-        [*map(str, command), "--model", str(tiny_bundle)], capture_output=True, text=True, timeout=400, check=False
-    )
+    command = [sys.executable, "-m", "cmp_seg_ros.cli.main", "demo", "--out", out, "--model", tiny_bundle]
+    options = ["--seconds", "2", "--rate", "3", "--json"]
+    done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=400, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == json.loads((out / "report.json").read_text())
     return out
@@ -81,14 +68,13 @@ def test_picture_and_labelled_bag_are_there(demo: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--model", "nosuch"], "no bundle 'nosuch'"),
         (["--sensor", "nosuch"], "no sensor 'nosuch'"),
         (["--out", "/dev/null/x"], "/dev/null/x cannot be written"),
     ],
 )
 def test_wrong_arguments_are_one_line(tmp_path: Path, tiny_bundle: Path, arguments: list[str], said: str) -> None:
-    command = [sys.executable, "-m", "cmp_seg_ros.cli.main", "demo", "--out", str(tmp_path / "out")]
-    command += ["--model", str(tiny_bundle), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    """Also those that a process of the demo's own refuses."""
+    command = [sys.executable, "-m", "cmp_seg_ros.cli.main", "demo", "--out", tmp_path / "out", "--model", tiny_bundle]
+    done = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 1
     assert said in done.stderr and len(done.stderr.strip().splitlines()) == 1

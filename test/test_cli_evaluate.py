@@ -2,19 +2,17 @@
 
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import yaml
 from bags import columns, write_bag
+from conftest import Run
 
 from cmp_seg_ros.evaluation.report import TIMINGS
 from cmp_seg_ros.label_space import LabelSpace
 
-Run = Callable[..., SimpleNamespace]
 TRUTH = np.random.default_rng(0).integers(0, 6, (2, 400), np.uint8)
 SPEED = re.compile(r'<section id="s\d+">\n<h2>Speed</h2>.*?</section>|## Speed.*', re.DOTALL)
 

@@ -7,9 +7,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -141,50 +139,17 @@ def test_images_are_found_backwards_and_at_random(tmp_path: Path) -> None:
         np.testing.assert_array_equal(image.rgb(), picture(nearest))
 
 
-@pytest.fixture
-def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conversion, "PART", 7)
-    monkeypatch.setattr(shards, "LARGEST", 40_000)  # three scans
-
-
 def content(folder: Path) -> dict[str, bytes]:
     """All files of a set but the report, which says how long it took."""
     files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "report.json")
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
-@pytest.mark.usefixtures("small_parts")
-def test_broken_off_anywhere_it_goes_on_to_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    record(tmp_path / "drive", "mcap")
-    sources = conversion.sources_of([tmp_path / "drive"])
-    whole = conversion.Conversion(sources, tmp_path / "whole")
-    assert list(whole.run(1)) == [7, 14, 21, 28, 30]
-    whole.finish()
-    assert all(path.stat().st_size <= 40_000 + 2048 for path in (tmp_path / "whole/shards").iterdir())
-    original = shards.ShardWriter.add
-    for place in (0, 8, 29):
-        out = tmp_path / f"broken-{place}"
-        calls = iter(range(10**6))
-
-        def add(*arguments: Any, place: int = place, calls: Iterator[int] = calls) -> Any:
-            if next(calls) == place:
-                raise KeyboardInterrupt
-            return original(*arguments)
-
-        monkeypatch.setattr(shards.ShardWriter, "add", add)
-        with pytest.raises(KeyboardInterrupt):
-            list(conversion.Conversion(sources, out).run(1))
-        assert not list(out.rglob("*.tmp"))
-        with pytest.raises(UserError, match="not converted to its end"):
-            open_input(out)
-        again = conversion.Conversion(sources, out)
-        assert list(again.run(1))[-1] == 30
-        again.finish()
-        assert content(out) == content(tmp_path / "whole")
-
-
-@pytest.mark.usefixtures("small_parts")
-def test_a_killed_process_leaves_what_can_be_gone_on_with(tmp_path: Path, run: Run) -> None:
+def test_a_killed_process_leaves_what_can_be_gone_on_with(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conversion, "PART", 7)
+    monkeypatch.setattr(shards, "LARGEST", 40_000)  # three scans
     record(tmp_path / "drive", "mcap", 120)
     script = (
         "import sys; from pathlib import Path; from cmp_seg_ros.datasets import conversion, shards\n"
@@ -197,10 +162,13 @@ def test_a_killed_process_leaves_what_can_be_gone_on_with(tmp_path: Path, run: R
         assert process.stdout is not None
         assert process.stdout.readline() == b"7\n"
         process.kill()
+    with pytest.raises(UserError, match="not converted to its end"):
+        open_input(tmp_path / "killed")
     assert run("convert", tmp_path / "drive", "--out", tmp_path / "killed", "--processes", 1).code == 0
     assert run("convert", tmp_path / "drive", "--out", tmp_path / "whole", "--processes", 1).code == 0
     assert not [name for name in content(tmp_path / "killed") if name.endswith(".json")]
     assert content(tmp_path / "killed") == content(tmp_path / "whole")
+    assert all(path.stat().st_size <= shards.LARGEST + 2048 for path in (tmp_path / "whole/shards").iterdir())
     before = (tmp_path / "whole/report.json").read_bytes()
     assert run("convert", tmp_path / "drive", "--out", tmp_path / "whole").code == 0  # nothing left to do
     assert (tmp_path / "whole/report.json").read_bytes() == before
@@ -313,11 +281,6 @@ def test_bad_inputs_have_clear_errors(tmp_path: Path, run: Run) -> None:
     (tmp_path / "calibration.yaml").write_text((tmp_path / "calibration.yaml").read_text().replace("right", "rear"))
     failed = run("convert", bag, "--out", tmp_path / "none")
     assert failed.code == 1 and "no scan has an image" in failed.err and "/robot/left/image_raw" in failed.err
-    text = calibration(tmp_path / "calibration.yaml").read_text()
-    assert "0.0, -1.0, 0.0, 0.05" in text
-    (tmp_path / "calibration.yaml").write_text(text.replace("0.0, -1.0, 0.0, 0.05", "0.5, -1.0, 0.0, 0.05"))
-    failed = run("convert", bag, "--out", tmp_path / "bent")
-    assert failed.code == 1 and "T_camera_lidar" in failed.err and "not orthonormal" in failed.err
     (tmp_path / "bare.yaml").write_text("cameras: {left: {model: mei, width: 4, height: 3, intrinsics: [1, 1, 1, 1]}}")
     failed = run("convert", bag, "--calibration", tmp_path / "bare.yaml", "--out", tmp_path / "bare")
     assert failed.code == 1 and "cameras.left: it has no T_camera_lidar; add" in failed.err.replace("\n", " ")
@@ -360,23 +323,6 @@ def test_a_bag_cut_short_gives_what_it_has(tmp_path: Path, run: Run) -> None:
     assert run("convert", tmp_path / "drive.bag", "--out", tmp_path / "out").code == 0
     report = json.loads((tmp_path / "out/report.json").read_text())
     assert 20 < report["scans"] < 200 and "cut short" in report["problems"][0]
-
-
-def test_a_full_disk_is_said_and_what_is_finished_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conversion, "PART", 10)
-    record(tmp_path / "drive", "mcap")
-    sources = conversion.sources_of([tmp_path / "drive"])
-    original, calls = shards.ShardWriter.add, iter(range(100))
-
-    def add(*arguments: Any) -> Any:
-        if next(calls) == 15:
-            raise OSError(28, "No space left on device")
-        return original(*arguments)
-
-    monkeypatch.setattr(shards.ShardWriter, "add", add)
-    with pytest.raises(UserError, match=r"out cannot be written: No space left on device"):
-        list(conversion.Conversion(sources, tmp_path / "out").run(1))
-    assert [path.name for path in (tmp_path / "out/shards").iterdir()] == ["drive-00000-00.tar"]
 
 
 def test_the_documents_example_of_a_new_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run) -> None:

@@ -13,7 +13,6 @@ from rosbags.rosbag2 import CompressionMode
 from cmp_seg_ros.datasets import open_input
 from cmp_seg_ros.datasets.bag import Bag
 from cmp_seg_ros.datasets.labelled_bag import LabelledBagWriter
-from cmp_seg_ros.datasets.storage import open_files
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.messages import point_cloud2
@@ -110,33 +109,6 @@ def test_a_bag_cut_before_its_first_cloud_says_what_was_in_it(tmp_path: Path) ->
     (path / "metadata.yaml").write_text("[")
     with pytest.raises(UserError, match="damaged or cut short"):
         open_input(path)
-
-
-def test_damaged_bytes_in_the_middle(tmp_path: Path) -> None:
-    path = write_bag(tmp_path / "scans", "mcap", {"/points": scans()})
-    (file,) = path.glob("*.mcap")
-    content = bytearray(file.read_bytes())
-    content[len(content) // 2 : len(content) // 2 + 4000] = bytes(4000)
-    file.write_bytes(bytes(content))
-    reader = open_input(path)
-    assert len(list(reader)) >= SCANS // 3
-    assert reader.problems or all(s.scan is not None for s in reader)
-
-
-@pytest.mark.parametrize("storage", STORAGES)
-def test_any_damaged_bytes_are_passed_over(tmp_path: Path, storage: str) -> None:
-    path = write_bag(bag_path(tmp_path, storage), storage, {"/points": scans(3)})
-    file = path if path.is_file() else next(f for f in path.iterdir() if f.suffix != ".yaml")
-    whole = file.read_bytes()
-    random = np.random.default_rng(0)
-    for _ in range(150):
-        damaged = bytearray(whole)
-        for place in random.integers(len(whole), size=random.integers(1, 8)):
-            damaged[place] = random.integers(256)
-        file.write_bytes(damaged)
-        for opened in open_files(file).storages:
-            for message in opened.messages(["/points"]):
-                assert isinstance(message.data, bytes)
 
 
 def test_metadata_that_promises_more(tmp_path: Path) -> None:

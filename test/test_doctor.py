@@ -3,18 +3,15 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from conftest import Run
 
 from cmp_seg_ros import doctor
 from cmp_seg_ros.kernels import launch
 from cmp_seg_ros.ros import environment
-
-Run = Callable[..., SimpleNamespace]
 
 
 def report(before: str = "", *options: str) -> dict[str, Any]:

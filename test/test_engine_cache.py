@@ -1,6 +1,5 @@
 """The cache of built engines: whole or not at all, built once, never one that belongs to something else."""
 
-import errno
 import logging
 import os
 import signal
@@ -90,23 +89,6 @@ def test_a_folder_that_cannot_be_made(folder: Path, caplog: pytest.LogCaptureFix
         cache.obtain(KEY, build, must_keep=True)
     cache.remember(KEY, "parity", {"labels": 1.0})
     assert cache.recall(KEY, "parity") is None
-
-
-def test_a_full_disk(folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    """What is there stays whole, and the engine is there all the same."""
-    cache.obtain(KEY, Build(b"old"))
-
-    def full(path: Path, content: bytes) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(cache, "write_whole", full)
-        build = Build(b"new")
-        assert cache.obtain(KEY, build, fresh=True) == (b"new", True) and build.times == 1
-        assert "No space left on device" in caplog.text
-        with pytest.raises(UserError, match="No space left on device; free some space"):
-            cache.obtain(KEY, build, fresh=True, must_keep=True)
-    assert cache.obtain(KEY, build) == (b"old", False)
 
 
 def test_what_build_raises_is_not_taken_for_a_full_cache() -> None:

@@ -16,6 +16,7 @@ from cmp_seg_ros.engine.base import softmax
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.kernels import network as kernels
 from cmp_seg_ros.kernels import vector
+from cmp_seg_ros.kernels.launch import compile_in_background
 from cmp_seg_ros.waffleiron import fold
 from cmp_seg_ros.waffleiron.config import PreprocessConfig
 from cmp_seg_ros.waffleiron.preprocess import Voxels, prepare
@@ -129,6 +130,14 @@ def test_weights_that_do_not_fit_are_named(make_bundle: MakeBundle, tmp_path: Pa
     (tmp_path / "weights.safetensors").write_bytes(b"no weights")
     with pytest.raises(UserError, match="cannot be read"):
         fold.load(tmp_path / "weights.safetensors", bundle.points.network, "fp32")
+
+
+def test_what_compiling_raises_is_raised() -> None:
+    done: list[int] = []
+    compile_in_background(lambda: done.append(1))
+    assert done == [1]
+    with pytest.raises(ZeroDivisionError):
+        compile_in_background(lambda: 1 / 0)
 
 
 def test_pytorch_is_not_needed(tiny_bundle: Path) -> None:

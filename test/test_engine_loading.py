@@ -300,15 +300,6 @@ def test_a_stale_engine_is_built_again_once(bundle: Bundle) -> None:
     assert len(runtime.builds_made) == 2
 
 
-def test_where_nothing_can_be_kept_there_is_an_engine_all_the_same(
-    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    (tmp_path / "file").touch()
-    monkeypatch.setattr(cache, "folder", lambda: tmp_path / "file")
-    assert Loader(bundle, WrongRuntime(fp32=0.0)).load().precision == "fp32"
-    assert "is built at every start" in caplog.text
-
-
 def test_a_check_that_was_damaged_is_made_again(bundle: Bundle, folder: Path) -> None:
     runtime = WrongRuntime(fp32=0.0)
     for damage in ("{}", '{"key": "x"}', "none", None):

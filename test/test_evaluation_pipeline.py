@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from painted import Painted, camera_ahead
 
 from cmp_seg_ros import outputs
 from cmp_seg_ros.datasets.base import DataSet
@@ -18,10 +19,8 @@ from cmp_seg_ros.evaluation.report import Report, schema
 from cmp_seg_ros.evaluation.report_page import PageFiles
 from cmp_seg_ros.evaluation.scoring import Scores
 from cmp_seg_ros.evaluation.teacher_agreement import TeacherLabels
-from cmp_seg_ros.geometry.calibration import CalibratedCamera
 from cmp_seg_ros.label_space import LabelSpace
-from cmp_seg_ros.scan import UNLABELLED, Scan, UInt8
-from cmp_seg_ros.teachers.base import Features, Masks, Teacher
+from cmp_seg_ros.scan import UNLABELLED, Scan
 
 SPACE = LabelSpace.load("structural6")
 SCHEMA = Path(__file__).parents[1] / "docs" / "report.schema.json"
@@ -128,30 +127,12 @@ def test_several_sources_are_scored_side_by_side() -> None:
     assert not report.problems and len(report.warnings) == 1
 
 
-class AllFloor(Teacher):
-    """Calls every pixel floor."""
-
-    name, label_space, dimension = "all-floor", LabelSpace.load("mosaic32"), 0
-
-    def masks(self, rgb: UInt8) -> Masks:
-        assert self.label_space is not None
-        floor = next(c.id for c in self.label_space.classes if c.name == "floor")
-        probabilities = np.zeros((4, 4, len(self.label_space.classes)), np.float32)
-        probabilities[..., self.label_space.index_of_id[floor]] = 1
-        return Masks(np.full(rgb.shape[:2], floor, np.uint8), np.ones(rgb.shape[:2], np.float32), probabilities)
-
-    def features(self, rgb: UInt8) -> Features:
-        raise UserError("it has none")
-
-
 def test_a_teacher_labels_what_its_camera_sees() -> None:
-    camera = CalibratedCamera(
-        model="pinhole", intrinsics=(100, 100, 79.5, 59.5), width=160, height=120,
-        T_camera_lidar=[[0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, 1]],
-    )  # fmt: skip
+    mosaic32 = LabelSpace.load("mosaic32")
+    floor = mosaic32.ids[mosaic32.names.index("floor")]
     scan = Scan(np.array([[3, 0, 0], [3, 0.5, 0.2], [-3, 0, 0], [np.nan] * 3]))  # ahead, ahead, behind, no return
-    source = TeacherLabels(AllFloor())
-    image = CameraImage(0, lambda: np.zeros((120, 160, 3), np.uint8), camera)
+    source = TeacherLabels(Painted(lambda rgb: np.full(rgb.shape[:2], floor), "mosaic32"))
+    image = CameraImage(0, lambda: np.zeros((120, 160, 3), np.uint8), camera_ahead(160, 120, 100))
     label = source.labels_of(Frame("0", scan, images={"front": image}))
     assert label is not None and label.tolist() == [1, 1, UNLABELLED, UNLABELLED]
     assert source.labels_of(Frame("0", scan)) is None

@@ -6,12 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import Run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
-from typer.testing import CliRunner, Result
 
-from cmp_seg_ros.cli.main import app
 from cmp_seg_ros.datasets import open_input
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.evaluation.planes import class_masks, medians, score
@@ -233,45 +232,43 @@ def test_real_scans_show_planes(shared_data: Path) -> None:
         assert planes(name).tilt() < 5
 
 
-def evaluate(bundle: Path, *arguments: str | Path) -> Result:
-    common = ["--planes", "--model", bundle, "--engine", "reference"]
-    return CliRunner().invoke(app, ["evaluate", *map(str, [*arguments, *common])])
+@pytest.fixture
+def evaluate(run: Run, tiny_bundle: Path) -> Run:
+    return lambda *arguments: run("evaluate", *arguments, "--planes", "--model", tiny_bundle, "--engine", "reference")
 
 
-def test_command_on_files(tiny_bundle: Path, tmp_path: Path) -> None:
+def test_command_on_files(evaluate: Run, run: Run, tiny_bundle: Path, tmp_path: Path) -> None:
     for name in ("a", "b"):
         np.save(tmp_path / f"{name}.npy", room(beams=16)[0])
-    ran = evaluate(tiny_bundle, tmp_path, "--json", "--out", tmp_path / "out")
-    assert ran.exit_code == 0, ran.output
-    report = json.loads(ran.stdout)
+    ran = evaluate(tmp_path, "--json", "--out", tmp_path / "out")
+    assert ran.code == 0, ran.err
+    report = json.loads(ran.out)
     assert report == json.loads((tmp_path / "out/report.json").read_text())
     assert [scan["key"] for scan in report["planes"]["scans"]] == ["a", "b"]
     assert set(report["planes"]["scans"][0]["floor"]) == {"recall", "precision", "points"}
     assert report["planes"]["scans"][0]["wall"]["planes"] == 4 == report["planes"]["median"]["wall"]["planes"]
     assert report["planes"]["perfect_median"] is None
     assert (tmp_path / "out/planes-000.png").exists() and (tmp_path / "out/planes-001.png").exists()
-    table = evaluate(tiny_bundle, tmp_path / "a.npy").output
+    table = evaluate(tmp_path / "a.npy").out
     assert "precision" in table and "median" in table and "1 scan," in table
     np.save(tmp_path / "nothing.npy", np.full((50, 3), np.nan))
-    nothing = evaluate(tiny_bundle, tmp_path / "nothing.npy")
-    assert nothing.exit_code == 1 and "has no return: all its 50 points are NaN" in str(nothing.exception)
-    assert not nothing.stdout
-    without = CliRunner().invoke(app, ["evaluate", str(tmp_path / "a.npy"), "--model", str(tiny_bundle)])
-    assert without.exit_code == 0 and "floor" in without.output  # planes, as there is no truth
-    missing = evaluate(tiny_bundle, tmp_path / "none")
-    assert missing.exit_code == 1 and "does not exist" in str(missing.exception)
+    nothing = evaluate(tmp_path / "nothing.npy")
+    assert nothing.code == 1 and "has no return: all its 50 points are NaN" in nothing.err
+    assert not nothing.out
+    without = run("evaluate", tmp_path / "a.npy", "--model", tiny_bundle)
+    assert without.code == 0 and "floor" in without.out  # planes, as there is no truth
 
 
-def test_command_on_a_tilted_lidar(tiny_bundle: Path, tmp_path: Path) -> None:
+def test_command_on_a_tilted_lidar(evaluate: Run, tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", turned(room(beams=32)[0], 0, 25))
-    report = json.loads(evaluate(tiny_bundle, tmp_path / "a.npy", "--json").stdout)
+    report = json.loads(evaluate(tmp_path / "a.npy", "--json").out)
     assert any("tilted by 25 degrees against z; give the lidar's mounting" in text for text in report["warnings"])
 
 
 FURNITURE = (((1.0, -2.0, -0.9), (1.8, 1.0, -0.2)), ((-3.5, 0.5, -0.9), (-2.5, 2.5, -0.3)))
 
 
-def test_a_lidar_that_hangs_upside_down(tiny_bundle: Path, tmp_path: Path) -> None:
+def test_a_lidar_that_hangs_upside_down(evaluate: Run, tmp_path: Path) -> None:
     xyz = room(beams=32, furniture=FURNITURE)[0]
     assert find_planes(xyz).way_up() == 1
     hanging = turned(xyz, 180, 0)
@@ -282,19 +279,19 @@ def test_a_lidar_that_hangs_upside_down(tiny_bundle: Path, tmp_path: Path) -> No
     assert find_planes(xyz[xyz[:, 2] < 1]).way_up() == 0  # no ceiling in sight
 
     np.save(tmp_path / "a.npy", hanging)
-    report = json.loads(evaluate(tiny_bundle, tmp_path / "a.npy", "--json").stdout)
+    report = json.loads(evaluate(tmp_path / "a.npy", "--json").out)
     assert any("1 of 1 scans look as if the lidar hung upside down" in text for text in report["warnings"])
     assert report["planes"]["scans"][0]["way_up"] == -1
 
 
-def test_command_scores_a_perfect_labeller_of_simulated_bags(tiny_bundle: Path, tmp_path: Path) -> None:
+def test_command_scores_a_perfect_labeller_of_simulated_bags(evaluate: Run, tmp_path: Path) -> None:
     for _ in record(RigConfig(10_000_003, "os1-64", 0.5, 4, "wheeled", 20, 0, ()), tmp_path / "sim", 1):
         pass
-    report = json.loads(evaluate(tiny_bundle, tmp_path / "sim", "--json").stdout)
+    report = json.loads(evaluate(tmp_path / "sim", "--json").out)
     perfect = report["planes"]["perfect_median"]
     assert perfect["floor"]["recall"] > 0.95 and perfect["floor"]["precision"] > 0.95
     assert perfect["wall"]["recall"] > 0.9 and perfect["wall"]["planes"] >= 2
     assert (
         report["calibration"].endswith("sim/calibration.yaml") and max(s["tilt"] for s in report["planes"]["scans"]) < 5
     )
-    assert "perfect" in evaluate(tiny_bundle, tmp_path / "sim").output
+    assert "perfect" in evaluate(tmp_path / "sim").out

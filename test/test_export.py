@@ -1,22 +1,18 @@
 """`cmp-seg export`, as a user calls it."""
 
 import json
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
 import onnx
 import pytest
+from conftest import Run
 
 from cmp_seg_ros.bundle import Bundle
-from cmp_seg_ros.engine import cache, loading, parity, registry
-from cmp_seg_ros.engine.base import Engine
+from cmp_seg_ros.engine import cache, loading, registry
 from cmp_seg_ros.engine.loading import load_engine
 from cmp_seg_ros.engine.runtimes.openvino import OpenVino
 from cmp_seg_ros.waffleiron import samples
-
-Run = Callable[..., SimpleNamespace]
 
 
 @pytest.fixture(autouse=True)
@@ -72,22 +68,6 @@ def test_build_only_runs_nothing(export: Run, tiny_bundle: Path, monkeypatch: py
     assert again.code == 0 and "found in the cache" in again.err
 
 
-def test_a_precision_that_answers_otherwise_falls_back_loudly(
-    export: Run, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As if this processor had bf16, and that were wrong."""
-    monkeypatch.setattr(OpenVino, "precisions", lambda _: ["bf16", "fp32"])
-
-    def agreement(engine: Engine, exact: parity.Exact) -> parity.Agreement:
-        return parity.Agreement(1.0, 1.0 if engine.precision == "bf16" else 0.0, {"room": 1.0}, exact.name)
-
-    monkeypatch.setattr(loading, "agreement", agreement)
-    done = export(tiny_bundle, "--engine", "openvino")
-    assert done.code == 0
-    assert "openvino-bf16 is not used: 100.00%" in done.err and "openvino-fp32 of tiny built" in done.err
-    assert load_engine(Bundle(tiny_bundle), "openvino").precision == "fp32"
-
-
 def test_a_cache_that_cannot_be_written_is_an_error_here(export: Run, tiny_bundle: Path, folder: Path) -> None:
     folder.write_text("a file where the folder should be")
     said = export(tiny_bundle, "--engine", "onnxruntime")
@@ -106,30 +86,13 @@ def test_nothing_is_compiled_where_kernels_cannot_be_kept(
     assert "set XDG_CACHE_HOME" in done.err and "built" not in done.err
 
 
-def test_out_is_tried_before_the_work(
-    export: Run, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(OpenVino, "build", lambda *_: pytest.fail("built"))
-    (tmp_path / "file").touch()
-    said = export(tiny_bundle, "--engine", "openvino", "--out", tmp_path / "file")
-    assert said.code == 1 and f"{tmp_path}/file cannot be written" in said.err and "another --out" in said.err
-
-
 @pytest.mark.parametrize(
     ("args", "said"),
     [
         (["--engine", "openvino", "--precision", "fp16"], "'openvino' has no precision 'fp16' on this machine; it has"),
         (["--engine", "openvino-fp32", "--precision", "int8"], "another precision than int8"),
-        (["--engine", "magic"], "no engine 'magic'; known: auto"),
-        (["--engine", "onnxruntime-cpu-fp64"], "'onnxruntime-cpu' has no precision 'fp64'"),
-        (["--engine", "onnxruntime", "--out", "/dev/null/out"], "/dev/null/out cannot be written"),
     ],
 )
 def test_what_cannot_be(export: Run, tiny_bundle: Path, args: list[str], said: str) -> None:
     result = export(tiny_bundle, *args)
     assert result.code == 1 and said in result.err and "Traceback" not in result.err
-
-
-def test_no_such_bundle(export: Run) -> None:
-    result = export("no-such-bundle")
-    assert result.code == 1 and "no bundle 'no-such-bundle'" in result.err

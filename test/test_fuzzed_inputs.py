@@ -19,7 +19,7 @@ from cmp_seg_ros.messages import point_cloud2
 from cmp_seg_ros.scan import Labels
 
 LONGEST = 10.0  # seconds
-FEW, MANY = 300, 3000  # mutated files, of all kinds together
+FEW, MANY = 600, 3000  # mutated files, of all kinds together
 SPACE = LabelSpace.load("structural6")
 NUMBERS = (b"0", b"-1", b"1", b"4294967296", b"99999999999999999999", b"1e9", b"nan", b"", b"x", b"0x10", b"\xff")
 

@@ -134,8 +134,3 @@ def test_every_class_of_a_teacher_has_a_place_and_pseudo_differs_only_in_what_it
     primary = LabelSpace.load("structural4").id_map(teacher, "primary")
     door = next(c.id for c in teacher.classes if c.name == "door")
     assert primary[door] == UNLABELLED and LabelSpace.load("structural4").id_map(teacher)[door] == 3
-
-
-def test_a_variant_that_nothing_lists_is_an_error() -> None:
-    with pytest.raises(UserError, match="no mapping from 'mosaic32:odd'"):
-        LabelSpace.load("structural4").id_map(LabelSpace.load("mosaic32"), "odd")

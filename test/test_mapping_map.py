@@ -1,7 +1,6 @@
 """The map of a drive: what moves is left out, grid and files, and what fusion adds, from frames to the report."""
 
 import json
-import signal
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -205,26 +204,6 @@ def test_a_jump_ends_the_map_and_keeps_what_was_there(tmp_path: Path) -> None:
     assert report.map is not None and not report.map.complete and report.map.scans == 8
     assert "the map ends at scan 8: odometry jumps by 5.00 m" in report.problems[0]
     assert (tmp_path / "map.ply").exists()
-
-
-def test_an_interrupted_run_keeps_the_map_so_far(tmp_path: Path) -> None:
-    def interrupt(done: int) -> None:
-        if done == 5:
-            signal.raise_signal(signal.SIGTERM)
-
-    data = Drive(poses())
-    with pytest.raises(KeyboardInterrupt):
-        run(
-            data,
-            StoredLabels(SIX),
-            [DriveMap(data, SIX, tmp_path, "recorded")],
-            Report.of("map", data),
-            tmp_path,
-            progress=interrupt,
-        )
-    report = json.loads((tmp_path / "report.json").read_text())
-    assert not report["finished"] and not report["map"]["complete"] and report["map"]["scans"] == 5
-    assert len(point_files.read(tmp_path / "map.ply")["x"]) == report["map"]["still"] > 100
 
 
 def test_scans_without_a_pose_are_left_out_with_a_warning_and_all_without_are_an_error(tmp_path: Path) -> None:

@@ -215,7 +215,6 @@ def test_coordinates_out_of_range_of_float32_are_no_returns():
             r"data of the cloud has 59 bytes, but height 1 x width 5 x point_step 12",
         ),
         ({"row_step": 1000, "data": bytes(130)}, r"data of the cloud has 130 bytes.*= 60 \(row_step says 1000\)"),
-        ({"data": bytes(59)}, r"has 59 bytes.*= 60"),
         ({"data": b""}, r"has 0 bytes.*= 60"),
         ({"fields": []}, r"no field x, y, z; its fields are none"),
         ({"point_step": 8, "row_step": 40, "data": bytes(40)}, r"field 'z'.*byte 12.*point_step is 8"),

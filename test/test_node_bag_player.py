@@ -8,7 +8,6 @@ import time
 import numpy as np
 import pytest
 from bags import STORAGES, bag_path, scans, write_bag
-from ros_harness import Robot
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import PointCloud2
 
@@ -19,14 +18,6 @@ from cmp_seg_ros.ros import qos
 SECOND = 1_000_000_000
 RECORDED = 2000 * SECOND  # the first message's time of recording; stamps are 1000 s before
 SCANS = 8
-
-
-@pytest.fixture
-def robot(tmp_path):
-    (tmp_path / "logs").mkdir()
-    robot = Robot(tmp_path / "logs")
-    yield robot
-    robot.close()
 
 
 def stamps(clouds):

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rooms import box_rooms
 from ros_harness import START, Graph, Robot, cloud, header, node_arguments, room
@@ -36,24 +35,16 @@ segmentation_node.main()
 """
 
 
-@pytest.fixture
-def logs(tmp_path):
-    (tmp_path / "logs").mkdir()
-    return tmp_path / "logs"
-
-
 @pytest.fixture(scope="module")
 def graph(tiny_bundle, tmp_path_factory):
     """One node for all tests that do not need another."""
-    graph = Graph(tmp_path_factory.mktemp("logs"), *node_arguments(tiny_bundle))
-    yield graph
-    graph.close()
+    with Graph(tmp_path_factory.mktemp("logs"), *node_arguments(tiny_bundle)) as graph:
+        yield graph
 
 
-def test_a_stalled_engine_is_an_error_by_age_and_by_rate_and_does_not_hold_up_the_end(tiny_bundle, tmp_path, logs):
+def test_a_stalled_engine_is_an_error_by_age_and_by_rate_and_does_not_hold_up_the_end(tiny_bundle, tmp_path):
     (tmp_path / "stalling.py").write_text(STALLING)
-    graph = Graph(logs, str(tmp_path / "stalling.py"), *node_arguments(tiny_bundle)[1:])
-    try:
+    with Graph(tmp_path / "logs", str(tmp_path / "stalling.py"), *node_arguments(tiny_bundle)[1:]) as graph:
         graph.label(cloud(room()))
         graph.until(graph.healthy, "a healthy node")
         graph.points.publish(cloud(room(), 13))
@@ -75,8 +66,6 @@ def test_a_stalled_engine_is_an_error_by_age_and_by_rate_and_does_not_hold_up_th
         graph.until(lambda: graph.counts()["pending"] == "0", "the last report")
         counts = {key: int(graph.counts()[key]) for key in ("in", "out", "dropped")}
         assert counts["in"] == counts["out"] + counts["dropped"]
-    finally:
-        graph.close()
 
 
 DRIVER = """
@@ -97,14 +86,13 @@ while True:
 """
 
 
-def test_clouds_that_the_middleware_loses_are_named_with_the_remedy(tiny_bundle, tmp_path, logs, monkeypatch):
+def test_clouds_that_the_middleware_loses_are_named_with_the_remedy(tiny_bundle, tmp_path, monkeypatch):
     """A driver with best effort and the middleware's defaults, with clouds of 1 MB."""
     from rclpy.serialization import serialize_message
 
     (tmp_path / "driver.py").write_text(DRIVER)
     (tmp_path / "cloud").write_bytes(serialize_message(cloud(room(16 * 1400))))
-    graph = Graph(logs, *node_arguments(tiny_bundle))
-    try:
+    with Graph(tmp_path / "logs", *node_arguments(tiny_bundle)) as graph:
         monkeypatch.delenv(environment.variable())
         graph.start(str(tmp_path / "driver.py"), str(tmp_path / "cloud"))
         pattern = (
@@ -113,8 +101,6 @@ def test_clouds_that_the_middleware_loses_are_named_with_the_remedy(tiny_bundle,
         )
         graph.until(lambda: graph.warns(pattern), "a warning of lost clouds")
         assert int(graph.counts()["lost"]) > 0
-    finally:
-        graph.close()
 
 
 def test_the_docs_name_every_parameter_and_key(graph):
@@ -136,8 +122,8 @@ def test_a_warning_outlives_a_report(graph):
     assert graph.warns("beyond the model's field of view")
 
 
-def test_strange_scans_and_intensities_are_told(calibrated, logs):
-    graph = Graph(logs, *node_arguments(calibrated.path))
+def test_strange_scans_and_intensities_are_told(calibrated, start_robot):
+    graph = start_robot(Graph, *node_arguments(calibrated.path))
     rooms = []
     for found in box_rooms(range(100, 106)):
         whole = len(found.xyz) // 16 * 16
@@ -148,29 +134,26 @@ def test_strange_scans_and_intensities_are_told(calibrated, logs):
         ours = lambda: [i for i in map(diagnostics.values, graph.infos) if i["stamp_ns"] == str(stamp)]  # noqa: E731
         return graph.until(ours, "scan info")[0]
 
-    try:
-        threshold = calibrated.description.familiarity.threshold
-        usual = [info(room, START + i) for i, room in enumerate(rooms)]
-        assert np.median([float(values["unlikeness"]) for values in usual]) < threshold
-        assert "False" in {values["strange_intensity"] for values in usual}
-        calm = rooms[int(np.argmin([float(values["unlikeness"]) for values in usual]))]
-        noise = Scan(calm.xyz, np.random.default_rng(0).uniform(0, 200, len(calm)))
-        values = info(noise, START + 10)
-        assert values["strange_intensity"] == "True"
-        assert float(values["intensity_unlikeness"]) > calibrated.description.intensities.threshold
+    threshold = calibrated.description.familiarity.threshold
+    usual = [info(room, START + i) for i, room in enumerate(rooms)]
+    assert np.median([float(values["unlikeness"]) for values in usual]) < threshold
+    assert "False" in {values["strange_intensity"] for values in usual}
+    calm = rooms[int(np.argmin([float(values["unlikeness"]) for values in usual]))]
+    noise = Scan(calm.xyz, np.random.default_rng(0).uniform(0, 200, len(calm)))
+    values = info(noise, START + 10)
+    assert values["strange_intensity"] == "True"
+    assert float(values["intensity_unlikeness"]) > calibrated.description.intensities.threshold
 
-        def noted():
-            graph.label(cloud(noise))
-            return int(graph.counts().get("note.strange_intensity", 0))
+    def noted():
+        graph.label(cloud(noise))
+        return int(graph.counts().get("note.strange_intensity", 0))
 
-        graph.until(noted, "a note")
-        graph.until(lambda: noted() and graph.healthy(), "health in spite of it")
-        strange = cloud(Scan(calm.xyz * 3, calm.intensity))
-        warned = "unlike the scans that the model was trained on .unlikeness"
-        graph.until(lambda: graph.label(strange) and graph.warns(warned), "a warning")
-        graph.until(lambda: graph.label(cloud(calm)) and graph.healthy(), "health again")
-    finally:
-        graph.close()
+    graph.until(noted, "a note")
+    graph.until(lambda: noted() and graph.healthy(), "health in spite of it")
+    strange = cloud(Scan(calm.xyz * 3, calm.intensity))
+    warned = "unlike the scans that the model was trained on .unlikeness"
+    graph.until(lambda: graph.label(strange) and graph.warns(warned), "a warning")
+    graph.until(lambda: graph.label(cloud(calm)) and graph.healthy(), "health again")
 
 
 def test_a_camera_that_stops_is_warned_of(graph):
@@ -189,52 +172,39 @@ def test_a_camera_that_stops_is_warned_of(graph):
 
 
 def test_an_overlay_without_a_camera_is_warned_of(tiny_bundle, tmp_path):
-    graph = Graph(tmp_path, *node_arguments(tiny_bundle))
-    try:
+    with Graph(tmp_path, *node_arguments(tiny_bundle)) as graph:
         graph.subscribe(Image, "/segmentation_node/overlay")
         graph.until(lambda: graph.label(cloud(room())) and graph.warns(r"nobody publishes /image"), "a warning")
-    finally:
-        graph.close()
 
 
-def test_idle_on_purpose_is_healthy(tiny_bundle, tmp_path):
-    robot = Robot(tmp_path)
-    try:
-        reports = robot.subscribe(DiagnosticArray, "/diagnostics")
-        robot.start(*node_arguments(tiny_bundle, only_when_subscribed=True))
-        points = robot.publisher(PointCloud2, "/points")
+def test_idle_on_purpose_is_healthy(tiny_bundle, robot):
+    robot.name = "/segmentation_node"
+    robot.start(*node_arguments(tiny_bundle, only_when_subscribed=True))
+    points = robot.publisher(PointCloud2, "/points")
 
-        def idle():
-            points.publish(cloud(room()))
-            status = reports[-1].status[0] if reports else None
-            return status and int(diagnostics.values(status).get("dropped.unsubscribed", 0)) > 2 and status
+    def idle():
+        points.publish(cloud(room()))
+        return int(robot.counts().get("dropped.unsubscribed", 0)) > 2
 
-        status = robot.until(idle, "scans that nobody wants")
-        assert (status.level, status.message) == (OK, "idle, since nobody subscribes (only_when_subscribed)")
-        labelled = robot.subscribe(PointCloud2, "/segmentation_node/labelled_points")
-        robot.until(lambda: points.publish(cloud(room())) or labelled, "labels once somebody subscribes")
-    finally:
-        robot.close()
+    robot.until(idle, "scans that nobody wants")
+    assert (robot.health.level, robot.health.message) == (OK, "idle, since nobody subscribes (only_when_subscribed)")
+    labelled = robot.subscribe(PointCloud2, "/segmentation_node/labelled_points")
+    robot.until(lambda: points.publish(cloud(room())) or labelled, "labels once somebody subscribes")
 
 
-def test_a_cloud_that_was_published_before_the_node_started_is_labelled(tiny_bundle, tmp_path):
-    robot = Robot(tmp_path)
-    try:
-        latched = robot.node.create_publisher(PointCloud2, "/points", qos.LATCHED)
-        latched.publish(cloud(room(), START + 7))
-        labelled = robot.subscribe(PointCloud2, "/segmentation_node/labelled_points")
-        reports = robot.subscribe(DiagnosticArray, "/diagnostics")
-        robot.start(*node_arguments(tiny_bundle))
-        robot.until(lambda: labelled, "labels of the latched cloud")
-        assert labelled[0].header == header(START + 7)
-        # A driver of the usual kind takes its place.
-        robot.node.destroy_publisher(latched)
-        points = robot.publisher(PointCloud2, "/points")
-        robot.until(lambda: points.publish(cloud(room(), START + 8)) or len(labelled) > 1, "labels of another cloud")
-        value = lambda: diagnostics.values(reports[-1].status[0]).get("durability")  # noqa: E731
-        robot.until(lambda: value() == "volatile", "a subscription that suits both")
-    finally:
-        robot.close()
+def test_a_cloud_that_was_published_before_the_node_started_is_labelled(tiny_bundle, robot):
+    robot.name = "/segmentation_node"
+    latched = robot.node.create_publisher(PointCloud2, "/points", qos.LATCHED)
+    latched.publish(cloud(room(), START + 7))
+    labelled = robot.subscribe(PointCloud2, "/segmentation_node/labelled_points")
+    robot.start(*node_arguments(tiny_bundle))
+    robot.until(lambda: labelled, "labels of the latched cloud")
+    assert labelled[0].header == header(START + 7)
+    # A driver of the usual kind takes its place.
+    robot.node.destroy_publisher(latched)
+    points = robot.publisher(PointCloud2, "/points")
+    robot.until(lambda: points.publish(cloud(room(), START + 8)) or len(labelled) > 1, "labels of another cloud")
+    robot.until(lambda: robot.counts().get("durability") == "volatile", "a subscription that suits both")
 
 
 SHARED_FILE = {
@@ -244,7 +214,7 @@ SHARED_FILE = {
 }
 
 
-def test_nodes_in_namespaces_with_files_of_the_whole_robot(tiny_bundle, tmp_path, logs):
+def test_nodes_in_namespaces_with_files_of_the_whole_robot(tiny_bundle, tmp_path):
     """Unknown parameters of all nodes are passed over, mistyped ones of this node named; qos_overrides work."""
     overrides = {"qos_overrides": {"/rear/points": {"subscription": {"reliability": "best_effort", "depth": 3}}}}
     (tmp_path / "robot.yaml").write_text(yaml.safe_dump(SHARED_FILE | {"/rear/seg": {"ros__parameters": overrides}}))
@@ -252,11 +222,9 @@ def test_nodes_in_namespaces_with_files_of_the_whole_robot(tiny_bundle, tmp_path
     files = [part for file in files for part in ("--params-file", str(file))]
     rear = ("-r", "__ns:=/rear", "-r", "__node:=seg")
     front = ("-r", "__ns:=/front", "-r", "__node:=seg", "-p", "output_profile:=hydra")
-    robot = Robot(logs)
-    try:
+    with Robot(tmp_path / "logs") as robot:
         arguments = node_arguments(tiny_bundle)
         programs = [robot.start(*arguments[:2], *files, *arguments[2:], *names) for names in (rear, front)]
-        reports = robot.subscribe(DiagnosticArray, "/diagnostics")
         clouds = robot.subscribe(PointCloud2, "/front/seg/labelled_points")
         labelled = robot.subscribe(PointCloud2, "/rear/seg/labelled_points")
         spaces = robot.subscribe(String, "/rear/seg/label_space", qos.LATCHED)
@@ -271,12 +239,11 @@ def test_nodes_in_namespaces_with_files_of_the_whole_robot(tiny_bundle, tmp_path
             return labelled and clouds and spaces
 
         robot.until(both, "labels of both")
-        found = {status.name: status for array in reports for status in array.status if status.hardware_id}
-        named = lambda: {s.name: s.hardware_id for array in reports for s in array.status if s.hardware_id}  # noqa: E731
+        statuses = lambda: {s.name: s for array in robot.reports for s in array.status if s.hardware_id}  # noqa: E731
+        named = lambda: {name: status.hardware_id for name, status in statuses().items()}  # noqa: E731
         robot.until(lambda: both() and len(named()) == 2, "reports of both")
         assert named() == {"/rear/seg: scans": "rear_lidar", "/front/seg: scans": "front_lidar"}
-        found = {status.name: status for array in reports for status in array.status}
-        assert diagnostics.values(found["/rear/seg: scans"])["reliability"] == "best_effort"
+        assert diagnostics.values(statuses()["/rear/seg: scans"])["reliability"] == "best_effort"
         assert "asking for less" not in programs[0].err, "it was so from the start"
         assert "label" in {field.name for field in clouds[-1].fields} and clouds[-1].point_step == 20, "profile hydra"
         for name, remedy in {"modle": "model", "target_rate": "target_rate_hz"}.items():
@@ -287,5 +254,3 @@ def test_nodes_in_namespaces_with_files_of_the_whole_robot(tiny_bundle, tmp_path
         analyzer = yaml.safe_load(resources.resource("config/diagnostics_aggregator.yaml").read_text())
         group = analyzer["analyzers"]["ros__parameters"]["segmentation"]
         assert all(part in name for part in group["contains"] for name in named()), "the aggregator finds both"
-    finally:
-        robot.close()

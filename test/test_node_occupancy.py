@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import yaml
-from diagnostic_msgs.msg import DiagnosticArray
 from nav_msgs.msg import OccupancyGrid
 from ros_harness import SECOND, START, Robot, header
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
@@ -12,11 +11,8 @@ from visualization_msgs.msg import MarkerArray
 
 from cmp_seg_ros import resources
 from cmp_seg_ros.messages import images, point_cloud2
-from cmp_seg_ros.nodes import occupancy_node
 from cmp_seg_ros.occupancy.grid import FREE, UNKNOWN, Grid, occupancy_slice
-from cmp_seg_ros.ros import diagnostics
 
-NODE = "/occupancy_node"
 GRID = {"frame": "base", "voxel": 0.2, "shape": [20, 20, 10], "origin": [0.0, -2.0, 0.0]}
 T_BASE_CAMERA = [[0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 1.0], [0, 0, 0, 1]]
 
@@ -24,14 +20,14 @@ T_BASE_CAMERA = [[0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 1.0], [0, 0, 0, 1]]
 class CameraRobot(Robot):
     """A robot with one camera, whose network finds everything beyond 2 m occupied (`occupancy_bundle`)."""
 
+    name = "/occupancy_node"
+
     def __init__(self, folder, *parameters: str) -> None:
-        (folder / "logs").mkdir()
         super().__init__(folder / "logs")
         (folder / "grid.yaml").write_text(yaml.safe_dump(GRID))
         bundle = occupancy_bundle(folder / "bundle").path
         given = [f"model:={bundle}", f"grid:={folder / 'grid.yaml'}", "occupied_rate_hz:=0.0", *parameters]
-        self.clouds = self.subscribe(PointCloud2, f"{NODE}/occupied")
-        self.reports = self.subscribe(DiagnosticArray, "/diagnostics")
+        self.clouds = self.subscribe(PointCloud2, f"{self.name}/occupied")
         self.program = self.start("occupancy_node", "--ros-args", *(a for one in given for a in ("-p", one)))
         self.images = self.publisher(Image, "/image")
         self.infos = self.publisher(CameraInfo, "/camera_info")
@@ -49,29 +45,8 @@ class CameraRobot(Robot):
         info = CameraInfo(width=width, height=height, distortion_model=model, k=[fx, 0, cx, 0, fy, cy, 0, 0, 1])
         self.infos.publish(info)
 
-    @property
-    def health(self):
-        ours = [s for array in self.reports for s in array.status if s.name.startswith(NODE)]
-        return ours[-1] if ours else None
-
-    def counts(self) -> dict[str, str]:
-        return diagnostics.values(self.health) if self.health else {}
-
     def until_shown(self, condition, what: str):
         return self.until(lambda: self.show() or condition(), what)
-
-
-@pytest.fixture
-def camera(tmp_path):
-    robots = []
-
-    def start(*parameters: str) -> CameraRobot:
-        robots.append(CameraRobot(tmp_path, *parameters))
-        return robots[-1]
-
-    yield start
-    for robot in robots:
-        robot.close()
 
 
 def calibration(folder) -> str:
@@ -82,17 +57,17 @@ def calibration(folder) -> str:
     return f"calibration_file:={folder / 'robot.yaml'}"
 
 
-def test_voxels_grid_and_images_of_a_calibrated_camera(camera, tmp_path):
-    robot = camera(calibration(tmp_path))
+def test_voxels_grid_and_images_of_a_calibrated_camera(start_robot, tmp_path):
+    robot = start_robot(CameraRobot, calibration(tmp_path))
     robot.until_shown(lambda: robot.clouds, "a cloud of voxels")
     cloud = robot.clouds[-1]
     assert cloud.header.frame_id == "base_link" and [f.name for f in cloud.fields][-1] == "label"
     xyz = point_cloud2.decode(cloud).xyz
     assert 1.9 < xyz[:, 0].min() < 2.3 and (point_cloud2.decode_labels(cloud).label == 7).all()
-    grids = robot.subscribe(OccupancyGrid, f"{NODE}/grid")
-    markers = robot.subscribe(MarkerArray, f"{NODE}/markers")
-    depths = robot.subscribe(Image, f"{NODE}/depth_image")
-    pictures = [robot.subscribe(Image, f"{NODE}/{name}_image") for name in ("semantic", "feature")]
+    grids = robot.subscribe(OccupancyGrid, f"{robot.name}/grid")
+    markers = robot.subscribe(MarkerArray, f"{robot.name}/markers")
+    depths = robot.subscribe(Image, f"{robot.name}/depth_image")
+    pictures = [robot.subscribe(Image, f"{robot.name}/{name}_image") for name in ("semantic", "feature")]
     robot.until_shown(lambda: grids and markers and depths and all(pictures), "all outputs")
     grid = np.array(grids[-1].data).reshape(20, 20)
     assert (grid[10, 1:9] == 0).all() and (grid[10, 11:] == 100).all() and (grid[0, :3] == -1).all()
@@ -107,8 +82,8 @@ def test_voxels_grid_and_images_of_a_calibrated_camera(camera, tmp_path):
     assert "ms.voxels.p50" in robot.counts() or robot.until_shown(lambda: "ms.voxels.p50" in robot.counts(), "stages")
 
 
-def test_without_a_pose_voxels_are_in_the_cameras_frame(camera):
-    robot = camera()
+def test_without_a_pose_voxels_are_in_the_cameras_frame(start_robot):
+    robot = start_robot(CameraRobot)
     robot.until_shown(lambda: "note.no_camera_info" in robot.counts(), "a note of the missing camera info")
     robot.tell()
     robot.until_shown(lambda: robot.clouds, "a cloud of voxels")
@@ -127,21 +102,16 @@ def test_without_a_pose_voxels_are_in_the_cameras_frame(camera):
     robot.until(lambda: "'thin_prism'" in robot.program.err or robot.show(), "its name")
 
 
-def test_nothing_is_computed_for_nobody(camera, tmp_path):
-    robot = camera(calibration(tmp_path), "occupied_rate_hz:=0.001")
+def test_nothing_is_computed_for_nobody(start_robot, tmp_path):
+    robot = start_robot(CameraRobot, calibration(tmp_path), "occupied_rate_hz:=0.001")
     robot.until_shown(lambda: robot.clouds, "the first cloud")
     robot.until_shown(lambda: int(robot.counts().get("out", 0)) > 3, "more images")
     assert len(robot.clouds) == 1
 
 
-def test_a_bundle_of_another_kind_is_refused(tmp_path, tiny_bundle):
-    (tmp_path / "logs").mkdir()
-    robot = Robot(tmp_path / "logs")
-    try:
-        program = robot.start("occupancy_node", "--ros-args", "-p", f"model:={tiny_bundle}")
-        assert program.wait() == 1 and "is of kind segmentation; give one of kind occupancy" in program.err
-    finally:
-        robot.close()
+def test_a_bundle_of_another_kind_is_refused(robot, tiny_bundle):
+    program = robot.start("occupancy_node", "--ros-args", "-p", f"model:={tiny_bundle}")
+    assert program.wait() == 1 and "is of kind segmentation; give one of kind occupancy" in program.err
 
 
 def test_a_column_is_free_only_if_something_of_it_is_seen_and_empty():
@@ -152,8 +122,3 @@ def test_a_column_is_free_only_if_something_of_it_is_seen_and_empty():
     label[1, 0, 1], label[1, 0, 2] = FREE, 4
     label[1, 1, 3] = 4  # above it
     assert occupancy_slice(label, grid, 0.5, 1.5).tolist() == [[0, 100], [-1, -1]]
-
-
-def test_parameters_of_the_file_are_the_nodes(tmp_path):
-    given = yaml.safe_load(resources.resource("config/occupancy_node.yaml").read_text())["/**"]["ros__parameters"]
-    assert given == {p.name: p.default for p in occupancy_node.PARAMETERS}

@@ -22,9 +22,8 @@ NAMES = LabelSpace.load("structural6").names
 def graph(tiny_bundle, tmp_path_factory):
     """One node for all tests that do not need another."""
     parameters = {"filter.classes": "'wall, floor'", "entropy": True}
-    graph = Graph(tmp_path_factory.mktemp("logs"), *node_arguments(tiny_bundle, **parameters))
-    yield graph
-    graph.close()
+    with Graph(tmp_path_factory.mktemp("logs"), *node_arguments(tiny_bundle, **parameters)) as graph:
+        yield graph
 
 
 def stamped(messages, stamp):
@@ -55,8 +54,7 @@ def test_filtered_cloud_has_the_input_layout_without_the_classes(graph):
 
 def test_a_sure_filter_removes_less_and_the_inverse_keeps_the_rest(tiny_bundle, tmp_path):
     parameters = {"filter.classes": "wall,floor", "filter.keep": True}
-    graph = Graph(tmp_path, *node_arguments(tiny_bundle, **parameters))
-    try:
+    with Graph(tmp_path, *node_arguments(tiny_bundle, **parameters)) as graph:
         labelled, filtered = both(graph, "filtered_points", PointCloud2, cloud(room(), START + 1))
         labels = point_cloud2.decode_labels(labelled)
         named = np.isin(labels.label, [NAMES.index("wall"), NAMES.index("floor")])
@@ -65,8 +63,6 @@ def test_a_sure_filter_removes_less_and_the_inverse_keeps_the_rest(tiny_bundle, 
         assert graph.set_parameter("filter.min_confidence", least).successful
         _, filtered = both(graph, "filtered_points", PointCloud2, cloud(room(), START + 2))
         assert filtered.width == (named & (labels.confidence >= least)).sum() < named.sum()
-    finally:
-        graph.close()
 
 
 @pytest.mark.parametrize("topic", ["label_image", "confidence_image"])

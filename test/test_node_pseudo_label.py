@@ -3,28 +3,23 @@
 from pathlib import Path
 
 import numpy as np
-import pytest
 import yaml
-from diagnostic_msgs.msg import DiagnosticArray
 from ros_harness import SECOND, START, Robot, header
 from sensor_msgs.msg import Image, PointCloud2, PointField
 from std_msgs.msg import String
 
-from cmp_seg_ros import resources
 from cmp_seg_ros.datasets import open_input
 from cmp_seg_ros.geometry.cameras import Camera
 from cmp_seg_ros.geometry.sensor_set import SensorSet
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.messages import cdr, images, point_cloud2
-from cmp_seg_ros.nodes import pseudo_label_node
 from cmp_seg_ros.nodes.pseudo_label.agreement import Agreement
 from cmp_seg_ros.nodes.pseudo_label.disagreements import Disagreements
-from cmp_seg_ros.ros import diagnostics, qos
+from cmp_seg_ros.ros import qos
 from cmp_seg_ros.scan import UNLABELLED, Labels
 
 SIX = LabelSpace.load("structural6")
 WALL, FLOOR = 0, 1
-NODE = "/pseudo_label_node"
 CAMERA = Camera(model="pinhole", intrinsics=(160, 160, 160, 120), width=320, height=240)
 T_CAMERA_LIDAR = [[0, -1, 0, 0.05], [0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, 1]]
 # The node with a teacher that sees walls in the upper and floors in the lower half of any image.
@@ -66,17 +61,17 @@ def seen() -> tuple[np.ndarray, np.ndarray]:
 class TaughtRobot(Robot):
     """A robot that publishes what it sees, with labels, and an image of the same stamp."""
 
+    name = "/pseudo_label_node"
+
     def __init__(self, folder: Path, *parameters: str) -> None:
-        (folder / "logs").mkdir()
         super().__init__(folder / "logs")
         lidars = {"top": {"T_base_lidar": [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 1.0], [0, 0, 0, 1]]}}
         cameras = {"front": CAMERA.model_dump(mode="json") | {"T_camera_lidar": T_CAMERA_LIDAR}}
         (folder / "robot.yaml").write_text(yaml.safe_dump({"lidars": lidars, "cameras": cameras}))
         (folder / "node.py").write_text(PROGRAM)
         given = [f"calibration_file:={folder / 'robot.yaml'}", "camera_name:=front", "rate_hz:=50.0", *parameters]
-        self.clouds = self.subscribe(PointCloud2, f"{NODE}/pseudo_points")
-        self.overlays = self.subscribe(Image, f"{NODE}/overlay")
-        self.reports = self.subscribe(DiagnosticArray, "/diagnostics")
+        self.clouds = self.subscribe(PointCloud2, f"{self.name}/pseudo_points")
+        self.overlays = self.subscribe(Image, f"{self.name}/overlay")
         ros = ["--ros-args", *(part for one in given for part in ("-p", one))]
         self.program = self.start(str(folder / "node.py"), *ros)
         self.points, self.pictures = self.publisher(PointCloud2, "/labelled_points"), self.publisher(Image, "/image")
@@ -100,31 +95,9 @@ class TaughtRobot(Robot):
             message = labelled.message(header(stamp), PointCloud2, PointField)
         self.points.publish(message)
 
-    @property
-    def health(self) -> str:
-        ours = [s for array in self.reports for s in array.status if s.name.startswith(NODE)]
-        return ours[-1].message if ours else ""
 
-    def counts(self) -> dict[str, str]:
-        ours = [s for array in self.reports for s in array.status if s.name.startswith(NODE)]
-        return diagnostics.values(ours[-1]) if ours else {}
-
-
-@pytest.fixture
-def drive(tmp_path):
-    robots = []
-
-    def start(*parameters: str) -> TaughtRobot:
-        robots.append(TaughtRobot(tmp_path, *parameters))
-        return robots[-1]
-
-    yield start
-    for robot in robots:
-        robot.close()
-
-
-def test_labels_overlay_agreement_and_drift(drive, tmp_path):
-    robot = drive("window:=12", f"record_folder:={tmp_path / 'kept'}", "record_below:=0.7")
+def test_labels_overlay_agreement_and_drift(start_robot, tmp_path):
+    robot = start_robot(TaughtRobot, "window:=12", f"record_folder:={tmp_path / 'kept'}", "record_below:=0.7")
     _, truth = seen()
     robot.until(lambda: robot.drive(truth) or "no_label_space" in " ".join(robot.counts()), "a note of the space")
     robot.say_space()
@@ -136,10 +109,12 @@ def test_labels_overlay_agreement_and_drift(drive, tmp_path):
     assert (robot.overlays[-1].height, robot.overlays[-1].width) == (240, 640)
     robot.until(lambda: robot.drive(truth) or float(robot.counts().get("agreement") or 0) > 0.99, "agreement")
     assert float(robot.counts()["agreement.wall"]) > 0.99
-    assert "agree on" not in robot.health and not (tmp_path / "kept").exists()
+    assert "agree on" not in robot.health.message and not (tmp_path / "kept").exists()
 
-    robot.until(lambda: robot.drive(np.full_like(truth, FLOOR)) or "agree on" in robot.health, "a warning of drift")
-    assert "calibration check" in robot.health
+    robot.until(
+        lambda: robot.drive(np.full_like(truth, FLOOR)) or "agree on" in robot.health.message, "a warning of drift"
+    )
+    assert "calibration check" in robot.health.message
     assert int(robot.counts()["recorded"]) > 0
     assert robot.program.stop() == 0
     kept = open_input(tmp_path / "kept" / "0000", sensors=SensorSet.around(tmp_path / "kept" / "0000"))
@@ -148,23 +123,19 @@ def test_labels_overlay_agreement_and_drift(drive, tmp_path):
     assert frame.images["front"].rgb().shape == (240, 320, 3)
 
 
-def test_bare_clouds_get_labels_and_wrong_images_are_named(drive):
-    robot = drive("label_space:=structural6")
+def test_bare_clouds_get_labels_and_wrong_images_are_named(start_robot):
+    robot = start_robot(TaughtRobot, "label_space:=structural6")
     robot.until(lambda: robot.drive(None) or (robot.clouds and robot.overlays), "labels and overlay")
     assert (robot.overlays[-1].height, robot.overlays[-1].width) == (240, 320)
     assert not robot.counts().get("agreement")
     robot.until(lambda: robot.drive(None, (100, 100)) or "100 x 100" in robot.program.err, "what is wrong")
 
 
-def test_a_teacher_without_weights_says_where_to_get_them(tmp_path, monkeypatch):
+def test_a_teacher_without_weights_says_where_to_get_them(robot, tmp_path, monkeypatch):
     monkeypatch.setenv("CMP_SEG_TEACHERS", str(tmp_path / "nothing"))
-    robot = Robot(tmp_path)
-    try:
-        program = robot.start("pseudo_label_node", "--ros-args", "-p", "teacher:=mosaic")
-        assert program.wait() == 1
-        assert "mosaic" in program.err and str(tmp_path / "nothing") in program.err
-    finally:
-        robot.close()
+    program = robot.start("pseudo_label_node", "--ros-args", "-p", "teacher:=mosaic")
+    assert program.wait() == 1
+    assert "mosaic" in program.err and str(tmp_path / "nothing") in program.err
 
 
 def test_agreement_slides() -> None:
@@ -198,8 +169,3 @@ def test_recording_ends_with_the_budget(tmp_path, monkeypatch) -> None:
     again = Disagreements(tmp_path / "kept", budget, "/front/image", cdr.IMAGE, "")
     again.add(START, data, image)
     assert again.recorded == 0 and again.ended
-
-
-def test_the_parameter_file_has_the_defaults() -> None:
-    given = yaml.safe_load(resources.resource("config/pseudo_label_node.yaml").read_text())["/**"]["ros__parameters"]
-    assert given == {p.name: p.default for p in pseudo_label_node.PARAMETERS}

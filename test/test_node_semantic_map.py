@@ -1,9 +1,7 @@
 """The semantic map node over DDS: labelled clouds and odometry in, map, grid and files out."""
 
 import numpy as np
-import pytest
 import yaml
-from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import TransformStamped
 from nav_msgs.msg import OccupancyGrid, Odometry
 from ros_harness import SECOND, START, Robot, header
@@ -12,17 +10,14 @@ from std_msgs.msg import String
 from std_srvs.srv import Trigger
 from test_node_tf import broadcaster  # noqa: F401  (a fixture)
 
-from cmp_seg_ros import resources
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.messages import point_cloud2
-from cmp_seg_ros.nodes import semantic_map_node
-from cmp_seg_ros.ros import diagnostics, qos
+from cmp_seg_ros.ros import qos
 from cmp_seg_ros.scan import Labels
 
 SIX = LabelSpace.load("structural6")
 WALL, FLOOR, PERSON = 0, 1, 5
 STEP = SECOND // 10
-NODE = "/semantic_map_node"
 
 
 def places() -> tuple[np.ndarray, np.ndarray]:
@@ -39,16 +34,16 @@ def places() -> tuple[np.ndarray, np.ndarray]:
 class MapRobot(Robot):
     """A robot that drives along x at 0.5 m/s and publishes what it sees."""
 
+    name = "/semantic_map_node"
+
     def __init__(self, folder, *parameters: str, early: bool = False) -> None:
-        (folder / "logs").mkdir()
         super().__init__(folder / "logs")
         calibration = {"lidars": {"top": {"T_base_lidar": [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0.9], [0, 0, 0, 1]]}}}
         (folder / "robot.yaml").write_text(yaml.safe_dump(calibration))
         given = [f"calibration_file:={folder / 'robot.yaml'}", f"folder:={folder / 'saved'}", *parameters]
-        self.maps = self.subscribe(PointCloud2, f"{NODE}/map", qos.LATCHED)
-        self.grids = self.subscribe(OccupancyGrid, f"{NODE}/grid", qos.LATCHED)
-        self.fused = self.subscribe(PointCloud2, f"{NODE}/fused_points")
-        self.reports = self.subscribe(DiagnosticArray, "/diagnostics")
+        self.maps = self.subscribe(PointCloud2, f"{self.name}/map", qos.LATCHED)
+        self.grids = self.subscribe(OccupancyGrid, f"{self.name}/grid", qos.LATCHED)
+        self.fused = self.subscribe(PointCloud2, f"{self.name}/fused_points")
         if early:  # before anybody listens
             self.spaces = self.node.create_publisher(String, "/label_space", qos.LATCHED)
             self.spaces.publish(String(data=SIX.to_yaml()))
@@ -80,29 +75,12 @@ class MapRobot(Robot):
         self.clouds.publish(labelled.message(header(stamp), PointCloud2, PointField))
         self.number += 1
 
-    def counts(self) -> dict[str, str]:
-        ours = [s for array in self.reports for s in array.status if s.name.startswith(NODE)]
-        return diagnostics.values(ours[-1]) if ours else {}
-
     def save(self) -> Trigger.Response:
-        client = self.node.create_client(Trigger, f"{NODE}/save")
+        client = self.node.create_client(Trigger, f"{self.name}/save")
         self.until(client.service_is_ready, "the service")
         future = client.call_async(Trigger.Request())
         self.until(future.done, "an answer")
         return future.result()
-
-
-@pytest.fixture
-def drive(tmp_path):
-    robots = []
-
-    def start(*parameters: str, early: bool = False) -> MapRobot:
-        robots.append(MapRobot(tmp_path, *parameters, early=early))
-        return robots[-1]
-
-    yield start
-    for robot in robots:
-        robot.close()
 
 
 def occupancy_at(grid: OccupancyGrid, x: float, y: float) -> int:
@@ -111,13 +89,13 @@ def occupancy_at(grid: OccupancyGrid, x: float, y: float) -> int:
     return grid.data[row * grid.info.width + column]
 
 
-def test_a_label_space_that_came_before_the_node_counts(drive):
-    robot = drive(early=True)
+def test_a_label_space_that_came_before_the_node_counts(start_robot):
+    robot = start_robot(MapRobot, early=True)
     robot.until(lambda: robot.drive() or int(robot.counts().get("scans_fused", 0)) > 0, "a fused scan")
 
 
-def test_map_and_grid_grow_without_people_and_are_saved(drive, tmp_path):
-    robot = drive("map_rate_hz:=5.0", "grid_rate_hz:=5.0")
+def test_map_and_grid_grow_without_people_and_are_saved(start_robot, tmp_path):
+    robot = start_robot(MapRobot, "map_rate_hz:=5.0", "grid_rate_hz:=5.0")
     robot.drive()
     robot.until(lambda: "no_label_space" in " ".join(robot.counts()), "a note of the missing label space")
     assert not robot.maps
@@ -142,13 +120,13 @@ def test_map_and_grid_grow_without_people_and_are_saved(drive, tmp_path):
     assert {"map.ply", "map.pcd", "floor_plan.png", "floor_plan.svg"} <= {
         p.name for p in (tmp_path / "saved").iterdir()
     }
-    late = robot.subscribe(OccupancyGrid, f"{NODE}/grid", qos.LATCHED)
+    late = robot.subscribe(OccupancyGrid, f"{robot.name}/grid", qos.LATCHED)
     robot.until(lambda: late, "the last grid, for one who comes late")
     assert robot.program.stop() == 0
 
 
-def test_clouds_wait_for_odometry_and_a_jump_begins_a_new_map(drive, tmp_path):
-    robot = drive("grid_rate_hz:=5.0", "label_space:=structural6")
+def test_clouds_wait_for_odometry_and_a_jump_begins_a_new_map(start_robot, tmp_path):
+    robot = start_robot(MapRobot, "grid_rate_hz:=5.0", "label_space:=structural6")
     robot.drive(with_odometry=False)
     robot.until(lambda: "note.no_pose" in robot.counts(), "a note of the missing pose")
     robot.until(lambda: robot.drive() or robot.grids, "a grid")
@@ -159,8 +137,8 @@ def test_clouds_wait_for_odometry_and_a_jump_begins_a_new_map(drive, tmp_path):
     assert (tmp_path / "saved-1" / "map.ply").exists()
 
 
-def test_poses_come_from_tf_where_that_is_asked_for(broadcaster, drive):  # noqa: F811
-    robot = drive("odometry:=tf", "fixed_frame:=map", "grid_rate_hz:=5.0", "label_space:=structural6")
+def test_poses_come_from_tf_where_that_is_asked_for(broadcaster, start_robot):  # noqa: F811
+    robot = start_robot(MapRobot, "odometry:=tf", "fixed_frame:=map", "grid_rate_hz:=5.0", "label_space:=structural6")
     robot.drive()
     robot.until(lambda: "note.no_pose" in robot.counts(), "a note of the missing transform")
     message = TransformStamped(header=header(START, "map"), child_frame_id="lidar")
@@ -173,8 +151,8 @@ def test_poses_come_from_tf_where_that_is_asked_for(broadcaster, drive):  # noqa
     assert occupancy_at(grid, 11.05, 1.0) == 0, "ten metres on, as TF says"
 
 
-def test_far_places_are_forgotten(drive):
-    robot = drive("radius:=2.0", "label_space:=structural6", "map_rate_hz:=10.0")
+def test_far_places_are_forgotten(start_robot):
+    robot = start_robot(MapRobot, "radius:=2.0", "label_space:=structural6", "map_rate_hz:=10.0")
     robot.until(lambda: robot.drive(sight=1.5, at=0) or len(robot.maps) > 2, "a map")
     assert least_x(robot) < 0.2
     robot.number += 70  # seven seconds, for 3.5 m
@@ -184,9 +162,3 @@ def test_far_places_are_forgotten(drive):
 def least_x(robot: MapRobot) -> float:
     """Of the last map."""
     return float(point_cloud2.decode(robot.maps[-1]).xyz[:, 0].min())
-
-
-def test_the_parameter_file_has_every_parameter_with_its_default():
-    tree = yaml.safe_load(resources.resource("config/semantic_map_node.yaml").read_text())
-    given = tree["/**"]["ros__parameters"]
-    assert given == {parameter.name: parameter.default for parameter in semantic_map_node.PARAMETERS}

@@ -1,15 +1,15 @@
 """How the segmentation node starts: its parameters, wrong ones, and the way out while it loads."""
 
 import re
+import shutil
 import signal
 
 import numpy as np
 import pytest
 import yaml
-from ros_harness import Robot
 
 from cmp_seg_ros import resources
-from cmp_seg_ros.nodes import bag_player, segmentation_node
+from cmp_seg_ros.nodes import bag_player, occupancy_node, pseudo_label_node, segmentation_node, semantic_map_node
 from cmp_seg_ros.ros import runner
 
 LOADING = """
@@ -22,30 +22,21 @@ segmentation_node.main()
 """
 
 
-def test_it_can_be_stopped_while_an_engine_is_built(tmp_path):
+def test_it_can_be_stopped_while_an_engine_is_built(robot, tmp_path):
     """Which may take minutes: whoever launched it would kill it."""
     (tmp_path / "slow.py").write_text(LOADING)
-    (tmp_path / "logs").mkdir()
-    robot = Robot(tmp_path / "logs")
-    try:
-        program = robot.start(str(tmp_path / "slow.py"))
-        robot.until(lambda: "loading" in program.out, "the model to be loaded")
-        robot.until(lambda: robot.node.count_publishers("/diagnostics"), "the node")
-        assert program.stop(signal.SIGINT) == 0
-        assert "stopped while loading the model" in program.err
-    finally:
-        robot.close()
+    program = robot.start(str(tmp_path / "slow.py"))
+    robot.until(lambda: "loading" in program.out, "the model to be loaded")
+    robot.until(lambda: robot.node.count_publishers("/diagnostics"), "the node")
+    assert program.stop(signal.SIGINT) == 0
+    assert "stopped while loading the model" in program.err
 
 
 @pytest.fixture(scope="module")
 def broken(tiny_bundle, tmp_path_factory):
-    """Bundles and a calibration that cannot be right."""
+    """A bundle and a calibration that cannot be right."""
     folder = tmp_path_factory.mktemp("broken")
-    for name in ("damaged", "half"):
-        (folder / name).mkdir()
-        for file in tiny_bundle.iterdir():
-            (folder / name / file.name).write_bytes(file.read_bytes())
-    (folder / "half" / "weights.safetensors").unlink()
+    shutil.copytree(tiny_bundle, folder / "damaged")
     weights = (folder / "damaged" / "weights.safetensors").read_bytes()
     (folder / "damaged" / "weights.safetensors").write_bytes(weights[:-100])
     skewed = {"lidars": {"os1": {"T_base_lidar": np.diag([1.0, 1.0, 2.0, 1.0]).tolist()}}}
@@ -55,8 +46,6 @@ def broken(tiny_bundle, tmp_path_factory):
 
 WRONG = {
     "no such bundle": (["-p", "model:=nosuch"], r"no bundle 'nosuch'"),
-    "half a bundle": (["-p", "model:={broken}/half"], r"half has no weights.safetensors"),
-    "damaged bundle": (["-p", "model:={broken}/damaged"], r"weights.safetensors is damaged"),
     "wrong type": (["-p", "sync_deadline:=soon"], r"parameter sync_deadline is 'soon'; it must be a float from 0.0"),
     "out of range": (["-p", "threads:=-3"], r"parameter threads is -3; it must be a int from 0 to 256"),
     "unknown choice": (["-p", "output_profile:=x"], r"output_profile is 'x'; it must be one of: default, hydra"),
@@ -65,7 +54,6 @@ WRONG = {
         r"filter.classes has 'rug', .*: wall, fl",
     ),
     "unknown engine": (["-p", "model:={bundle}", "-p", "engine:=steam"], r"steam"),
-    "no such calibration": (["-p", "calibration_file:=/no/such.yaml"], r"/no/such.yaml cannot be read"),
     "skewed calibration": (["-p", "calibration_file:={broken}/skewed.yaml"], r"T_base_lidar.*not orthonormal"),
     "no such space": (["-p", "model:={bundle}", "-p", "label_space:=nosuch"], r"no label space 'nosuch'"),
     "bad arguments": (["-p", "model"], r"[Pp]arameter|parse"),
@@ -94,14 +82,10 @@ def test_arguments_that_ros_refuses_are_one_line(monkeypatch, main, wrong):
         main()
 
 
-def test_a_wrong_start_ends_the_process(broken, tmp_path):
-    robot = Robot(tmp_path)
-    try:
-        program = robot.start("segmentation_node", "--ros-args", "-p", f"model:={broken / 'damaged'}")
-        assert program.wait() == 1
-        assert len(program.err.splitlines()) == 1 and re.search("weights.safetensors is damaged", program.err)
-    finally:
-        robot.close()
+def test_a_wrong_start_ends_the_process(broken, robot):
+    program = robot.start("segmentation_node", "--ros-args", "-p", f"model:={broken / 'damaged'}")
+    assert program.wait() == 1
+    assert len(program.err.splitlines()) == 1 and re.search("weights.safetensors is damaged", program.err)
 
 
 def test_help_lists_every_parameter(monkeypatch, capsys):
@@ -113,8 +97,11 @@ def test_help_lists_every_parameter(monkeypatch, capsys):
     assert all(f"  {p.name} = " in shown and p.description in shown for p in segmentation_node.PARAMETERS)
 
 
-def test_parameter_file_holds_the_defaults():
-    text = resources.resource("config/segmentation_node.yaml").read_text()
+@pytest.mark.parametrize(
+    "node", [segmentation_node, semantic_map_node, occupancy_node, pseudo_label_node], ids=lambda node: node.NAME
+)
+def test_parameter_files_hold_the_defaults(node):
+    text = resources.resource(f"config/{node.NAME}.yaml").read_text()
     given = yaml.safe_load(text)["/**"]["ros__parameters"]
-    flat = {f"{group}.{name}": value for group in ("filter",) for name, value in given.pop(group).items()}
-    assert given | flat == {p.name: p.default for p in segmentation_node.PARAMETERS}
+    flat = {f"filter.{name}": value for name, value in given.pop("filter", {}).items()}
+    assert given | flat == {p.name: p.default for p in node.PARAMETERS}

@@ -49,8 +49,7 @@ SCAN = type(room())(room().xyz)  # no intensity, so no statistics of it
 
 
 def test_scans_wait_for_tf_where_that_is_asked_for_and_follow_its_changes(broadcaster, tiny_bundle, tmp_path):
-    graph = Graph(tmp_path, *node_arguments(tiny_bundle, extrinsics="tf", wait_for_tf=True))
-    try:
+    with Graph(tmp_path, *node_arguments(tiny_bundle, extrinsics="tf", wait_for_tf=True)) as graph:
         first, second = Rotation.from_euler("x", 30, degrees=True), Rotation.from_euler("y", -40, degrees=True)
         expected = [offline(tiny_bundle, SCAN, T_base_lidar=T(rotation)).label for rotation in (first, second)]
         assert (expected[0] != expected[1]).any(), "a test that every rotation passes proves nothing"
@@ -67,18 +66,13 @@ def test_scans_wait_for_tf_where_that_is_asked_for_and_follow_its_changes(broadc
         broadcast.sendTransform(transform(second))
         graph.until(lambda: (labels(graph.label(cloud(SCAN))) == expected[1]).all(), "labels by the new transform")
         graph.until(lambda: graph.label(cloud(SCAN)) and graph.healthy(), "health")
-    finally:
-        graph.close()
 
 
 def test_without_tf_the_lidar_is_taken_as_upright_with_a_warning(broadcaster, tiny_bundle, tmp_path):
-    graph = Graph(tmp_path, *node_arguments(tiny_bundle, extrinsics="tf"))
-    try:
+    with Graph(tmp_path, *node_arguments(tiny_bundle, extrinsics="tf")) as graph:
         np.testing.assert_array_equal(
             labels(graph.label(cloud(SCAN))), offline(tiny_bundle, SCAN, T_base_lidar=np.eye(4)).label
         )
         graph.until(lambda: graph.warns("TF has no transform.*taking the lidar as upright"), "a warning")
         graph.program.stop()
         assert int(graph.counts()["note.no_transform"]) == 1
-    finally:
-        graph.close()

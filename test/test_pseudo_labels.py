@@ -1,11 +1,11 @@
 """Pseudo-labels: copies of an image, each refinement, agreement over time, and teachers on a simulated drive."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from painted import Painted
 
 from cmp_seg_ros.datasets import drives
 from cmp_seg_ros.datasets.frame import TRUTH, Frame, PointLabels
@@ -18,27 +18,10 @@ from cmp_seg_ros.pseudo_labels.copies import consensus
 from cmp_seg_ros.pseudo_labels.labeller import PseudoLabeller, Refinements, upright
 from cmp_seg_ros.pseudo_labels.surfaces import Surface, SurfaceTable, surfaces, with_geometry
 from cmp_seg_ros.scan import UNLABELLED, Scan
-from cmp_seg_ros.teachers import base, simulated
-from cmp_seg_ros.teachers.base import Features, Masks
+from cmp_seg_ros.teachers import simulated
 
 CAMERA = "{model: pinhole, intrinsics: [105, 105, 79.5, 59.5], width: 160, height: 120}"
 INDOOR, STRUCTURAL6 = LabelSpace.load("indoor"), LabelSpace.load("structural6")
-
-
-class Painted(base.Teacher):
-    """Names the class of `indoor` that `label` gives each pixel of an image."""
-
-    name, dimension, label_space = "painted", 0, INDOOR
-
-    def __init__(self, label: Callable[[np.ndarray], np.ndarray], confidence: float = 0.9) -> None:
-        self.label, self.confidence = label, confidence
-
-    def masks(self, rgb: np.ndarray) -> Masks:
-        label = self.label(rgb).astype(np.uint8)
-        return Masks(label, np.full(label.shape, self.confidence, np.float32))
-
-    def features(self, rgb: np.ndarray) -> Features:
-        raise UserError("no features")
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import Run
+from painted import Painted, camera_ahead
 from PIL import Image
 from test_conversion import content
 
@@ -22,9 +23,9 @@ from cmp_seg_ros.pseudo_labels.labeller import Evidence, Refinements
 from cmp_seg_ros.pseudo_labels.report import PseudoReport
 from cmp_seg_ros.scan import UNLABELLED
 from cmp_seg_ros.teachers import base
-from cmp_seg_ros.teachers.base import Features, Masks
+from cmp_seg_ros.teachers.base import Masks
 
-INDOOR, STRUCTURAL6 = LabelSpace.load("indoor"), LabelSpace.load("structural6")
+STRUCTURAL6 = LabelSpace.load("structural6")
 WALL, FLOOR = (STRUCTURAL6.ids[STRUCTURAL6.names.index(name)] for name in ("wall", "floor"))
 HEADER = """VERSION .7
 FIELDS x y z
@@ -38,12 +39,11 @@ DATA ascii
 """
 
 
-class ByBrightness(base.Teacher):
+class ByBrightness(Painted):
     """Bright is wall, dark is floor."""
 
-    name, dimension, label_space = "bright", 0, INDOOR
-
     def __init__(self) -> None:
+        super().__init__(lambda rgb: np.where(rgb[..., 0] > 128, 0, 1))  # ids of wall and floor in indoor
         self.asked = 0
         self.breaks_at = -1
 
@@ -51,11 +51,7 @@ class ByBrightness(base.Teacher):
         self.asked += 1
         if self.asked == self.breaks_at:
             raise KeyboardInterrupt
-        label = np.where(rgb[..., 0] > 128, 0, 1).astype(np.uint8)  # ids of wall and floor in indoor
-        return Masks(label, np.full(label.shape, 0.9, np.float32))
-
-    def features(self, rgb: np.ndarray) -> Features:
-        raise UserError("no features")
+        return super().masks(rgb)
 
 
 @pytest.fixture
@@ -77,11 +73,7 @@ def pairs(tmp_path: Path) -> Path:
         picture = np.full((120, 160, 3), 220, np.uint8)
         picture[60:] = 30
         Image.fromarray(picture).save(folder / f"{number}.jpg", quality=95)
-    camera = {
-        "model": "pinhole", "intrinsics": [105, 105, 79.5, 59.5], "width": 160, "height": 120,
-        "T_camera_lidar": [[0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, 1]],
-    }  # fmt: skip
-    Calibration.model_validate({"cameras": {"camera": camera}}).save(folder / "calibration.yaml")
+    Calibration(cameras={"camera": camera_ahead(160, 120, 105)}).save(folder / "calibration.yaml")
     return folder
 
 

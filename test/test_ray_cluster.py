@@ -1,15 +1,13 @@
 """`cmp-seg convert --runner ray`, with a Ray cluster of two workers on this machine, which takes long to start."""
 
-import os
-import signal
 from collections.abc import Iterator
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 import pytest
 from conftest import Run
 from test_conversion import content, record
+from test_workers import killed_once
 
 from cmp_seg_ros.datasets import conversion
 from cmp_seg_ros.errors import UserError
@@ -42,7 +40,7 @@ def test_two_workers_make_the_same_set_as_one_process(
 @pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 def test_the_work_of_a_killed_worker_is_taken_over(tmp_path: Path) -> None:
-    assert sorted(ray_map(partial(_killed_once, folder=tmp_path), range(6))) == [0, 1, 4, 9, 16, 25]
+    assert sorted(ray_map(partial(killed_once, folder=tmp_path), range(6))) == [0, 1, 4, 9, 16, 25]
     assert (tmp_path / "killed").exists()
 
 
@@ -61,11 +59,3 @@ def test_a_cluster_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     with pytest.raises(UserError, match=r"the Ray cluster at 127.0.0.1:1 cannot be reached"):
         list(ray_map(abs, [1]))
-
-
-def _killed_once(number: int, folder: Path) -> int:
-    if number == 3:
-        with suppress(FileExistsError):
-            (folder / "killed").touch(exist_ok=False)
-            os.kill(os.getpid(), signal.SIGKILL)
-    return number**2

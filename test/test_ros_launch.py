@@ -15,7 +15,6 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import yaml
 from bags import bag_path, scans, write_bag
-from diagnostic_msgs.msg import DiagnosticArray
 from ros_harness import Robot, cloud, room
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import PointCloud2
@@ -67,6 +66,12 @@ def start(launch_file, **given):
     return [action for action in started if hasattr(action, "executable")]
 
 
+def takes(module, node):
+    """Whether the node of a module has all the parameters that it is given."""
+    known = {p.name for p in module.PARAMETERS} | {"use_sim_time"}
+    return {name for given in node.parameters[1:] for name in given} <= known
+
+
 def test_only_the_node_by_default(launch_file):
     (node,) = start(launch_file)
     assert node.executable == "segmentation_node" == node.name
@@ -90,8 +95,7 @@ def test_bag_and_rviz_on_demand(launch_file, tmp_path):
     assert rviz.arguments[0] == "-d" and yaml.safe_load(Path(rviz.arguments[1]).read_text())
     assert rviz.arguments[2:] == ["-f", "os1"]
     assert ("/segmentation_node/overlay", "/front/seg/overlay") in rviz.remappings
-    known = {p.name for p in segmentation_node.PARAMETERS} | {"use_sim_time"}
-    assert {name for given in node.parameters[1:] for name in given} <= known
+    assert takes(segmentation_node, node)
     assert set(played) <= {p.name for p in bag_player.PARAMETERS}
 
 
@@ -103,16 +107,17 @@ def test_the_pseudo_label_node_on_demand(launch_file):
     assert dict(teacher.remappings)["labelled_points"] == "seg/labelled_points"
     assert dict(teacher.remappings)["image"] == "/front/image"
     assert {"teacher": "mosaic", "calibration_file": "robot.yaml"} in teacher.parameters
-    known = {p.name for p in pseudo_label_node.PARAMETERS} | {"use_sim_time"}
-    assert {name for given in teacher.parameters[1:] for name in given} <= known
+    assert takes(pseudo_label_node, teacher)
     with pytest.raises(RuntimeError, match="teacher_params_file is 'none', which does not exist"):
         start(launch_file, teacher="mosaic", teacher_params_file="none")
 
 
-def test_every_argument_is_declared_and_documented(launch_file):
-    description = launch_file["generate_launch_description"]()
+@pytest.mark.parametrize("name", ["segmentation", "semantic_map", "occupancy"])
+def test_every_argument_is_declared_and_documented(name, monkeypatch):
+    functions = functions_of(FILE.with_name(f"{name}.launch.py"), monkeypatch)
+    description = functions["generate_launch_description"]()
     declared = [action.args[0] for action in description.args[0] if hasattr(action, "default_value")]
-    assert declared == list(launch_file["ARGUMENTS"])
+    assert declared == list(functions["ARGUMENTS"])
     documentation = (Path(__file__).parents[1] / "docs" / "node.md").read_text()
     assert all(f"`{name}`" in documentation for name in declared)
 
@@ -123,8 +128,7 @@ def test_the_map_node_alone_and_with_the_segmentation_node(monkeypatch):
     assert node.executable == "semantic_map_node" == node.name
     assert dict(node.remappings)["odometry"] == "/odom"
     assert dict(node.remappings)["labelled_points"] == "segmentation_node/labelled_points"
-    known = {p.name for p in semantic_map_node.PARAMETERS} | {"use_sim_time"}
-    assert {name for given in node.parameters[1:] for name in given} <= known and {"folder": "out"} in node.parameters
+    assert takes(semantic_map_node, node) and {"folder": "out"} in node.parameters
     assert yaml.safe_load(Path(node.parameters[0]).read_text())["/**"]
     defaults = {name: default for name, (default, _) in functions["ARGUMENTS"].items()}
     given = SimpleNamespace(launch_configurations=defaults | {"segmentation": "true", "points": "/ouster/points"})
@@ -132,8 +136,6 @@ def test_the_map_node_alone_and_with_the_segmentation_node(monkeypatch):
     assert included.args[0].args[0] == str(FILE) and ("points", "/ouster/points") in included.launch_arguments
     with pytest.raises(RuntimeError, match="params_file is 'none', which does not exist"):
         start(functions, params_file="none")
-    documentation = (Path(__file__).parents[1] / "docs" / "node.md").read_text()
-    assert all(f"`{name}`" in documentation for name in functions["ARGUMENTS"])
 
 
 def test_the_occupancy_node_gets_the_topics_of_its_camera(monkeypatch):
@@ -141,12 +143,8 @@ def test_the_occupancy_node_gets_the_topics_of_its_camera(monkeypatch):
     (node,) = start(functions, image="/front/image", camera_info="/front/camera_info", model="mine")
     assert node.executable == "occupancy_node" == node.name
     assert dict(node.remappings)["image/compressed"] == "/front/image/compressed"
-    known = {p.name for p in occupancy_node.PARAMETERS} | {"use_sim_time"}
-    assert {name for given in node.parameters[1:] for name in given} <= known and {"model": "mine"} in node.parameters
-    file = yaml.safe_load(Path(node.parameters[0]).read_text())["/**"]["ros__parameters"]
-    assert file == {p.name: p.default for p in occupancy_node.PARAMETERS}
-    documentation = (Path(__file__).parents[1] / "docs" / "node.md").read_text()
-    assert all(f"`{name}`" in documentation for name in functions["ARGUMENTS"])
+    assert takes(occupancy_node, node) and {"model": "mine"} in node.parameters
+    assert yaml.safe_load(Path(node.parameters[0]).read_text())["/**"]
 
 
 def test_rviz_shows_what_the_node_publishes():
@@ -201,7 +199,6 @@ class Launched:
         monkeypatch.setenv("PYTHONPATH", os.pathsep.join(search))
         monkeypatch.setenv("AMENT_PREFIX_PATH", str(folder / "prefix"))
         monkeypatch.setenv("ROS_LOG_DIR", str(folder / "logs"))
-        (folder / "out").mkdir()
         self.robot = Robot(folder / "out")
         self.script = str(folder / "start.py")
 
@@ -248,11 +245,10 @@ def test_namespace_name_and_log_level(launched, tiny_bundle):
         namespace="front", name="seg", model=tiny_bundle, engine="reference", log_level="warn", output_profile="hydra"
     )
     labelled = robot.subscribe(PointCloud2, "/front/seg/labelled_points")
-    reports = robot.subscribe(DiagnosticArray, "/diagnostics")
     points = robot.publisher(PointCloud2, "/front/points")
     robot.until(lambda: points.publish(cloud(room())) or labelled, "labels")
     assert labelled[-1].point_step == 20, "profile hydra"
-    robot.until(lambda: reports and reports[-1].status[0].name == "/front/seg: scans", "a report")
+    robot.until(lambda: robot.reports and robot.reports[-1].status[0].name == "/front/seg: scans", "a report")
     assert program.stop() == 0
     assert not launched.alive()
     assert "ready after" not in program.out + program.err, "of level info"

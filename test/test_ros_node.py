@@ -2,13 +2,11 @@
 
 import numpy as np
 import pytest
-from diagnostic_msgs.msg import DiagnosticArray
-from ros_harness import START, Robot, header
+from ros_harness import START, header
 from sensor_msgs.msg import Image
 from std_msgs.msg import Float32, UInt32
 
 from cmp_seg_ros.messages.images import encode
-from cmp_seg_ros.ros import diagnostics
 
 NODE = """
 import time
@@ -62,19 +60,12 @@ def image(value: int, stamp: int = START) -> Image:
 
 
 @pytest.fixture
-def robot(tmp_path):
-    (tmp_path / "logs").mkdir()
-    robot = Robot(tmp_path / "logs")
-    robot.reports = robot.subscribe(DiagnosticArray, "/diagnostics")
+def robot(robot, tmp_path):
+    robot.name = "/brightness_node"
     robot.means = robot.subscribe(Float32, "/brightness_node/brightness")
     (tmp_path / "node.py").write_text(NODE)
     robot.script = str(tmp_path / "node.py")
-    yield robot
-    robot.close()
-
-
-def counts(robot):
-    return diagnostics.values(robot.reports[-1].status[0]) if robot.reports else {}
+    return robot
 
 
 def test_every_image_is_accounted_for_and_outputs_are_made_for_subscribers(robot):
@@ -82,30 +73,29 @@ def test_every_image_is_accounted_for_and_outputs_are_made_for_subscribers(robot
     images = robot.publisher(Image, "/image")
     robot.until(lambda: images.publish(image(7)) or robot.means, "a result")
     assert robot.means[0].data == 7
-    robot.until(lambda: counts(robot).get("pending") == "0", "rest")
-    assert "note.no_faulty" not in counts(robot), "nobody subscribes to it"
+    robot.until(lambda: robot.counts().get("pending") == "0", "rest")
+    assert "note.no_faulty" not in robot.counts(), "nobody subscribes to it"
     faulty, numbers = (
         robot.subscribe(kind, f"/brightness_node/{name}") for kind, name in ((Float32, "faulty"), (UInt32, "number"))
     )
     robot.until(lambda: images.publish(image(8)) or numbers, "a late output")
-    robot.until(lambda: images.publish(image(8)) or "note.no_faulty" in counts(robot), "a note of the faulty one")
+    robot.until(lambda: images.publish(image(8)) or "note.no_faulty" in robot.counts(), "a note of the faulty one")
     assert "no faulty: ZeroDivisionError" in program.err and not faulty
     before = len(robot.means)
     for value in range(100, 130):
         images.publish(image(value))
     robot.until(lambda: len(robot.means) > before and robot.means[-1].data == 129, "the newest")
     images.publish(image(255))
-    robot.until(lambda: counts(robot).get("dropped.failed") == "1", "a failure")
+    robot.until(lambda: robot.counts().get("dropped.failed") == "1", "a failure")
     images.publish(Image(header=header(START, "camera")))
-    robot.until(lambda: counts(robot).get("dropped.empty") == "1", "an empty one")
+    robot.until(lambda: robot.counts().get("dropped.empty") == "1", "an empty one")
     assert "dropped: ValueError: too bright" in program.err
     assert program.stop() == 0
-    robot.until(lambda: counts(robot)["pending"] == "0", "the last report")
-    now = counts(robot)
+    robot.until(lambda: robot.counts()["pending"] == "0", "the last report")
+    now = robot.counts()
     assert int(now["in"]) == int(now["out"]) + int(now["dropped"])
     assert int(now["dropped.superseded"]) > 0 and "ms.measure.p50" in now
-    status = robot.reports[-1].status[0]
-    assert (status.name, status.hardware_id) == ("/brightness_node: images", "camera")
+    assert (robot.health.name, robot.health.hardware_id) == ("/brightness_node: images", "camera")
 
 
 def test_an_image_waits_for_what_it_needs_and_gives_way_to_a_newer_one(robot):
@@ -114,8 +104,8 @@ def test_an_image_waits_for_what_it_needs_and_gives_way_to_a_newer_one(robot):
     numbers = robot.publisher(UInt32, "/number")
     for value in (10, 20):
         images.publish(image(value))
-        robot.until(lambda: counts(robot).get("pending") == "1", "an image that waits")
-    robot.until(lambda: counts(robot).get("dropped.superseded") == "1", "the first to give way")
+        robot.until(lambda: robot.counts().get("pending") == "1", "an image that waits")
+    robot.until(lambda: robot.counts().get("dropped.superseded") == "1", "the first to give way")
     assert not robot.means
     numbers.publish(UInt32(data=1))
     numbers.publish(UInt32(data=2))

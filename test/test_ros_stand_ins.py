@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rclpy.time import Time
-from ros_harness import Robot, cloud, header, room
+from ros_harness import cloud, header, room
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
 from test_ros_transforms import Topics, info
 
@@ -116,7 +116,7 @@ def test_contract_of_the_reader_leaves_out_points_that_are_no_number(reader):
     assert len(points) == np.isfinite(scan.xyz[:, 0]).sum()
 
 
-def test_the_example_of_the_docs_counts_people(tmp_path, monkeypatch):
+def test_the_example_of_the_docs_counts_people(robot, tmp_path, monkeypatch):
     """A program that reads our labelled cloud with sensor_msgs_py."""
     code = re.findall(r"```python\n(.*?)```", (Path(__file__).parents[1] / "docs" / "node.md").read_text(), re.DOTALL)
     (program,) = (block for block in code if "sensor_msgs_py" in block)
@@ -128,12 +128,7 @@ def test_the_example_of_the_docs_counts_people(tmp_path, monkeypatch):
     label[:17] = LabelSpace.load("structural6").names.index("person")
     confidence = np.where(np.arange(len(label)) < 7, 0.1, 0.9).astype(np.float32)
     labelled = point_cloud2.encode_labelled(message, Labels(label, confidence), LabelSpace.load("structural6"))
-    (tmp_path / "logs").mkdir()
-    robot = Robot(tmp_path / "logs")
-    try:
-        reader = robot.start(str(tmp_path / "people.py"))
-        publisher = robot.publisher(PointCloud2, "/segmentation_node/labelled_points")
-        publisher.publish(labelled.message(message.header, PointCloud2, PointField))
-        robot.until(lambda: f"10 of {len(label)} points are people" in reader.err, "what it counts")
-    finally:
-        robot.close()
+    reader = robot.start(str(tmp_path / "people.py"))
+    publisher = robot.publisher(PointCloud2, "/segmentation_node/labelled_points")
+    publisher.publish(labelled.message(message.header, PointCloud2, PointField))
+    robot.until(lambda: f"10 of {len(label)} points are people" in reader.err, "what it counts")

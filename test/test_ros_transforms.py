@@ -65,14 +65,6 @@ def tf(monkeypatch):
     return TfExtrinsics(SimpleNamespace())
 
 
-def test_transforms_are_those_that_tf_has_at_present(tf):
-    assert tf.lookup("base_link", "lidar") is None
-    tf._buffer.known["base_link", "lidar"] = transform(Rotation.from_euler("x", 90, degrees=True))
-    np.testing.assert_allclose(tf.lookup("base_link", "lidar")[:3, 2], [0, -1, 0], atol=1e-12)
-    tf._buffer.known["base_link", "lidar"] = transform(Rotation.identity())
-    np.testing.assert_allclose(tf.lookup("base_link", "lidar")[:3, 2], [0, 0, 1], atol=1e-12)
-
-
 def test_without_tf2_ros_the_remedy_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "tf2_ros", None)
     with pytest.raises(UserError, match=r"needs tf2_ros.*calibration_file"):

@@ -4,7 +4,6 @@ import fcntl
 import os
 from pathlib import Path
 
-import pytest
 from rclpy.qos import QoSProfile
 from ros_harness import Robot
 from sensor_msgs.msg import PointCloud2
@@ -38,14 +37,6 @@ for number in range(clouds):
     time.sleep(max(0.0, start + (number + 1) / rate - time.monotonic()))
 publisher.wait_for_all_acked(Duration(seconds=30))
 """
-
-
-@pytest.fixture
-def robot(tmp_path):
-    (tmp_path / "logs").mkdir()
-    robot = Robot(tmp_path / "logs")
-    yield robot
-    robot.close()
 
 
 def start_publisher(robot: Robot, tmp_path: Path, reliability: str):

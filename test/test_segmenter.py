@@ -102,12 +102,6 @@ def test_points_without_a_return_change_nothing(segmenter: Segmenter) -> None:
     np.testing.assert_array_equal(labels.confidence[holes], alone.confidence)
 
 
-def test_the_same_scan_gives_the_same_labels(segmenter: Segmenter) -> None:
-    first, second = segmenter(room(seed=3)), segmenter(room(seed=3))
-    np.testing.assert_array_equal(first.label, second.label)
-    np.testing.assert_array_equal(first.confidence, second.confidence)
-
-
 def test_a_tilted_lidar_sees_what_an_upright_one_sees(tiny_bundle: Path, segmenter: Segmenter) -> None:
     transform = np.eye(4)
     transform[:3, :3] = Rotation.from_euler("xyz", [150, -20, 75], degrees=True).as_matrix()

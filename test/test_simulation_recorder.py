@@ -1,6 +1,5 @@
 """`cmp-seg simulate`: the bag read back, its truth, and lidar against camera."""
 
-import errno
 import json
 import shutil
 from dataclasses import replace
@@ -9,16 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import Run
 from scipy.ndimage import maximum_filter, minimum_filter
-from typer import Typer
-from typer.testing import CliRunner
 
-from cmp_seg_ros.cli.simulate import simulate
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.geometry.calibration import Calibration
 from cmp_seg_ros.geometry.cameras import Camera
 from cmp_seg_ros.messages import camera_info, images, point_cloud2
-from cmp_seg_ros.messages.bag_writer import BagWriter
 from cmp_seg_ros.messages.transforms import matrix
 from cmp_seg_ros.scan import UNLABELLED
 from cmp_seg_ros.simulation.lidar import NO_NOISE, fixed_pose, sweep
@@ -181,14 +177,10 @@ def test_two_processes_write_what_one_writes(recording: Path, tmp_path: Path) ->
 def test_a_recording_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "bag").mkdir()
     (tmp_path / "bag" / "drive.mcap").write_bytes(b"of the real robot")
-    for report in (None, "", "[]", json.dumps({"command": "label"})):
-        if report is not None:
-            (tmp_path / "report.json").write_text(report)
-        with pytest.raises(UserError, match=r"already holds bag.*, not made by cmp-seg simulate; give another --out"):
-            next(record(CONFIG, tmp_path))
+    with pytest.raises(UserError, match=r"already holds bag.*, not made by cmp-seg simulate; give another --out"):
+        next(record(CONFIG, tmp_path))
     assert (tmp_path / "bag" / "drive.mcap").read_bytes() == b"of the real robot"
     shutil.rmtree(tmp_path / "bag")
-    (tmp_path / "report.json").unlink()
     (tmp_path / "calibration.yaml").write_text("of the real robot")
     with pytest.raises(UserError, match=r"holds calibration\.yaml"):
         next(record(CONFIG, tmp_path))
@@ -278,52 +270,25 @@ def test_a_mount_upside_down_still_has_its_floor_below() -> None:
     assert np.median((result.scan.xyz[floor] @ rig.T_base_lidar[:3, :3].T)[:, 2]) < 0
 
 
-def test_the_command_records_and_names_what_is_wrong(tmp_path: Path) -> None:
-    app = Typer()
-    app.command()(simulate)
-    arguments = ["--out", str(tmp_path / "run"), "--seconds", "0.1", "--seed", "4", "--no-camera", "--json"]
-    result = CliRunner().invoke(app, arguments)
-    assert result.exit_code == 0, result.output
-    report = json.loads(result.stdout.strip().splitlines()[-1])
-    assert report["sensor"] == "os1-16"
-    assert {p.name for p in (tmp_path / "run").iterdir()} == {"bag", "calibration.yaml", "report.json", "preview.png"}
-    result = CliRunner().invoke(app, ["--out", str(tmp_path), "--sensor", "os9"])
-    assert isinstance(result.exception, UserError)
-    assert "no sensor 'os9'" in str(result.exception)
+def test_the_command_records_and_names_what_is_wrong(tmp_path: Path, run: Run) -> None:
+    out = tmp_path / "run"
+    done = run("simulate", "--out", out, "--seconds", 0.1, "--seed", 4, "--no-camera", "--json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["sensor"] == "os1-16"
+    assert {p.name for p in out.iterdir()} == {"bag", "calibration.yaml", "report.json", "preview.png"}
     for arguments, message in (
+        (["--sensor", "os9"], "no sensor 'os9'"),
         (["--camera", "round"], "no camera 'round': neither a file nor one of equidistant, pinhole, wide"),
         (["--camera", "pinhole,grey"], "unknown option 'grey'"),
         (["--camera", "a b=pinhole"], "'a b' is reserved or not a valid topic name"),
-        (["--camera", "truth=pinhole"], "'truth' is reserved or not a valid topic name"),
         (["--camera", "pinhole", "--camera", "wide"], "two cameras are named 'camera'"),
         (["--camera", "pinhole", "--no-camera"], "exclude each other"),
         (["--motion", "flying", "--height", "1"], "no effect on a flying robot; leave it out"),
-        (["--scene", str(tmp_path / "nowhere")], "world.yaml cannot be read"),
         (["--roll", "nan"], "--roll is nan; give a finite number"),
     ):
-        result = CliRunner().invoke(app, ["--out", str(tmp_path / "run"), *arguments])
-        assert isinstance(result.exception, UserError), result.output
-        assert message in str(result.exception)
-    for arguments in (["--seconds", "inf"], ["--rate", "inf"], ["--rate", "nan"]):
-        result = CliRunner().invoke(app, ["--out", str(tmp_path / "run"), *arguments])
-        assert (result.exit_code, result.exception and type(result.exception)) == (2, SystemExit), result.output
-    blocked = tmp_path / "file"
-    blocked.write_text("")
-    result = CliRunner().invoke(app, ["--out", str(blocked / "x"), "--seconds", "0.1", "--no-camera"])
-    assert isinstance(result.exception, UserError)
-
-
-def test_a_full_disk_is_said_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(BagWriter, "write", full)
-    app = Typer()
-    app.command()(simulate)
-    arguments = ["--out", str(tmp_path / "run"), "--seconds", "0.1", "--seed", "4", "--no-camera", "--processes", "1"]
-    result = CliRunner().invoke(app, arguments)
-    assert isinstance(result.exception, UserError)
-    assert "cannot be written: No space left on device" in str(result.exception)
+        done = run("simulate", "--out", out, *arguments)
+        assert done.code == 1 and message in done.err
+    assert [run("simulate", "--out", out, *one).code for one in (("--seconds", "inf"), ("--rate", "nan"))] == [2, 2]
 
 
 def test_tf_agrees_with_odometry_and_calibration(recording: Path) -> None:

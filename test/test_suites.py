@@ -5,33 +5,32 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import yaml
+from conftest import Run
+from painted import Painted, camera_ahead
 from pydantic import ValidationError
-from typer.testing import CliRunner, Result
 
 from cmp_seg_ros import resources
-from cmp_seg_ros.cli.main import app
 from cmp_seg_ros.cli.tables import iou_table
 from cmp_seg_ros.datasets import boxes
 from cmp_seg_ros.datasets.frame import CameraImage, Frame
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.evaluation.accuracy import Scorer
-from cmp_seg_ros.evaluation.metrics import Confusion, iou_of, mean_of
 from cmp_seg_ros.evaluation.pipeline import Model
 from cmp_seg_ros.evaluation.reliability import BINS
 from cmp_seg_ros.evaluation.report import Report
 from cmp_seg_ros.evaluation.suites import run as suite_run
 from cmp_seg_ros.evaluation.suites.recordings import Agreement
-from cmp_seg_ros.evaluation.suites.run import Count, Counter, Part, SuiteRun
+from cmp_seg_ros.evaluation.suites.run import Count, Counter, SuiteRun
 from cmp_seg_ros.evaluation.suites.scans import Scans, shown
-from cmp_seg_ros.evaluation.suites.scores import Scores, compile_report
+from cmp_seg_ros.evaluation.suites.scores import compile_report
 from cmp_seg_ros.evaluation.suites.suite import Mount, Suite
 from cmp_seg_ros.evaluation.suites.tables import heading, markdown, sheets
-from cmp_seg_ros.geometry.calibration import CalibratedCamera
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.scan import Labels, Scan
 from cmp_seg_ros.simulation import generate
@@ -39,7 +38,6 @@ from cmp_seg_ros.simulation.building import make_building
 from cmp_seg_ros.simulation.generate import rotation, scans_in, views_in
 from cmp_seg_ros.simulation.lidar import Lidar
 from cmp_seg_ros.simulation.version import data_files
-from cmp_seg_ros.teachers.base import Masks
 from cmp_seg_ros.training import tasks
 
 SIX = LabelSpace.load("structural6")
@@ -272,71 +270,32 @@ def test_a_part_is_of_the_program_and_the_scene_at_the_beginning(
     assert counting() == [HOUSES, SHED]
 
 
-def cut(content: bytes) -> bytes:
-    return content[: len(content) // 2]
-
-
-def garble(content: bytes) -> bytes:
-    """Behind the header of the first array."""
-    return content[:60] + bytes(byte ^ 0xFF for byte in content[60:90]) + content[90:]
-
-
-@pytest.mark.parametrize("damage", [cut, garble, lambda content: b""], ids=["cut", "garbled", "empty"])
-def test_a_damaged_part_is_done_again(
-    counting: Callable[..., list[tuple[str, str]]], tmp_path: Path, damage: Callable[[bytes], bytes]
-) -> None:
+def test_a_damaged_part_is_done_again(counting: Callable[..., list[tuple[str, str]]], tmp_path: Path) -> None:
     counting()
     (path,) = (tmp_path / "out" / "parts").glob("shed-*.npz")
-    path.write_bytes(damage(path.read_bytes()))
-    assert counting() == [SHED] and counting() == []
-
-
-def scores(labels: list[list[tuple[int, int]]], weights: np.ndarray) -> Scores:
-    """Of one sensor: pairs of truth and label of each building."""
-    points = []
-    for building in labels:
-        confusion = Confusion(SIX)
-        truth, label = (np.array(values, np.uint8) for values in zip(*building, strict=True))
-        confusion.add(truth, label)
-        points.append(confusion.matrix[None])
-    count = np.ones(len(labels), np.int64)
-    return Scores(
-        {"a": Part(np.stack(points), np.zeros((len(points), 3, BINS)), count, count, "")}, Confusion(SIX), weights
-    )
-
-
-def test_draws_weigh_whole_buildings() -> None:
-    right, wrong = [(WALL, WALL), (FLOOR, FLOOR)], [(WALL, FLOOR), (FLOOR, WALL)]
-    found = scores([right, wrong, right], np.array([[1.0, 1, 1], [3, 0, 0], [0, 3, 0], [2, 1, 0]]))
-    assert found.miou() == pytest.approx([0.5])
-    # Of three parts right and one wrong: 3 / (3 + 2) in both classes; the other classes are not there.
-    assert found.drawn_miou()[:, 0] == pytest.approx([0.5, 1, 0, 0.5])
-    assert np.isnan(found.iou[0, 2:]).all()
-
-
-def test_flush_is_ignored_or_not_structural() -> None:
-    found = scores([[(FLUSH, WALL), (WALL, WALL), (PERSON, OBJECT)]], np.ones((1, 1)))
-    assert found.miou() == pytest.approx([1])
-    assert mean_of(iou_of(found.reading("structural4_strict").matrix)).ravel() == pytest.approx([0.5])
+    whole = path.read_bytes()
+    garbled = whole[:60] + bytes(byte ^ 0xFF for byte in whole[60:90]) + whole[90:]  # behind an array's header
+    for damaged in (whole[: len(whole) // 2], garbled, b""):
+        path.write_bytes(damaged)
+        assert counting() == [SHED] and counting() == []
 
 
 @pytest.fixture
-def evaluate(tiny_bundle: Path, tmp_path: Path) -> Callable[..., Result]:
+def evaluate(run: Run, tiny_bundle: Path, tmp_path: Path) -> Run:
     path = tmp_path / "small.yaml"
     path.write_text(dump(sensors=["vlp-16"]))
 
-    def call(*arguments: Any, suite: Any = path) -> Result:
-        common = ["evaluate", "--suite", suite, "--model", tiny_bundle, "--engine", "cpu-fp32"]
-        return CliRunner().invoke(app, [str(argument) for argument in [*common, *arguments]])
+    def call(*arguments: Any, suite: Any = path) -> SimpleNamespace:
+        return run("evaluate", "--suite", suite, "--model", tiny_bundle, "--engine", "cpu-fp32", *arguments)
 
     return call
 
 
-def test_command(evaluate: Callable[..., Result], tmp_path: Path) -> None:
+def test_command(evaluate: Run, tmp_path: Path) -> None:
     out = tmp_path / "out"
     ran = evaluate("--out", out, "--workers", 2, "--json")
-    assert ran.exit_code == 0, ran.output
-    report = json.loads(ran.stdout)
+    assert ran.code == 0, ran.err
+    report = json.loads(ran.out)
     assert report == json.loads((out / "report.json").read_text())
     assert list(report["rows"]) == ["world", "no-intensity", "level", "tilted"] and report["whole"]
     assert report["voxel_size"] == 0.1 and report["skipped"] == {}
@@ -355,12 +314,12 @@ def test_command(evaluate: Callable[..., Result], tmp_path: Path) -> None:
     parts = {path: path.stat().st_mtime_ns for path in (out / "parts").iterdir()}
     assert len(parts) == 2
     again = evaluate("--out", out, "--workers", 1, "--check")
-    assert again.exit_code == 1 and "world: IoU of " in str(again.exception), again.output
+    assert again.code == 1 and "world: IoU of " in again.err, again.err
     assert {path: path.stat().st_mtime_ns for path in (out / "parts").iterdir()} == parts
 
     # A part of it, with larger voxels.
     arguments = ("--only", "tilted", "--buildings", 1, "--workers", 1, "--voxel-size", 0.3, "--json")
-    coarse = json.loads(evaluate("--out", out, *arguments).stdout)
+    coarse = json.loads(evaluate("--out", out, *arguments).out)
     assert list(coarse["rows"]) == ["level", "tilted"] and not coarse["whole"]
     assert coarse["voxel_size"] == 0.3 and coarse["buildings"] == 1
     # Draws of one building are all alike, which is no certainty.
@@ -371,7 +330,7 @@ def test_command(evaluate: Callable[..., Result], tmp_path: Path) -> None:
     assert column["voxels_per_scan"] < 0.6 * fine["voxels_per_scan"]
 
 
-def test_a_scene_that_is_not_there_is_said(evaluate: Callable[..., Result], tmp_path: Path, monkeypatch: Any) -> None:
+def test_a_scene_that_is_not_there_is_said(evaluate: Run, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.delenv("CMP_SEG_SHARED_DATA", raising=False)
     path = tmp_path / "house.yaml"
     rows = {"level": {"mount": {}}, "house": {"scene": "small_house"}}
@@ -379,23 +338,23 @@ def test_a_scene_that_is_not_there_is_said(evaluate: Callable[..., Result], tmp_
     path.write_text(dump(rows=rows, musts=musts, sensors=["vlp-16"]))
     arguments = ("--buildings", 1, "--workers", 1, "--out", tmp_path / "out")
     ran = evaluate(*arguments, "--check", suite=path)
-    assert "row house is left out: scene small_house: give --data FOLDER" in ran.output
-    assert "not run" in ran.output and "not measured" in ran.output
-    assert ran.exit_code == 1 and "house was not measured" in str(ran.exception)
-    report = json.loads(evaluate(*arguments, "--json", suite=path).stdout)
+    assert "row house is left out: scene small_house: give --data FOLDER" in ran.err
+    assert "not run" in ran.out and "not measured" in ran.out
+    assert ran.code == 1 and "house was not measured" in ran.err
+    report = json.loads(evaluate(*arguments, "--json", suite=path).out)
     assert not report["whole"] and list(report["skipped"]) == ["house"]
     nothing = evaluate("--only", "house", suite=path)
-    assert nothing.exit_code == 1 and "nothing of suite small can be run" in str(nothing.exception)
+    assert nothing.code == 1 and "nothing of suite small can be run" in nothing.err
     wrong = evaluate("--data", tmp_path, suite=path)
-    assert wrong.exit_code == 1 and "has no scene small_house" in str(wrong.exception)
+    assert wrong.code == 1 and "has no scene small_house" in wrong.err
 
 
-def test_the_house(evaluate: Callable[..., Result], tmp_path: Path, shared_data: Path) -> None:
+def test_the_house(evaluate: Run, tmp_path: Path, shared_data: Path) -> None:
     path = tmp_path / "house.yaml"
     rows = {"house": {"scene": "small_house"}}
     path.write_text(dump(rows=rows, musts={}, sensors=["vlp-16"]))
     arguments = ("--data", shared_data, "--buildings", 1, "--workers", 1)
-    report = json.loads(evaluate(*arguments, "--json", suite=path).stdout)
+    report = json.loads(evaluate(*arguments, "--json", suite=path).out)
     assert report["rows"]["house"]["sensors"]["vlp-16"]["points"] > 5000
 
 
@@ -407,16 +366,16 @@ def test_the_house(evaluate: Callable[..., Result], tmp_path: Path, shared_data:
         (("scans.bag", "--topic", "/points"), "leave out INPUT, --topic"),
     ],
 )
-def test_wrong_arguments(evaluate: Callable[..., Result], arguments: tuple[Any, ...], says: str) -> None:
+def test_wrong_arguments(evaluate: Run, arguments: tuple[Any, ...], says: str) -> None:
     ran = evaluate(*arguments)
-    assert ran.exit_code == 1 and says in str(ran.exception)
+    assert ran.code == 1 and says in ran.err
 
 
-def test_options_of_a_suite_need_one() -> None:
-    ran = CliRunner().invoke(app, ["evaluate", "bag", "--check", "--only", "world"])
-    assert ran.exit_code == 1 and "--only, --check only works with --suite NAME" in str(ran.exception)
-    ran = CliRunner().invoke(app, ["evaluate"])
-    assert ran.exit_code == 1 and "nothing to evaluate" in str(ran.exception)
+def test_options_of_a_suite_need_one(run: Run) -> None:
+    ran = run("evaluate", "bag", "--check", "--only", "world")
+    assert ran.code == 1 and "--only, --check only works with --suite NAME" in ran.err
+    ran = run("evaluate")
+    assert ran.code == 1 and "nothing to evaluate" in ran.err
 
 
 def test_sheets_say_what_is_not_there() -> None:
@@ -496,15 +455,15 @@ def test_a_row_that_cannot_be_taken_is_refused(row: dict[str, Any], says: str) -
         small(rows={"a": row}, musts={})
 
 
-def test_out_is_tried_before_the_work(evaluate: Callable[..., Result], tmp_path: Path, monkeypatch: Any) -> None:
+def test_out_is_tried_before_the_work(evaluate: Run, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(SuiteRun, "run", lambda *_: pytest.fail("measured"))
     (tmp_path / "file").touch()
     ran = evaluate("--out", tmp_path / "file")
-    assert ran.exit_code == 1 and "file cannot be written" in str(ran.exception), ran.output
+    assert ran.code == 1 and "file cannot be written" in ran.err, ran.err
 
 
-def test_voxels_have_a_size_that_makes_sense(evaluate: Callable[..., Result]) -> None:
-    assert evaluate("--voxel-size", 100).exit_code == 2
+def test_voxels_have_a_size_that_makes_sense(evaluate: Run) -> None:
+    assert evaluate("--voxel-size", 100).code == 2
 
 
 def test_a_class_without_truth_is_marked() -> None:
@@ -525,24 +484,12 @@ def test_a_class_without_truth_is_marked() -> None:
     assert table([0, 0, 1, 5]).caption is None
 
 
-class Eyes:
-    """A teacher that sees people on the left half of an image and floor on the right, but is unsure of the top half."""
-
-    name, label_space = "eyes", LabelSpace.load("mosaic32")
-
-    def masks(self, rgb: np.ndarray) -> Masks:
-        label = np.full(rgb.shape[:2], 13, np.uint8)
-        label[:, rgb.shape[1] // 2 :] = 4
-        confidence = np.ones(rgb.shape[:2], np.float32)
-        confidence[: rgb.shape[0] // 2] = 0.5
-        return Masks(label, confidence)
-
-
 def test_labels_agree_with_the_teacher_where_it_is_sure_and_the_point_is_seen() -> None:
-    optical: list[list[float]] = [[0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, 1]]
-    camera = CalibratedCamera(
-        model="pinhole", intrinsics=(50, 50, 50, 50), width=100, height=100, T_camera_lidar=optical
-    )
+    """It sees people on the left half of the image and floor on the right, but is unsure of the top half."""
+    mosaic32 = LabelSpace.load("mosaic32")
+    ids = [mosaic32.ids[mosaic32.names.index(name)] for name in ("person", "floor")]
+    sure = np.repeat([0.5, 1.0], 50)[:, None]  # (100, 1)
+    eyes = Painted(lambda rgb: np.repeat([ids], 100, axis=0).repeat(50, axis=1), "mosaic32", sure)
     left, right, down = 0.5, -0.5, -0.5
     points = {
         (2, left, down): PERSON,
@@ -554,8 +501,8 @@ def test_labels_agree_with_the_teacher_where_it_is_sure_and_the_point_is_seen() 
     }
     frame = Frame("0", Scan(np.array(list(points), np.float32)))
     labels = Labels(np.array(list(points.values()), np.uint8), np.ones(len(points), np.float32))
-    agreement = Agreement(SIX, cast(Any, Eyes()))
-    agreement.add(frame, CameraImage(0, lambda: np.zeros((100, 100, 3), np.uint8), camera), labels)
+    agreement = Agreement(SIX, eyes)
+    agreement.add(frame, CameraImage(0, lambda: np.zeros((100, 100, 3), np.uint8), camera_ahead(100, 100, 50)), labels)
     found = agreement.report()
     assert found["person"] == {"points": 1, "agrees": 1.0} and found["floor"] == {"points": 2, "agrees": 0.5}
     assert found["wall"] == {"points": 0, "agrees": None}

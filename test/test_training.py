@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -276,55 +275,22 @@ def test_the_command_says_which_step_scored_what(cache: Path, tmp_path: Path, ti
     assert len(titles) == 2
 
 
-@pytest.mark.parametrize(
-    ("number", "during"), [(signal.SIGINT, "step"), (signal.SIGTERM, "step"), (signal.SIGINT, "picture")]
-)
 def test_an_interrupted_run_saves_and_resumes(
-    number: int, during: str, cache: Path, tmp_path: Path, titles: list[str], monkeypatch: pytest.MonkeyPatch
+    cache: Path, tmp_path: Path, titles: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loss, losses = Task.loss, []
 
     def third(task: Task, network: Any, batch: Any) -> torch.Tensor:
         losses.append(0)
-        if len(losses) == 3 and during == "step":
-            os.kill(os.getpid(), number)
+        if len(losses) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
         return loss(task, network, batch)
 
-    def cut(*_: object) -> None:
-        os.kill(os.getpid(), number)
-        time.sleep(5)
-        pytest.fail("the picture was not cut")
-
     monkeypatch.setattr(Task, "loss", third)
-    before = signal.getsignal(number)
-    with monkeypatch.context() as interrupted:
-        if during == "picture":
-            interrupted.setattr(pictures, "draw", cut)
-        result = command(tmp_path, steps=5, validate_every=3)
+    result = command(tmp_path, steps=5, validate_every=3)
     assert result.exit_code == 130, result.exception
     assert "stopped and saved at step 3; run the same command to resume" in result.stderr
-    assert signal.getsignal(number) is before
     assert command(tmp_path, steps=5, validate_every=3).exit_code == 0 and len(losses) == 5
-
-
-def test_a_validation_that_is_interrupted_is_done_when_the_run_goes_on(
-    tmp_path: Path, titles: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[int] = []
-    first = trainer(tmp_path / "run", validate_every=2)
-    assert first.run(stop=lambda: first.progress.step == 2 and not asked.append(0)) is None  # type: ignore[func-returns-value]
-    assert first.progress.scored == -1 and len(asked) == 2  # before a scan of the validation, and after it
-    second = trainer(tmp_path / "run", validate_every=2)
-    validate = second.task.validate
-
-    def with_numpy(answers: Any) -> Any:
-        scores, draw = validate(answers)
-        return {name: np.float64(score) for name, score in scores.items()}, draw
-
-    monkeypatch.setattr(second.task, "validate", with_numpy)
-    second.run(stop=lambda: second.progress.step == 3)
-    assert second.progress.scored == 2
-    torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)  # which refuses numbers of numpy
 
 
 TWO_PROCESSES = """
@@ -380,17 +346,6 @@ def test_the_command_refuses_before_it_simulates(tmp_path: Path, monkeypatch: py
     result = command(tmp_path, start="nowhere")
     assert isinstance(result.exception, UserError) and "no bundle 'nowhere'" in str(result.exception)
     assert written.read_text() == "of the first run"
-
-
-def test_an_interrupted_simulation_says_what_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*_: object) -> Iterator[int]:
-        yield 100
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(scan_cache.DataSet, "fill", interrupted)
-    result = command(tmp_path)
-    assert result.exit_code == 130
-    assert f"is kept in {tmp_path / 'scans'}; run the same command" in result.stderr
 
 
 def test_a_job_that_is_told_to_end_saves_though_its_workers_are_told_too(tmp_path: Path) -> None:
@@ -490,11 +445,6 @@ def test_targets_are_those_of_the_representatives() -> None:
         assert len(voxels) <= 200
         expected = {tuple(p): label for p, label in zip(room.xyz.tolist(), room.label, strict=True)}
         assert all(expected[tuple(p)] == t for p, t in zip(voxels.xyz.tolist(), target, strict=True))
-
-
-def test_unknown_configuration_lists_the_known() -> None:
-    with pytest.raises(UserError, match="waffleiron24-128"):
-        tasks.load_config("nonsense")
 
 
 def test_a_run_starts_with_the_bundle_of_another(tmp_path: Path) -> None:

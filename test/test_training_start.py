@@ -1,14 +1,20 @@
-"""A run that starts with a bundle: at first it says what the bundle says, also where it is wider."""
+"""What is made of bundles: a run that starts with one, also where it is wider; their mean; and other decisions."""
 
 from pathlib import Path
 
+import golden
 import numpy as np
 import pytest
 import torch
+from engines import MakeBundle
+from safetensors.numpy import load_file, save
 
+from cmp_seg_ros import Segmenter as ScanSegmenter
 from cmp_seg_ros.bundle import Bundle
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.label_space import LabelSpace
+from cmp_seg_ros.training.average import average
+from cmp_seg_ros.training.offsets import shift
 from cmp_seg_ros.training.start import start_with
 from cmp_seg_ros.waffleiron import weights
 from cmp_seg_ros.waffleiron.batch import collate
@@ -87,3 +93,37 @@ def test_copies_of_a_channel_go_their_own_way(bundle: Bundle) -> None:
 def test_a_bundle_that_does_not_fit_is_refused(bundle: Bundle, change: dict[str, int], space: str, told: str) -> None:
     with pytest.raises(UserError, match=told):
         start_with(Segmenter(NARROW.model_copy(update=change)), bundle, LabelSpace.load(space))
+
+
+def test_the_mean_of_two_bundles(make_bundle: MakeBundle, tmp_path: Path) -> None:
+    one = make_bundle()
+    tripled = {name: (3 * value).astype(value.dtype) for name, value in load_file(one.weights_path).items()}
+    description = one.description.model_dump(exclude={"weights_sha256"})
+    other = Bundle.write(tmp_path / "other", save(tripled), **description)
+    mean = average([one, other], tmp_path / "mean")
+    before, found = load_file(one.weights_path), load_file(mean.weights_path)
+    for name, value in before.items():
+        np.testing.assert_allclose(found[name], 2.0 * value, rtol=2e-3, atol=1e-3)
+
+
+def test_bundles_of_different_networks_have_none(make_bundle: MakeBundle, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="different networks"):
+        average([make_bundle(width=16), make_bundle(width=32)], tmp_path / "mean")
+
+
+def test_an_offset_is_one_of_the_log_probabilities(tmp_path: Path) -> None:
+    bundle, scan = Bundle.find("waffleiron24-128"), next(golden.scans()).scan
+    moved = shift(bundle, {"wall": -2.0}, tmp_path / "moved")
+    before, after = (ScanSegmenter(one, "cpu-fp32", probabilities=True)(scan).probabilities for one in (bundle, moved))
+    assert before is not None and after is not None
+    wall = bundle.description.label_space.names.index("wall")
+    odds = [p[:, wall] / (1 - p[:, wall]) for p in (before, after)]
+    sure = (before[:, wall] > 0.05) & (before[:, wall] < 0.95)
+    assert sure.sum() > 100
+    np.testing.assert_allclose(np.log(odds[1][sure] / odds[0][sure]), -2.0, atol=0.02)  # weights are in float16
+    assert moved.description.training["offsets"] == {"wall": -2.0}
+
+
+def test_an_unknown_class_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="has no class door"):
+        shift(Bundle.find("waffleiron24-128"), {"door": 1.0}, tmp_path)

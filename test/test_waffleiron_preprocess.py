@@ -4,22 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from cmp_seg_ros.kernels.search import build, nearest_others
 from cmp_seg_ros.waffleiron.config import PreprocessConfig
-from cmp_seg_ros.waffleiron.preprocess import Float32, nearest_voxel, prepare, voxelise
+from cmp_seg_ros.waffleiron.preprocess import nearest_voxel, prepare
 
 DATA = Path(__file__).parent / "data"  # inputs, weights and outputs of the published modules, at tiny sizes
 
 CONFIG = PreprocessConfig(fov_min=(-8, -8, -2), fov_max=(8, 8, 2), grids=[(16, 16), (16, 4), (16, 4)])
-
-
-def cloud(points: int, seed: int = 0, size: float = 6.0) -> tuple[Float32, Float32]:
-    random = np.random.default_rng(seed)
-    xyz = random.uniform([-size, -size, -1.9], [size, size, 1.9], (points, 3))
-    return xyz.astype(np.float32), random.random(points).astype(np.float32)
 
 
 @pytest.mark.parametrize("sample", [0, 1])
@@ -43,29 +34,6 @@ def test_pipeline_of_the_reference(sample: int) -> None:
         published[0, :count], np.arange(count)
     )  # row 0 is the point itself; ours leaves it out
     np.testing.assert_array_equal(np.sort(voxels.neighbours, 1), np.sort(published[1:, :count].T, 1))
-
-
-@given(st.integers(0, 2**32 - 1), st.integers(1, 400), st.sampled_from([0.05, 0.1, 0.4, 3.0]))
-@settings(max_examples=50)
-def test_packed_keys_are_the_plain_ones(seed: int, points: int, size: float) -> None:
-    """One int64 key gives the voxels of np.unique over rows: the same points in the same order."""
-    xyz, _ = cloud(points, seed, 20.0)
-    steps = ((xyz - xyz.min(axis=0)) / np.float32(size)).astype(np.int64)
-    np.testing.assert_array_equal(voxelise(xyz, size), np.unique(steps, axis=0, return_index=True)[1])
-
-
-@given(st.integers(1, 60), st.integers(1, 20))
-@settings(max_examples=40)
-def test_neighbours_are_the_nearest_others(points: int, count: int) -> None:
-    xyz, _ = cloud(points, points)
-    found = nearest_others(build(xyz, 0.5), count)
-    assert found.shape == (points, count)
-    distance = np.linalg.norm(xyz[:, None].astype(np.float64) - xyz[None], axis=2)
-    for row, (index, others) in enumerate(zip(found, distance, strict=True)):
-        others[row] = np.inf
-        real = min(count, points - 1)
-        np.testing.assert_allclose(others[index[:real]], np.sort(others)[:real], rtol=1e-6)
-        assert (index[real:] == row).all()
 
 
 def test_cells_count_from_the_corner_of_the_view() -> None:
@@ -101,18 +69,6 @@ def test_no_point_in_view_gives_no_voxels(xyz: np.ndarray) -> None:
     voxels, grid = prepare(xyz.astype(np.float32), np.zeros(len(xyz), np.float32), CONFIG)
     assert len(voxels) == 0 and grid is None
     assert voxels.neighbours.shape == (0, 16) and voxels.cells.shape == (3, 0) and voxels.features.shape == (0, 5)
-
-
-@pytest.mark.parametrize("far", [1e6, -1e6, 1e30, -3e38])
-def test_a_wild_point_does_not_touch_the_others(far: float) -> None:
-    xyz, intensity = cloud(500)
-    alone, _ = prepare(xyz, intensity, CONFIG)
-    wild, grid = prepare(
-        np.vstack([xyz, np.full((1, 3), far, np.float32)]), np.append(intensity, np.float32(0)), CONFIG
-    )
-    np.testing.assert_array_equal(wild.points, alone.points)
-    np.testing.assert_array_equal(wild.neighbours, alone.neighbours)
-    assert grid is not None
 
 
 @pytest.mark.parametrize(
