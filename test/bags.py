@@ -1,11 +1,13 @@
 """Bags of small clouds for tests, as recorders write them."""
 
+import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from mcap.writer import CompressionType
 from mcap.writer import Writer as McapWriter
+from PIL import Image as Picture
 from rosbags.rosbag1 import Writer as Writer1
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin
 from rosbags.rosbag2 import Writer as Writer2
@@ -43,6 +45,12 @@ def scans(count: int = SCANS) -> list[dict[str, np.ndarray]]:
 
 def bag_path(folder: Path, storage: str) -> Path:
     return folder / ("scans.bag" if storage == "ros1" else "scans")
+
+
+def jpeg(pixels: np.ndarray) -> bytes:
+    content = io.BytesIO()
+    Picture.fromarray(pixels).save(content, "JPEG", quality=95)
+    return content.getvalue()
 
 
 def message(cloud: point_cloud2.Cloud, stamp: int = 10**12) -> bytes:

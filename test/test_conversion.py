@@ -1,6 +1,5 @@
 """cmp-seg convert: pairing, the unified form, splits, resuming, merging, added labels, bad input."""
 
-import io
 import json
 import re
 import shutil
@@ -11,9 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bags import STORAGES, Recording, bag_path, columns, scans, write_bag
+from bags import STORAGES, Recording, bag_path, columns, jpeg, scans, write_bag
 from conftest import Run
-from PIL import Image
 
 from cmp_seg_ros import datasets
 from cmp_seg_ros.datasets import conversion, open_input, shards
@@ -44,12 +42,6 @@ def picture(number: int) -> np.ndarray:
     return np.full((24, 32, 3), (number % 250, 255 - number % 250, 128), np.uint8)
 
 
-def jpeg(number: int) -> bytes:
-    content = io.BytesIO()
-    Image.fromarray(picture(number)).save(content, "JPEG", quality=95)
-    return content.getvalue()
-
-
 def record(path: Path, storage: str, count: int = 30, offset: float = 0.0) -> dict[str, np.ndarray]:
     """Scans at 10 Hz; raw images at 15 Hz and compressed ones at 7 Hz, both with jitter and recorded late, in a bag
     with its calibration beside it. Stamps of images by camera."""
@@ -73,7 +65,7 @@ def record(path: Path, storage: str, count: int = 30, offset: float = 0.0) -> di
             elif what == "left":
                 bag.image("/robot/left/image_raw", stamp, picture(i), time=time)
             else:
-                bag.jpeg("/robot/right/image_raw/compressed", stamp, jpeg(i), time=time)
+                bag.jpeg("/robot/right/image_raw/compressed", stamp, jpeg(picture(i)), time=time)
     return stamps
 
 
@@ -94,7 +86,7 @@ def test_every_scan_gets_its_nearest_image(tmp_path: Path, storage: str, run: Ru
             assert image.stamp == stamps[name][nearest]
             assert np.abs(image.rgb().astype(int) - picture(nearest)).max() < 5
             assert image.camera is not None and image.camera.T_camera_lidar == T_CAMERA_LIDAR
-    assert frame.images["right"].jpeg() == jpeg(nearest)  # copied as it was
+    assert frame.images["right"].jpeg() == jpeg(picture(nearest))  # copied as it was
     assert data[3].intensity_statistics == (3, 2) and data[3].T_base_lidar is not None
 
 

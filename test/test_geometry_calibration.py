@@ -15,6 +15,7 @@ camera_matrix: {rows: 3, cols: 3, data: [525.0, 0, 319.5, 0, 526.0, 239.5, 0, 0,
 distortion_model: plumb_bob
 distortion_coefficients: {rows: 1, cols: 4, data: [0.05, -0.1, 0.001, 0.0]}
 """
+LIDAR = "lidars: {{top: {{T_base_lidar: [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]], {}}}}}"
 
 
 @pytest.mark.parametrize(
@@ -26,9 +27,15 @@ distortion_coefficients: {rows: 1, cols: 4, data: [0.05, -0.1, 0.001, 0.0]}
         ),
         ("cameras: {left: {T_camera_lidr: []}}", r"cameras.left: there is no field .*; did you mean 'T_camera_lidar'"),
         ("lidars: {top: {height: 1}}", r"lidars.top: there is no field 'height'. The fields are T_base_lidar, stamp"),
+        (LIDAR.format("intensity_mean: 7.0"), "give both of intensity_mean and intensity_std"),
+        (LIDAR.format("intensity_mean: 7.0, intensity_std: 0.0"), "lidars.top.intensity_std"),
+        (LIDAR.format("intensity_mean: .nan, intensity_std: 1.0"), "lidars.top.intensity_mean"),
+        (LIDAR.format("time_offset: .nan"), "lidars.top.time_offset"),
+        (LIDAR.format("stamp: end"), "stamp: end needs sweep, the seconds of one turn"),
+        (LIDAR.format("stamp: noon"), "lidars.top.stamp"),
     ],
 )
-def test_a_misspelt_field(text: str, said: str, tmp_path: Path) -> None:
+def test_misspelt_fields_and_wrong_values(text: str, said: str, tmp_path: Path) -> None:
     (tmp_path / "robot.yaml").write_text(text)
     with pytest.raises(UserError, match=said):
         Calibration.load(tmp_path / "robot.yaml")

@@ -18,18 +18,22 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 CONTENT = ("cmp_seg_ros", "config", "launch", "models", "resource", "package.xml", "setup.py", "setup.cfg", "LICENSE")
 
 
+def copy_source(target: Path, *others: str) -> None:
+    for name in (*CONTENT, *others):
+        path = CHECKOUT / name
+        if path.is_dir():
+            shutil.copytree(path, target / name, ignore=shutil.ignore_patterns("__pycache__"))
+        elif path.exists():
+            shutil.copy(path, target)
+
+
 @pytest.fixture(scope="module")
 def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The package installed with the commands that colcon runs."""
     folder = tmp_path_factory.mktemp("colcon")
     source = folder / "source"
     source.mkdir()
-    for name in CONTENT:
-        path = CHECKOUT / name
-        if path.is_dir():
-            shutil.copytree(path, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-        elif path.exists():
-            shutil.copy(path, source)
+    copy_source(source)
     where = ["--prefix", folder / "install", "--record", folder / "log", "--single-version-externally-managed"]
     command = [sys.executable, "-W", "ignore", "setup.py", "-q", "egg_info", "-e", folder, "build", "-b", folder / "b"]
     done = subprocess.run([*command, "install", *where], cwd=source, capture_output=True, text=True, check=False)
@@ -103,13 +107,7 @@ def test_colcon_test_runs_pytest(prefix: Path) -> None:
 @pytest.mark.skipif(importlib.util.find_spec("colcon_core") is None, reason="colcon is not installed")
 def test_colcon_builds_and_tests(tmp_path: Path) -> None:
     """One test of ours, in a workspace of its own."""
-    source = tmp_path / "src" / "cmp_seg_ros"
-    for name in (*CONTENT, "test", "pyproject.toml"):
-        path = CHECKOUT / name
-        if path.is_dir():
-            shutil.copytree(path, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-        elif path.exists():
-            shutil.copy(path, source)
+    copy_source(tmp_path / "src" / "cmp_seg_ros", "test", "pyproject.toml")
     for verb in (["build"], ["test", "--pytest-args", " -k", "test_throttle_lets"]):
         subprocess.run([sys.executable, "-m", "colcon", *verb], cwd=tmp_path, capture_output=True, check=True)
     result = ElementTree.parse(tmp_path / "build" / "cmp_seg_ros" / "pytest.xml").getroot().find("testsuite")

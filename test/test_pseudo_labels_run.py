@@ -27,16 +27,6 @@ from cmp_seg_ros.teachers.base import Masks
 
 STRUCTURAL6 = LabelSpace.load("structural6")
 WALL, FLOOR = (STRUCTURAL6.ids[STRUCTURAL6.names.index(name)] for name in ("wall", "floor"))
-HEADER = """VERSION .7
-FIELDS x y z
-SIZE 4 4 4
-TYPE F F F
-COUNT 1 1 1
-WIDTH 901
-HEIGHT 1
-POINTS 901
-DATA ascii
-"""
 
 
 class ByBrightness(Painted):
@@ -67,9 +57,9 @@ def pairs(tmp_path: Path) -> Path:
     folder = tmp_path / "pairs"
     folder.mkdir()
     y, z = (axis.ravel() for axis in np.meshgrid(np.linspace(-1, 1, 30), np.linspace(-0.8, 0.8, 30)))
-    rows = "\n".join(f"3 {a:.3f} {b:.3f}" for a, b in zip([*y, 0.0], [*z, 0.1], strict=True))
+    xyz = np.column_stack([np.full(901, 3), [*y, 0.0], [*z, 0.1]])
     for number in range(3):
-        (folder / f"{number}.pcd").write_text(HEADER + rows + "\n")
+        np.save(folder / f"{number}.npy", xyz)
         picture = np.full((120, 160, 3), 220, np.uint8)
         picture[60:] = 30
         Image.fromarray(picture).save(folder / f"{number}.jpg", quality=95)
@@ -215,7 +205,7 @@ def test_two_processes_give_the_same_labels_as_one(
 ) -> None:
     monkeypatch.setenv("CMP_SEG_TEACHERS", str(shared_data / "teachers"))
     for number in range(3, added_labels.BLOCK + 6):
-        for suffix in (".pcd", ".jpg"):
+        for suffix in (".npy", ".jpg"):
             shutil.copy(pairs / f"0{suffix}", pairs / f"{number}{suffix}")
     for processes in (1, 2):
         options = ("--variant", "hand", "--raw", "--processes", processes)

@@ -5,12 +5,11 @@ in the way that the set is known for, which must be noticed.
 """
 
 import csv
-import io
 from pathlib import Path
 
 import numpy as np
 import pytest
-from bags import Recording
+from bags import Recording, jpeg
 from conftest import Run
 from PIL import Image
 
@@ -57,10 +56,8 @@ def grey(number: int) -> np.ndarray:
     return np.full((480, 752), number % 256, np.uint8)
 
 
-def jpeg(number: int) -> bytes:
-    content = io.BytesIO()
-    Image.fromarray(np.full((64, 80, 3), number % 256, np.uint8)).save(content, "JPEG", quality=95)
-    return content.getvalue()
+def picture(number: int) -> bytes:
+    return jpeg(np.full((64, 80, 3), number % 256, np.uint8))
 
 
 def check(
@@ -195,7 +192,7 @@ def record_m2dgr(path: Path) -> dict[str, np.ndarray]:
             bag.cloud("/velodyne_points", stamp, velodyne(i), "velodyne", stamp + 60 * MS)
         for name, found in images.items():
             for i, stamp in enumerate(found.tolist()):
-                bag.jpeg(f"/camera/{name}/image_raw/compressed", stamp, jpeg(i), stamp + 20 * MS)
+                bag.jpeg(f"/camera/{name}/image_raw/compressed", stamp, picture(i), stamp + 20 * MS)
     return {"scans": scans, **{name: images[name] for name in ("left", "right", "color")}}
 
 
@@ -241,8 +238,8 @@ def record_itc(folder: Path) -> dict[str, np.ndarray]:
                 bag.cloud("/xt32/points", int(scans[i]), velodyne(i))
                 bag.cloud("/other/points", int(scans[i]), velodyne(0))
             for i, stamp in enumerate(images.tolist()):
-                bag.jpeg("/cam0/compressed", stamp, jpeg(i))
-                bag.jpeg("/cam1/compressed", stamp, jpeg(i + 1))
+                bag.jpeg("/cam0/compressed", stamp, picture(i))
+                bag.jpeg("/cam1/compressed", stamp, picture(i + 1))
     (folder / "labels").mkdir()
     for i in (3, 40):
         np.save(folder / "labels" / f"{scans[i]}.npy", np.full(128, i % 4, np.uint8))

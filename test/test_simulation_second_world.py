@@ -110,16 +110,8 @@ def test_scans_of_another_catalogue_are_another_simulators(catalogue: None, monk
 
 def test_without_catalogues_there_are_boxes(no_catalogue: None) -> None:
     rng = np.random.default_rng(0)
-    for maker in (
-        goods.model,
-        goods.seat,
-        goods.desk,
-        goods.car,
-        goods.bar,
-        goods.workbench,
-        goods.thin,
-        goods.gondola,
-    ):
+    names = ("model", "seat", "desk", "car", "bar", "workbench", "thin", "gondola")
+    for maker in (getattr(goods, name) for name in names):
         shape: Shape = maker(rng)
         low, high = shape.bounds()
         assert low[2] > -0.1 and high[2] > (0 if maker is goods.model else 0.3), maker

@@ -21,14 +21,15 @@ from cmp_seg_ros.datasets import boxes
 from cmp_seg_ros.datasets.frame import CameraImage, Frame
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.evaluation.accuracy import Scorer
+from cmp_seg_ros.evaluation.metrics import Confusion
 from cmp_seg_ros.evaluation.pipeline import Model
 from cmp_seg_ros.evaluation.reliability import BINS
 from cmp_seg_ros.evaluation.report import Report
 from cmp_seg_ros.evaluation.suites import run as suite_run
 from cmp_seg_ros.evaluation.suites.recordings import Agreement
-from cmp_seg_ros.evaluation.suites.run import Count, Counter, SuiteRun
+from cmp_seg_ros.evaluation.suites.run import Count, Counter, Part, SuiteRun
 from cmp_seg_ros.evaluation.suites.scans import Scans, shown
-from cmp_seg_ros.evaluation.suites.scores import compile_report
+from cmp_seg_ros.evaluation.suites.scores import Scores, compile_report
 from cmp_seg_ros.evaluation.suites.suite import Mount, Suite
 from cmp_seg_ros.evaluation.suites.tables import heading, markdown, sheets
 from cmp_seg_ros.label_space import LabelSpace
@@ -278,6 +279,20 @@ def test_a_damaged_part_is_done_again(counting: Callable[..., list[tuple[str, st
     for damaged in (whole[: len(whole) // 2], garbled, b""):
         path.write_bytes(damaged)
         assert counting() == [SHED] and counting() == []
+
+
+def test_draws_weigh_whole_buildings() -> None:
+    confusion = Confusion(SIX)
+    right, wrong = (
+        confusion.count(np.array([WALL, FLOOR], np.uint8), np.array(said, np.uint8), np.zeros(2, int), 1)
+        for said in ([WALL, FLOOR], [FLOOR, WALL])
+    )  # (1, C, C + 1) of two points each
+    count, weights = np.ones(3, np.int64), np.array([[1.0, 1, 1], [3, 0, 0], [0, 3, 0], [2, 1, 0]])
+    part = Part(np.stack([right, wrong, right]), np.zeros((3, 3, BINS)), count, count, "")
+    found = Scores({"a": part}, confusion, weights)
+    # Of three parts right and one wrong: 3 / (3 + 2) in both classes; the other classes are not there.
+    assert found.miou() == pytest.approx([0.5]) and found.drawn_miou()[:, 0] == pytest.approx([0.5, 1, 0, 0.5])
+    assert np.isnan(found.iou[0, 2:]).all()
 
 
 @pytest.fixture

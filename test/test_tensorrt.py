@@ -94,15 +94,10 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Gpu:
     return Gpu(monkeypatch)
 
 
-def test_building_in_order(gpu: Gpu, make_bundle: MakeBundle, tmp_path: Path) -> None:
+def test_building_a_plan(gpu: Gpu, make_bundle: MakeBundle, tmp_path: Path) -> None:
     shapes, timing = network_of(make_bundle()).profile(), tmp_path / "folder" / "timing"
     assert tensorrt.build(b"model", shapes, timing) == b"plan"
     assert gpu.profile == shapes
-    names = [name for name, _, _ in gpu.trt.mock_calls]
-    order = ["init_libnvinfer_plugins", "Builder", "Builder().create_network", "OnnxParser", "OnnxParser().parse"]
-    order += [f"Builder().create_builder_config().{name}" for name in ("clear_flag", "add_optimization_profile")]
-    order += ["Builder().create_builder_config().set_timing_cache", "Builder().build_serialized_network"]
-    assert [name for name in names if name in order] == order
     gpu.builder.create_network.assert_called_once_with(1 << 1)
     gpu.config.clear_flag.assert_called_once_with(gpu.trt.BuilderFlag.TF32)
     tensorrt.build(b"model", shapes, timing)

@@ -226,8 +226,6 @@ def test_what_a_user_can_mend_is_one_line(tmp_path: Path, workers: int, monkeypa
         ({"network": {"outputs": 6, "inputs": 4}}, "network.inputs is 4, the features have 5"),
         ({"data": {"first_building": -5}}, "data.first_building: Input should be greater than or equal to 0"),
         ({"augment": {"max_voxels": 0}}, "augment.max_voxels: "),
-        ({"augment": {"drop_rings": 1.5}}, "augment.drop_rings: "),
-        ({"augment": {"jitter": -1}}, "augment.jitter: "),
         ({"optimiser": {"learning_rate": float("inf")}}, "optimiser.learning_rate: "),
         ({"label_space": "structural9"}, "no label space 'structural9'"),
     ],
