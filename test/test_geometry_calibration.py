@@ -15,6 +15,13 @@ camera_matrix: {rows: 3, cols: 3, data: [525.0, 0, 319.5, 0, 526.0, 239.5, 0, 0,
 distortion_model: plumb_bob
 distortion_coefficients: {rows: 1, cols: 4, data: [0.05, -0.1, 0.001, 0.0]}
 """
+MESSAGE = """
+width: 640
+height: 480
+distortion_model: plumb_bob
+D: [0.05, -0.1, 0.001, 0.0]
+K: [525.0, 0, 319.5, 0, 526.0, 239.5, 0, 0, 1]
+"""
 LIDAR = "lidars: {{top: {{T_base_lidar: [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]], {}}}}}"
 
 
@@ -41,9 +48,10 @@ def test_misspelt_fields_and_wrong_values(text: str, said: str, tmp_path: Path) 
         Calibration.load(tmp_path / "robot.yaml")
 
 
-def test_a_camera_info_is_rewritten(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("text", "name"), [(CAMERA_INFO, "narrow"), (MESSAGE, "front")])
+def test_a_camera_info_is_rewritten(text: str, name: str, tmp_path: Path) -> None:
     path = tmp_path / "robot.yaml"
-    path.write_text(CAMERA_INFO)
+    path.write_text(text)
     with pytest.raises(UserError, match=r"camera_info\.yaml of ROS, .*add T_camera_lidar") as error:
         Calibration.load(path)
     advice = str(error.value).split("write instead: ")[1]
@@ -53,6 +61,6 @@ def test_a_camera_info_is_rewritten(tmp_path: Path) -> None:
     for letters in ("r, r, r, x", "r, r, r, y", "r, r, r, z"):
         advice = advice.replace(letters, {"x": "1, 0, 0, 2", "y": "0, 1, 0, 0", "z": "0, 0, 1, 0"}[letters[-1]])
     path.write_text(advice)
-    camera = Calibration.load(path).camera("narrow")
+    camera = Calibration.load(path).camera(name)
     assert camera.intrinsics == (525, 526, 319.5, 239.5) and camera.distortion == [0.05, -0.1, 0.001, 0]
     assert (camera.width, camera.height, camera.T_camera_lidar[0][3]) == (640, 480, 2)

@@ -100,7 +100,7 @@ class _CalibrationFile(KnownFields):
     @model_validator(mode="before")
     @classmethod
     def _is_no_camera_info(cls, given: Any) -> Any:
-        if isinstance(given, dict) and "camera_matrix" in given:
+        if isinstance(given, dict) and {"camera_matrix", "distortion_model"} & given.keys():
             raise ValueError(
                 "it is a camera_info.yaml of ROS, which does not say where the camera is: add T_camera_lidar, 4 x 4 "
                 "numbers that take points from the lidar's frame to the camera's (z forward, y down), and write "
@@ -110,15 +110,19 @@ class _CalibrationFile(KnownFields):
 
 
 def _rewritten(camera_info: dict[str, Any]) -> str:
-    """A camera_info.yaml as a calibration file, with letters for what it does not say; else why it is none."""
+    """A camera_info.yaml as a calibration file, with letters for what it does not say; else why it is none.
+
+    It may be a file of camera_calibration_parsers, or a message as `ros2 topic echo` or ROS 1 prints it.
+    """
+    fields = {name.lower(): value for name, value in camera_info.items()}
     try:
         camera = camera_info_of_ros.decode(
             SimpleNamespace(
-                k=camera_info["camera_matrix"]["data"],
-                d=camera_info["distortion_coefficients"]["data"],
-                distortion_model=camera_info.get("distortion_model", ""),
-                width=camera_info["image_width"],
-                height=camera_info["image_height"],
+                k=fields["k"] if "k" in fields else fields["camera_matrix"]["data"],
+                d=fields["d"] if "d" in fields else fields["distortion_coefficients"]["data"],
+                distortion_model=fields.get("distortion_model", ""),
+                width=fields["width"] if "width" in fields else fields["image_width"],
+                height=fields["height"] if "height" in fields else fields["image_height"],
             )
         )
     except (UserError, LookupError, TypeError, ValueError) as error:
