@@ -126,7 +126,7 @@ def _engines() -> Iterator[Check]:
     from cmp_seg_ros.engine import cuda, registry
 
     gpu = cuda.gpu()
-    yield check("GPU", gpu or "none with an NVIDIA driver")
+    yield check("GPU", str(gpu or "none with an NVIDIA driver"))
     for file in registry.files():
         try:
             known, _ = registry.find_all(file)
