@@ -20,7 +20,6 @@ from typing import NamedTuple
 from cmp_seg_ros import resources
 from cmp_seg_ros.bundle import FOLDER, Bundle
 from cmp_seg_ros.errors import UserError, describe
-from cmp_seg_ros.outputs import try_writing
 from cmp_seg_ros.ros import environment
 from cmp_seg_ros.scan import Scan
 
@@ -29,11 +28,9 @@ GIB = 1 << 30  # bytes; what a cache of engines may want
 PARTICIPANTS = 3  # of DDS on one machine: driver, node, reader
 QUOTA = Path("/sys/fs/cgroup/cpu.max")
 EXTRAS = "simulation", "tensorboard"  # of setup.py; those of engines and of ROS have lines of their own
-ROS_PARTS = {
-    **dict.fromkeys(("rclpy", "sensor_msgs", "std_msgs", "diagnostic_msgs", "geometry_msgs"), "nodes and demo"),
-    "nav_msgs": "bag_player",
-    **(NO_WHEEL := {"vision_msgs": "~/label_info", "tf2_ros": "extrinsics: tf", "launch_ros": "launch files"}),
-}
+NO_WHEEL = {"vision_msgs": "~/label_info", "tf2_ros": "extrinsics: tf", "launch_ros": "launch files"}
+NODES = ("rclpy", "sensor_msgs", "std_msgs", "diagnostic_msgs", "geometry_msgs")
+ROS_PARTS = dict.fromkeys(NODES, "nodes and demo") | {"nav_msgs": "bag_player"} | NO_WHEEL
 
 
 class Check(NamedTuple):
@@ -69,10 +66,13 @@ def examine(bundle: str, compile: bool = False) -> list[Check]:
 
 
 def _safely(look: Callable[[], Iterator[Check]], is_serious: bool) -> Iterator[Check]:
+    """The lines of an area, the last one about what was raised: the other areas are checked all the same."""
     try:
         yield from look()
-    except Exception as error:  # whatever it is, the user wants to know; the other areas are checked all the same
-        remedy = "mend what is said above, or report it with the output of --json"
+    except Exception as error:
+        remedy = "fix what it says, or report it with the output of --json"
+        if isinstance(error, ImportError):
+            remedy = f"pip install {error.name}"
         yield check("fault", describe(error), remedy, "error" if is_serious else "")
 
 
@@ -106,16 +106,15 @@ def _processor() -> Iterator[Check]:
 
 
 def _cache() -> Iterator[Check]:
+    from cmp_seg_ros.engine.cache import require_writable
     from cmp_seg_ros.kernels.launch import cache_folder
 
     kernels = cache_folder()
     try:
         for path in (kernels, kernels.with_name("engines")):
-            path.mkdir(parents=True, exist_ok=True)
-            try_writing(path)
-    except OSError as error:
-        found = f"{path} cannot be written ({error.strerror or error}): every start compiles and builds anew"
-        yield check("folder", found, "set XDG_CACHE_HOME to a folder that can be written")
+            require_writable(path)
+    except UserError as error:
+        yield check("folder", "every start compiles and builds anew", str(error))
         return
     free = shutil.disk_usage(kernels).free
     remedy = f"make room for {_bytes(GIB)}" if free < GIB else ""
@@ -128,13 +127,7 @@ def _engines() -> Iterator[Check]:
     gpu = cuda.gpu()
     yield check("GPU", str(gpu or "none with an NVIDIA driver"))
     for file in registry.files():
-        try:
-            known, _ = registry.find_all(file)
-        except ImportError as error:
-            status = "error" if file == registry.DEFAULT else "absent"
-            yield check(file, f"cannot be loaded: {error}", f"pip install {error.name}", status)
-            continue
-        for runtime in known:
+        for runtime in registry.find_all(file)[0]:
             if lacks := runtime.missing():
                 what, remedy = ("; ".join(getattr(lack, part) for lack in lacks) for part in ("what", "remedy"))
                 yield check(runtime.name, what, remedy, "" if gpu and runtime.on_gpu else "absent")

@@ -45,7 +45,6 @@ class Report:
         self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", qos.OUTPUT)
         self._dropped: Counter[str] = Counter()  # in the last report
         self._odd: dict[str, tuple[str, float]] = {}  # message and expiry by kind
-        self._logged: set[str] = set()  # problems in the last report
 
     def note(self, what: str, message: str, harmless: bool = False, lasting: bool = False) -> None:
         """Count a problem with a message, and log a warning.
@@ -63,19 +62,13 @@ class Report:
 
     def warn(self, message: str) -> None:
         """Log a warning. Repetitions, apart from their numbers, are throttled."""
-        if text := self._throttled(message):
-            self._node.get_logger().warning(text)
+        held_back = self._throttle(re.sub(r"[\d.]+", "", message))
+        if held_back is not None:
+            self._node.get_logger().warning(message + (f" ({held_back} more like it)" if held_back else ""))
 
     def inform(self, message: str) -> None:
-        """Log an information, throttled in the same way."""
-        if text := self._throttled(message):
-            self._node.get_logger().info(text)
-
-    def _throttled(self, message: str) -> str:
-        held_back = self._throttle(_without_numbers(message))
-        if held_back is None:
-            return ""
-        return message + (f" ({held_back} more like it)" if held_back else "")
+        """Log an information."""
+        self._node.get_logger().info(message)
 
     def publish(
         self, values: dict[str, Any], problems: list[Problem], least_rate_hz: float = 0.0, asleep: str = ""
@@ -88,7 +81,9 @@ class Report:
             least_rate_hz: minimum number of results per second; below it the health is ERROR.
             asleep: why the node is idle on purpose; empty if it is not.
         """
-        self._log(problems)
+        for problem in problems:
+            if not problem.quiet:
+                self.warn(problem.message)
         snapshot = self.tally.snapshot()
         found = sorted(
             [*problems, *self._counted(snapshot, 0.0 if asleep else least_rate_hz)], key=lambda p: -p.level[0]
@@ -102,13 +97,6 @@ class Report:
         array = DiagnosticArray(status=[status])
         array.header.stamp = self._node.get_clock().now().to_msg()
         self._publisher.publish(array)
-
-    def _log(self, problems: list[Problem]) -> None:
-        """Log each problem when it begins."""
-        before, self._text = self._logged, {_without_numbers(problem.message) for problem in problems}
-        for problem in problems:
-            if not problem.quiet and _without_numbers(problem.message) not in before:
-                self.warn(problem.message)
 
     def _counted(self, snapshot: dict[str, Any], least_rate_hz: float) -> list[Problem]:
         """Problems since the last report, from the counters."""
@@ -125,7 +113,3 @@ class Report:
             problems.append(Problem(ERROR, f"{text}, fewer than error_rate_hz {least_rate_hz:g}"))
         odd = [message for message, until in list(self._odd.values()) if time.monotonic() < until]
         return problems + [Problem(WARN, message) for message in odd]
-
-
-def _without_numbers(message: str) -> str:
-    return re.sub(r"[\d.]+", "", message)
