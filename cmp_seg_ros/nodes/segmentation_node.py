@@ -27,7 +27,6 @@ from cmp_seg_ros.nodes.segmentation.level_check import LevelCheck
 from cmp_seg_ros.nodes.segmentation.rate import Rate
 from cmp_seg_ros.remarks import StrangeIntensity, Unfamiliar, implausible, remarks
 from cmp_seg_ros.ros import camera, diagnostics, node, qos, sensors
-from cmp_seg_ros.ros.camera import Stamped
 from cmp_seg_ros.ros.inputs import Arrival
 from cmp_seg_ros.ros.node import NotYet, Rejected, WorkerNode
 from cmp_seg_ros.ros.parameters import Parameter
@@ -102,7 +101,7 @@ class Labelled:
     labels: Labels
     stamp: int = 0
     backwards: bool = False
-    match: Match[Stamped] | None = None
+    match: Match[bytes] | None = None
 
 
 class SegmentationNode(WorkerNode[Labelled]):
