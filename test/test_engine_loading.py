@@ -300,13 +300,12 @@ def test_a_stale_engine_is_built_again_once(bundle: Bundle) -> None:
 
 def test_a_check_that_was_damaged_is_made_again(bundle: Bundle, folder: Path) -> None:
     runtime = WrongRuntime(fp32=0.0)
-    for damage in ("{}", '{"key": "x"}', "none", None):
+    for damage in (b"", b"{", b"[]", b"\xff\xfe", None):
         Loader(bundle, runtime).load()
         (memory,) = folder.glob("*.json")
-        text = memory.read_text()
-        memory.write_text(text.replace("1.0", '"much"', 1) if damage is None else damage)
+        memory.write_bytes(memory.read_bytes().replace(b"1.0", b'"much"', 1) if damage is None else damage)
     Loader(bundle, runtime).load()
-    assert len(runtime.seen) == 5 * 6
+    assert len(runtime.seen) == 6 * 6
 
 
 # ---- samples
