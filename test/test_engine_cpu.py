@@ -88,19 +88,6 @@ def test_what_compiling_raises_is_raised() -> None:
         compile_in_background(lambda: 1 / 0)
 
 
-def test_pytorch_is_not_needed(tiny_bundle: Path) -> None:
-    """A segmenter with the CPU engine labels a scan in a process that has not imported PyTorch."""
-    code = f"""
-import sys, numpy as np
-from cmp_seg_ros import Scan, Segmenter
-labels = Segmenter.from_bundle({str(tiny_bundle)!r})(Scan(np.random.default_rng(0).uniform(-2, 2, (500, 3))))
-assert (labels.label < 6).all()
-heavy = sorted({{'torch', 'scipy.spatial', 'matplotlib'}} & set(sys.modules))
-assert not heavy, heavy
-"""
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
-
-
 @pytest.mark.skipif(vector.COLUMNS == 16, reason="this processor has none: every other test runs them")
 def test_a_processor_without_avx512(make_bundle: MakeBundle, tmp_path: Path) -> None:
     """The narrow tiles, compiled for an older processor (half a minute, once), answer as the reference does."""

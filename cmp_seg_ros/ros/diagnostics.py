@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -56,8 +56,12 @@ class Tally:
 
     def snapshot(self) -> dict[str, Any]:
         """All counters, the rates, and percentiles by stage."""
+        now = time.monotonic()
         with self._lock:
             dropped = sum(self._dropped.values())
+            arrivals, departures = (
+                [t for t in times if now - t < RATE_WINDOW] for times in (self._arrivals, self._departures)
+            )
             return {
                 "in": self._received,
                 "out": self._published,
@@ -65,25 +69,21 @@ class Tally:
                 "pending": self._received - self._published - dropped,
                 "dropped_by_reason": dict(self._dropped),
                 "notes": dict(self._notes),
-                "rate_hz": _rate(self._departures),
-                "in_rate_hz": _rate(self._arrivals),
-                "steady": _spans(self._arrivals, RATE_WINDOW * 0.8),
+                "rate_hz": _rate(departures),
+                "in_rate_hz": _rate(arrivals),
+                "steady": _is_steady(arrivals, now),
                 "stages_ms": {stage: percentiles(values) for stage, values in self._stages.items()},
             }
 
 
-def _rate(times: Iterable[float]) -> float:
-    """Events per second over the last RATE_WINDOW seconds, from monotonic times."""
-    now = time.monotonic()
-    recent = [t for t in times if now - t < RATE_WINDOW]
+def _rate(recent: list[float]) -> float:
+    """Events per second, from their times."""
     return (len(recent) - 1) / (recent[-1] - recent[0]) if len(recent) > 1 else 0.0
 
 
-def _spans(times: Iterable[float], seconds: float) -> bool:
-    """Whether recent events cover enough time for a meaningful rate."""
-    now = time.monotonic()
-    recent = [t for t in times if now - t < RATE_WINDOW]
-    return len(recent) > 1 and now - recent[0] >= seconds and now - recent[-1] < RATE_WINDOW - seconds
+def _is_steady(recent: list[float], now: float) -> bool:
+    """Whether events cover enough time for a meaningful rate."""
+    return len(recent) > 1 and now - recent[0] >= 0.8 * RATE_WINDOW and now - recent[-1] < 0.2 * RATE_WINDOW
 
 
 def percentiles(values: Any) -> dict[str, float]:
