@@ -14,7 +14,7 @@ import pytest
 import torch
 import typer
 import yaml
-from conftest import Run
+from conftest import Run, change
 from engines import truth
 from torch import Tensor
 from typer.testing import CliRunner
@@ -74,18 +74,6 @@ def downstream_yaml(**changes: Any) -> dict[str, Any]:
         "loss": {"lovasz": 1.0},
     }
     return change(data, changes)
-
-
-def change(data: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    for path, value in changes.items():
-        *parents, last = path.split("__")
-        field = data
-        for parent in parents:
-            field = field[parent]
-        field[last] = value
-        if value is None:
-            del field[last]
-    return data
 
 
 class Files:
