@@ -118,7 +118,8 @@ def build(model: bytes, shapes: dict[str, tuple[Shape, Shape, Shape]], timing: P
     log = _log()
     trt.init_libnvinfer_plugins(log, "")
     builder = trt.Builder(log)
-    network = builder.create_network(_flags(trt))
+    typed = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)  # releases without the flag always are
+    network = builder.create_network(0 if typed is None else 1 << int(typed))
     parser = trt.OnnxParser(network, log)
     if not parser.parse(model):
         faults = "; ".join(str(parser.get_error(index)) for index in range(parser.num_errors))
@@ -137,7 +138,9 @@ def build(model: bytes, shapes: dict[str, tuple[Shape, Shape, Shape]], timing: P
         raise UserError(
             f"TensorRT {trt.__version__} rejects the shapes: {log.last()}; use engine 'cpu', and report this"
         )
-    _set_timing_cache(config, timing)
+    kept = timing.read_bytes() if timing.is_file() else b""
+    if not config.set_timing_cache(config.create_timing_cache(kept), False):  # of another GPU or version
+        config.set_timing_cache(config.create_timing_cache(b""), False)
     logger.warning("TensorRT %s needs some minutes to build the engine", trt.__version__, extra=cache.PROGRESS)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
@@ -324,12 +327,6 @@ def _failed(error: RuntimeError) -> UserError:
     return UserError(f"the GPU failed: {reason}; {remedy}")
 
 
-def _flags(trt: Any) -> int:
-    """The flag for strongly typed networks; releases without it are always strongly typed."""
-    flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
-    return 0 if flag is None else 1 << int(flag)
-
-
 def _cuda_of_tensorrt() -> int:
     """Major CUDA version of the TensorRT wheel; 0 if it was not installed as a wheel."""
     for major in sorted(DRIVERS, reverse=True):
@@ -339,13 +336,6 @@ def _cuda_of_tensorrt() -> int:
             continue
         return major
     return 0
-
-
-def _set_timing_cache(config: "tensorrt.IBuilderConfig", path: Path) -> None:
-    """Use the timing cache of an earlier build; a new one if there is none, or it is of another GPU or version."""
-    kept = path.read_bytes() if path.is_file() else b""
-    if not config.set_timing_cache(config.create_timing_cache(kept), False):
-        config.set_timing_cache(config.create_timing_cache(b""), False)
 
 
 @lru_cache
