@@ -29,9 +29,9 @@ from cmp_seg_ros.occupancy.feature_colours import FeatureColours
 from cmp_seg_ros.occupancy.grid import FREE, Grid, occupancy_slice
 from cmp_seg_ros.occupier import Occupier, Rendered, View, Voxels
 from cmp_seg_ros.ros import grids, node
+from cmp_seg_ros.ros.camera import Intrinsics
 from cmp_seg_ros.ros.diagnostics import WARN
 from cmp_seg_ros.ros.inputs import Arrival
-from cmp_seg_ros.ros.intrinsics import Intrinsics
 from cmp_seg_ros.ros.node import NotYet, Rejected, WorkerNode
 from cmp_seg_ros.ros.parameters import Parameter
 from cmp_seg_ros.ros.report import Problem

@@ -1,6 +1,7 @@
 """A camera: where it sits, its intrinsics, its images joined with scans, and labels drawn over them."""
 
 import time
+from collections import deque
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,14 +12,15 @@ from cmp_seg_ros.geometry import overlay
 from cmp_seg_ros.geometry.calibration import CalibratedCamera, Transform
 from cmp_seg_ros.geometry.cameras import Camera
 from cmp_seg_ros.geometry.projection import project_scan
-from cmp_seg_ros.messages import cdr, images
+from cmp_seg_ros.messages import camera_info, cdr, images
 from cmp_seg_ros.ros.inputs import Inputs
-from cmp_seg_ros.ros.intrinsics import Intrinsics
 from cmp_seg_ros.ros.parameters import Parameter, Parameters
 from cmp_seg_ros.ros.synchroniser import Match, Synchroniser
 from cmp_seg_ros.ros.transforms import TfExtrinsics
 from cmp_seg_ros.scan import Scan, UInt8
 
+KEPT = 16  # camera infos
+NEAR = 10_000_000  # ns between the stamps of an image and its own camera info, at most
 UNKNOWN = "where the camera sits is not known; give a calibration_file with cameras, or extrinsics from tf"
 PARAMETERS = [
     Parameter("image_transport", "raw", "compressed subscribes to image/compressed", ("raw", "compressed")),
@@ -43,6 +45,52 @@ class Seen(NamedTuple):
     header: Any
     rgb: UInt8
     camera: CalibratedCamera
+
+
+class Intrinsics:
+    """The calibrated camera, for images of its size; for others the camera of the image's own camera info, or the last.
+
+    Args:
+        calibrated: the camera in the calibration file, or None.
+    """
+
+    def __init__(self, calibrated: Camera | None) -> None:
+        self._calibrated = calibrated
+        self._infos: deque[bytes] = deque(maxlen=KEPT)
+
+    def store(self, info: bytes) -> None:
+        """Keep a camera info, serialised."""
+        self._infos.append(info)
+
+    @property
+    def known(self) -> bool:
+        """Whether there is a calibration or a camera info."""
+        return self._calibrated is not None or bool(self._infos)
+
+    def of(self, width: int, height: int, stamp: int) -> Camera:
+        """The camera for an image of that size and stamp (nanoseconds).
+
+        Raises:
+            UserError: it is unknown, of another size, or of an unsupported model.
+        """
+        calibrated = self._calibrated
+        if calibrated is not None and (calibrated.width, calibrated.height) == (width, height):
+            return calibrated
+        infos = tuple(self._infos)[::-1]  # newest first; others may come meanwhile
+        if not infos:
+            raise UserError(
+                f"there is no calibration for images of {width} x {height}; "
+                "publish camera_info, or give the camera in the calibration file"
+            )
+        nearest = min(infos, key=lambda info: abs(cdr.stamp_ns(info) - stamp))
+        info = nearest if abs(cdr.stamp_ns(nearest) - stamp) < NEAR else infos[0]
+        camera = camera_info.decode(cdr.deserialize(info, cdr.CAMERA_INFO))
+        if (camera.width, camera.height) != (width, height):
+            raise UserError(
+                f"the camera info is for {camera.width} x {camera.height} pixels, the image has {width} x {height}; "
+                "both must come from the same camera"
+            )
+        return camera
 
 
 class CameraInput:
