@@ -73,7 +73,7 @@ def _safely(look: Callable[[], Iterator[Check]], is_serious: bool) -> Iterator[C
         yield from look()
     except Exception as error:
         remedy = "fix what it says, or report it with the output of --json"
-        if isinstance(error, ImportError):
+        if isinstance(error, ImportError) and error.name:
             remedy = f"pip install {error.name}"
         yield Check("fault", describe(error), remedy, "error" if is_serious else "")
 
