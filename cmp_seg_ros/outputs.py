@@ -47,9 +47,7 @@ def require_writable(out: Path, command: str, replaced: Iterable[str] = (REPORT,
         if source is not None and source.resolve().is_relative_to((out / name).resolve()):
             raise UserError(f"{source} is in {out / name}, which cmp-seg {command} would replace; give another --out")
     if there and made_by(out) != command:
-        raise UserError(
-            f"{out} already holds {', '.join(there)}, not made by cmp-seg {command}; give another --out, or remove them"
-        )
+        raise UserError(f"{out} already has {', '.join(there)}, not made by cmp-seg {command}; give another --out")
     try:
         try_writing(next(folder for folder in (out, *out.absolute().parents) if os.path.lexists(folder)))
     except OSError as error:

@@ -105,7 +105,7 @@ class Report:
 
     def _log(self, problems: list[Problem]) -> None:
         """Log each problem when it begins."""
-        before, self._text = self._logged, {_without_numbers(problem.message) for problem in problems}
+        before, self._logged = self._logged, {_without_numbers(problem.message) for problem in problems}
         for problem in problems:
             if not problem.quiet and _without_numbers(problem.message) not in before:
                 self.warn(problem.message)
