@@ -33,10 +33,6 @@ class Drive(DataSet):
         self.label_spaces = {PREDICTIONS: SIX}
         self.count = 4
 
-    @classmethod
-    def recognises(cls, path: Path) -> bool:
-        return False
-
     def __iter__(self) -> Iterator[Frame]:
         for i in range(4):
             T = np.eye(4)

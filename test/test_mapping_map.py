@@ -130,10 +130,6 @@ class Drive(DataSet):
         self.poses, self.count = poses, len(poses)
         self.label_spaces = {PREDICTIONS: SIX} | ({TRUTH: SIX} if truth else {})
 
-    @classmethod
-    def recognises(cls, path: Path) -> bool:
-        return False
-
     def __iter__(self) -> Iterator[Frame]:
         for i, T in enumerate(self.poses):
             scan, labels = room()

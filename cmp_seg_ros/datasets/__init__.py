@@ -125,11 +125,7 @@ class Folder(DataSet):
         if not found:
             raise UserError("; ".join(self.problems))
 
-    def __getitem__(self, number: int) -> Frame:
-        if self.count is None:  # a file may hold any number of scans
-            return super().__getitem__(number)
-        if not 0 <= number < self.count:
-            raise IndexError(f"{self.path} has no file {number}")
+    def frame_at(self, number: int) -> Frame:
         file = list(self.files)[number]
         return replace(next(iter(self._open(file))), number=number, key=file.stem, sequence=str(self.path))
 

@@ -6,7 +6,6 @@ from collections import Counter, deque
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property, lru_cache
-from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -283,7 +282,9 @@ class DataSet(BaseDataSet):
             yield self._frame(number, scan, message, truth)
 
     def stretch(self, start: int, stop: int | None = None) -> Iterator[Frame]:
-        if not self.seeks or self._times != sorted(self._times):  # as files that are read as they lie may have it
+        if self.seeks and self._times != sorted(self._times):
+            self.seeks = False  # as files that are read as they lie may have it
+        if not self.seeks:
             yield from super().stretch(start, stop)
             return
         stop = len(self._times) if stop is None else min(stop, len(self._times))
@@ -294,23 +295,10 @@ class DataSet(BaseDataSet):
         joined = self._joined(bisect_left(self._times, begin), begin, end)
         yield from self._noted(one for one in joined if start <= one[0] < stop)
 
-    def __getitem__(self, number: int) -> Frame:
-        if not self.seeks:
-            return super().__getitem__(number)
-        if not 0 <= number < len(self._times):
-            raise IndexError(f"{self.path} has no scan {number} on {self.topic}")
-        time = self._times[number]
-        nth = number - self._times.index(time)  # of those recorded at the same time
-        found = next(islice(self.bag.messages([self.topic], time, time + 1), nth, None), None)
-        if found is None:
-            raise UserError(f"scan {number:06d} on {self.topic} of {self.path} cannot be read; {REMEDY}")
-        message, scan = self._decoded(found.message, number)
-        truth = None
-        if self.label_spaces:
-            near = self.bag.messages([TRUTH_TOPIC], time - NEAR, time + NEAR)
-            same = (m.message for m in near if point_cloud2.stamp_ns(m.message.header) == scan.stamp)
-            truth = self._truth_of(next(same, None), len(scan), number)
-        return self._frame(number, scan, message, truth)
+    def frame_at(self, number: int) -> Frame:
+        for frame in self.stretch(number, number + 1):
+            return frame
+        raise self._unreadable(number)
 
     @cached_property
     def _times(self) -> list[int]:

@@ -47,7 +47,7 @@ class Problems:
         return len(self._found)
 
 
-class DataSet(ABC):
+class DataSet:
     """Frames in order, read when they are asked for. `data[i]` is the frame whose number is i.
 
     What cannot be read is left out and noted in `problems`, complete when an iteration has ended, as are `notes`.
@@ -82,13 +82,18 @@ class DataSet(ABC):
         self.uncalibrated = ""
 
     @classmethod
-    @abstractmethod
     def recognises(cls, path: Path) -> bool:
-        """Whether `path` is of this kind, by a look at its content."""
+        """Whether `path` is of this kind, by a look at its content; none is where frames come from elsewhere."""
+        return False
 
-    @abstractmethod
     def __iter__(self) -> Iterator[Frame]:
         """The frames. Raises UserError if none can be read."""
+        is_empty = True
+        for frame in self.stretch(0):
+            is_empty = False
+            yield frame
+        if is_empty:
+            raise UserError("; ".join(self.problems) or f"{self.path} holds no scans")
 
     def __len__(self) -> int:
         """Number of places for frames; where `count` is None all are read to know it."""
@@ -96,12 +101,24 @@ class DataSet(ABC):
 
     def __getitem__(self, number: int) -> Frame:
         """The frame of that number. Raises IndexError beyond the last, UserError where it cannot be read."""
+        if self.count is not None and not 0 <= number < self.count:
+            raise IndexError(f"{self.path} has {self.count} scans, none of number {number}")
+        if self.seeks:
+            return self.frame_at(number)
         for frame in self:
             if frame.number == number:
                 return frame
             if frame.number > number >= 0:
-                raise UserError(f"frame {number} of {self.path} cannot be read: {'; '.join(self.problems)}")
+                raise self._unreadable(number)
         raise IndexError(f"{self.path} has no frame {number}")
+
+    def _unreadable(self, number: int) -> UserError:
+        why = "; ".join([*self.problems, *self.notes])
+        return UserError(f"frame {number} of {self.path} cannot be read: {why}")
+
+    def frame_at(self, number: int) -> Frame:
+        """A frame that there is, of a data set that `seeks`; others override `__iter__`. Raises UserError."""
+        raise NotImplementedError
 
     def stretch(self, start: int, stop: int | None = None) -> Iterator[Frame]:
         """The frames numbered from `start` to before `stop`; of a data set that `seeks` without reading those before.
@@ -130,7 +147,7 @@ class DataSet(ABC):
         return (self,)
 
 
-class ScanFile(DataSet):
+class ScanFile(DataSet, ABC):
     """A file that holds one scan."""
 
     count = 1

@@ -62,10 +62,6 @@ class Labelled(DataSet):
         self.has_topics, self.has_columns = data.has_topics, data.has_columns
         self.label_spaces = {**data.label_spaces, name: source.space}
 
-    @classmethod
-    def recognises(cls, path: Path) -> bool:
-        return False
-
     def __iter__(self) -> Iterator[Frame]:
         for frame in self.data:
             try:

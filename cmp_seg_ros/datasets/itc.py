@@ -64,9 +64,6 @@ class DataSet(BaseDataSet):
     def recognises(cls, path: Path) -> bool:
         return (path / FILE).is_file()
 
-    def __iter__(self) -> Iterator[Frame]:
-        return self.stretch(0)
-
     def stretch(self, start: int, stop: int | None = None) -> Iterator[Frame]:
         for one, first in zip(self.bags, self._firsts, strict=True):
             last = len(one) if stop is None else min(stop - first, len(one))
@@ -74,9 +71,7 @@ class DataSet(BaseDataSet):
                 for frame in one.stretch(max(start - first, 0), last):
                     yield self._labelled(frame, one.path.stem, first)
 
-    def __getitem__(self, number: int) -> Frame:
-        if not 0 <= number < len(self):
-            raise IndexError(f"{self.path} has {len(self)} scans, none of number {number}")
+    def frame_at(self, number: int) -> Frame:
         place = bisect_right(self._firsts, number) - 1
         one, first = self.bags[place], self._firsts[place]
         return self._labelled(one[number - first], one.path.stem, first)

@@ -10,7 +10,6 @@ lidar2back are T_camera_lidar; the pictures are rectified). Poses are taken as t
 """
 
 import csv
-from collections.abc import Iterator
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
@@ -77,12 +76,7 @@ class DataSet(BaseDataSet):
         except (OSError, UnicodeDecodeError):
             return False
 
-    def __iter__(self) -> Iterator[Frame]:
-        return self.stretch(0)
-
-    def __getitem__(self, number: int) -> Frame:
-        if not 0 <= number < len(self.rows):
-            raise IndexError(f"{self.path} has {len(self.rows)} scans, none of number {number}")
+    def frame_at(self, number: int) -> Frame:
         row = self.rows[number]
         folder, stamp = self._folder(row), nanoseconds(row["lidar_ts"])
         name = folder.relative_to(self.path).as_posix()

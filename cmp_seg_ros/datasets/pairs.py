@@ -1,7 +1,6 @@
 """Folders of scans with pictures whose calibration lies beside them in a form of its own."""
 
-from abc import abstractmethod
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from cmp_seg_ros.geometry.calibration import Calibration
 from cmp_seg_ros.geometry.sensor_set import SensorSet
 
 
-class PairsFolder(DataSet):
+class PairsFolder(DataSet, ABC):
     """NAME.pcd with NAME.jpg, in natural order; keys are names. A calibration file goes before its own."""
 
     one_file_each = True
@@ -33,16 +32,6 @@ class PairsFolder(DataSet):
     def calibration(path: Path) -> Calibration:
         """That of a folder. Raises UserError."""
 
-    def __iter__(self) -> Iterator[Frame]:
-        found = 0
-        for frame in self.stretch(0):
-            found += 1
-            yield frame
-        if not found:
-            raise UserError("; ".join(self.problems))
-
-    def __getitem__(self, number: int) -> Frame:
-        if not 0 <= number < len(self.files):
-            raise IndexError(f"{self.path} has {len(self.files)} scans, none of number {number}")
+    def frame_at(self, number: int) -> Frame:
         [frame] = pcd.DataSet(self.files[number], sensors=self.sensors)
         return replace(frame, number=number)

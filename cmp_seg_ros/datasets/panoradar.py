@@ -56,12 +56,7 @@ class DataSet(BaseDataSet):
     def recognises(cls, path: Path) -> bool:
         return path.is_dir() and any(True for _ in _trajectories(path))
 
-    def __iter__(self) -> Iterator[Frame]:
-        return self.stretch(0)
-
-    def __getitem__(self, number: int) -> Frame:
-        if not 0 <= number < len(self.files):
-            raise IndexError(f"{self.path} has {len(self.files)} scans, none of number {number}")
+    def frame_at(self, number: int) -> Frame:
         file = self.files[number]
         trajectory = file.parent.parent
         ranges = self._load(file).reshape(-1).astype(np.float32) * UNIT

@@ -1,6 +1,6 @@
 """Published data sets that are bags: recognised by their topics, with what is known of their sensors."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -10,7 +10,7 @@ from cmp_seg_ros.geometry.calibration import Calibration
 from cmp_seg_ros.geometry.sensor_set import SensorSet
 
 
-class PublishedBag(bag.DataSet):
+class PublishedBag(bag.DataSet, ABC):
     """A bag of a published set. A calibration file that is given goes before the published calibration.
 
     Attributes:

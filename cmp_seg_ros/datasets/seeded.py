@@ -1,6 +1,6 @@
 """What simulated data sets share: so many scans for each seed, made when they are asked for."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from copy import copy
 from dataclasses import replace
@@ -15,7 +15,7 @@ from cmp_seg_ros.label_space import LabelSpace
 Part = TypeVar("Part", bound="Seeded")
 
 
-class Seeded(BaseDataSet):
+class Seeded(BaseDataSet, ABC):
     """Frames in the order of seeds. Truth is in `indoor`.
 
     Args:
@@ -29,10 +29,6 @@ class Seeded(BaseDataSet):
         self.seeds, self.scans = list(seeds), scans
         self.count = len(self.seeds) * scans
         self.label_spaces = {TRUTH: LabelSpace.load("indoor")}
-
-    @classmethod
-    def recognises(cls, path: Path) -> bool:
-        return False
 
     @abstractmethod
     def frames_of(self, seed: int) -> Iterator[Frame]:

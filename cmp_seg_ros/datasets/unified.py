@@ -66,14 +66,9 @@ class DataSet(BaseDataSet):
         return (path / SHARDS).is_dir() and any((path / name).exists() for name in (INDEX, PARTS))
 
     def __iter__(self) -> Iterator[Frame]:
-        return map(self._frame, range(len(self.entries)))
+        return map(self.frame_at, range(len(self.entries)))
 
-    def __getitem__(self, number: int) -> Frame:
-        if not 0 <= number < len(self.entries):
-            raise IndexError(f"{self.path} has {len(self.entries)} scans, none of number {number}")
-        return self._frame(number)
-
-    def _frame(self, number: int) -> Frame:
+    def frame_at(self, number: int) -> Frame:
         entry = self.entries[number]
         about: dict[str, Any] = json.loads(self._file(entry, ABOUT))
         points = np.load(io.BytesIO(self._file(entry, POINTS)))  # (N, 5)
