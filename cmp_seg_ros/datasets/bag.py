@@ -15,7 +15,8 @@ from cmp_seg_ros.datasets import bag_index, livox, ouster, storage
 from cmp_seg_ros.datasets.base import DataSet as BaseDataSet
 from cmp_seg_ros.datasets.base import Problems
 from cmp_seg_ros.datasets.frame import TRUTH, Frame, PointLabels
-from cmp_seg_ros.datasets.storage import CDR, METADATA, ROS1, ZSTD, RawMessage, Topic
+from cmp_seg_ros.datasets.storage import METADATA, ZSTD
+from cmp_seg_ros.datasets.storage.base import CDR, ROS1, RawMessage, Topic, line
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.geometry.motion import point_times
 from cmp_seg_ros.geometry.sensor_set import SensorSet
@@ -148,7 +149,7 @@ class Bag:
             try:
                 message = self._types.deserialise(self._types.cdr(raw.data, known), known)
             except Exception as error:  # whatever damaged bytes make of the library
-                self.undecodable.setdefault(topic, storage.line(error))
+                self.undecodable.setdefault(topic, line(error))
                 continue
             if fits(message):
                 return message
@@ -160,7 +161,7 @@ class Bag:
             yield from file.messages(known, start, stop)
 
     def _note_undecodable(self, topic: str, error: Exception) -> None:
-        what = f"bag {self.path} has a message on {topic} that cannot be decoded: {storage.line(error)}"
+        what = f"bag {self.path} has a message on {topic} that cannot be decoded: {line(error)}"
         self.problems.add(what, topic)
 
     def _note_missing(self, topics: Collection[str], count: Mapping[str, int]) -> None:
@@ -394,7 +395,7 @@ class DataSet(BaseDataSet):
             number,
             message,
             labels={} if truth is None else {TRUTH: truth},
-            images=bag_index.NearestImages(self._cameras, self._camera_stamp(scan)),
+            images=bag_index.NearestImages(self._cameras, lidar.camera_stamp(scan.stamp) if lidar else scan.stamp),
             T_base_lidar=self.sensors.T_base_lidar,
             intensity_statistics=self.sensors.intensity_statistics,
             camera_offset=round(lidar.time_offset * 1e9) if lidar else 0,
@@ -402,10 +403,6 @@ class DataSet(BaseDataSet):
             sequence=str(self.path),
             group=f"{self.path.name}/{stretch}",
         )
-
-    def _camera_stamp(self, scan: Scan) -> int:
-        """By the cameras' clock."""
-        return self.sensors.lidar.camera_stamp(scan.stamp) if self.sensors.lidar else scan.stamp
 
 
 def bag_of(path: Path) -> Path:
@@ -428,7 +425,7 @@ def _topics_at(path: Path, _changed: int) -> frozenset[str]:
 
 def choose_topic(bag: Bag, topic: str = "") -> str:
     """The topic of clouds that is asked for, or the only one. Raises UserError with the topics that would do."""
-    with_points = clouds_of(bag)
+    with_points = next((group for group in _with_points(bag) if group), [])
     would_do = ", ".join(f"{name} ({bag.topics[name].size} messages)" for name in with_points)
     if topic:
         name = bag.named(topic)
@@ -441,15 +438,11 @@ def choose_topic(bag: Bag, topic: str = "") -> str:
         return with_points[0]
     if with_points:
         raise UserError(f"bag {bag.path} has several topics of clouds; choose one with --topic: {would_do}")
-    raise no_clouds(bag)
-
-
-def clouds_of(bag: Bag) -> list[str]:
-    """Topics of clouds with x, y and z, or else of Livox's messages, or else of packets that become such."""
-    return next((group for group in _with_points(bag) if group), [])
+    raise UserError(f"bag {bag.path} has no PointCloud2 with x, y and z; {_others(bag)}")
 
 
 def _with_points(bag: Bag) -> Iterator[list[str]]:
+    """Topics of clouds with x, y and z, of Livox's messages, of packets that become such; the best first."""
     topics = {name: topic for name, topic in bag.topics.items() if topic.size and topic.encoding in (CDR, ROS1)}
     yield [name for name, topic in topics.items() if topic.type == POINT_CLOUD2 and _has_points(bag, name)]
     yield [name for name, topic in topics.items() if topic.type in livox.TYPES and bag.first(name) is not None]
@@ -469,11 +462,6 @@ def _is_empty(message: Any) -> bool:
     """Whether a cloud holds nothing, as those that some drivers send until the sensor has started."""
     points = getattr(message, "points", None)  # Livox's
     return not len(points) if points is not None else not message.fields or 0 in (message.height, message.width)
-
-
-def no_clouds(bag: Bag) -> UserError:
-    """What is to be said of a bag without clouds."""
-    return UserError(f"bag {bag.path} has no PointCloud2 with x, y and z; {_others(bag)}")
 
 
 def _others(bag: Bag) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cmp_seg_ros.datasets.frame import CameraImage
-from cmp_seg_ros.datasets.storage import RawMessage
+from cmp_seg_ros.datasets.storage.base import RawMessage
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.geometry.calibration import CalibratedCamera, Transform
 from cmp_seg_ros.geometry.sensor_set import SensorSet
