@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cmp_seg_ros.geometry.calibration import CalibratedCamera, Calibration, Transform
+from cmp_seg_ros.geometry.calibration import Calibration, Transform
 
 CALIBRATION = "calibration.yaml"
 
@@ -30,11 +30,11 @@ class SensorSet:
         self.lidar = self.calibration.lidar(lidar) if lidar or self.calibration.lidars else None
 
     @classmethod
-    def of(cls, calibration: Calibration, lidar: str = "") -> "SensorSet":
-        """The sensors of a calibration that comes from no file. Raises UserError."""
+    def of(cls, calibration: Calibration) -> "SensorSet":
+        """The sensors of a calibration with one lidar at most that comes from no file."""
         sensors = cls()
         sensors.calibration = calibration
-        sensors.lidar = calibration.lidar(lidar) if lidar or calibration.lidars else None
+        sensors.lidar = calibration.lidar() if calibration.lidars else None
         return sensors
 
     @classmethod
@@ -54,8 +54,3 @@ class SensorSet:
         if self.lidar is None or self.lidar.intensity_mean is None or self.lidar.intensity_std is None:
             return None
         return self.lidar.intensity_mean, self.lidar.intensity_std
-
-    def camera(self) -> CalibratedCamera | None:
-        """The only camera."""
-        cameras = list(self.calibration.cameras.values())
-        return cameras[0] if len(cameras) == 1 else None
