@@ -24,7 +24,7 @@ from cmp_seg_ros.mapping.fusion import Voxels
 from cmp_seg_ros.mapping.grid import FREE, OCCUPIED, UNKNOWN, grid_of
 from cmp_seg_ros.mapping.odometry import Motion
 from cmp_seg_ros.mapping.roles import FLOOR as IS_FLOOR
-from cmp_seg_ros.mapping.roles import MOVING, OBSTACLE, Roles
+from cmp_seg_ros.mapping.roles import MOVING, OBSTACLE, roles_of
 from cmp_seg_ros.mapping.semantic_map import SemanticMap
 from cmp_seg_ros.scan import UNLABELLED, Labels, Scan
 
@@ -87,10 +87,10 @@ def test_people_are_left_out_even_where_they_stand_still() -> None:
 
 def test_roles_follow_the_structural_classes() -> None:
     indoor = LabelSpace.load("indoor")
-    roles = dict(zip(indoor.names, Roles(indoor).of(indoor.ids).tolist(), strict=True))
+    roles = dict(zip(indoor.names, roles_of(indoor)[indoor.ids].tolist(), strict=True))
     assert roles["floor"] == IS_FLOOR and roles["person"] == MOVING
     assert {roles[name] for name in ("wall", "door", "table", "stairs")} == {OBSTACLE}
-    assert Roles(SIX).of(np.array([FLOOR, UNLABELLED], np.uint8)).tolist() == [IS_FLOOR, 4]
+    assert roles_of(SIX)[[FLOOR, UNLABELLED]].tolist() == [IS_FLOOR, 4]
 
 
 def test_obstacles_count_from_the_floor_at_their_place() -> None:

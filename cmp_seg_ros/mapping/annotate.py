@@ -5,7 +5,6 @@ its label is carried back to the points of every scan in it.
 """
 
 import hashlib
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -59,9 +58,6 @@ class ScanExport(Consumer):
         self.data, self.space, self.out, self.every = data, space, out, every
         self.about = _about("scans", data, space)
 
-    def begin(self) -> None:
-        (self.out / hand.SPACE_FILE).write_text(self.space.to_yaml())
-
     def add(self, result: Result, report: Report) -> None:
         frame, labels = result.frame, result.labels
         if labels is None or frame.number % self.every:
@@ -78,7 +74,7 @@ class ScanExport(Consumer):
         self.about.sha256[frame.key] = digest(frame)
 
     def finish(self, report: Report) -> None:
-        _write_about(self.out, self.about)
+        _write_about(self.out, self.about, self.space)
         report.files += [ABOUT, hand.SPACE_FILE, *(f"{name}.ply" for name in self.about.points)]
 
 
@@ -116,9 +112,8 @@ class MapExport(DriveMap):
             start=np.array([motion.start for motion in self.motions.values()]),
             velocity=np.array([motion.velocity for motion in self.motions.values()]),
         )
-        (self.folder / hand.SPACE_FILE).write_text(self.space.to_yaml())
         self.about.points[Path(MAP).stem] = len(found)
-        _write_about(self.folder, self.about)
+        _write_about(self.folder, self.about, self.space)
         report.files += [ABOUT, hand.SPACE_FILE, MAP, VOXELS]
 
 
@@ -133,8 +128,9 @@ def _about(kind: Literal["scans", "map"], data: DataSet, space: LabelSpace) -> A
     return About(kind=kind, input=path, topic=data.topic, label_space=space.name, points={}, sha256={})
 
 
-def _write_about(folder: Path, about: About) -> None:
-    outputs.write_whole(folder / ABOUT, (json.dumps(about.model_dump(), indent=1) + "\n").encode())
+def _write_about(folder: Path, about: About, space: LabelSpace) -> None:
+    (folder / hand.SPACE_FILE).write_text(space.to_yaml())
+    outputs.write_whole(folder / ABOUT, (about.model_dump_json(indent=1) + "\n").encode())
 
 
 def digest(frame: Frame) -> str:
@@ -162,7 +158,6 @@ class Import:
         except ValidationError as error:
             raise UserError(f"{folder / ABOUT} is not valid: {describe_invalid(error)}; export again") from error
         self.space = LabelSpace.load(folder / hand.SPACE_FILE)
-        self.changed: dict[str, int] = {}  # points whose label was changed, by file
         self._motions: dict[int, Motion] = {}
         if self.about.kind == "map":
             self._load_map()
