@@ -47,6 +47,12 @@ def bag_path(folder: Path, storage: str) -> Path:
     return folder / ("scans.bag" if storage == "ros1" else "scans")
 
 
+def bag_file(path: Path) -> Path:
+    """The only file with messages of a bag."""
+    (file,) = [path] if path.is_file() else [file for file in path.iterdir() if file.suffix != ".yaml"]
+    return file
+
+
 def jpeg(pixels: np.ndarray) -> bytes:
     content = io.BytesIO()
     Picture.fromarray(pixels).save(content, "JPEG", quality=95)

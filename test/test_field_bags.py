@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import yaml
 import zstandard
-from bags import CLOUD, Mcap, bag_path, cloud, columns, definition, message, scans, write_bag
+from bags import CLOUD, Mcap, bag_file, bag_path, cloud, columns, definition, message, scans, write_bag
 from rosbags.rosbag2 import CompressionMode
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
@@ -215,7 +215,7 @@ def test_an_intensity_that_cannot_be_read_is_absent(tmp_path: Path, field: dict)
 @pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
 def test_compressed_messages_without_metadata(tmp_path: Path, storage: str) -> None:
     path = write_bag(tmp_path / "scans", storage, {"/points": scans(3)}, compression=CompressionMode.MESSAGE)
-    (file,) = (file for file in path.iterdir() if file.suffix != ".yaml")
+    file = bag_file(path)
     alone = file.rename(tmp_path / f"alone{file.suffix}")
     assert read(alone) == [0, 1, 2]
 
@@ -223,7 +223,7 @@ def test_compressed_messages_without_metadata(tmp_path: Path, storage: str) -> N
 @pytest.mark.parametrize("storage", ["mcap", "sqlite3", "ros1"])
 def test_a_file_that_was_packed_by_hand(tmp_path: Path, storage: str) -> None:
     path = write_bag(bag_path(tmp_path, storage), storage, {"/points": scans(60)})
-    (file,) = [path] if path.is_file() else [file for file in path.iterdir() if file.suffix != ".yaml"]
+    file = bag_file(path)
     packed = zstandard.compress(file.read_bytes())
     alone = tmp_path / f"alone{file.suffix}.zstd"
     alone.write_bytes(packed)
@@ -240,7 +240,8 @@ def test_a_file_that_was_packed_by_hand(tmp_path: Path, storage: str) -> None:
 
 def test_a_bag_that_was_unpacked_by_hand(tmp_path: Path) -> None:
     path = write_bag(tmp_path / "scans", "sqlite3", {"/points": scans(3)}, compression=CompressionMode.FILE)
-    (packed,) = (file for file in path.iterdir() if file.suffix == ".zstd")
+    assert read(path) == [0, 1, 2]
+    packed = bag_file(path)
     packed.with_suffix("").write_bytes(zstandard.decompress(packed.read_bytes(), 1 << 24))
     assert read(path) == [0, 1, 2]  # both are there: not twice
     packed.unlink()
@@ -282,7 +283,7 @@ def test_a_log_that_was_never_merged(tmp_path: Path) -> None:
 
 def test_a_recorder_that_was_killed_after_the_metadata_were_written(tmp_path: Path) -> None:
     path = write_bag(tmp_path / "scans", "mcap", {"/points": scans(4)})
-    (file,) = path.glob("*.mcap")
+    file = bag_file(path)
     content = file.read_bytes()
     file.write_bytes(content[: content.index(b"\x0f\x04\0\0\0\0\0\0\0")])  # before the end of the data
     assert read(path, notes="it was never closed") == [0, 1, 2, 3]
@@ -294,14 +295,13 @@ def test_a_recorder_that_was_killed_after_the_metadata_were_written(tmp_path: Pa
 
 def test_what_a_folder_holds_besides_is_said(tmp_path: Path) -> None:
     path = write_bag(tmp_path / "scans", "sqlite3", {"/points": scans(2)})
-    (file,) = path.glob("*.db3")
-    shutil.copy(file, path / "later_1.db3")
+    shutil.copy(bag_file(path), path / "later_1.db3")
     assert read(path, notes="later_1.db3, which its metadata.yaml does not list") == [0, 1]
 
 
 def test_a_damaged_page_costs_its_message_alone(tmp_path: Path) -> None:
     path = write_bag(tmp_path / "scans", "sqlite3", {"/points": scans(3)})
-    (file,) = path.glob("*.db3")
+    file = bag_file(path)
     content = bytearray(file.read_bytes())
     page = content.index(bytes(cloud(1).data)[:64]) // 4096 * 4096
     content[page : page + 4096] = bytes(4096)
@@ -309,10 +309,13 @@ def test_a_damaged_page_costs_its_message_alone(tmp_path: Path) -> None:
     assert read(path, problems="damaged or cut short") == [0, 2]
 
 
-def test_a_first_cloud_without_coordinates_is_passed_over(tmp_path: Path) -> None:
+def test_clouds_without_coordinates_are_passed_over(tmp_path: Path) -> None:
     odd = {name: values for name, values in columns(0).items() if name not in "xyz"}
-    path = write_bag(tmp_path / "scans", "mcap", {"/points": [odd, *scans(2)]})
-    assert read(path, problems="scan 000000 on /points") == [0, 1]
+    path = write_bag(tmp_path / "scans", "mcap", {"/points": [odd, *scans(2), odd, columns(2)]})
+    data = open_input(path)
+    assert [frame.key for frame in data] == ["000001", "000002", "000004"]
+    (problem,) = data.problems
+    assert "scan 000000 on /points" in problem and "no field x, y, z" in problem and "1 more like it" in problem
     alone = write_bag(tmp_path / "alone", "mcap", {"/points": [odd]})
     assert "/points have the fields intensity" in refusal(alone)
 

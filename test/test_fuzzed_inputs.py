@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bags import scans, write_bag
+from bags import bag_file, scans, write_bag
 from rosbags.rosbag2 import CompressionMode
 from test_datasets import FACES, VERTEX, XYZI, pcd, ply, wall_scan
 
@@ -19,7 +19,6 @@ from cmp_seg_ros.messages import point_cloud2
 from cmp_seg_ros.scan import Labels
 
 LONGEST = 10.0  # seconds
-FEW, MANY = 600, 3000  # mutated files, of all kinds together
 SPACE = LabelSpace.load("structural6")
 NUMBERS = (b"0", b"-1", b"1", b"4294967296", b"99999999999999999999", b"1e9", b"nan", b"", b"x", b"0x10", b"\xff")
 
@@ -37,9 +36,7 @@ def named_npy(folder: Path) -> bytes:
 
 def bag(storage: str, **options: CompressionMode) -> Callable[[Path], bytes]:
     def make(folder: Path) -> bytes:
-        path = write_bag(folder / "bag", storage, {"/points": scans(4)}, **options)
-        file = path if path.is_file() else next(file for file in path.iterdir() if file.suffix != ".yaml")
-        return file.read_bytes()
+        return bag_file(write_bag(folder / "bag", storage, {"/points": scans(4)}, **options)).read_bytes()
 
     return make
 
@@ -117,7 +114,11 @@ def read(path: Path) -> int:
     return count
 
 
-def fuzz(tmp_path: Path, name: str, count: int, seed: int) -> None:
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize(("files", "seed"), [(600, 1), pytest.param(3000, 2, marks=pytest.mark.slow)])
+def test_mutated_files(tmp_path: Path, name: str, files: int, seed: int) -> None:
+    """So many files of all kinds together."""
     (tmp_path / "whole").mkdir()
     content = KINDS[name](tmp_path / "whole")
     folder = tmp_path / "mutated"
@@ -125,7 +126,7 @@ def fuzz(tmp_path: Path, name: str, count: int, seed: int) -> None:
     (folder / name).write_bytes(content)
     assert read(folder / name) >= 1
     random = np.random.default_rng([seed, list(KINDS).index(name)])
-    for _ in range(count):
+    for _ in range(-(-files // len(KINDS))):
         (folder / name).write_bytes(mutated(content, random))
         before = (folder / name).stat().st_mtime_ns
         try:
@@ -138,19 +139,6 @@ def fuzz(tmp_path: Path, name: str, count: int, seed: int) -> None:
             raise
         assert [file.name for file in folder.iterdir()] == [name]
         assert (folder / name).stat().st_mtime_ns == before
-
-
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", KINDS)
-def test_mutated_files(tmp_path: Path, name: str) -> None:
-    fuzz(tmp_path, name, -(-FEW // len(KINDS)), 1)
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", KINDS)
-def test_many_mutated_files(tmp_path: Path, name: str) -> None:
-    fuzz(tmp_path, name, -(-MANY // len(KINDS)), 2)
 
 
 @pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
