@@ -46,12 +46,6 @@ class DataSet(Seeded):
         self.rate, self.sensor, self.cameras, self.motion, self.scene = rate, sensor, tuple(cameras), motion, scene
         self._shown: dict[str, tuple[UInt8, UInt8]] = {}  # by camera: the last image, and its truth
 
-    def parts(self) -> Iterator["DataSet"]:
-        """A drive each."""
-        for part in super().parts():
-            part._shown = {}
-            yield part
-
     def truth_of(self, rgb: UInt8) -> UInt8:
         """(H, W) ids in `indoor` of the last image that a camera gave, for teachers that are simulated.
 

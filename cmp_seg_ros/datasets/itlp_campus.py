@@ -109,10 +109,10 @@ class DataSet(BaseDataSet):
     @staticmethod
     def _points(path: Path) -> Any:
         """(N, 4). Raises UserError."""
-        content = read_bytes(path)
-        if len(content) % 16:
-            raise UserError(f"{path} is cut short: {len(content)} bytes are no points of four float32; copy it again")
-        return np.frombuffer(content, "<f4").reshape(-1, 4)
+        try:
+            return np.frombuffer(read_bytes(path), "<f4").reshape(-1, 4)
+        except ValueError as error:
+            raise UserError(f"{path} is cut short: it holds no whole points of four float32; copy it again") from error
 
     @staticmethod
     def _read(path: Path) -> list[dict[str, str]]:

@@ -1,6 +1,5 @@
 """What simulated data sets share: so many scans for each seed, made when they are asked for."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from copy import copy
 from dataclasses import replace
@@ -15,7 +14,7 @@ from cmp_seg_ros.label_space import LabelSpace
 Part = TypeVar("Part", bound="Seeded")
 
 
-class Seeded(BaseDataSet, ABC):
+class Seeded(BaseDataSet):
     """Frames in the order of seeds. Truth is in `indoor`.
 
     Args:
@@ -30,9 +29,9 @@ class Seeded(BaseDataSet, ABC):
         self.count = len(self.seeds) * scans
         self.label_spaces = {TRUTH: LabelSpace.load("indoor")}
 
-    @abstractmethod
     def frames_of(self, seed: int) -> Iterator[Frame]:
-        """The frames of a seed, in order; their numbers are set later."""
+        """The frames of a seed, in order; their numbers are set later. A data set overrides this or `frame_of`."""
+        return (self.frame_of(seed, index) for index in range(self.scans))
 
     def frame_of(self, seed: int, index: int) -> Frame:
         """One of the frames of a seed."""
