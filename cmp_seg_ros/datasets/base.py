@@ -1,5 +1,6 @@
 """What every data set offers, and what those that are files share."""
 
+import io
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
@@ -259,6 +260,16 @@ def read_bytes(path: Path) -> bytes:
     if not content:
         raise UserError(f"{path} is empty (0 bytes); copy or record it again")
     return content
+
+
+def read_npy(path: Path) -> Array:
+    """The array in a .npy. Raises UserError."""
+    content = read_bytes(path)
+    try:
+        table: Array = np.load(io.BytesIO(content), allow_pickle=False)
+    except Exception as error:  # numpy raises anything for damaged bytes
+        raise UserError(f"{path} is not a whole .npy of numbers ({error}); save it again with numpy.save") from error
+    return table
 
 
 def ascii_records(body: bytes, dtype: np.dtype[Any], count: int, path: Path) -> bytes:
