@@ -23,7 +23,6 @@ from cmp_seg_ros.geometry.sensor_set import SensorSet
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.messages import cdr, point_cloud2
 from cmp_seg_ros.messages.cdr import POINT_CLOUD2
-from cmp_seg_ros.scan import Scan
 
 REMEDY = "copy it again, reindex it (rosbag reindex, ros2 bag reindex) or record it again"
 TRUTH_TOPIC = "/truth/points"  # as `cmp-seg simulate` records it
@@ -263,24 +262,25 @@ class DataSet(BaseDataSet):
             return
         yield from self._noted(self._joined())
 
-    def _noted(self, joined: Iterable[tuple[int, Scan, Any, PointLabels | None]]) -> Iterator[Frame]:
+    def _noted(self, frames: Iterable[Frame]) -> Iterator[Frame]:
         """The frames, with a note on stamps that are of no use."""
         before = 0
-        for number, scan, message, truth in joined:
-            if scan.stamp == 0:
+        for frame in frames:
+            stamp = frame.scan.stamp
+            if stamp == 0:
                 self.notes.add(
-                    f"scan {number:06d} on {self.topic} of {self.path} has the stamp zero: it cannot be matched in "
+                    f"scan {frame.key} on {self.topic} of {self.path} has the stamp zero: it cannot be matched in "
                     "time; let the driver set header.stamp",
                     "zero",
                 )
-            elif scan.stamp < before:
+            elif stamp < before:
                 self.notes.add(
-                    f"time runs backwards at scan {number:06d} on {self.topic} of {self.path}, by "
-                    f"{(before - scan.stamp) * 1e-9:.3f} s; split the bag there or mend the sensor's clock",
+                    f"time runs backwards at scan {frame.key} on {self.topic} of {self.path}, by "
+                    f"{(before - stamp) * 1e-9:.3f} s; split the bag there or mend the sensor's clock",
                     "backwards",
                 )
-            before = scan.stamp
-            yield self._frame(number, scan, message, truth)
+            before = stamp
+            yield frame
 
     def stretch(self, start: int, stop: int | None = None) -> Iterator[Frame]:
         if self.seeks and self._times != sorted(self._times):
@@ -294,7 +294,7 @@ class DataSet(BaseDataSet):
         margin = NEAR if self.label_spaces else 0  # the truth is recorded before or after
         begin, end = self._times[start] - margin, self._times[stop - 1] + 1 + margin
         joined = self._joined(bisect_left(self._times, begin), begin, end)
-        yield from self._noted(one for one in joined if start <= one[0] < stop)
+        yield from self._noted(frame for frame in joined if start <= frame.number < stop)
 
     def frame_at(self, number: int) -> Frame:
         for frame in self.stretch(number, number + 1):
@@ -321,71 +321,59 @@ class DataSet(BaseDataSet):
         first = self.bag.first(self.topic, lambda message: point_cloud2.stamp_ns(message.header) != 0)
         return 0 if first is None else self.stamp_of(0, point_cloud2.stamp_ns(first.header))
 
-    def _decoded(self, message: Any, number: int) -> tuple[Any, Scan]:
-        """A message of the topic as PointCloud2, and its scan. Raises UserError."""
-
-        def note(text: str) -> None:
-            self.notes.add(f"scan {number:06d} on {self.topic} of {self.path}: {text}", text)
-
-        cloud = livox.cloud_of(message) if self._is_livox else message
-        return cloud, point_cloud2.decode(cloud, note=note)
-
-    def _joined(
-        self, number: int = 0, start: int | None = None, stop: int | None = None
-    ) -> Iterator[tuple[int, Scan, Any, PointLabels | None]]:
-        """Number, scan and message of each cloud that can be read, with the truth of its stamp.
+    def _joined(self, number: int = 0, start: int | None = None, stop: int | None = None) -> Iterator[Frame]:
+        """The frame of each cloud that can be read, with the truth of its stamp.
 
         Args:
             number: of the first cloud recorded from `start` on.
         """
         topics = [self.topic] if not self.label_spaces else [self.topic, TRUTH_TOPIC]
-        waiting: deque[tuple[int, Scan, Any]] = deque()
+        waiting: deque[Frame] = deque()
         truths: dict[int, Any] = {}
-
-        def next_one() -> tuple[int, Scan, Any, PointLabels | None]:
-            place, scan, message = waiting.popleft()
-            return place, scan, message, self._truth_of(truths.pop(scan.stamp, None), len(scan), place)
-
         for topic, _, message in self.bag.messages(topics, start, stop):
             if topic == TRUTH_TOPIC and topic != self.topic:
                 truths[point_cloud2.stamp_ns(message.header)] = message
                 if len(truths) > WAITING:
                     truths.pop(next(iter(truths)))
                     self.problems.add(f"a truth on {TRUTH_TOPIC} of {self.path} is of no scan's stamp", "truth")
-            elif _is_empty(message):
-                text = f"scan {number:06d} on {self.topic} of {self.path} is empty: it has no points"
-                self.notes.add(text, "empty")
-                number += 1
             else:
+                what = f"scan {number:06d} on {self.topic} of {self.path}"
                 try:
-                    cloud, scan = self._decoded(message, number)
-                    waiting.append((number, scan, cloud))
+                    if _is_empty(message):
+                        self.notes.add(f"{what} is empty: it has no points", "empty")
+                    else:
+                        waiting.append(self._frame(number, message, what))
                 except UserError as error:
-                    text = f"scan {number:06d} on {self.topic} of {self.path} is left out: {error}"
-                    self.problems.add(text, "cloud")
+                    self.problems.add(f"{what} is left out: {error}", "cloud")
                 number += 1
-            while waiting and (not self.label_spaces or waiting[0][1].stamp in truths or len(waiting) > WAITING):
-                yield next_one()
-        while waiting:
-            yield next_one()
+            while waiting and (not self.label_spaces or waiting[0].scan.stamp in truths or len(waiting) > WAITING):
+                frame = waiting.popleft()
+                yield self._with_truth(frame, truths.pop(frame.scan.stamp, None))
+        for frame in waiting:
+            yield self._with_truth(frame, truths.pop(frame.scan.stamp, None))
 
-    def _truth_of(self, message: Any, points: int, number: int) -> PointLabels | None:
+    def _with_truth(self, frame: Frame, message: Any) -> Frame:
+        """A frame with its truth, where there is one and it fits."""
         if message is None:
-            return None
+            return frame
         try:
             label = point_cloud2.decode_labels(message, TRUTH_SPACE).label
         except UserError as error:
-            self.problems.add(f"the truth of scan {number:06d} of {self.path} is left out: {error}", "truth")
-            return None
-        if len(label) != points:
+            self.problems.add(f"the truth of scan {frame.key} of {self.path} is left out: {error}", "truth")
+            return frame
+        if len(label) != len(frame.scan):
             self.problems.add(
-                f"scan {number:06d} of {self.path} has {points} points, its truth {len(label)}; simulate the bag again",
+                f"scan {frame.key} of {self.path} has {len(frame.scan)} points, its truth {len(label)}; simulate the "
+                "bag again",
                 "size",
             )
-            return None
-        return PointLabels(self.label_spaces[TRUTH], label)
+            return frame
+        return replace(frame, labels={TRUTH: PointLabels(self.label_spaces[TRUTH], label)})
 
-    def _frame(self, number: int, scan: Scan, message: Any, truth: PointLabels | None) -> Frame:
+    def _frame(self, number: int, message: Any, what: str) -> Frame:
+        """The frame of a message of the topic, without its truth. Raises UserError."""
+        cloud = livox.cloud_of(message) if self._is_livox else message
+        scan = point_cloud2.decode(cloud, note=lambda text: self.notes.add(f"{what}: {text}", text))
         scan = replace(scan, stamp=self.stamp_of(number, scan.stamp))
         stretch = (scan.stamp - self._begin) // STRETCH if scan.stamp else number // 100
         lidar = self.sensors.lidar
@@ -393,8 +381,7 @@ class DataSet(BaseDataSet):
             f"{number:06d}",
             scan if lidar is None else replace(scan, time=point_times(scan, lidar)),
             number,
-            message,
-            labels={} if truth is None else {TRUTH: truth},
+            cloud,
             images=bag_index.NearestImages(self._cameras, lidar.camera_stamp(scan.stamp) if lidar else scan.stamp),
             T_base_lidar=self.sensors.T_base_lidar,
             intensity_statistics=self.sensors.intensity_statistics,
