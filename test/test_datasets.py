@@ -5,8 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from cmp_seg_ros.datasets import bare, open_input
 from cmp_seg_ros.datasets.frame import Frame
@@ -130,11 +128,6 @@ def test_lzf_unpacks_references() -> None:
     assert lzf_decompress(packed, 13) == b"abcabcabcabc!"
     with pytest.raises(ValueError, match="before the start"):
         lzf_decompress(bytes([1 << 5, 9]), 3)
-
-
-@given(st.binary(min_size=1, max_size=500))
-def test_lzf_round_trip_of_literals(data: bytes) -> None:
-    assert lzf_decompress(lzf_literals(data), len(data)) == data
 
 
 VERTEX = "element vertex 57\nproperty float x\nproperty float y\nproperty float z\nproperty float intensity\n"

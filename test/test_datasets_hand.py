@@ -13,7 +13,7 @@ from cmp_seg_ros.datasets.hand import with_hand_labels
 from cmp_seg_ros.datasets.labelled_bag import LabelledBagWriter
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.label_space import LabelSpace
-from cmp_seg_ros.scan import UNLABELLED, Labels
+from cmp_seg_ros.scan import UNLABELLED, Labels, Scan
 
 SIX = LabelSpace.load("structural6")
 POINTS = 400
@@ -26,6 +26,13 @@ def ids(number: int = 0) -> np.ndarray:
 @pytest.fixture
 def bag(tmp_path: Path) -> Path:
     return write_bag(tmp_path / "drive", "mcap", {"/points": scans(3)})
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """For label files."""
+    (tmp_path / "hand").mkdir()
+    return tmp_path / "hand"
 
 
 def cloud(label: np.ndarray) -> dict[str, np.ndarray]:
@@ -75,9 +82,7 @@ FORMATS = [as_ply, as_pcd, as_las, as_text, as_bare_text, as_semantic_kitti]
 
 
 @pytest.mark.parametrize("write", FORMATS, ids=lambda write: write.__name__)
-def test_every_format_gives_the_same_labels(write: Callable[[Path, np.ndarray], None], bag: Path) -> None:
-    folder = bag.parent / "hand"
-    folder.mkdir()
+def test_every_format_gives_the_same_labels(write: Callable[[Path, np.ndarray], None], bag: Path, folder: Path) -> None:
     (folder / hand.SPACE_FILE).write_text(SIX.to_yaml())
     write(folder / "000000", ids())
     data = with_hand_labels(open_input(bag), folder)
@@ -104,8 +109,6 @@ def test_labels_in_a_bag_are_matched_by_stamp(bag: Path) -> None:
 
 
 def frame_with(xyz: np.ndarray) -> Frame:
-    from cmp_seg_ros.scan import Scan
-
     return Frame("000000", Scan(xyz), 0)
 
 
@@ -141,9 +144,7 @@ def test_what_does_not_fit_is_a_clear_error(label: np.ndarray, xyz: np.ndarray, 
         hand.on_scan(label, xyz, frame_with(XYZ), SIX, "a.ply")
 
 
-def test_a_file_that_does_not_fit_costs_its_own_labels_alone(bag: Path) -> None:
-    folder = bag.parent / "hand"
-    folder.mkdir()
+def test_a_file_that_does_not_fit_costs_its_own_labels_alone(bag: Path, folder: Path) -> None:
     hand.write_label_file(folder / "000000.label", ids()[:-1])
     hand.write_label_file(folder / "000001.label", ids(1))
     with pytest.raises(UserError, match=r"what do the ids in .* mean"):
@@ -172,9 +173,7 @@ def test_a_file_that_does_not_fit_costs_its_own_labels_alone(bag: Path) -> None:
         ("000000.png", b"", "has no label files"),
     ],
 )
-def test_damaged_files(name: str, content: bytes, message: str, bag: Path) -> None:
-    folder = bag.parent / "hand"
-    folder.mkdir()
+def test_damaged_files(name: str, content: bytes, message: str, bag: Path, folder: Path) -> None:
     (folder / name).write_bytes(content)
     with pytest.raises(UserError, match=message):
         with_hand_labels(open_input(bag), folder, "structural6")[0]

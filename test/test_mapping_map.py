@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from xml.etree import ElementTree
@@ -117,11 +116,6 @@ def test_small_holes_of_the_floor_are_closed_and_large_ones_are_not() -> None:
     assert (grid.occupancy[5, 5], grid.occupancy[6, 5], grid.occupancy[13, 13]) == (FREE, FREE, UNKNOWN)
 
 
-def pose_at(own: int, T: np.ndarray | None, stamp: int) -> np.ndarray | None:
-    """A pose that is known at its own stamp."""
-    return T if stamp == own else None
-
-
 class Drive(DataSet):
     """A lidar that drives through the room; three labels in ten are wrong at random; `poses` are those of frames."""
 
@@ -144,7 +138,7 @@ class Drive(DataSet):
             stamp = (i + 1) * 10**8
             yield Frame(
                 f"{i}", Scan((world - [x, 0, 1]).astype(np.float32), stamp=stamp), i, labels=sources, sequence="a",
-                group=f"{i // 4}", locate=partial(pose_at, stamp, T),
+                group=f"{i // 4}", locate={stamp: T}.get,
             )  # fmt: skip
 
 
