@@ -103,40 +103,37 @@ class Folder(DataSet):
         return path.is_dir()
 
     def __iter__(self) -> Iterator[Frame]:
-        number = found = 0
+        number, is_empty = 0, True
         for file in self.files:
-            before = number
-            notes: list[str] = []
+            first = number
             try:
-                data = self._open(file)
-                for frame in data:
-                    key = file.stem if data.one_file_each else f"{file.stem}/{frame.key}"
-                    yield replace(frame, number=number, key=key, sequence=str(self.path))
-                    number += 1
-                    found += 1
-                problems, notes = list(data.problems), list(data.notes)
+                for frame in self._read(file):
+                    yield replace(frame, number=number)
+                    number, is_empty = number + 1, False
             except UserError as error:
-                problems = [str(error)]
-            number = max(number, before + 1)  # a gap for a file without a scan
-            for problem in problems:
-                self.problems.add(problem)
-            for note in notes:
-                self.notes.add(note)
-        if not found:
+                self.problems.add(str(error))
+            number = max(number, first + 1)  # a gap for a file without a scan
+        if is_empty:
             raise UserError("; ".join(self.problems))
 
     def frame_at(self, number: int) -> Frame:
-        file = list(self.files)[number]
-        return replace(next(iter(self._open(file))), number=number, key=file.stem, sequence=str(self.path))
+        [frame] = self._read(list(self.files)[number])
+        return replace(frame, number=number)
 
-    def _open(self, file: Path) -> DataSet:
-        """Raises UserError."""
+    def _read(self, file: Path) -> Iterator[Frame]:
+        """The frames of a file; at its end what is wrong with it is noted. Raises UserError."""
         kind = self.files[file]
         if kind is None:
             raise _unknown(file)
         data = kind(file, self.topic if kind.has_topics else "", self.sensors)
         data.columns_given = self.columns_given if kind.has_columns else ""
-        return data
+        for frame in data:
+            key = file.stem if data.one_file_each else f"{file.stem}/{frame.key}"
+            yield replace(frame, key=key, sequence=str(self.path))
+        for problem in data.problems:
+            self.problems.add(problem)
+        for note in data.notes:
+            self.notes.add(note)
 
 
 def _is_named_like_one(path: Path) -> bool:

@@ -47,7 +47,7 @@ class SemanticMap:
         self.scans += 1
         if self.radius is None:
             return
-        place = motion.start[:3, 3]
+        place = motion.start[:3, 3]  # each time that it has moved by a tenth of the radius, what is beyond is forgotten
         if self._pruned is None or np.linalg.norm(place - self._pruned) > 0.1 * self.radius:
             self._pruned = place
             self.voxels.forget(place, self.radius)
