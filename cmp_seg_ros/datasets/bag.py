@@ -410,7 +410,7 @@ def _topics_at(path: Path, _changed: int) -> frozenset[str]:
     return frozenset(Bag(path).topics)
 
 
-def choose_topic(bag: Bag, topic: str = "") -> str:
+def choose_topic(bag: Bag, topic: str) -> str:
     """The topic of clouds that is asked for, or the only one. Raises UserError with the topics that would do."""
     with_points = next((group for group in _with_points(bag) if group), [])
     would_do = ", ".join(f"{name} ({bag.topics[name].size} messages)" for name in with_points)

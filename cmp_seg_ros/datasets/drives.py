@@ -14,7 +14,6 @@ from cmp_seg_ros.scan import UInt8
 
 if TYPE_CHECKING:
     from cmp_seg_ros.simulation.rig import Rig
-    from cmp_seg_ros.simulation.trajectory import Kind
 
 START = 1_700_000_000_000_000_000  # nanoseconds
 
@@ -28,7 +27,6 @@ class DataSet(Seeded):
         rate: scans and images a second.
         sensor: name of the lidar.
         cameras: as for `cmp-seg simulate`.
-        motion: how the robot moves.
         scene: folder of a furnished scene instead of generated buildings.
     """
 
@@ -39,11 +37,10 @@ class DataSet(Seeded):
         rate: float = 1.0,
         sensor: str = "os1-16",
         cameras: Iterable[str] = ("pinhole",),
-        motion: "Kind" = "wheeled",
         scene: Path | None = None,
     ) -> None:
         super().__init__(scene or Path("buildings"), seeds, scans)
-        self.rate, self.sensor, self.cameras, self.motion, self.scene = rate, sensor, tuple(cameras), motion, scene
+        self.rate, self.sensor, self.cameras, self.scene = rate, sensor, tuple(cameras), scene
         self._shown: dict[str, tuple[UInt8, UInt8]] = {}  # by camera: the last image, and its truth
 
     def truth_of(self, rgb: UInt8) -> UInt8:
@@ -63,7 +60,7 @@ class DataSet(Seeded):
 
         cameras = tuple(RigCamera.parse(camera) for camera in self.cameras)
         seconds = self.scans / self.rate
-        rig = Rig(RigConfig(seed, self.sensor, seconds, self.rate, self.motion, cameras=cameras, scene=self.scene))
+        rig = Rig(RigConfig(seed, self.sensor, seconds, self.rate, cameras=cameras, scene=self.scene))
         calibrated = rig.calibration().cameras
         for index in range(self.scans):
             stamp = START + round(rig.scan_time(index) * 1e9)
