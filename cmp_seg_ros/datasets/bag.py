@@ -16,7 +16,7 @@ from cmp_seg_ros.datasets.base import DataSet as BaseDataSet
 from cmp_seg_ros.datasets.base import Problems
 from cmp_seg_ros.datasets.frame import TRUTH, Frame, PointLabels
 from cmp_seg_ros.datasets.storage import METADATA, ZSTD
-from cmp_seg_ros.datasets.storage.base import CDR, ROS1, RawMessage, Topic, line
+from cmp_seg_ros.datasets.storage.base import CDR, ROS1, RawMessage, Topic, joined, line
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.geometry.motion import point_times
 from cmp_seg_ros.geometry.sensor_set import SensorSet
@@ -84,11 +84,7 @@ class Bag:
             self.notes.add(f"bag {path}: {note}")
         self.undecodable: dict[str, str] = {}  # why no message of a topic was found fit by `first`
         self._types = _Types()
-        self.topics: dict[str, Topic] = {}
-        for file in self._files.storages:
-            for name, topic in file.topics.items():
-                before = self.topics.setdefault(name, topic._replace(size=0))
-                self.topics[name] = before._replace(size=before.size + topic.size)
+        self.topics = joined(item for file in self._files.storages for item in file.topics.items())
         if not any(topic.size for topic in self.topics.values()):
             if self._files.damage:
                 raise UserError(f"{self.damage()}; {REMEDY}")
