@@ -58,7 +58,7 @@ class DataSet(BaseDataSet):
 
     def __init__(self, path: Path, topic: str = "", sensors: SensorSet | None = None) -> None:
         if sensors is None or sensors.file is None:
-            sensors = SensorSet.of(calibration())
+            sensors = SensorSet(calibration=calibration())
         super().__init__(path, topic, sensors)
         self.rows = self._read(path / TABLE)
         self.count = len(self.rows)

@@ -13,7 +13,7 @@ class PairsFolder(Folder, ABC):
 
     def __init__(self, path: Path, topic: str = "", sensors: SensorSet | None = None) -> None:
         if sensors is None or sensors.file is None:
-            sensors = SensorSet.of(self.calibration(path))
+            sensors = SensorSet(calibration=self.calibration(path))
         super().__init__(path, topic, sensors)
 
     @staticmethod

@@ -26,7 +26,7 @@ class PublishedBag(bag.DataSet, ABC):
         topics = bag.topics_at(path)
         topic = topic or next((name for name in self.lidars if name in topics), "")
         if sensors is None or sensors.file is None:
-            sensors = SensorSet.of(self.calibration(self.lidars.get(topic, "")))
+            sensors = SensorSet(calibration=self.calibration(self.lidars.get(topic, "")))
         super().__init__(path, topic, sensors)
 
     @classmethod

@@ -13,8 +13,9 @@ class SensorSet:
     """The calibration of a robot's sensors, with one lidar selected.
 
     Args:
-        file: the calibration file; None: no calibration.
+        file: the calibration file, or None.
         lidar: name of the lidar; needed only if the calibration has several.
+        calibration: without a file; None: no calibration.
 
     Attributes:
         name: of the lidar, as given.
@@ -24,18 +25,10 @@ class SensorSet:
         UserError: the file is not valid, or has no such lidar.
     """
 
-    def __init__(self, file: Path | None = None, lidar: str = "") -> None:
+    def __init__(self, file: Path | None = None, lidar: str = "", calibration: Calibration | None = None) -> None:
         self.file, self.name = file, lidar
-        self.calibration = Calibration() if file is None else Calibration.load(file)
+        self.calibration = Calibration.load(file) if file is not None else calibration or Calibration()
         self.lidar = self.calibration.lidar(lidar) if lidar or self.calibration.lidars else None
-
-    @classmethod
-    def of(cls, calibration: Calibration) -> "SensorSet":
-        """The sensors of a calibration with one lidar at most that comes from no file."""
-        sensors = cls()
-        sensors.calibration = calibration
-        sensors.lidar = calibration.lidar() if calibration.lidars else None
-        return sensors
 
     @classmethod
     def around(cls, path: Path, file: Path | None = None, lidar: str = "") -> "SensorSet":
