@@ -66,10 +66,9 @@ class ScanExport(Consumer):
         path = self.out / f"{hand.file_name(frame.key)}.ply"
         if path.exists():
             raise UserError(f"{path} exists, and may hold labels made by hand; give another --out")
-        columns: dict[str, Array] = {axis: frame.scan.xyz[kept, i] for i, axis in enumerate("xyz")}
-        if frame.scan.intensity is not None:
-            columns["intensity"] = frame.scan.intensity[kept]
-        ply.write(path, _for_hand(columns, labels.label[kept], self.space), self.space)
+        intensity = None if frame.scan.intensity is None else frame.scan.intensity[kept]
+        columns = ply.coloured(frame.scan.xyz[kept], labels.label[kept], self.space, intensity=intensity)
+        _write_cloud(path, columns, self.space)
         self.about.points[path.stem] = len(kept)
         self.about.sha256[frame.key] = digest(frame)
 
@@ -101,9 +100,8 @@ class MapExport(DriveMap):
     def finish(self, report: Report) -> None:
         super().finish(report)
         found = self.map.voxels.voxels()
-        columns: dict[str, Array] = {axis: found.xyz[:, i] for i, axis in enumerate("xyz")}
-        columns |= {"confidence": found.confidence, "scans": found.scans}
-        ply.write(self.folder / MAP, _for_hand(columns, found.label, self.space), self.space)
+        columns = ply.coloured(found.xyz, found.label, self.space, confidence=found.confidence, scans=found.scans)
+        _write_cloud(self.folder / MAP, columns, self.space)
         np.savez_compressed(
             self.folder / VOXELS,
             keys=self.map.voxels.keys(),
@@ -117,10 +115,9 @@ class MapExport(DriveMap):
         report.files += [ABOUT, hand.SPACE_FILE, MAP, VOXELS]
 
 
-def _for_hand(columns: dict[str, Array], label: UInt8, space: LabelSpace) -> dict[str, Array]:
-    """The columns with colours, the label to correct, and the number of each point."""
-    colours = dict(zip(("red", "green", "blue"), space.palette[label].T, strict=True))
-    return columns | colours | {"label": label, INDEX: np.arange(len(label), dtype=np.uint32)}
+def _write_cloud(path: Path, columns: dict[str, Array], space: LabelSpace) -> None:
+    """A cloud with the label to correct, and the number of each point."""
+    ply.write(path, columns | {INDEX: np.arange(len(columns["label"]), dtype=np.uint32)}, space)
 
 
 def _about(kind: Literal["scans", "map"], data: DataSet, space: LabelSpace) -> About:

@@ -36,9 +36,7 @@ def write_map(folder: Path, found: Voxels, grid: Grid, space: LabelSpace, way: F
 
 def columns_of(found: Voxels, space: LabelSpace) -> dict[str, Array]:
     """The named columns of a map's cloud."""
-    columns: dict[str, Array] = {axis: found.xyz[:, i] for i, axis in enumerate("xyz")}
-    columns |= dict(zip(("red", "green", "blue"), space.palette[found.label].T, strict=True))
-    return columns | {"label": found.label, "confidence": found.confidence}
+    return ply.coloured(found.xyz, found.label, space) | {"confidence": found.confidence}
 
 
 def with_rgb(columns: dict[str, Array]) -> dict[str, Array]:
