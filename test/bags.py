@@ -173,22 +173,16 @@ class Recording:
         self.add(topic, kind, time or stamp, message)
 
     def odometry(self, topic: str, stamp: int, position: tuple[float, float, float]) -> None:
-        types, zero = self.store.types, np.zeros(36)
-        x, y, z = position
-        pose = types["geometry_msgs/msg/Pose"](
-            position=types["geometry_msgs/msg/Point"](x=x, y=y, z=z),
-            orientation=types["geometry_msgs/msg/Quaternion"](x=0.0, y=0.0, z=0.0, w=1.0),
+        def made(name: str, *fields: Any) -> Any:
+            return self.store.types[f"geometry_msgs/msg/{name}"](*fields)
+
+        kind, zero, still = "nav_msgs/msg/Odometry", np.zeros(36), made("Vector3", 0.0, 0.0, 0.0)
+        pose = made("Pose", made("Point", *position), made("Quaternion", 0.0, 0.0, 0.0, 1.0))
+        twist = made("TwistWithCovariance", made("Twist", still, still), zero)
+        header = self.header(stamp, "odom")
+        self.add(
+            topic, kind, stamp, self.store.types[kind](header, "base", made("PoseWithCovariance", pose, zero), twist)
         )
-        still = types["geometry_msgs/msg/Vector3"](x=0.0, y=0.0, z=0.0)
-        twist = types["geometry_msgs/msg/Twist"](linear=still, angular=still)
-        kind = "nav_msgs/msg/Odometry"
-        message = types[kind](
-            header=self.header(stamp, "odom"),
-            child_frame_id="base",
-            pose=types["geometry_msgs/msg/PoseWithCovariance"](pose=pose, covariance=zero),
-            twist=types["geometry_msgs/msg/TwistWithCovariance"](twist=twist, covariance=zero),
-        )
-        self.add(topic, kind, stamp, message)
 
     def __enter__(self) -> "Recording":
         self.writer.open()

@@ -124,32 +124,6 @@ def test_labelled_cloud_keeps_the_input_and_adds_the_labels(case, seed):
     assert [f.name for f in again.fields] == [f.name for f in out.fields]
 
 
-def test_round_trip_through_both_message_families():
-    sensor_msgs = pytest.importorskip("sensor_msgs.msg", reason="needs ROS")
-    from rosbags.typesys import Stores, get_typestore
-    from std_msgs.msg import Header
-
-    types = get_typestore(Stores.ROS2_HUMBLE).types
-    rng = np.random.default_rng(3)
-    xyz = rng.normal(size=(12, 3)).astype(np.float32)
-    cloud = point_cloud2.encode({axis: xyz[:, i] for i, axis in enumerate("xyz")}, (3, 4))
-    time = types["builtin_interfaces/msg/Time"](sec=7, nanosec=8)
-    messages = [
-        cloud.message(Header(frame_id="a"), sensor_msgs.PointCloud2, sensor_msgs.PointField),
-        cloud.message(
-            types["std_msgs/msg/Header"](stamp=time, frame_id="a"),
-            types["sensor_msgs/msg/PointCloud2"],
-            types["sensor_msgs/msg/PointField"],
-        ),
-    ]
-    labels = labels_for(12, rng)
-    for msg in messages:
-        assert point_cloud2.decode(msg).frame_id == "a"
-        np.testing.assert_array_equal(point_cloud2.decode(msg).xyz, xyz)
-    first, second = (point_cloud2.encode_labelled(msg, labels, SPACE) for msg in messages)
-    assert first == second
-
-
 def test_truth_clouds_hold_only_labels():
     ids = np.array([0, 3, UNLABELLED, 5], np.uint8)
     msg = as_message(point_cloud2.encode({"structural6": ids, "indoor": ids}, (2, 2)))
