@@ -13,7 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
-from itertools import chain, groupby
+from itertools import accumulate, chain, groupby
 from pathlib import Path
 from platform import node
 from shutil import rmtree
@@ -344,10 +344,7 @@ class Conversion:
         converted: Iterable[int] = chain.from_iterable(convert(job, self.out) for job in self.jobs)
         if count > 1 or runner != "local":
             converted = spread(partial(_convert_all, out=self.out.resolve()), self.jobs, count, runner)
-        done = 0
-        for scans in converted:
-            done += scans
-            yield done
+        return accumulate(converted)
 
     def finish(self) -> dict[str, Any]:
         """Put the index together and write the report, which is returned. Raises UserError if there is no scan."""
