@@ -1,6 +1,8 @@
 """Bags of small clouds for tests, as recorders write them."""
 
 import io
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -75,40 +77,33 @@ def definition(name: str, ros1: bool = False) -> str:
     return store.generate_msgdef(name, ros_version=1 if ros1 else 2)[0]
 
 
-class Mcap:
+@contextmanager
+def mcap(path: Path, profile: str = "ros2", **options) -> Iterator[Callable[..., None]]:
     """Writes an MCAP file as one likes, which need not be as ROS 2 does.
 
-    with Mcap(path, profile="") as file:
-        file.add("/points", CLOUD, messages)
+    with mcap(path, profile="") as add:
+        add("/points", CLOUD, messages)
     """
+    with path.open("wb") as stream:
+        writer = McapWriter(stream, compression=CompressionType.ZSTD, **options)
+        writer.start(profile=profile, library="test")
 
-    def __init__(self, path: Path, profile: str = "ros2", **options) -> None:
-        self.stream = path.open("wb")
-        self.writer = McapWriter(self.stream, compression=CompressionType.ZSTD, **options)
-        self.writer.start(profile=profile, library="test")
+        def add(
+            topic: str,
+            type_: str,
+            messages: list[bytes],
+            encoding: str = "cdr",
+            schema: tuple[str, bytes] | None = None,
+        ) -> None:
+            """A topic with messages recorded at 2000 s, 2001 s, ...; `schema`: encoding and text, by default ROS's."""
+            form, text = schema or ("ros2msg", definition(type_).encode())
+            channel = writer.register_channel(topic, encoding, writer.register_schema(type_, form, text) if form else 0)
+            for i, data in enumerate(messages):
+                time = (2000 + i) * 10**9
+                writer.add_message(channel, time, data, time)
 
-    def add(
-        self,
-        topic: str,
-        type_: str,
-        messages: list[bytes],
-        encoding: str = "cdr",
-        schema: tuple[str, bytes] | None = None,
-    ) -> None:
-        """A topic with messages recorded at 2000 s, 2001 s, ...; `schema`: encoding and text, by default ROS's."""
-        form, text = schema or ("ros2msg", definition(type_).encode())
-        number = self.writer.register_schema(type_, form, text) if form else 0
-        channel = self.writer.register_channel(topic, encoding, number)
-        for i, data in enumerate(messages):
-            time = (2000 + i) * 10**9
-            self.writer.add_message(channel, time, data, time)
-
-    def __enter__(self) -> "Mcap":
-        return self
-
-    def __exit__(self, *_) -> None:
-        self.writer.finish()
-        self.stream.close()
+        yield add
+        writer.finish()
 
 
 class Recording:

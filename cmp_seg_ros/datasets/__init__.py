@@ -88,7 +88,11 @@ class Folder(DataSet):
             for file in sorted(path.iterdir(), key=natural)
             if file.name != LABELLED or made_by(path) != "label"  # its results are no part of its input
         }
-        self.files = {file: kind for file, kind in found.items() if kind is not None or _is_named_like_one(file)}
+        self.files = {
+            file: kind
+            for file, kind in found.items()
+            if kind is not None or (file.suffix in SUFFIXES and not file.name.startswith(".") and not file.is_dir())
+        }
         self.one_file_each = True
         if not self.files:
             raise UserError(f"folder {path} holds no known kind of input; give {KINDS}")
@@ -134,7 +138,3 @@ class Folder(DataSet):
             self.problems.add(problem)
         for note in data.notes:
             self.notes.add(note)
-
-
-def _is_named_like_one(path: Path) -> bool:
-    return path.suffix in SUFFIXES and not path.name.startswith(".") and not path.is_dir()

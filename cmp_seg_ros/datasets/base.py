@@ -128,20 +128,16 @@ class DataSet:
         """
         if self.seeks:
             for number in range(start, len(self) if stop is None else min(stop, len(self))):
-                yield from self._tried(number)
+                try:
+                    yield self[number]
+                except UserError as error:  # noqa: PERF203
+                    self.problems.add(str(error))
             return
         for frame in self:
             if stop is not None and frame.number >= stop:
                 return
             if frame.number >= start:
                 yield frame
-
-    def _tried(self, number: int) -> list[Frame]:
-        try:
-            return [self[number]]
-        except UserError as error:
-            self.problems.add(str(error))
-            return []
 
     def parts(self) -> Iterable["DataSet"]:
         """Data sets that have the same frames in the same order, and can be read side by side."""

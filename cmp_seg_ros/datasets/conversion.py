@@ -142,7 +142,7 @@ def sources_of(
 
 
 def _new_name(name: str, taken: Collection[str]) -> str:
-    return next(one for one in (name, *(f"{name}-{number}" for number in range(2, 10**6))) if one not in taken)
+    return next(one for one in chain([name], (f"{name}-{number}" for number in range(2, 10**6))) if one not in taken)
 
 
 def plain(name: str) -> str:
