@@ -122,5 +122,11 @@ def test_malformed_images_are_named(changes, error):
 def test_broken_jpeg_is_named():
     with pytest.raises(UserError, match=r"compressed image \('jpeg'\) cannot be read"):
         images.to_rgb(SimpleNamespace(format="jpeg", data=b"\xff\xd8\xff\xe0 no more"))
+    file = io.BytesIO()
+    Picture.fromarray(np.random.default_rng(0).integers(0, 256, (200, 300, 3), np.uint8)).save(file, "PNG")
+    before, _, after = file.getvalue().rpartition(b"IDAT")
+    damaged = before + bytes(4) + after
+    with pytest.raises(UserError, match=r"compressed image \('png'\) cannot be read"):
+        images.to_rgb(SimpleNamespace(format="png", data=damaged))
     with pytest.raises(UserError, match="is no image of encoding 'rgb8'"):
         images.encode(np.zeros((2, 2), np.uint8), "rgb8", Header(), Image)

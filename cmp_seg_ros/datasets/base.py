@@ -18,6 +18,7 @@ from cmp_seg_ros.geometry.calibration import CalibratedCamera
 from cmp_seg_ros.geometry.sensor_set import SensorSet
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.messages import point_cloud2
+from cmp_seg_ros.messages.images import decompressed
 from cmp_seg_ros.scan import UInt8
 
 Array = npt.NDArray[Any]
@@ -191,12 +192,7 @@ def pictures_beside(path: Path, sensors: SensorSet) -> dict[str, CameraImage]:
 
 def read_picture(path: Path) -> UInt8:
     """(H, W, 3) red, green, blue of a file. Raises UserError."""
-    from PIL import Image
-
-    try:
-        return np.asarray(Image.open(path).convert("RGB"))
-    except (OSError, SyntaxError) as error:  # SyntaxError: of a damaged PNG
-        raise UserError(f"picture {path} cannot be read: {error}; copy it again or remove it") from error
+    return decompressed(read_bytes(path), f"picture {path}")
 
 
 def frame_of(

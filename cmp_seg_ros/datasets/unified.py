@@ -30,7 +30,7 @@ from cmp_seg_ros.geometry.calibration import CalibratedCamera
 from cmp_seg_ros.geometry.sensor_set import SensorSet
 from cmp_seg_ros.geometry.track import Pose, Track
 from cmp_seg_ros.label_space import LabelSpace
-from cmp_seg_ros.messages.images import from_jpeg
+from cmp_seg_ros.messages.images import decompressed
 from cmp_seg_ros.scan import Scan
 
 
@@ -84,7 +84,7 @@ class DataSet(BaseDataSet):
     def _image(self, entry: shards.Entry, name: str, about: dict[str, Any]) -> CameraImage:
         camera = CalibratedCamera.model_validate(about["camera"])
         stored = partial(self._file, entry, f"{name}.jpg")
-        return CameraImage(about["stamp"], lambda: from_jpeg(stored()), camera, stored)
+        return CameraImage(about["stamp"], lambda: decompressed(stored(), f"{entry.key}.{name}.jpg"), camera, stored)
 
     def _file(self, entry: shards.Entry, name: str) -> bytes:
         """Raises UserError."""
