@@ -147,14 +147,6 @@ def read_part(path: Path, offset: int, size: int) -> bytes:
     return content
 
 
-def is_whole(folder: Path, entry: Entry) -> bool:
-    """Whether the bytes of a scan of the set in `folder` are those of its checksum."""
-    try:
-        return sha256(read_part(folder / SHARDS / entry.shard, entry.offset, entry.size)) == entry.sha256
-    except UserError:
-        return False
-
-
 def pack_labels(labels: Mapping[str, PointLabels]) -> bytes:
     """KEY.labels.npz: of each source SOURCE.label, SOURCE.space (its name) and, if it has one, SOURCE.confidence."""
     arrays: dict[str, Any] = {}
