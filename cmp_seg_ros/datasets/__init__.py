@@ -102,10 +102,6 @@ class Folder(DataSet):
             self.count = len(self.files)
             self.seeks = True
 
-    @classmethod
-    def recognises(cls, path: Path) -> bool:
-        return path.is_dir()
-
     def __iter__(self) -> Iterator[Frame]:
         number, is_empty = 0, True
         for file in self.files:
