@@ -399,12 +399,6 @@ def test_columns(tmp_path: Path) -> None:
     assert [frame.key for frame in folder] == ["a", "five", "named"] and not folder.problems
 
 
-def test_files_are_known_by_their_content(tmp_path: Path) -> None:
-    np.save(tmp_path / "points.npy", XYZ)
-    (tmp_path / "points.npy").rename(tmp_path / "points.dat")
-    assert len(read(tmp_path / "points.dat").scan) == 57
-
-
 def test_folder(tmp_path: Path) -> None:
     for name, points in (("10.npy", XYZ[:10]), ("2.npy", XYZ[:2]), ("1.npy", XYZ[:1])):
         np.save(tmp_path / name, points)

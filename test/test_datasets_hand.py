@@ -108,13 +108,9 @@ def test_labels_in_a_bag_are_matched_by_stamp(bag: Path) -> None:
         with_hand_labels(open_input(bag), bag)
 
 
-def frame_with(xyz: np.ndarray) -> Frame:
-    return Frame("000000", Scan(xyz), 0)
-
-
 def test_labels_of_returns_alone_go_to_the_returns() -> None:
     xyz = np.array([[1, 0, 0], [0, 0, 0], [2, 0, 0], [np.nan, 0, 0]])
-    label = hand.on_scan(np.array([3, 4]), xyz[[0, 2]], frame_with(xyz), SIX, "a.ply")
+    label = hand.on_scan(np.array([3, 4]), xyz[[0, 2]], Frame("000000", Scan(xyz)), SIX, "a.ply")
     assert label.tolist() == [3, UNLABELLED, 4, UNLABELLED]
 
 
@@ -141,7 +137,7 @@ XYZ = np.random.default_rng(0).uniform(-5, 5, (50, 3))
 )
 def test_what_does_not_fit_is_a_clear_error(label: np.ndarray, xyz: np.ndarray, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        hand.on_scan(label, xyz, frame_with(XYZ), SIX, "a.ply")
+        hand.on_scan(label, xyz, Frame("000000", Scan(XYZ)), SIX, "a.ply")
 
 
 def test_a_file_that_does_not_fit_costs_its_own_labels_alone(bag: Path, folder: Path) -> None:

@@ -30,11 +30,8 @@ def npy(table: np.ndarray) -> bytes:
     return content.getvalue()
 
 
-def bag(storage: str, **options: CompressionMode) -> Callable[[Path], bytes]:
-    def make(folder: Path) -> bytes:
-        return bag_file(write_bag(folder / "bag", storage, {"/points": scans(4)}, **options)).read_bytes()
-
-    return make
+def bag(folder: Path, storage: str, **options: CompressionMode) -> bytes:
+    return bag_file(write_bag(folder / "bag", storage, {"/points": scans(4)}, **options)).read_bytes()
 
 
 KINDS: dict[str, Callable[[Path], bytes]] = {  # a whole file of each kind
@@ -46,11 +43,11 @@ KINDS: dict[str, Callable[[Path], bytes]] = {  # a whole file of each kind
     "a.bin": lambda _: wall_scan()[:, :4].astype("<f4").tobytes(),
     "a.npy": lambda _: npy(wall_scan()[:, :4]),
     "named.npy": lambda _: npy(np.zeros(50, [("x", "f4"), ("y", "f4"), ("z", "f4"), ("t", "u8")])),
-    "a.mcap": bag("mcap"),
-    "storage.mcap": bag("mcap", compression=CompressionMode.STORAGE),
-    "a.db3": bag("sqlite3"),
-    "packed.db3.zstd": bag("sqlite3", compression=CompressionMode.FILE),
-    "a.bag": bag("ros1"),
+    "a.mcap": lambda folder: bag(folder, "mcap"),
+    "storage.mcap": lambda folder: bag(folder, "mcap", compression=CompressionMode.STORAGE),
+    "a.db3": lambda folder: bag(folder, "sqlite3"),
+    "packed.db3.zstd": lambda folder: bag(folder, "sqlite3", compression=CompressionMode.FILE),
+    "a.bag": lambda folder: bag(folder, "ros1"),
 }
 
 
