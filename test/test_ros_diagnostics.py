@@ -2,13 +2,16 @@
 
 import threading
 import time
+from unittest.mock import MagicMock
 
 import pytest
+from builtin_interfaces.msg import Time
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cmp_seg_ros.ros import diagnostics
-from cmp_seg_ros.ros.diagnostics import Tally, Throttle
+from cmp_seg_ros.ros.diagnostics import WARN, Tally, Throttle
+from cmp_seg_ros.ros.report import Problem, Report
 
 EVENTS = st.lists(st.sampled_from(["receive", "supersede", "publish", "malformed"]), max_size=60)
 
@@ -80,3 +83,14 @@ def test_throttle_lets_each_reason_pass_now_and_then(monkeypatch):
     now = 111.0
     assert throttle("a") == 2
     assert throttle("a") is None
+
+
+def test_a_lasting_problem_is_logged_when_it_begins():
+    node = MagicMock()
+    node.get_fully_qualified_name.return_value = "/node"
+    node.get_clock().now().to_msg.return_value = Time()
+    report = Report(node, "labelling", "scans")
+    report._throttle.period = 0.0
+    for degrees in (12, 13, None, 12):  # the second is the same problem
+        report.publish({}, [Problem(WARN, f"the lidar leans by {degrees} degrees")] if degrees else [])
+    assert node.get_logger().warning.call_count == 2

@@ -113,6 +113,11 @@ def _converted(input: Path, out: Path | None, topic: str, calibration: Path | No
     from cmp_seg_ros.errors import UserError
 
     if unified.DataSet.recognises(input) and out in (None, input):
+        if calibration or lidar or topic:
+            raise UserError(
+                f"{input} is a converted set and keeps the calibration, lidar and topic it was made with; for others, "
+                "give the recording itself and another --out"
+            )
         return input
     if out is None:
         raise UserError(f"{input} is not a converted set; give a folder for it with --out")

@@ -59,16 +59,8 @@ class SeedFiles(ABC):
         yield from (seed for seed in self.seeds if seed not in set(missing))
         if not missing:
             return
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+        with outputs.writing(self.folder, "free some space, or give another --cache"):
             yield from process_map(self.make_file, missing, processes)
-        except OSError as error:
-            if not outputs.is_about(self.folder, error):
-                raise
-            raise UserError(
-                f"{self.what} cannot be written to {self.folder}: {error.strerror or error}; free some space, or give "
-                "another --cache"
-            ) from error
 
     def make_file(self, seed: int) -> int:
         """Make the file of a seed; returns the seed."""

@@ -45,6 +45,7 @@ class Report:
         self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", qos.OUTPUT)
         self._dropped: Counter[str] = Counter()  # in the last report
         self._odd: dict[str, tuple[str, float]] = {}  # message and expiry by kind
+        self._logged: set[str] = set()  # problems in the last report
 
     def note(self, what: str, message: str, harmless: bool = False, lasting: bool = False) -> None:
         """Count a problem with a message, and log a warning.
@@ -62,7 +63,7 @@ class Report:
 
     def warn(self, message: str) -> None:
         """Log a warning. Repetitions, apart from their numbers, are throttled."""
-        held_back = self._throttle(re.sub(r"[\d.]+", "", message))
+        held_back = self._throttle(_without_numbers(message))
         if held_back is not None:
             self._node.get_logger().warning(message + (f" ({held_back} more like it)" if held_back else ""))
 
@@ -81,9 +82,7 @@ class Report:
             least_rate_hz: minimum number of results per second; below it the health is ERROR.
             asleep: why the node is idle on purpose; empty if it is not.
         """
-        for problem in problems:
-            if not problem.quiet:
-                self.warn(problem.message)
+        self._log(problems)
         counted, dropped, is_steady = self.tally.snapshot()
         rate, in_rate = counted["rate_hz"], counted["in_rate_hz"]
         rates = f"{self._work} {rate:.1f} of {in_rate:.1f} {self._things} a second"
@@ -100,9 +99,20 @@ class Report:
         array.header.stamp = self._node.get_clock().now().to_msg()
         self._publisher.publish(array)
 
+    def _log(self, problems: list[Problem]) -> None:
+        """Log each problem when it begins."""
+        before, self._logged = self._logged, {_without_numbers(problem.message) for problem in problems}
+        for problem in problems:
+            if not problem.quiet and _without_numbers(problem.message) not in before:
+                self.warn(problem.message)
+
     def _lost(self, dropped: Counter[str]) -> list[Problem]:
         """Messages dropped since the last report that should not have been."""
         fresh, self._dropped = dropped - self._dropped, dropped
         lost = {reason: count for reason, count in fresh.items() if reason not in EXPECTED}
         text = ", ".join(f"{count} {reason}" for reason, count in lost.items())
         return [Problem(ERROR if "failed" in lost else WARN, f"{self._things} dropped: {text}")] if lost else []
+
+
+def _without_numbers(message: str) -> str:
+    return re.sub(r"[\d.]+", "", message)
