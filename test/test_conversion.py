@@ -233,6 +233,17 @@ def test_sets_are_merged(tmp_path: Path, run: Run) -> None:
     assert data[7].images["right"].jpeg() == open_input(tmp_path / "b/set")[2].images["right"].jpeg()
 
 
+def test_a_set_keeps_its_calibration(tmp_path: Path, run: Run) -> None:
+    file, made = calibration(tmp_path / "robot.yaml"), tmp_path / "set"
+    for name in ("one", "two"):
+        record(tmp_path / name, "mcap", 5)
+    assert run("convert", tmp_path / "one", "--out", made).code == 0
+    ran = run("convert", made, "--calibration", file, "--out", tmp_path / "again")
+    assert ran.code == 1 and "set is a converted set and keeps the calibration" in ran.err.replace("\n", " ")
+    ran = run("convert", made, tmp_path / "two", "--calibration", file, "--out", tmp_path / "both")
+    assert ran.code == 0 and len(open_input(tmp_path / "both")) == 10, ran.err
+
+
 def test_labels_are_added_later_block_by_block(tmp_path: Path, run: Run) -> None:
     clouds = scans(20) * 5
     write_bag(tmp_path / "drive", "mcap", {"/points": clouds})

@@ -217,4 +217,4 @@ def test_two_processes_give_the_same_labels_as_one(
 def test_a_converted_set_takes_no_other_calibration(pairs: Path, tmp_path: Path, teacher: ByBrightness) -> None:
     label(pairs, tmp_path / "set")
     with pytest.raises(UserError, match="is a converted set and keeps the calibration"):
-        label(tmp_path / "set", None, calibration=tmp_path / "other.yaml")  # type: ignore[arg-type]
+        label(tmp_path / "set", None, calibration=pairs / "calibration.yaml")  # type: ignore[arg-type]

@@ -108,20 +108,14 @@ def sources_of(
     sources: list[Source] = []
     taken: set[str] = set()  # names of sequences
     for path in paths:
-        own = Source(
-            "",
-            str(path.resolve()),
-            topic,
-            str(calibration.resolve() if calibration else ""),
-            lidar,
-            columns,
-            with_images=with_images,
-        )
+        keeps_its_own = len(paths) > 1 and unified.DataSet.recognises(path)  # a set, merged with recordings
+        file = "" if calibration is None or keeps_its_own else str(calibration.resolve())
+        own = Source("", str(path.resolve()), topic, file, lidar, columns, with_images=with_images)
         data = None
         try:
             data = own.open()
         except UserError:
-            if not path.exists():
+            if len(paths) == 1 or not path.exists():
                 raise
         if isinstance(data, unified.DataSet):
             name = _new_name(plain(path.name), {source.name for source in sources})

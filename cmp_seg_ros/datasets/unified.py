@@ -26,6 +26,7 @@ import numpy as np
 from cmp_seg_ros.datasets import added_labels, shards
 from cmp_seg_ros.datasets.base import DataSet as BaseDataSet
 from cmp_seg_ros.datasets.frame import CameraImage, Frame, PointLabels
+from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.geometry.calibration import CalibratedCamera
 from cmp_seg_ros.geometry.sensor_set import SensorSet
 from cmp_seg_ros.geometry.track import Pose, Track
@@ -35,12 +36,20 @@ from cmp_seg_ros.scan import Scan
 
 
 class DataSet(BaseDataSet):
-    """The frames of a folder of `cmp-seg convert`, with all label sources, also those added later."""
+    """The frames of a folder of `cmp-seg convert`, with all label sources, also those added later.
+
+    Raises UserError: the set is damaged; a calibration file is given, though the set has its own.
+    """
 
     seeks = True
 
     def __init__(self, path: Path, topic: str = "", sensors: SensorSet | None = None) -> None:
         super().__init__(path, topic, sensors)
+        if self.sensors.given:
+            raise UserError(
+                f"{path} is a converted set and keeps the calibration that it was converted with; for another "
+                "--calibration, convert the recording itself into another folder"
+            )
         self.entries = shards.read_index(path)
         self.count = len(self.entries)
         self._spaces = shards.read_spaces(path)

@@ -20,6 +20,7 @@ class SensorSet:
     Attributes:
         name: of the lidar, as given.
         lidar: its calibration, or None.
+        given: whether the user named the file.
 
     Raises:
         UserError: the file is not valid, or has no such lidar.
@@ -29,12 +30,15 @@ class SensorSet:
         self.file, self.name = file, lidar
         self.calibration = Calibration.load(file) if file is not None else calibration or Calibration()
         self.lidar = self.calibration.lidar(lidar) if lidar or self.calibration.lidars else None
+        self.given = False
 
     @classmethod
     def around(cls, path: Path, file: Path | None = None, lidar: str = "") -> "SensorSet":
         """The sensors of an input; without a file, a calibration.yaml in the input or beside it is used."""
         found = (folder / CALIBRATION for folder in (path, path.resolve().parent))
-        return cls(file or next((candidate for candidate in found if candidate.is_file()), None), lidar)
+        sensors = cls(file or next((candidate for candidate in found if candidate.is_file()), None), lidar)
+        sensors.given = file is not None
+        return sensors
 
     @property
     def T_base_lidar(self) -> Transform | None:

@@ -1,7 +1,6 @@
 """Turns single images into semantic occupancy: Image and CameraInfo in, occupied voxels out.
 
-    occupancy_node --ros-args -r image:=/camera/image -r camera_info:=/camera/camera_info \\
-        -p calibration_file:=robot.yaml
+    occupancy_node --ros-args -r image:=/camera/image -r camera_info:=/camera/camera_info -p calibration_file:=r.yaml
 
 The newest image is processed; older ones are dropped and counted. Each output is computed only while it has
 subscribers, and at most at its own rate. docs/node.md has more.
