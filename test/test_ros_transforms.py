@@ -6,13 +6,11 @@ from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
-from builtin_interfaces.msg import Time
 from hypothesis import given
 from hypothesis import strategies as st
 from rclpy.serialization import serialize_message
 from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import CameraInfo
-from std_msgs.msg import Header
 
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.geometry.calibration import CalibratedCamera, Calibration
@@ -107,9 +105,9 @@ def test_a_camera_nobody_knows():
 def test_the_calibration_file_comes_first():
     camera, store = camera_input(calibrated(), None)
     store["camera_info"](info())
-    assert camera.intrinsics.of(10, 10, 0).intrinsics == (9, 9, 5, 5)
+    assert camera.intrinsics.of(10, 10).intrinsics == (9, 9, 5, 5)
     np.testing.assert_array_equal(camera.T_camera_lidar("camera", "lidar"), np.eye(4))
-    assert camera.intrinsics.of(640, 480, 0).intrinsics == (500, 510, 320, 240), "for other sizes the camera info"
+    assert camera.intrinsics.of(640, 480).intrinsics == (500, 510, 320, 240), "for other sizes the camera info"
 
 
 @pytest.mark.parametrize("extrinsics", ["file", "tf", "none"])
@@ -130,32 +128,21 @@ def test_the_file_tells_of_intensities_and_clocks_wherever_poses_come_from(tf, t
     if extrinsics == "tf":
         sensors._tf._buffer.known["camera", "lidar"] = transform(Rotation.identity())
         np.testing.assert_array_equal(camera.T_camera_lidar("camera", "lidar")[:3, 3], [1, 2, 3])
-        assert camera.intrinsics.of(10, 10, 0).intrinsics == (9, 9, 5, 5)
+        assert camera.intrinsics.of(10, 10).intrinsics == (9, 9, 5, 5)
     if extrinsics == "none":
         with pytest.raises(UserError, match="where the camera sits is not known"):
             camera.T_camera_lidar("camera", "lidar")
 
 
-def test_an_image_goes_with_the_camera_info_of_its_own_stamp():
-    """As where a camera zooms."""
-    camera, store = camera_input(None, None)
-    for number in range(3):
-        k = [500.0 + number, *K[1:]]
-        store["camera_info"](info(header=Header(stamp=Time(nanosec=100_000_000 * number)), k=k))
-    of = lambda milliseconds: camera.intrinsics.of(640, 480, 1_000_000 * milliseconds).intrinsics[0]  # noqa: E731
-    assert [of(1), of(100), of(195)] == [500, 501, 502]
-    assert of(50) == 502, "without one of its own, the last"
-
-
 def test_intrinsics_that_do_not_fit(tf):
     camera, store = camera_input(None, tf)
     with pytest.raises(UserError, match="no calibration for images of 640 x 480"):
-        camera.intrinsics.of(640, 480, 0)
+        camera.intrinsics.of(640, 480)
     store["camera_info"](info(k=[0.0] * 9))
     with pytest.raises(UserError, match="K is zero"):
-        camera.intrinsics.of(640, 480, 0)
+        camera.intrinsics.of(640, 480)
     store["camera_info"](info())
     with pytest.raises(UserError, match="for 640 x 480 pixels, the image has 320 x 240"):
-        camera.intrinsics.of(320, 240, 0)
+        camera.intrinsics.of(320, 240)
     with pytest.raises(UserError, match="TF has no transform from lidar to camera"):
         camera.T_camera_lidar("camera", "lidar")

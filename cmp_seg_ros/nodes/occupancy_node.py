@@ -194,7 +194,7 @@ class OccupancyNode(WorkerNode[Seen]):
             self.report.note("no_camera_info", f"no camera info came on {topic}; holding images until one does")
             raise NotYet
         try:
-            camera = self.intrinsics.of(rgb.shape[1], rgb.shape[0], cdr.stamp_ns(arrival.data))
+            camera = self.intrinsics.of(rgb.shape[1], rgb.shape[0])
         except UserError as error:
             raise Rejected("no_camera") from error
         T_base_camera = self._T_base_camera(message.header.frame_id)

@@ -163,7 +163,7 @@ class PseudoLabelNode(WorkerNode[Taught]):
         labels = labeller.confident(labeller.decide(evidence))
         clock.lap("teacher")
         taught = Taught(message, scan, seen.header, evidence.views["camera"], labels, network)
-        self._compare(taught, arrival.data, match.image)
+        self._compare(taught, arrival.data, match.image.data)
         return taught
 
     def _decode(self, arrival: Arrival) -> tuple[Any, Scan, UInt8 | None]:

@@ -27,6 +27,7 @@ from cmp_seg_ros.nodes.segmentation.level_check import LevelCheck
 from cmp_seg_ros.nodes.segmentation.rate import Rate
 from cmp_seg_ros.remarks import StrangeIntensity, Unfamiliar, implausible, remarks
 from cmp_seg_ros.ros import camera, diagnostics, node, qos, sensors
+from cmp_seg_ros.ros.camera import Stamped
 from cmp_seg_ros.ros.inputs import Arrival
 from cmp_seg_ros.ros.node import NotYet, Rejected, WorkerNode
 from cmp_seg_ros.ros.parameters import Parameter
@@ -101,7 +102,7 @@ class Labelled:
     labels: Labels
     stamp: int = 0
     backwards: bool = False
-    match: Match[bytes] | None = None
+    match: Match[Stamped] | None = None
 
 
 class SegmentationNode(WorkerNode[Labelled]):

@@ -1,10 +1,11 @@
 """A camera: where it sits, its intrinsics, its images joined with scans, and labels drawn over them."""
 
 import time
-from collections import deque
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
+from rclpy.time import Time
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from cmp_seg_ros.errors import UserError
@@ -19,8 +20,12 @@ from cmp_seg_ros.ros.synchroniser import Match, Synchroniser
 from cmp_seg_ros.ros.transforms import TfExtrinsics
 from cmp_seg_ros.scan import Scan, UInt8
 
-KEPT = 16  # camera infos
-NEAR = 10_000_000  # ns between the stamps of an image and its own camera info, at most
+try:
+    from message_filters import ApproximateTimeSynchronizer, SimpleFilter
+except ImportError:
+    from cmp_seg_ros.ros.message_filters import ApproximateTimeSynchronizer, SimpleFilter
+
+PAIRS, SLOP = 16, 0.01  # images and camera infos that are remembered for each other; seconds between their stamps
 UNKNOWN = "where the camera sits is not known; give a calibration_file with cameras, or extrinsics from tf"
 PARAMETERS = [
     Parameter("image_transport", "raw", "compressed subscribes to image/compressed", ("raw", "compressed")),
@@ -36,6 +41,15 @@ PARAMETERS = [
 ]
 
 
+class Stamped:
+    """A serialised message, of which message_filters sees the stamp; `info` is the camera info of an image."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.header = SimpleNamespace(stamp=Time(nanoseconds=max(0, cdr.stamp_ns(data))))
+        self.info: bytes | None = None
+
+
 class Seen(NamedTuple):
     """An image of a camera.
 
@@ -48,7 +62,7 @@ class Seen(NamedTuple):
 
 
 class Intrinsics:
-    """The calibrated camera, for images of its size; for others the camera of the image's own camera info, or the last.
+    """The calibrated camera, for images of its size; for others the camera of the camera info.
 
     Args:
         calibrated: the camera in the calibration file, or None.
@@ -56,19 +70,19 @@ class Intrinsics:
 
     def __init__(self, calibrated: Camera | None) -> None:
         self._calibrated = calibrated
-        self._infos: deque[bytes] = deque(maxlen=KEPT)
+        self._last: bytes | None = None
 
     def store(self, info: bytes) -> None:
-        """Keep a camera info, serialised."""
-        self._infos.append(info)
+        """Keep the newest camera info, serialised."""
+        self._last = info
 
     @property
     def known(self) -> bool:
         """Whether there is a calibration or a camera info."""
-        return self._calibrated is not None or bool(self._infos)
+        return self._calibrated is not None or self._last is not None
 
-    def of(self, width: int, height: int, stamp: int) -> Camera:
-        """The camera for an image of that size and stamp (nanoseconds).
+    def of(self, width: int, height: int, info: bytes | None = None) -> Camera:
+        """The camera for images of that size; `info`: serialised, of the image itself; None: the newest.
 
         Raises:
             UserError: it is unknown, of another size, or of an unsupported model.
@@ -76,14 +90,12 @@ class Intrinsics:
         calibrated = self._calibrated
         if calibrated is not None and (calibrated.width, calibrated.height) == (width, height):
             return calibrated
-        infos = tuple(self._infos)[::-1]  # newest first; others may come meanwhile
-        if not infos:
+        info = info or self._last
+        if info is None:
             raise UserError(
                 f"there is no calibration for images of {width} x {height}; "
                 "publish camera_info, or give the camera in the calibration file"
             )
-        nearest = min(infos, key=lambda info: abs(cdr.stamp_ns(info) - stamp))
-        info = nearest if abs(cdr.stamp_ns(nearest) - stamp) < NEAR else infos[0]
         camera = camera_info.decode(cdr.deserialize(info, cdr.CAMERA_INFO))
         if (camera.width, camera.height) != (width, height):
             raise UserError(
@@ -96,7 +108,8 @@ class Intrinsics:
 class CameraInput:
     """The topics image and camera_info, and where the camera sits.
 
-    The pose is that of TF, else that of the calibration.
+    The pose is that of TF, else that of the calibration; intrinsics are those of the calibration where it has the
+    image's size, else those of the camera info: of the image's own where message_filters pairs them, or of the last.
 
     Args:
         inputs: where the topics are added; its lock guards the images.
@@ -113,15 +126,27 @@ class CameraInput:
         self._inputs, self._parameters = inputs, parameters
         self._calibrated, self._tf = calibrated, tf
         self.intrinsics = Intrinsics(calibrated)
-        self._synchroniser: Synchroniser[bytes] = Synchroniser(parameters["sync_deadline"])
+        self._filters = SimpleFilter(), SimpleFilter()
+        self._pairs = ApproximateTimeSynchronizer(list(self._filters), PAIRS, SLOP)
+        self._pairs.registerCallback(self._pair)
+        self._synchroniser: Synchroniser[Stamped] = Synchroniser(parameters["sync_deadline"])
         compressed = parameters["image_transport"] == "compressed"
         self.type = cdr.COMPRESSED_IMAGE if compressed else cdr.IMAGE
         self.topic = "image/compressed" if compressed else "image"
         self._images = inputs.add(CompressedImage if compressed else Image, self.topic, self._store)
-        inputs.add(CameraInfo, "camera_info", self.intrinsics.store, 2)
+        inputs.add(CameraInfo, "camera_info", self._store_info, 2)
 
     def _store(self, data: bytes) -> None:
-        self._synchroniser.add_image(cdr.stamp_ns(data), data, time.monotonic())
+        image = Stamped(data)
+        self._synchroniser.add_image(cdr.stamp_ns(data), image, time.monotonic())
+        self._filters[0].signalMessage(image)
+
+    def _store_info(self, data: bytes) -> None:
+        self.intrinsics.store(data)
+        self._filters[1].signalMessage(Stamped(data))
+
+    def _pair(self, image: Stamped, info: Stamped) -> None:
+        image.info = info.data
 
     def add_scan(self, stamp: int) -> bool:
         """Note the stamp of a scan by the cameras' clock; true where time ran backwards."""
@@ -133,8 +158,8 @@ class CameraInput:
         """Whether the image of a scan that came then (monotonic seconds) is there, or will not come in time."""
         return self._synchroniser.decided(stamp, waiting_since, time.monotonic())
 
-    def match(self, stamp: int) -> Match[bytes] | None:
-        """The image of a scan, as a serialised message."""
+    def match(self, stamp: int) -> Match[Stamped] | None:
+        """The image of a scan."""
         with self._inputs.changed:
             return self._synchroniser.match(stamp)
 
@@ -152,16 +177,16 @@ class CameraInput:
             )
         return found
 
-    def decode(self, image: bytes, lidar_frame: str) -> Seen:
+    def decode(self, image: Stamped, lidar_frame: str) -> Seen:
         """The image, its intrinsics, and where it was taken from. Raises UserError."""
-        msg = cdr.deserialize(image, self.type)
+        msg = cdr.deserialize(image.data, self.type)
         T_camera_lidar = self.T_camera_lidar(msg.header.frame_id, lidar_frame)
         pixels = images.to_rgb(msg)
-        camera = self.intrinsics.of(pixels.shape[1], pixels.shape[0], cdr.stamp_ns(image))
+        camera = self.intrinsics.of(pixels.shape[1], pixels.shape[0], image.info)
         model = {name: getattr(camera, name) for name in Camera.model_fields}
         return Seen(msg.header, pixels, CalibratedCamera(**model, T_camera_lidar=T_camera_lidar.tolist()))
 
-    def draw(self, image: bytes, scan: Scan, label: UInt8, palette: UInt8) -> bytes:
+    def draw(self, image: Stamped, scan: Scan, label: UInt8, palette: UInt8) -> bytes:
         """The image with the labels (N,) of the scan's points in it, as a serialised Image. Raises UserError."""
         seen = self.decode(image, scan.frame_id)
         size, opacity = self._parameters["overlay_point_size"], self._parameters["overlay_opacity"]
