@@ -80,7 +80,7 @@ class SemanticMapNode(WorkerNode[Fused]):
         self._last: tuple[int, Motion] | None = None
         self._way: deque[tuple[float, float]] = deque(maxlen=LONGEST_WAY)
         self._published = {"map": 0.0, "grid": 0.0}
-        self._maps = 0
+        self._maps, self._saved = 0, 0  # numbers of maps; of scans in the saved map
 
     def set_up(self) -> None:
         """Add the inputs beside the clouds, and the outputs."""
@@ -127,7 +127,7 @@ class SemanticMapNode(WorkerNode[Fused]):
         except (OSError, UserError) as error:
             self.report.note("not_saved", f"the old map could not be saved: {error}")
         with self.lock:
-            self.map, self._last = None, None
+            self.map, self._last, self._saved = None, None, 0
             self._way.clear()
 
     # From a labelled cloud to the map, in the worker's thread.
@@ -228,6 +228,12 @@ class SemanticMapNode(WorkerNode[Fused]):
 
     # Saving.
 
+    def clean_up(self) -> None:
+        """Say what is lost: a save would take too long for a node that is being stopped."""
+        super().clean_up()
+        if self.map is not None and self.map.scans > self._saved:
+            self.get_logger().warning(f"the map of {self.map.scans} scans was not saved; call ~/save before the end")
+
     async def _on_save(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         """Save in a thread: a large map takes seconds, in which poses and diagnostics go on."""
         folder = Path(self.parameters["folder"]).absolute()
@@ -260,6 +266,7 @@ class SemanticMapNode(WorkerNode[Fused]):
             files.write_map(folder, still, grid, space, way, f"{scans:,} scans")
             about = {"command": NAME, "finished": True, "scans": scans, "voxels": len(still)}
             outputs.write_report(folder, about)
+        self._saved = scans
         return len(still)
 
     # Diagnostics.

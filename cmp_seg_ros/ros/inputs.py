@@ -21,6 +21,7 @@ except ImportError:  # Humble
 
 SILENCE = 3.0  # seconds without a message before a warning
 POLL = 0.05  # seconds
+LAST = ("occupancy_node", "pseudo_label_node", "semantic_map_node")  # no node of ours takes what these publish
 
 
 @dataclass(frozen=True)
@@ -173,7 +174,10 @@ class Topic:
         others = [
             topic
             for topic, types in self._node.get_topic_names_and_types()
-            if topic not in known and any(name.endswith(f"/{kind}") for name in types)
+            if topic not in known
+            and any(name.endswith(f"/{kind}") for name in types)
+            and not any(f"/{node}/" in topic for node in LAST)
+            and self._node.count_publishers(topic)
         ]
         if not others:
             return f"nobody publishes {self.topic}, nor any other {kind}"
