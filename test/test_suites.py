@@ -16,15 +16,15 @@ from painted import Painted, camera_ahead
 from pydantic import ValidationError
 
 from cmp_seg_ros import resources
-from cmp_seg_ros.cli.tables import iou_table
 from cmp_seg_ros.datasets import boxes
 from cmp_seg_ros.datasets.frame import CameraImage, Frame
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.evaluation.accuracy import Scorer
 from cmp_seg_ros.evaluation.metrics import Confusion
+from cmp_seg_ros.evaluation.page import percent
 from cmp_seg_ros.evaluation.pipeline import Model
 from cmp_seg_ros.evaluation.reliability import BINS
-from cmp_seg_ros.evaluation.report import Report
+from cmp_seg_ros.evaluation.report_page import iou_table
 from cmp_seg_ros.evaluation.suites import run as suite_run
 from cmp_seg_ros.evaluation.suites.recordings import Agreement
 from cmp_seg_ros.evaluation.suites.run import Count, Counter, Part, SuiteRun, program_files
@@ -495,14 +495,16 @@ def test_a_class_without_truth_is_marked() -> None:
         scorer = Scorer(space, space)
         labels = Labels(np.array([0, 0, 1, 5], np.uint8), np.ones(4, np.float32))
         scorer.add("building", "scan", Scan(xyz), np.array(truth, np.uint8), labels)
-        return iou_table(Report(command="evaluate", accuracy=scorer.result()))
+        return iou_table(scorer.result(), "")
 
     marked = table([0, 0, 1, 1])
-    own = [str(column.header) for column in marked.columns].index("structural6")
-    figures = dict(zip(marked.columns[0].cells, marked.columns[own].cells, strict=True))
-    assert [figures[name] for name in ("wall", "floor", "object", "person *")] == ["100.0%", "50.0%", "-", "0.0%"]
-    assert "not in the truth" in str(marked.caption)
-    assert table([0, 0, 1, 5]).caption is None
+    assert marked.header[1] == "structural6"
+    shares = {"wall": 1.0, "floor": 0.5, "object": None, "person *": 0.0}
+    assert {row[0]: row[1] for row in marked.rows if row and row[0] in shares} == {
+        name: percent(share, bar=True) for name, share in shares.items()
+    }
+    assert "not in the truth" in marked.note
+    assert table([0, 0, 1, 5]).note == ""
 
 
 def test_labels_agree_with_the_teacher_where_it_is_sure_and_the_point_is_seen() -> None:

@@ -10,7 +10,7 @@ import typer
 
 from cmp_seg_ros.bundle import DEFAULT_BUNDLE
 from cmp_seg_ros.cli import options
-from cmp_seg_ros.cli.tables import counted, iou_table, percent, print_warnings, printed, show
+from cmp_seg_ros.cli.tables import counted, percent, print_warnings, printed, show
 from cmp_seg_ros.errors import UserError
 
 if TYPE_CHECKING:
@@ -144,14 +144,14 @@ def evaluate(
     from cmp_seg_ros.bundle import Bundle
     from cmp_seg_ros.cli.progress import progress_bar
     from cmp_seg_ros.datasets import open_input
-    from cmp_seg_ros.datasets.frame import HAND, TEACHER
+    from cmp_seg_ros.datasets.frame import HAND, TEACHER, TRUTH, named
     from cmp_seg_ros.datasets.hand import Labelled, with_hand_labels
     from cmp_seg_ros.evaluation.animation import Animation
     from cmp_seg_ros.evaluation.page import HTML
     from cmp_seg_ros.evaluation.pipeline import Labeller, Model, run
     from cmp_seg_ros.evaluation.predictions import Predictions, open_id_map
     from cmp_seg_ros.evaluation.report import Report
-    from cmp_seg_ros.evaluation.report_page import PageFiles, latency_table, plane_tables
+    from cmp_seg_ros.evaluation.report_page import PageFiles, iou_table, latency_table, plane_tables
     from cmp_seg_ros.evaluation.scoring import consumers_for, sources_of
     from cmp_seg_ros.evaluation.teacher_agreement import TeacherLabels
     from cmp_seg_ros.geometry.sensor_set import SensorSet
@@ -203,7 +203,7 @@ def evaluate(
         print(json.dumps(report.to_json()))
     else:
         if report.accuracy is not None:
-            show(iou_table(report))
+            show(printed(iou_table(report.accuracy, f"Labels against {named(report.source or TRUTH)}")))
         if report.planes is not None:
             show(*(printed(table) for table in plane_tables(report.planes) if len(table.rows) <= SHOWN))
         if report.consistency is not None:

@@ -33,7 +33,8 @@ Row: TypeAlias = Sequence[str | Cell]
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of texts and cells; the first column is left-aligned, the others right-aligned.
+    """Rows of texts and cells; the first column is left-aligned, the others right-aligned. An empty row is a rule where
+    the table is printed, and nothing on a page.
 
     Args:
         header: may be empty.
@@ -145,7 +146,7 @@ def _markdown(block: Block, folder: Path) -> str:
             return f"![{caption}]({path.relative_to(folder).as_posix()})"
         case Table(header, rows, title, note):
             width = max(map(len, [header, *rows]))
-            cells = [[*header, *[""] * (width - len(header))], *([_text(cell) for cell in row] for row in rows)]
+            cells = [[*header, *[""] * (width - len(header))], *([_text(cell) for cell in row] for row in rows if row)]
             first, *rest = (f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in cells)
             rule = f"|---|{'---:|' * (width - 1)}"
             return "\n\n".join(filter(None, [title and f"### {title}", "\n".join([first, rule, *rest]), note]))

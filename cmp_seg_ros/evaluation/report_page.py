@@ -139,7 +139,7 @@ def accuracy_section(source: str, accuracy: Accuracy) -> Section:
     blocks: list[Block] = [
         f"{accuracy.scans:,} scans, {sum(reading.points.values()):,} points of {named(source)} in "
         f"{accuracy.truth_space}. Tables without another name are in {accuracy.headline}, the headline.",
-        by_reading(accuracy),
+        iou_table(accuracy, "By class, in all readings"),
         by_class(reading),
         confusion(reading, f"Confusion in {accuracy.headline}"),
         *(
@@ -164,17 +164,20 @@ def iou_rows(readings: Iterable[Reading]) -> list[Row]:
     return [*rows, ["mIoU", *(percent(r.miou, bar=True) for r in readings)]]
 
 
-def by_reading(accuracy: Accuracy) -> Table:
-    """IoU by class, with a column for each reading of the truth."""
-    readings = accuracy.readings
-    rows = iou_rows(readings.values())
-    if any(r.interval for r in readings.values()):
-        ends = [
-            NONE if r.interval is None else f"{r.interval[0]:.1%} to {r.interval[1]:.1%}" for r in readings.values()
-        ]
+def iou_table(accuracy: Accuracy, title: str) -> Table:
+    """IoU by class, with a column for each reading of the truth; classes that are not in the truth have an asterisk."""
+    readings = accuracy.readings.values()
+    rows = iou_rows(readings)
+    untrue = {name for r in readings for name, iou in r.iou.items() if iou is not None and not r.points[name]}
+    rows = [[f"{row[0]} *", *row[1:]] if row[0] in untrue else row for row in rows]
+    rows.insert(-1, [])
+    if any(r.interval for r in readings):
+        ends = [NONE if r.interval is None else f"{r.interval[0]:.1%} to {r.interval[1]:.1%}" for r in readings]
         rows.append([f"{accuracy.bootstrap.level:.0%} interval", *ends])
-    rows.append(["overall accuracy", *(percent(r.overall_accuracy, bar=True) for r in readings.values())])
-    return Table(["IoU", *(name.replace("_", " ") for name in readings)], rows, "By class, in all readings")
+    rows.append(["overall accuracy", *(percent(r.overall_accuracy, bar=True) for r in readings)])
+    rows.append(["points", *(f"{sum(r.points.values()):,}" for r in readings)])
+    note = "* not in the truth; points that are labelled so are errors: an IoU of 0 in the mean" if untrue else ""
+    return Table(["IoU", *(name.replace("_", " ") for name in accuracy.readings)], rows, title, note)
 
 
 def by_class(reading: Reading) -> Table:
