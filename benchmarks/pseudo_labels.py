@@ -33,7 +33,7 @@ from cmp_seg_ros.mapping.fusion import VoxelMap
 from cmp_seg_ros.outputs import write_whole
 from cmp_seg_ros.pseudo_labels import refine
 from cmp_seg_ros.pseudo_labels.copies import consensus
-from cmp_seg_ros.pseudo_labels.labeller import Refinements, project, read, upright
+from cmp_seg_ros.pseudo_labels.labeller import Refinements, project, read
 from cmp_seg_ros.pseudo_labels.surfaces import surfaces, with_geometry
 from cmp_seg_ros.scan import UNLABELLED, Bool, Float32, Labels, UInt8
 from cmp_seg_ros.teachers.base import Teacher, open_teacher
@@ -108,7 +108,7 @@ def see(frame: Frame, index: int, teacher: Teacher, study: Study) -> Seen:
     """Ask the teacher about the only image of a frame; without a truth no point has one."""
     assert teacher.label_space is not None
     space, variant = LabelSpace.load(study.label_space), "" if study.variant == "hand" else study.variant
-    planes = find_planes(upright(frame))
+    planes = find_planes(plots.upright(frame.scan.xyz, frame.T_base_lidar))
     [(name, image)] = frame.images.items()
     rgb = read(frame, name, image)
     projection = project(frame, image)
