@@ -35,10 +35,6 @@ BEYOND = 8.0, 80.0  # degrees and centimetres: twice what the search finds; fart
 OFF, AWAY = 2.0, 20.0  # degrees and centimetres beyond which a calibration is wrong; good ones are up to 1 degree away
 
 
-def _silent(done: int) -> None:
-    """Where nobody watches."""
-
-
 @dataclass(frozen=True)
 class Checked:
     """What was found of one camera.
@@ -168,7 +164,7 @@ def check(
     topic: str = "",
     camera: str = "",
     frames: int = 20,
-    progress: Callable[[int], None] = _silent,
+    progress: Callable[[int], None] = lambda done: None,
 ) -> dict[str, Checked]:
     """Look at up to `frames` scans with images, spread over the input, for each camera or the one that is named.
 
