@@ -153,7 +153,7 @@ def test_labels_of_a_foreign_space_are_refused() -> None:
 def test_scans_add_up_to_the_definition(pairs: list[tuple[int, int]], cut: int) -> None:
     truth, predicted = (np.array(column, dtype=np.uint8) for column in zip(*pairs, strict=True))
     whole, parts = counted(SIX, truth, predicted), counted(SIX, truth[:cut], predicted[:cut])
-    parts += counted(SIX, truth[cut:], predicted[cut:])
+    parts.add(truth[cut:], predicted[cut:])
     np.testing.assert_array_equal(whole.matrix, parts.matrix)
     for variant, name in (("primary", "primary"), ("strict", "")):
         mapped = counted(FOUR, FOUR.id_map(SIX, name)[truth], FOUR.id_map(SIX)[predicted])

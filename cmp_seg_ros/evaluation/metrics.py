@@ -58,26 +58,17 @@ class Confusion:
         cells = (part[known].astype(np.int64) * rows + row[known]) * columns + column
         return np.bincount(cells, minlength=parts * rows * columns).reshape(parts, rows, columns)
 
-    def __iadd__(self, other: "Confusion") -> "Confusion":
-        self.matrix += other.matrix
-        return self
-
-    def read_in(self, space: LabelSpace, variant: str = "") -> "Confusion":
-        """The same points with the truth mapped to `space` (in a variant) and the labels mapped strictly.
-
-        Raises:
-            UserError: `space` has no mapping from the truth's or the labels' space.
-        """
-        return self._merged(Merge.into(space, variant, self.space, self.predicted_space))
-
-    def _merged(self, merge: "Merge") -> "Confusion":
+    def read_in(self, merge: "Merge") -> "Confusion":
+        """The same points with truth and labels mapped to one space."""
         result = Confusion(merge.space)
         result.matrix = merge(self.matrix)
         return result
 
     def structural4(self, variant: str) -> "Confusion":
         """The published evaluation of structural classes, variant `primary` or `strict`. Raises UserError."""
-        return self.read_in(LabelSpace.load("structural4"), VARIANTS[variant])
+        return self.read_in(
+            Merge.into(LabelSpace.load("structural4"), VARIANTS[variant], self.space, self.predicted_space)
+        )
 
     def iou(self) -> dict[str, float]:
         """Intersection over union by class; NaN for a class that is neither true nor predicted."""
@@ -185,7 +176,7 @@ def merges(truth: LabelSpace, predicted: LabelSpace, required: Iterable[str] = (
 def readings(confusion: Confusion, required: Iterable[str] = ()) -> dict[str, Confusion]:
     """The confusion mapped in each of the ways of `merges`. Raises the same UserError."""
     found = merges(confusion.space, confusion.predicted_space, required)
-    return {name: confusion._merged(merge) for name, merge in found.items()}
+    return {name: confusion.read_in(merge) for name, merge in found.items()}
 
 
 def iou_of(matrix: npt.NDArray[Any]) -> Float64:

@@ -205,14 +205,7 @@ def confusion(reading: Reading, title: str, folded: bool = False) -> Table:
 
 
 def by_range(reading: Reading) -> Table:
-    rows: list[Row] = [
-        [
-            f"{bin_.near:g} to {bin_.far:g} m" if bin_.far is not None else f"from {bin_.near:g} m",
-            percent(bin_.miou, bar=True),
-            f"{bin_.points:,}",
-        ]
-        for bin_ in reading.by_range
-    ]
+    rows: list[Row] = [[one.name, percent(one.miou, bar=True), f"{one.points:,}"] for one in reading.by_range]
     return Table(["range", "mIoU", "points"], rows, "By distance from the lidar", "Mean over the classes in the bin.")
 
 
