@@ -160,8 +160,7 @@ def evaluate(
     from cmp_seg_ros.evaluation.predictions import Predictions, open_id_map
     from cmp_seg_ros.evaluation.report import Report
     from cmp_seg_ros.evaluation.report_page import PageFiles, iou_table, latency_table, plane_tables
-    from cmp_seg_ros.evaluation.scoring import consumers_for, sources_of
-    from cmp_seg_ros.evaluation.teacher_agreement import TeacherLabels
+    from cmp_seg_ros.evaluation.scoring import TeacherLabels, consumers_for, sources_of
     from cmp_seg_ros.geometry.sensor_set import SensorSet
     from cmp_seg_ros.teachers.base import open_teacher
 

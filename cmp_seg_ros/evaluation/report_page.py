@@ -63,7 +63,8 @@ def page_of(report: Report, folder: Path) -> Page:
         Section("Floor, ceiling and walls", planes(report, folder)),
         Section("Speed", speed(report, folder)),
     ]
-    notes = [Notes([*partial(report), *report.problems], serious=True), Notes(report.warnings)]
+    partial = f"Partial: the run was interrupted after {report.frames.read:,} scans. Run it again for the whole input."
+    notes = [Notes([*([] if report.finished else [partial]), *report.problems], serious=True), Notes(report.warnings)]
     name = "/".join(Path(report.input).parts[-2:]) if report.input else report.model
     return Page(f"Evaluation of {name}", sections, headline(report), notes)
 
@@ -72,13 +73,6 @@ def sources_of(report: Report) -> dict[str, Accuracy]:
     """The accuracies of a report by the source of their truth."""
     first = {} if report.accuracy is None else {report.source or "truth": report.accuracy}
     return first | report.other_sources
-
-
-def partial(report: Report) -> list[str]:
-    """What to say of a run that was interrupted."""
-    if report.finished:
-        return []
-    return [f"Partial: the run was interrupted after {report.frames.read:,} scans. Run it again for the whole input."]
 
 
 def headline(report: Report) -> list[tuple[str, str]]:
