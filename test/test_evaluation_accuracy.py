@@ -154,8 +154,8 @@ def test_consistency_is_counted_by_group() -> None:
 
 def test_what_does_not_fit_is_refused() -> None:
     found = scorer()
-    with pytest.raises(ValueError, match=r"7: 2 points, 1 true and 2 predicted"):
-        found.add("a", "7", at(1, 2), ids(WALL), labels(ids(WALL, WALL)))
+    with pytest.raises(ValueError, match=r"truth has \(2,\) points, the labels \(3,\)"):
+        found.add("a", "7", at(1, 2), ids(WALL, WALL), labels(ids(WALL, WALL, WALL)))
     found.add("a", "7", at(1), ids(WALL), labels(ids(WALL)))
     with pytest.raises(ValueError, match="two scans have the key 7"):
         found.add("b", "7", at(1), ids(WALL), labels(ids(WALL)))

@@ -150,7 +150,7 @@ def test_labels_of_a_foreign_space_are_refused() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=200), st.integers(0, 200))
-def test_scans_add_up_to_the_definition(pairs: list[tuple[int, int]], cut: int) -> None:
+def test_scans_add_up_in_every_reading(pairs: list[tuple[int, int]], cut: int) -> None:
     truth, predicted = (np.array(column, dtype=np.uint8) for column in zip(*pairs, strict=True))
     whole, parts = counted(SIX, truth, predicted), counted(SIX, truth[:cut], predicted[:cut])
     parts.add(truth[cut:], predicted[cut:])
@@ -158,11 +158,6 @@ def test_scans_add_up_to_the_definition(pairs: list[tuple[int, int]], cut: int) 
     for variant, name in (("primary", "primary"), ("strict", "")):
         mapped = counted(FOUR, FOUR.id_map(SIX, name)[truth], FOUR.id_map(SIX)[predicted])
         np.testing.assert_array_equal(whole.structural4(variant).matrix, mapped.matrix)
-    predicted = predicted[truth < 6]
-    truth = truth[truth < 6]
-    for index, name in enumerate(SIX.names):
-        t, p = truth == index, predicted == index
-        np.testing.assert_equal(whole.iou()[name], (t & p).sum() / (t | p).sum() if (t | p).any() else np.nan)
 
 
 def test_percentiles_by_stage() -> None:
