@@ -17,7 +17,7 @@ from cmp_seg_ros.mapping.odometry import Motion
 from cmp_seg_ros.pseudo_labels import over_time, refine
 from cmp_seg_ros.pseudo_labels.copies import consensus
 from cmp_seg_ros.pseudo_labels.labeller import PseudoLabeller, Refinements
-from cmp_seg_ros.pseudo_labels.surfaces import Surface, SurfaceTable, surfaces, with_geometry
+from cmp_seg_ros.pseudo_labels.surfaces import Surface, surface_table, surfaces, with_geometry
 from cmp_seg_ros.scan import UNLABELLED, Scan
 from cmp_seg_ros.teachers import simulated
 
@@ -150,7 +150,7 @@ def test_a_wall_on_no_walls_plane_is_furniture_however_sure_the_image_is() -> No
 
 def test_doubts_take_nothing_away() -> None:
     for name in ("structural6", "structural4", "indoor", "mosaic32"):
-        moved = SurfaceTable.load().transition(LabelSpace.load(name))
+        moved = surface_table().transition(LabelSpace.load(name))
         np.testing.assert_allclose(moved.sum(axis=1), 1, atol=1e-6)
         assert (moved >= 0).all() and (np.diag(moved) > 0.5).all()
 

@@ -16,7 +16,6 @@ import numpy.typing as npt
 from cmp_seg_ros import outputs
 from cmp_seg_ros.datasets import open_input
 from cmp_seg_ros.datasets.base import DataSet
-from cmp_seg_ros.datasets.frame import Frame
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.geometry import alignment
 from cmp_seg_ros.geometry.alignment import Alignment, View
@@ -210,16 +209,15 @@ def _views(data: DataSet, camera: str, frames: int) -> dict[str, tuple[Calibrate
             for name, image in frame.images.items():
                 if image.camera is None or (camera and name != camera):
                     continue
-                rgb = read(frame, name, image)
-                xyz = frame.at_time_of(image)
-                found.setdefault(name, (image.camera, []))[1].append(_view(frame, xyz, rgb @ LUMA))
+                kept, intensity, ring = frame.scan.valid(), frame.scan.intensity, frame.ring
+                view = View(
+                    frame.at_time_of(image)[kept],
+                    None if intensity is None else intensity[kept],
+                    None if ring is None else ring[kept],
+                    read(frame, name, image) @ LUMA,
+                )
+                found.setdefault(name, (image.camera, []))[1].append(view)
     return found
-
-
-def _view(frame: Frame, xyz: npt.NDArray[np.float32], grey: npt.NDArray[np.float32]) -> View:
-    kept = frame.scan.valid()
-    intensity, ring = frame.scan.intensity, frame.ring
-    return View(xyz[kept], None if intensity is None else intensity[kept], None if ring is None else ring[kept], grey)
 
 
 def write_refined(found: dict[str, Checked], sensors: SensorSet, input: Path, out: Path | None) -> Path:

@@ -22,7 +22,7 @@ from cmp_seg_ros.mapping.odometry import LONGEST_SWEEP, Motion, odometry_of
 from cmp_seg_ros.pseudo_labels import over_time, pictures
 from cmp_seg_ros.pseudo_labels.labeller import Evidence, PseudoLabeller
 from cmp_seg_ros.pseudo_labels.report import PseudoReport
-from cmp_seg_ros.pseudo_labels.surfaces import SurfaceTable
+from cmp_seg_ros.pseudo_labels.surfaces import surface_table
 from cmp_seg_ros.scan import UNLABELLED
 from cmp_seg_ros.teachers.base import open_teacher
 from cmp_seg_ros.workers import spread
@@ -72,7 +72,7 @@ def label_set(
         UserError: no scan could be labelled; the set cannot be written; the source exists and was made otherwise.
     """
     made_by = report.model_dump(mode="json", include={"teacher", "variant", "refinements"})
-    made_by["surfaces"] = SurfaceTable.load().key if labeller.refinements.geometry else ""
+    made_by["surfaces"] = surface_table().key if labeller.refinements.geometry else ""
     writer = write_labels(data.path, report.source, labeller.space, made_by, again)
     done = len(writer.done)
     todo = [first for first in range(0, len(data), BLOCK) if first not in writer.done]
