@@ -285,18 +285,6 @@ def test_ouster_packets(label: Run, shared_data: Path, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "out/report.json").read_text())["points"] == 2 * 65536
 
 
-@pytest.fixture
-def simulated(tmp_path: Path) -> tuple[Path, np.ndarray]:
-    """A folder as `cmp-seg simulate` leaves it, with truth at random, and that truth."""
-    truth = RNG.integers(0, 6, 400).astype(np.uint8)
-    truth[::10] = UNLABELLED
-    (tmp_path / "sim").mkdir()
-    clouds = {"/lidar/points": [cloud(POINTS)] * 4, "/truth/points": [{"structural6": truth}] * 4}
-    write_bag(tmp_path / "sim/bag", "mcap", clouds)
-    calibration(tmp_path / "sim/calibration.yaml")
-    return tmp_path / "sim", truth
-
-
 def test_an_interrupted_label_says_what_is_kept(label: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
@@ -308,8 +296,14 @@ def test_an_interrupted_label_says_what_is_kept(label: Run, tmp_path: Path, monk
     assert "stopped; the scans labelled until then are in" in done.err
 
 
-def test_evaluate(evaluate: Run, simulated: tuple[Path, np.ndarray], tmp_path: Path, tiny_bundle: Path) -> None:
-    folder, truth = simulated
+def test_evaluate(evaluate: Run, tmp_path: Path, tiny_bundle: Path) -> None:
+    truth = RNG.integers(0, 6, 400).astype(np.uint8)
+    truth[::10] = UNLABELLED
+    folder = tmp_path / "sim"  # as `cmp-seg simulate` leaves it
+    folder.mkdir()
+    clouds = {"/lidar/points": [cloud(POINTS)] * 4, "/truth/points": [{"structural6": truth}] * 4}
+    write_bag(folder / "bag", "mcap", clouds)
+    calibration(folder / "calibration.yaml")
     for path in (folder, folder / "bag"):
         ran = evaluate(path, "--json")
         assert ran.code == 0, ran.err

@@ -14,14 +14,12 @@ def adapt(
         list[Path], typer.Argument(help="Bags, folders of pairs, or data sets of `cmp-seg convert`, of one robot.")
     ],
     out: Annotated[Path, typer.Option(help="Folder of data, training, bundle and page. An adaptation resumes here.")],
-    calibration: Annotated[
-        Path | None, typer.Option(help="Calibration file; by default calibration.yaml in the recording.")
-    ] = None,
+    calibration: options.Calibration = None,
     teacher: Annotated[str, typer.Option(help="Image model, as in `cmp-seg teachers`.")] = "mosaic",
     hours: Annotated[float, typer.Option(help="Time budget of the training.", min=0.001, max=8760)] = 1.0,
     start: Annotated[str, typer.Option(help="Bundle to adapt.")] = "waffleiron24-128",
     recipe: Annotated[str, typer.Option(help="Configuration of the training: a file, or a name.")] = "adapt",
-    topic: Annotated[str, typer.Option(help="Of the scans; needed only where a bag has several.")] = "",
+    topic: options.Topic = "",
     held_back: Annotated[float, typer.Option(help="Share of each sequence for the test.", min=0.05, max=0.9)] = 0.2,
     buildings: Annotated[
         int | None, typer.Option(help="Simulated buildings that show what was forgotten; by default all.", min=1)
@@ -30,7 +28,7 @@ def adapt(
         bool, typer.Option(help="Take the mean of the old and the new weights: as much gained, nothing forgotten.")
     ] = True,
     force: Annotated[bool, typer.Option("--force", help="Go on with a calibration that fails the check.")] = False,
-    workers: Annotated[int, typer.Option(help="Processes that prepare batches.", min=0)] = 1,
+    workers: options.Workers = 1,
     as_json: options.Json = False,
 ) -> None:
     """Adapt a bundle to recordings of your robot, without labels, and say whether it became better.

@@ -88,6 +88,10 @@ class Accuracy(BaseModel):
     by_frame: dict[str, float | None]
     bootstrap: Bootstrap
 
+    @property
+    def main(self) -> Reading:
+        return self.readings[self.headline]
+
 
 @dataclass
 class Sums:

@@ -80,7 +80,7 @@ def headline(report: Report) -> list[tuple[str, str]]:
     found: dict[str, float | None] = {}
     for source, accuracy in sources_of(report).items():
         name = f"mIoU, {accuracy.headline.replace('_', ' ')}, against {named(source)}"
-        found[name] = _headline(accuracy).miou
+        found[name] = accuracy.main.miou
     if report.planes is not None:
         median = report.planes.median
         found |= {"floor recall": median.floor.recall, "ceiling recall": median.ceiling.recall}
@@ -119,7 +119,7 @@ def about(report: Report) -> Section:
 
 def side_by_side(accuracies: Mapping[str, Accuracy]) -> Table:
     """The headline readings against several sources: IoU by class, mean, points."""
-    readings = {source: _headline(accuracy) for source, accuracy in accuracies.items()}
+    readings = {source: accuracy.main for source, accuracy in accuracies.items()}
     rows = iou_rows(readings.values())
     rows.append(["points", *(f"{sum(reading.points.values()):,}" for reading in readings.values())])
     rows.append(["scans", *(f"{accuracy.scans:,}" for accuracy in accuracies.values())])
@@ -129,18 +129,13 @@ def side_by_side(accuracies: Mapping[str, Accuracy]) -> Table:
 
 def accuracy_section(source: str, accuracy: Accuracy) -> Section:
     """All scores against one source."""
-    reading = _headline(accuracy)
+    reading = accuracy.main
     blocks: list[Block] = [
         f"{accuracy.scans:,} scans, {sum(reading.points.values()):,} points of {named(source)} in "
         f"{accuracy.truth_space}. Tables without another name are in {accuracy.headline}, the headline.",
         iou_table(accuracy, "By class, in all readings"),
         by_class(reading),
-        confusion(reading, f"Confusion in {accuracy.headline}"),
-        *(
-            confusion(other, f"Confusion in {name}", folded=True)
-            for name, other in accuracy.readings.items()
-            if name != accuracy.headline
-        ),
+        *(confusion(other, f"Confusion in {name}", other is not reading) for name, other in accuracy.readings.items()),
         by_range(reading),
     ]
     if reading.by_ring:
@@ -186,7 +181,7 @@ def by_class(reading: Reading) -> Table:
     return Table(["class", "IoU", "precision", "recall", "points"], rows, "By class")
 
 
-def confusion(reading: Reading, title: str, folded: bool = False) -> Table:
+def confusion(reading: Reading, title: str, folded: bool) -> Table:
     """A row per true class: the shares of its points that got each label."""
     rows: list[Row] = []
     for name, counts in zip(reading.classes, reading.confusion, strict=True):
@@ -333,10 +328,6 @@ def plot_latency(path: Path, latencies: list[float]) -> None:
     faint_grid(share)
     figure.subplots_adjust(left=0.07, right=0.98, top=0.88, bottom=0.15, wspace=0.06)
     save(figure, path)
-
-
-def _headline(accuracy: Accuracy) -> Reading:
-    return accuracy.readings[accuracy.headline]
 
 
 def _consistency(report: Report) -> TemporalConsistency | None:

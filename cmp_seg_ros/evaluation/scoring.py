@@ -83,8 +83,7 @@ class Scores(Consumer):
         report.other_sources = {
             source: scorer.result() for source, scorer in self.scorers.items() if source != self.source
         }
-        headline = report.accuracy.readings[report.accuracy.headline]
-        report.miou, report.iou = headline.miou, headline.iou
+        report.miou, report.iou = report.accuracy.main.miou, report.accuracy.main.iou
         for which, (score, result) in self.extremes.items():
             setattr(report, which, Extreme(key=result.frame.key, miou=score))
             if self.out is not None:
