@@ -168,7 +168,7 @@ def test_a_perfect_labeller_gets_all(perfect: list[dict[str, Any]], tiny_bundle:
     run.processes = 1
     report = compile_report(run, run.run(), {})
     for row in report["rows"].values():
-        assert row["mean"]["primary"] == row["mean"]["strict"] == 1 and row["mean"]["interval"] == [1, 1]
+        assert row["mean"]["primary"] == row["mean"]["strict"] == 1 and row["mean"]["interval"] == (1, 1)
         for column in row["sensors"].values():
             assert column["structural6"]["miou"] == 1 and column["voxels_per_scan"] == 7 and column["scans"] == 2
             assert sum(bin_["points"] for bin_ in column["by_range"]) <= column["points"]

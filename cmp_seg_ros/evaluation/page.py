@@ -118,10 +118,10 @@ class Page:
     def markdown(self, folder: Path) -> str:
         """The page as Markdown; pictures are referred to by paths relative to `folder`."""
         text = [f"# {self.title}"]
-        text += [_markdown(Notes([f"{name}: **{value}**" for name, value in self.figures]), folder)]
-        text += [_markdown(notes, folder) for notes in self.notes]
+        text += [markdown(Notes([f"{name}: **{value}**" for name, value in self.figures]), folder)]
+        text += [markdown(notes, folder) for notes in self.notes]
         for section in self._filled():
-            text += [f"## {section.title}", *(_markdown(block, folder) for block in section.blocks)]
+            text += [f"## {section.title}", *(markdown(block, folder) for block in section.blocks)]
         return "\n\n".join(part for part in text if part) + "\n"
 
     def _filled(self) -> list[Section]:
@@ -138,7 +138,8 @@ def facts(pairs: Sequence[tuple[str, object]], title: str = "") -> Table:
     return Table([], [[name, str(value)] for name, value in pairs if value not in (None, "")], title)
 
 
-def _markdown(block: Block, folder: Path) -> str:
+def markdown(block: Block, folder: Path = Path()) -> str:
+    """A block as Markdown; `folder`: of the page, for the paths of pictures."""
     match block:
         case Notes(lines):
             return "\n".join(f"- {line}" for line in lines)
