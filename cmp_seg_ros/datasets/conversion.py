@@ -109,8 +109,8 @@ def sources_of(
     taken: set[str] = set()  # names of sequences
     for path in paths:
         keeps_its_own = len(paths) > 1 and unified.DataSet.recognises(path)  # a set, merged with recordings
-        file = "" if calibration is None or keeps_its_own else str(calibration.resolve())
-        own = Source("", str(path.resolve()), topic, file, lidar, columns, with_images=with_images)
+        given = "" if calibration is None or keeps_its_own else str(calibration.resolve())
+        own = Source("", str(path.resolve()), topic, given, lidar, columns, with_images=with_images)
         data = None
         try:
             data = own.open()
