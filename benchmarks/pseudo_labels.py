@@ -14,13 +14,15 @@ import io
 import json
 import sys
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import yaml
 
-from cmp_seg_ros import configuration
+from cmp_seg_ros import resources
 from cmp_seg_ros.datasets import drives, open_input
 from cmp_seg_ros.datasets.frame import TRUTH, Frame
 from cmp_seg_ros.errors import UserError
@@ -33,59 +35,19 @@ from cmp_seg_ros.mapping.fusion import VoxelMap
 from cmp_seg_ros.outputs import write_whole
 from cmp_seg_ros.pseudo_labels import refine
 from cmp_seg_ros.pseudo_labels.copies import consensus
-from cmp_seg_ros.pseudo_labels.labeller import Refinements, project, read, upright
+from cmp_seg_ros.pseudo_labels.labeller import Refinements, project, read
 from cmp_seg_ros.pseudo_labels.surfaces import surfaces, with_geometry
 from cmp_seg_ros.scan import UNLABELLED, Bool, Float32, Labels, UInt8
 from cmp_seg_ros.teachers.base import Teacher, open_teacher
-from cmp_seg_ros.training.config import Strict
 
 Float64 = npt.NDArray[np.float64]
-STUDY = "study-v1"
+STUDY: dict[str, Any] = yaml.safe_load(resources.resource("config/pseudo_labels/study-v1.yaml").read_text())
+BOOTSTRAP = Bootstrap(**STUDY["bootstrap"])
+SPACE, FOUR = LabelSpace.load(STUDY["label_space"]), LabelSpace.load("structural4")
+VARIANT = "" if STUDY["variant"] == "hand" else STUDY["variant"]
 COVERAGES = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
 RAW, ALL, STILL, BALANCED = "raw, rejected by confidence", "all", "all but time", "class balance"
 ONCE = "all but agreement"
-
-
-class Row(Strict):
-    """Drives through buildings, or visits of a scene, by seed."""
-
-    first: int
-    count: int
-    scene: str = ""
-
-
-class Must(Strict):
-    """Least share of a class's points within metres of its plane."""
-
-    within: float
-    share: float
-
-
-class Study(Strict):
-    """What is measured."""
-
-    name: str
-    teacher: str
-    label_space: str
-    variant: str
-    camera: str
-    sensor: str
-    scans: int
-    rows: dict[str, Row]
-    coverage: float
-    aims: dict[str, float]
-    bootstrap: Bootstrap
-    real: list[str]
-    musts: dict[str, Must]
-
-    def drives(self, row: str, scenes: Path | None) -> drives.DataSet:
-        """Raises UserError where the scene's folder is needed and not given."""
-        what = self.rows[row]
-        if what.scene and scenes is None:
-            raise UserError(f"row {row} needs the folder of third-party scenes; give --scenes")
-        seeds = range(what.first, what.first + what.count)
-        scene = scenes / what.scene if what.scene and scenes else None
-        return drives.DataSet(seeds, self.scans, sensor=self.sensor, cameras=[self.camera], scene=scene)
 
 
 class Seen(NamedTuple):
@@ -104,25 +66,24 @@ class Seen(NamedTuple):
     near: npt.NDArray[np.int8]  # (M, 3) whether near to the floor, the ceiling, a wall; -1: there is none
 
 
-def see(frame: Frame, index: int, teacher: Teacher, study: Study) -> Seen:
+def see(frame: Frame, index: int, teacher: Teacher) -> Seen:
     """Ask the teacher about the only image of a frame; without a truth no point has one."""
     assert teacher.label_space is not None
-    space, variant = LabelSpace.load(study.label_space), "" if study.variant == "hand" else study.variant
-    planes = find_planes(upright(frame))
+    planes = find_planes(plots.upright(frame.scan.xyz, frame.T_base_lidar))
     [(name, image)] = frame.images.items()
     rgb = read(frame, name, image)
     projection = project(frame, image)
     rows = np.flatnonzero(projection.visible)
     uv, width = projection.uv[rows], rgb.shape[1]
-    merge = space.merge_matrix(teacher.label_space, variant)
+    merge = SPACE.merge_matrix(teacher.label_space, VARIANT)
     said = consensus(teacher, rgb, uv, merge, augmented=True)
-    mask = space.id_map(teacher.label_space, variant)[said.masks.label]
+    mask = SPACE.id_map(teacher.label_space, VARIANT)[said.masks.label]
     default, T = Refinements(), np.eye(4) if frame.T_world_lidar is None else frame.T_world_lidar
     truth = frame.labels.get(TRUTH)
     xyz = frame.scan.xyz[rows]
     return Seen(
         np.full(len(rows), index, np.int32),
-        np.full(len(rows), UNLABELLED, np.uint8) if truth is None else space.id_map(truth.space)[truth.label[rows]],
+        np.full(len(rows), UNLABELLED, np.uint8) if truth is None else SPACE.id_map(truth.space)[truth.label[rows]],
         said.single,
         said.probabilities,
         said.agreement,
@@ -131,7 +92,7 @@ def see(frame: Frame, index: int, teacher: Teacher, study: Study) -> Seen:
         surfaces(planes)[rows],
         xyz @ T[:3, :3].T + T[:3, 3],
         np.linalg.norm(xyz, axis=1),
-        np.stack([_near(planes, surface, must.within)[rows] for surface, must in study.musts.items()], axis=1),
+        np.stack([_near(planes, surface, must["within"])[rows] for surface, must in STUDY["musts"].items()], axis=1),
     )
 
 
@@ -143,10 +104,10 @@ def _near(planes: Planes, surface: str, within: float) -> npt.NDArray[np.int8]:
     return np.any([plane.near(planes.xyz, within) for plane in known], axis=0).astype(np.int8)
 
 
-def ask(frames: Iterable[Frame], study: Study, teacher: Teacher, path: Path) -> Seen:
+def ask(frames: Iterable[Frame], teacher: Teacher, path: Path) -> Seen:
     """What the teacher says of some frames, kept in the cache at `path`."""
     if not path.is_file():
-        parts = [see(frame, index, teacher, study) for index, frame in enumerate(frames)]
+        parts = [see(frame, index, teacher) for index, frame in enumerate(frames)]
         arrays = dict(zip(Seen._fields, map(np.concatenate, zip(*parts, strict=True)), strict=True))
         content = io.BytesIO()
         np.savez_compressed(content, **arrays)
@@ -157,12 +118,17 @@ def ask(frames: Iterable[Frame], study: Study, teacher: Teacher, path: Path) -> 
         return Seen(*(file[name] for name in Seen._fields))
 
 
-def collect(study: Study, row: str, scenes: Path | None, cache: Path) -> Iterator[Seen]:
+def collect(row: str, scenes: Path | None, cache: Path) -> Iterator[Seen]:
     """The drives of a row, from the cache where they are in it. Raises UserError."""
-    teacher = open_teacher(study.teacher)
-    for drive in study.drives(row, scenes).parts():
-        path = cache / f"{study.name}-{row}-{next(iter(drive.seeds))}.npz"
-        yield ask(drive, study, teacher, path)
+    about, scene = STUDY["rows"][row], None
+    if "scene" in about:
+        if scenes is None:
+            raise UserError(f"row {row} needs the folder of third-party scenes; give --scenes")
+        scene = scenes / about["scene"]
+    seeds, cameras = range(about["first"], about["first"] + about["count"]), [STUDY["camera"]]
+    teacher = open_teacher(STUDY["teacher"])
+    for drive in drives.DataSet(seeds, STUDY["scans"], sensor=STUDY["sensor"], cameras=cameras, scene=scene).parts():
+        yield ask(drive, teacher, cache / f"{STUDY['name']}-{row}-{next(iter(drive.seeds))}.npz")
 
 
 class Method(NamedTuple):
@@ -175,16 +141,16 @@ class Method(NamedTuple):
     score: Float32
 
 
-def methods(seen: Seen, space: LabelSpace) -> dict[str, Method]:
+def methods(seen: Seen) -> dict[str, Method]:
     """Raw labels, each refinement alone, and all together; every one labels each point, and says how sure it is."""
 
     def decided(probabilities: Float32, rejected: Bool | None = None) -> Method:
-        label, confidence = refine.decide(probabilities, space.ids)
+        label, confidence = refine.decide(probabilities, SPACE.ids)
         return Method(label, confidence if rejected is None else confidence - rejected)
 
     def over_time(probabilities: Float32, rejected: Bool) -> Method:
         method = decided(probabilities)
-        votes = VoxelMap(space, independent=1)
+        votes = VoxelMap(SPACE, independent=1)
         for index in np.unique(seen.scan):
             kept = (seen.scan == index) & ~rejected
             voted = Labels(method.label[kept], method.score[kept], probabilities=probabilities[kept])
@@ -193,9 +159,9 @@ def methods(seen: Seen, space: LabelSpace) -> dict[str, Method]:
         outvoted = (label != UNLABELLED) & (label != method.label)
         return Method(method.label, method.score - rejected - outvoted)
 
-    geometry = with_geometry(seen.raw, seen.surface, space)
+    geometry = with_geometry(seen.raw, seen.surface, SPACE)
     unsure = seen.agreement < Refinements().agreement
-    everything = with_geometry(seen.mean, seen.surface, space)
+    everything = with_geometry(seen.mean, seen.surface, SPACE)
     rejected = unsure | seen.border | seen.edge
     return {
         RAW: decided(seen.raw),
@@ -211,14 +177,13 @@ def methods(seen: Seen, space: LabelSpace) -> dict[str, Method]:
     }
 
 
-def compare(study: Study, drives_seen: list[Seen]) -> dict[str, Any]:
+def compare(drives_seen: list[Seen]) -> dict[str, Any]:
     """What each method gains at the study's coverage, with intervals by drive, and by coverage for the picture."""
-    space, four = LabelSpace.load(study.label_space), LabelSpace.load("structural4")
     readings = {
-        space.name: Merge.into(space, "", space, space),
-        "structural4_primary": Merge.into(four, "primary", space, space),
+        SPACE.name: Merge.into(SPACE, "", SPACE, SPACE),
+        "structural4_primary": Merge.into(FOUR, "primary", SPACE, SPACE),
     }
-    found = [methods(seen, space) for seen in drives_seen]
+    found = [methods(seen) for seen in drives_seen]
 
     def matrices(name: str, kept_by: str, coverage: float) -> npt.NDArray[np.int64]:
         """(G, C, C + 1) of each drive: labels of one method on the points that another keeps at a coverage."""
@@ -228,21 +193,21 @@ def compare(study: Study, drives_seen: list[Seen]) -> dict[str, Any]:
         scores = np.split(score, np.cumsum([len(seen.truth) for seen in drives_seen])[:-1])
         threshold = np.quantile(score, 1 - coverage) if coverage < 1 else -np.inf
         counts = [
-            Confusion(space).count(seen.truth, ways[name].label, np.where(score >= threshold, 0, -1), 1)[0]
+            Confusion(SPACE).count(seen.truth, ways[name].label, np.where(score >= threshold, 0, -1), 1)[0]
             for seen, ways, score in zip(drives_seen, found, scores, strict=True)
         ]
         return np.stack(counts)
 
     report: dict[str, Any] = {"drives": len(found), "points": sum(len(seen.truth) for seen in drives_seen)}
     for reading, merge in readings.items():
-        alone = matrices(RAW, RAW, study.coverage)
-        rows: dict[str, Any] = {"raw, all points": {"miou": _figure(study, merge, matrices(RAW, RAW, 1.0))}}
+        alone = matrices(RAW, RAW, STUDY["coverage"])
+        rows: dict[str, Any] = {"raw, all points": {"miou": _figure(merge, matrices(RAW, RAW, 1.0))}}
         for name in found[0]:
-            own, same = matrices(name, name, study.coverage), matrices(RAW, name, study.coverage)
+            own, same = matrices(name, name, STUDY["coverage"]), matrices(RAW, name, STUDY["coverage"])
             rows[name] = {
-                "miou": _figure(study, merge, own),
-                "over_raw": _difference(study, merge, same, own),
-                "over_confidence": _difference(study, merge, alone, own),
+                "miou": _figure(merge, own),
+                "over_raw": _figure(merge, own, same),
+                "over_confidence": _figure(merge, own, alone),
                 "iou": dict(zip(merge.space.names, map(number, iou_of(merge(own.sum(axis=0)))), strict=True)),
             }
         curves = {
@@ -258,81 +223,76 @@ def _miou(merge: Merge, counts: npt.NDArray[Any]) -> Float64:
     return mean_of(iou_of(merge(counts)))
 
 
-def _figure(study: Study, merge: Merge, counts: npt.NDArray[np.int64]) -> dict[str, Any]:
-    """The mean IoU over (G, C, C + 1) counts of drives, and its interval."""
-    drawn = study.bootstrap.draw(counts, lambda summed: _miou(merge, summed))
-    return {"value": float(_miou(merge, counts.sum(axis=0))), "interval": study.bootstrap.interval(drawn)}
+def _figure(merge: Merge, counts: npt.NDArray[np.int64], before: npt.NDArray[np.int64] | None = None) -> dict[str, Any]:
+    """The mean IoU over (G, C, C + 1) counts of drives, or what it gains over others, and its interval over draws."""
+    miou = partial(_miou, merge)
+    value, drawn = miou(counts.sum(axis=0)), BOOTSTRAP.draw(counts, miou)
+    if before is not None:
+        value, drawn = value - miou(before.sum(axis=0)), BOOTSTRAP.difference(before, counts, miou, paired=True)
+    return {"value": float(value), "interval": BOOTSTRAP.interval(drawn)}
 
 
-def _difference(
-    study: Study, merge: Merge, before: npt.NDArray[np.int64], after: npt.NDArray[np.int64]
-) -> dict[str, Any]:
-    """What the mean IoU gains, and its interval over the same draws of drives."""
-    drawn = study.bootstrap.difference(before, after, lambda summed: _miou(merge, summed), paired=True)
-    value = _miou(merge, after.sum(axis=0)) - _miou(merge, before.sum(axis=0))
-    return {"value": float(value), "interval": study.bootstrap.interval(drawn)}
-
-
-def real_methods(seen: Seen, space: LabelSpace) -> dict[str, UInt8]:
+def real_methods(seen: Seen) -> dict[str, UInt8]:
     """(M,) labels of a real pair in each way; pairs are of one moment each, so that nothing agrees over time."""
     default = Refinements()
     rejected = seen.border | seen.edge | (seen.agreement < default.agreement)
 
     def confident(probabilities: Float32, keep: float = 1.0) -> UInt8:
-        label, confidence = refine.decide(probabilities, space.ids)
+        label, confidence = refine.decide(probabilities, SPACE.ids)
         label = np.where(rejected | (confidence < default.confidence), UNLABELLED, label).astype(np.uint8)
         return np.where(refine.rank_in_class(label, confidence) < 1 - keep, UNLABELLED, label).astype(np.uint8)
 
-    weighed = with_geometry(seen.mean, seen.surface, space)
+    weighed = with_geometry(seen.mean, seen.surface, SPACE)
     return {
-        "raw": refine.decide(seen.raw, space.ids)[0],
+        "raw": refine.decide(seen.raw, SPACE.ids)[0],
         "refined, without geometry": confident(seen.mean),
         "refined": confident(weighed),
         "refined, the likeliest 80 %": confident(weighed, default.keep),
     }
 
 
-def run_real(study: Study, arguments: argparse.Namespace) -> dict[str, Any]:
+def run_real(arguments: argparse.Namespace) -> dict[str, Any]:
     """Labels of real pairs against planes, by set and way."""
-    space, teacher = LabelSpace.load(study.label_space), open_teacher(study.teacher)
+    teacher = open_teacher(STUDY["teacher"])
     report: dict[str, Any] = {}
-    for name in arguments.set or study.real:
+    for name in arguments.set or STUDY["real"]:
         found = []
         for frame in open_input(arguments.pairs / name):
-            path = arguments.cache / f"{study.name}-{name}-{frame.key}.npz"
-            found.append(ask([frame], study, teacher, path))
+            path = arguments.cache / f"{STUDY['name']}-{name}-{frame.key}.npz"
+            found.append(ask([frame], teacher, path))
         if arguments.collect:
             continue
         ways: dict[str, Any] = {}
-        labels = [real_methods(seen, space) for seen in found]
+        labels = [real_methods(seen) for seen in found]
         near = np.concatenate([seen.near for seen in found])  # (M, 3)
         for way in labels[0]:
             label = np.concatenate([each[way] for each in labels])
             ways[way] = {"coverage": float((label != UNLABELLED).mean())}
-            for column, surface in enumerate(study.musts):
-                named = (label == space.ids[space.names.index(surface)]) & (near[:, column] >= 0)
+            for column, surface in enumerate(STUDY["musts"]):
+                named = (label == SPACE.ids[SPACE.names.index(surface)]) & (near[:, column] >= 0)
                 share = near[named, column].mean() if named.any() else np.nan
                 ways[way][surface] = {"points": int(named.sum()), "share": number(float(share))}
-        with_plane = {s: sum(int((seen.near[:, i] >= 0).all()) for seen in found) for i, s in enumerate(study.musts)}
+        pairs = [(seen.near >= 0).all(axis=0) for seen in found]  # (3,) whether there is such a plane
+        with_plane = dict(zip(STUDY["musts"], np.sum(pairs, axis=0).tolist(), strict=True))
         report[name] = {"pairs": len(found), "with_plane": with_plane, "ways": ways}
-        print_real(name, report[name], study)
+        print_real(name, report[name])
     return report
 
 
-def print_real(name: str, report: dict[str, Any], study: Study) -> None:
+def print_real(name: str, report: dict[str, Any]) -> None:
     """A set's rows of the table for the docs."""
-    print(f"| {name}: {report['pairs']} pairs | coverage | " + " | ".join(study.musts) + " |")
-    print("|---" * (2 + len(study.musts)) + "|")
+    print(f"| {name}: {report['pairs']} pairs | coverage | " + " | ".join(STUDY["musts"]) + " |")
+    print("|---" * (2 + len(STUDY["musts"])) + "|")
     for way, figures in report["ways"].items():
         cells = []
-        for surface, must in study.musts.items():
+        for surface, must in STUDY["musts"].items():
             share, points = figures[surface]["share"], figures[surface]["points"]
-            verdict = "" if share is None or share >= must.share else " (missed)"
+            verdict = "" if share is None or share >= must["share"] else " (missed)"
             cells.append("-" if share is None else f"{share:.1%} of {points:,}{verdict}")
         print(f"| {way} | {figures['coverage']:.0%} | {' | '.join(cells)} |")
 
 
-def print_truth(row: str, report: dict[str, Any], aims: dict[str, float]) -> None:
+def print_truth(row: str, report: dict[str, Any]) -> None:
     """The methods as a table for the docs."""
     print(f"{row}: {report['drives']} drives, {report['points']:,} points seen")
     for reading in ("structural6", "structural4_primary"):
@@ -341,7 +301,7 @@ def print_truth(row: str, report: dict[str, Any], aims: dict[str, float]) -> Non
             gains = [_signed(figures[key]) if key in figures else "" for key in ("over_raw", "over_confidence")]
             print(f"| {name} | {100 * figures['miou']['value']:.1f} | {gains[0]} | {gains[1]} |")
         found = report[reading]["methods"][ALL]
-        for key, aim in aims.items():
+        for key, aim in STUDY["aims"].items():
             print(f"{key} {100 * aim:+.0f}: {'reached' if found[key]['value'] >= aim else 'missed'}")
 
 
@@ -365,15 +325,15 @@ def draw_truth(path: Path, rows: dict[str, Any]) -> None:
     plots.save(figure, path)
 
 
-def run_truth(study: Study, arguments: argparse.Namespace) -> dict[str, Any]:
+def run_truth(arguments: argparse.Namespace) -> dict[str, Any]:
     """The rows that are asked for, or all."""
     report = {}
-    for row in arguments.row or study.rows:
-        drives_seen = list(collect(study, row, arguments.scenes, arguments.cache))
+    for row in arguments.row or STUDY["rows"]:
+        drives_seen = list(collect(row, arguments.scenes, arguments.cache))
         if arguments.collect:
             continue
-        report[row] = compare(study, drives_seen)
-        print_truth(row, report[row], study.aims)
+        report[row] = compare(drives_seen)
+        print_truth(row, report[row])
     if report:
         draw_truth(arguments.out / "pseudo-labels.png", report)
     return report
@@ -398,9 +358,8 @@ def parse() -> argparse.Namespace:
 def main() -> int:
     arguments = parse()
     try:
-        study = configuration.load(Study, "config/pseudo_labels", "study", STUDY)
         arguments.out.mkdir(parents=True, exist_ok=True)
-        report = (run_truth if arguments.command == "truth" else run_real)(study, arguments)
+        report = (run_truth if arguments.command == "truth" else run_real)(arguments)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -103,11 +103,11 @@ def run(arguments: argparse.Namespace) -> tuple[dict[str, Any], list[View]]:
         raise UserError(f"teacher {arguments.teacher} gives no masks; take another --teacher")
     truth_space = LabelSpace.load("structural6")
     to_truth, to_taught = truth_space.id_map(indoor()), truth_space.id_map(teacher.label_space)
-    confusion, places, shown, teaching, number = Confusion(truth_space), [], [], 0.0, -1
+    confusion, places, shown, teaching, made = Confusion(truth_space), [], [], 0.0, 0
     errors = np.zeros((256, 256), np.int64)
     chosen = set(np.linspace(0, arguments.views - 1, SHOWN).round().astype(int).tolist())
     began = time.perf_counter()
-    for number, (place, image) in enumerate(all_views(arguments)):
+    for made, (place, image) in enumerate(all_views(arguments), 1):
         rendered = time.perf_counter()
         taught = teacher.masks(image.rgb).label
         teaching += time.perf_counter() - rendered
@@ -116,9 +116,9 @@ def run(arguments: argparse.Namespace) -> tuple[dict[str, Any], list[View]]:
         inside = interior(image.label)
         np.add.at(errors, (image.label[inside], taught[inside]), 1)
         places += [place] * (place not in places)
-        if number in chosen:
+        if made - 1 in chosen:
             shown.append(view)
-    seconds, made = time.perf_counter() - began, number + 1
+    seconds = time.perf_counter() - began
     if not made:
         raise UserError("no view of these places shows anything at least 1.5 m away; take another --seed")
     if arguments.errors:
@@ -164,8 +164,6 @@ def write_errors(path: Path, teacher: str, answers: LabelSpace, counts: npt.NDAr
 
 def draw(path: Path, shown: list[View], title: str) -> None:
     """Image, truth and teacher of some views, in the colours of structural6."""
-    from matplotlib.patches import Patch
-
     space = LabelSpace.load("structural6")
     figure = plots.new_figure(2.6 * len(shown), 7.2, title)
     figure.subplots_adjust(left=0.03, right=0.99, bottom=0.07, top=0.92, wspace=0.03, hspace=0.03)
@@ -177,8 +175,7 @@ def draw(path: Path, shown: list[View], title: str) -> None:
             axes[row, column].set(xticks=[], yticks=[])
     for row, name in enumerate(("simulated image", "truth", "teacher")):
         axes[row, 0].set_ylabel(name)
-    patches = [Patch(color="#{:02x}{:02x}{:02x}".format(*c.color), label=c.name) for c in space.classes]
-    patches.append(Patch(color="black", label="sky, nothing"))
+    patches = [plots.patch(c.color, c.name) for c in space.classes] + [plots.patch((0, 0, 0), "sky, nothing")]
     figure.legend(handles=patches, loc="lower center", ncols=len(patches))
     plots.save(figure, path)
 

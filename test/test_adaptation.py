@@ -114,23 +114,6 @@ def test_few_images_and_classes_that_were_not_taught_are_said() -> None:
     assert any("hardly ever said person" in reason for reason in verdict.reasons)
 
 
-@pytest.mark.parametrize(
-    ("degrees", "centimetres", "between_halves", "off"),
-    [
-        (3.0, 5.0, (0.5, 10.0), True),
-        (3.0, 5.0, (4.0, 10.0), False),  # the images do not agree on it
-        (3.0, 5.0, None, False),
-        (28.0, 104.0, (0.5, 1.0), False),  # the search went astray
-        (0.5, 30.0, (0.5, 10.0), True),
-        (0.5, 5.0, (0.1, 1.0), False),
-    ],
-)
-def test_a_calibration_is_refused_where_it_is_clearly_off(
-    degrees: float, centimetres: float, between_halves: tuple[float, float] | None, off: bool
-) -> None:
-    assert calibration_check.is_off(degrees, centimetres, between_halves) == off
-
-
 def levels(rgb: UInt8) -> UInt8:
     """Ceiling at the top of an image, wall in the middle, floor at the bottom."""
     space, (height, width) = LabelSpace.load("mosaic32"), rgb.shape[:2]

@@ -128,19 +128,19 @@ def test_the_command_reports_and_refines(tmp_path: Path, run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("degrees", "apart", "verdict"),
+    ("axis", "offset", "apart", "verdict"),
     [
-        (1, 0.1, "fits"),
-        (3, 0.1, "off by 3.0 degrees, 0 cm"),
-        (3, 4, "cannot tell, because searches with half of the images end 4.0 degrees"),
-        (28, 0.5, "cannot tell, because the best place is 28.0 degrees"),
+        (0, 1, 0.1, "fits"),
+        (0, 3, 0.1, "off by 3.0 degrees, 0 cm"),
+        (3, 3, 0.1, "off by 0.0 degrees, 30 cm"),
+        (0, 3, 4, "cannot tell, because searches with half of the images end 4.0 degrees"),
+        (0, 28, 0.5, "cannot tell, because the best place is 28.0 degrees"),
     ],
 )
-def test_the_verdict(degrees: float, apart: float, verdict: str) -> None:
+def test_the_verdict(axis: int, offset: float, apart: float, verdict: str) -> None:
+    """Offsets are in degrees, or in tenths of a metre."""
     camera = CalibratedCamera(**CAMERA.model_dump(), T_camera_lidar=T_CAMERA_LIDAR.tolist())
-    best, other = (
-        alignment.offset_by(T_CAMERA_LIDAR, np.array([d, 0, 0, 0, 0, 0.0])) for d in (degrees, degrees + apart)
-    )
+    best, other = (alignment.offset_by(T_CAMERA_LIDAR, d * np.eye(6)[axis]) for d in (offset, offset + apart))
     assert calibration_check.Checked(camera, best, 1.0, 2.0, (best, other), VIEWS).verdict.startswith(verdict)
 
 

@@ -52,7 +52,7 @@ def test_without_a_truth_labels_are_checked_by_planes_and_over_time(evaluate: Ru
     report = json.loads((tmp_path / "out/report.json").read_text())
     assert report["miou"] is None and "accuracy" not in report and len(report["planes"]["scans"]) == 2
     page = (tmp_path / "out/page.html").read_text()
-    assert "Floor, ceiling and walls" in page and "Labels against" not in page
+    assert "Floor, ceiling and walls" in page and "<h2>Labels against" not in page
 
 
 def test_sources_that_are_not_there(evaluate: Run, drive: Path) -> None:

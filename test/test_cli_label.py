@@ -9,7 +9,7 @@ from typing import Any
 import golden
 import numpy as np
 import pytest
-from bags import Recording
+from bags import Recording, write_bag
 from conftest import Run
 from painted import camera_ahead
 from PIL import Image
@@ -43,23 +43,8 @@ def evaluate(run: Run, tiny_bundle: Path, tmp_path: Path) -> Run:
     return lambda path, *args: run("evaluate", path, *common, *args)
 
 
-def write_bag(path: Path, clouds: dict[str, list[point_cloud2.Cloud]], image: np.ndarray | None = None) -> Path:
-    """A bag of clouds, scan i stamped 10 + i seconds, with one image at 10.1 s."""
-    with Recording(path) as bag:
-        for topic, series in clouds.items():
-            for i, cloud in enumerate(series):
-                bag.cloud(topic, (10 + i) * 10**9, cloud)
-        if image is not None:
-            bag.image("/camera/image", 10 * 10**9 + 10**8, image)
-    return path
-
-
-def cloud(points: np.ndarray) -> point_cloud2.Cloud:
-    return point_cloud2.encode(dict(zip(("x", "y", "z", "intensity"), points.T, strict=True)), (1, len(points)))
-
-
-def truth_cloud(truth: np.ndarray) -> point_cloud2.Cloud:
-    return point_cloud2.encode({"structural6": truth}, (1, len(truth)))
+def cloud(points: np.ndarray) -> dict[str, np.ndarray]:
+    return dict(zip(("x", "y", "z", "intensity"), points.T, strict=True))
 
 
 def calibration(path: Path, T_base_lidar: list[list[float]] = IDENTITY) -> Path:
@@ -97,14 +82,14 @@ def test_label_a_file(label: Run, tmp_path: Path, tiny_bundle: Path) -> None:
 
 
 def test_label_a_bag(label: Run, tmp_path: Path) -> None:
-    bag = write_bag(tmp_path / "bag", {"/points": [cloud(POINTS + i / 10) for i in range(12)]})
+    bag = write_bag(tmp_path / "bag", "mcap", {"/points": [cloud(POINTS + i / 10) for i in range(12)]})
     ran = label(bag, "--json")
     assert ran.code == 0, ran.err
     report = json.loads(ran.out)
     assert (report["frames"]["labelled"], report["topic"], report["warnings"]) == (12, "/points", [])
     out = tmp_path / "out"
     assert sorted(file.name for file in (out / "scans").iterdir()) == [f"{i:06d}.npz" for i in range(12)]
-    assert np.load(out / "scans/000003.npz")["stamp"] == 13 * 10**9
+    assert np.load(out / "scans/000003.npz")["stamp"] == 1003 * 10**9
     assert sorted(file.name for file in (out / "pictures").iterdir()) == ["000003.png", "000006.png", "000009.png"]
     assert not (out / "clouds").exists()
     for i, sample in enumerate(open_input(out / "labelled")):
@@ -119,12 +104,7 @@ def test_label_a_bag(label: Run, tmp_path: Path) -> None:
 
 def test_label_in_another_space(label: Run, tmp_path: Path) -> None:
     np.save(tmp_path / "scan.npy", POINTS)
-    assert label(tmp_path / "scan.npy").code == 0
-    six = np.load(tmp_path / "out/scans/000000.npz")
     assert label(tmp_path / "scan.npy", "--label-space", "structural4").code == 0
-    four = np.load(tmp_path / "out/scans/000000.npz")
-    assert set(np.unique(four["label"])) <= {0, 1, 2, 3}
-    assert (four["confidence"] >= six["confidence"] - 1e-6).all()  # merged probabilities add up
     report = json.loads((tmp_path / "out/report.json").read_text())
     assert list(report["share"]) == ["wall", "floor", "ceiling", "non-structural"]
 
@@ -144,12 +124,13 @@ def test_calibration_turns_the_scan_upright(label: Run, tmp_path: Path) -> None:
 
 
 def test_calibration_beside_the_input_is_taken(label: Run, tmp_path: Path) -> None:
-    image = np.full((120, 160, 3), 90, np.uint8)
-    bag = write_bag(tmp_path / "bag", {"/points": [cloud(POINTS)]}, image)
-    without = label(bag)
+    with Recording(tmp_path / "bag") as bag:
+        bag.cloud("/points", 10**9, cloud(POINTS))
+        bag.image("/camera/image", 10**9 + 10**8, np.full((120, 160, 3), 90, np.uint8))
+    without = label(tmp_path / "bag")
     size = Image.open(tmp_path / "out/overview.png").width
     calibration(tmp_path / "calibration.yaml")
-    ran = label(bag)
+    ran = label(tmp_path / "bag")
     assert (without.code, ran.code) == (0, 0), ran.err
     assert json.loads((tmp_path / "out/report.json").read_text())["calibration"].endswith("calibration.yaml")
     assert Image.open(tmp_path / "out/overview.png").width > size  # the camera image has joined
@@ -165,7 +146,10 @@ def test_picture_beside_a_file(label: Run, tmp_path: Path) -> None:
     ran = label(tmp_path / "7.npy")
     assert ran.code == 1
     assert "80 x 60 pixels" in ran.err and str(path) in ran.err.replace("\n", "")
-    assert (tmp_path / "out/report.json").exists()
+    (tmp_path / "7.jpg").write_bytes(b"no picture")
+    ran = label(tmp_path / "7.npy")
+    assert ran.code == 1 and f"picture {tmp_path}/7.jpg cannot be read" in ran.err
+    assert (tmp_path / "out/scans/000000.npz").exists()
 
 
 def test_scans_without_labels_are_named_and_spoil_no_figure(label: Run, tmp_path: Path) -> None:
@@ -184,7 +168,7 @@ def test_a_topic_of_what_has_none_is_not_passed_over(label: Run, tmp_path: Path)
         ran = label(path, "--topic", "/points")
         assert ran.code == 1 and "so it has no topic '/points'; leave out --topic" in ran.err and says in ran.err
     # In a folder with a bag it is that bag's.
-    write_bag(tmp_path / "bag", {"/a": [cloud(POINTS)], "/b": [cloud(POINTS), cloud(POINTS)]})
+    write_bag(tmp_path / "bag", "mcap", {"/a": [cloud(POINTS)], "/b": [cloud(POINTS), cloud(POINTS)]})
     ran = label(tmp_path, "--topic", "/b")
     assert ran.code == 0, ran.err
     assert json.loads((tmp_path / "out/report.json").read_text())["frames"]["labelled"] == 3
@@ -213,8 +197,9 @@ def test_scans_that_cannot_be_labelled_well(label: Run, tmp_path: Path, points: 
 
 
 def test_one_bad_scan_does_not_stop_the_others(label: Run, tmp_path: Path) -> None:
-    clouds = [cloud(POINTS), cloud(np.full_like(POINTS, np.nan)), truth_cloud(np.zeros(4, np.uint8)), cloud(POINTS)]
-    ran = label(write_bag(tmp_path / "bag", {"/points": clouds}))
+    no_scan = {"structural6": np.zeros(4, np.uint8)}
+    clouds = [cloud(POINTS), cloud(np.full_like(POINTS, np.nan)), no_scan, cloud(POINTS)]
+    ran = label(write_bag(tmp_path / "bag", "mcap", {"/points": clouds}))
     assert ran.code == 1
     assert "3 scans labelled, but: scan 000001" in ran.err and "scan 000002" in ran.err
     out = tmp_path / "out"
@@ -224,8 +209,8 @@ def test_one_bad_scan_does_not_stop_the_others(label: Run, tmp_path: Path) -> No
 
 
 def test_what_costs_no_scan_is_a_warning(label: Run, tmp_path: Path) -> None:
-    odd = replace(cloud(POINTS), row_step=0)
-    ran = label(write_bag(tmp_path / "bag", {"/points": [odd, odd]}))
+    odd = replace(point_cloud2.encode(cloud(POINTS), (1, 400)), row_step=0)
+    ran = label(write_bag(tmp_path / "bag", "mcap", {"/points": [odd, odd]}))
     assert ran.code == 0, ran.err
     assert "warning: scan 000000 on /points" in ran.err and "row_step of the cloud is 0" in ran.err
     assert len(json.loads((tmp_path / "out/report.json").read_text())["warnings"]) == 1
@@ -260,40 +245,19 @@ def test_wrong_options(label: Run, tmp_path: Path, args: tuple[str, ...], says: 
     assert not (tmp_path / "out").exists()
 
 
-def test_a_damaged_picture_beside_a_file(label: Run, tmp_path: Path) -> None:
-    np.save(tmp_path / "7.npy", POINTS)
-    (tmp_path / "7.png").write_bytes(b"no picture")
-    calibration(tmp_path / "calibration.yaml")
-    ran = label(tmp_path / "7.npy")
-    assert ran.code == 1 and f"picture {tmp_path}/7.png cannot be read" in ran.err
-    assert (tmp_path / "out/scans/000000.npz").exists()
-
-
-def test_what_label_has_not_made_is_left_alone(label: Run, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    kept = [out / name for name in ("scans/000000.npy", "scans/000001.npz", "clouds/000000.ply", "labelled/drive.mcap")]
-    for path in kept:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        np.save(path.with_suffix(".npy"), POINTS)
-        path.with_suffix(".npy").rename(path)
-    ran = label(out / "scans")
-    assert ran.code == 1 and f"is in {out}/scans, which cmp-seg label would replace" in ran.err.replace("\n", " ")
-    np.save(tmp_path / "scan.npy", POINTS)
-    for report in ({}, {"command": "simulate"}):
-        (out / "report.json").write_text(json.dumps(report))
-        ran = label(tmp_path / "scan.npy")
-        assert ran.code == 1 and ", not made by cmp-seg label; give another --out" in ran.err.replace("\n", " ")
-    assert all(path.exists() for path in kept)
-
-
 def test_a_run_is_repeated_but_not_over_its_own_input(label: Run, tmp_path: Path) -> None:
-    bag = write_bag(tmp_path / "bag", {"/points": [cloud(POINTS)]})
+    bag = write_bag(tmp_path / "bag", "mcap", {"/points": [cloud(POINTS)]})
     for _ in range(2):
         assert label(bag).code == 0
     before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
     assert label(tmp_path / "out/labelled").code == 1  # from which it would be made
     assert label(bag, "--topic", "/wrong").code == 1
     assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()} == before
+    for name in ("scans", "clouds", "pictures", "labelled"):  # of whoever made them
+        (tmp_path / "other" / name).mkdir(parents=True)
+        ran = label(bag, "--out", tmp_path / "other")
+        assert ran.code == 1 and f"already has {name}, not made by cmp-seg label" in ran.err.replace("\n", " ")
+        (tmp_path / "other" / name).rmdir()
 
 
 def test_results_beside_the_scans_are_no_part_of_them(label: Run, tmp_path: Path) -> None:
@@ -303,16 +267,6 @@ def test_results_beside_the_scans_are_no_part_of_them(label: Run, tmp_path: Path
         ran = label(tmp_path / "out")
         assert ran.code == 0, ran.err
         assert json.loads((tmp_path / "out/report.json").read_text())["frames"]["labelled"] == 1
-
-
-def test_a_full_disk(label: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: Any, **__: Any) -> None:
-        raise OSError(28, "No space left on device")
-
-    np.save(tmp_path / "scan.npy", POINTS)
-    monkeypatch.setattr(np, "savez_compressed", full)
-    ran = label(tmp_path / "scan.npy")
-    assert ran.code == 1 and "cannot be written: No space left on device" in ran.err and "Traceback" not in ran.err
 
 
 def test_every_real_scan(label: Run, shared_data: Path, tmp_path: Path) -> None:
@@ -331,31 +285,25 @@ def test_ouster_packets(label: Run, shared_data: Path, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "out/report.json").read_text())["points"] == 2 * 65536
 
 
-@pytest.fixture
-def simulated(tmp_path: Path) -> tuple[Path, np.ndarray]:
-    """A folder as `cmp-seg simulate` leaves it, with truth at random, and that truth."""
-    truth = RNG.integers(0, 6, 400).astype(np.uint8)
-    truth[::10] = UNLABELLED
-    (tmp_path / "sim").mkdir()
-    clouds = {"/lidar/points": [cloud(POINTS)] * 4, "/truth/points": [truth_cloud(truth)] * 4}
-    write_bag(tmp_path / "sim/bag", clouds)
-    calibration(tmp_path / "sim/calibration.yaml")
-    return tmp_path / "sim", truth
-
-
 def test_an_interrupted_label_says_what_is_kept(label: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("cmp_seg_ros.evaluation.pipeline.run", interrupted)
     monkeypatch.setattr("os._exit", sys.exit)
-    done = label(write_bag(tmp_path / "bag", {"/points": [cloud(POINTS)]}))
+    done = label(write_bag(tmp_path / "bag", "mcap", {"/points": [cloud(POINTS)]}))
     assert done.code == 130
     assert "stopped; the scans labelled until then are in" in done.err
 
 
-def test_evaluate(evaluate: Run, simulated: tuple[Path, np.ndarray], tmp_path: Path, tiny_bundle: Path) -> None:
-    folder, truth = simulated
+def test_evaluate(evaluate: Run, tmp_path: Path, tiny_bundle: Path) -> None:
+    truth = RNG.integers(0, 6, 400).astype(np.uint8)
+    truth[::10] = UNLABELLED
+    folder = tmp_path / "sim"  # as `cmp-seg simulate` leaves it
+    folder.mkdir()
+    clouds = {"/lidar/points": [cloud(POINTS)] * 4, "/truth/points": [{"structural6": truth}] * 4}
+    write_bag(folder / "bag", "mcap", clouds)
+    calibration(folder / "calibration.yaml")
     for path in (folder, folder / "bag"):
         ran = evaluate(path, "--json")
         assert ran.code == 0, ran.err
@@ -378,13 +326,14 @@ def test_evaluate(evaluate: Run, simulated: tuple[Path, np.ndarray], tmp_path: P
         assert report["worst"]["miou"] <= report["best"]["miou"]
     assert (tmp_path / "out/worst.png").exists() and (tmp_path / "out/best.png").exists()
     table = evaluate(folder).out
-    assert all(word in table for word in ("non-structural", "mIoU", "structural4, primary", "p99", "network"))
+    assert all(word in table for word in ("non-structural", "mIoU", "structural4 primary", "p99", "network"))
 
 
 def test_evaluate_leaves_out_what_has_no_partner(evaluate: Run, tmp_path: Path) -> None:
-    truth = truth_cloud(np.zeros(400, np.uint8))
-    wrong_size = truth_cloud(np.zeros(3, np.uint8))
-    bag = write_bag(tmp_path / "bag", {"/points": [cloud(POINTS)] * 4, "/truth/points": [truth, wrong_size, truth]})
+    truth, wrong_size = ({"structural6": np.zeros(count, np.uint8)} for count in (400, 3))
+    bag = write_bag(
+        tmp_path / "bag", "mcap", {"/points": [cloud(POINTS)] * 4, "/truth/points": [truth, wrong_size, truth]}
+    )
     ran = evaluate(bag)
     assert ran.code == 1
     assert (

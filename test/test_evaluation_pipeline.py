@@ -17,8 +17,7 @@ from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.evaluation.pipeline import Consumer, Result, StoredLabels, results_of_parts, run
 from cmp_seg_ros.evaluation.report import Report, schema
 from cmp_seg_ros.evaluation.report_page import PageFiles
-from cmp_seg_ros.evaluation.scoring import Scores
-from cmp_seg_ros.evaluation.teacher_agreement import TeacherLabels
+from cmp_seg_ros.evaluation.scoring import Scores, TeacherLabels
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.scan import UNLABELLED, Scan
 

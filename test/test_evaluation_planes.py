@@ -13,8 +13,9 @@ from scipy.spatial.transform import Rotation
 
 from cmp_seg_ros.datasets import open_input
 from cmp_seg_ros.errors import UserError
-from cmp_seg_ros.evaluation.planes import class_masks, medians, score
+from cmp_seg_ros.evaluation.plane_check import class_masks, medians, score
 from cmp_seg_ros.evaluation.plots import upright
+from cmp_seg_ros.evaluation.report import PlaneScore, PlaneScores, WallScore
 from cmp_seg_ros.geometry.normals import surface_normals, thin
 from cmp_seg_ros.geometry.planes import Planes, find_planes
 from cmp_seg_ros.label_space import LabelSpace
@@ -26,6 +27,7 @@ from cmp_seg_ros.simulation.rig import RigConfig
 
 SPACE = LabelSpace.load("structural6")
 WALL, FLOOR, CEILING, FLUSH, OBJECT, PERSON = range(6)
+NOTHING = PlaneScore(recall=None, precision=None, points=0)
 Box = tuple[tuple[float, float, float], tuple[float, float, float]]  # low, high
 
 
@@ -72,9 +74,9 @@ def test_an_empty_room(beams: int) -> None:
     assert planes.floor[0].normal[2] > 0.99 and planes.ceiling[0].normal[2] > 0.99
     scores = score(planes, label, SPACE)
     for surface in ("floor", "ceiling"):
-        assert scores[surface]["recall"] > 0.98 and scores[surface]["precision"] > 0.97
-    assert scores["wall"] == {"recall": pytest.approx(1, abs=0.02), "planes": 4}
-    assert scores["floor"]["points"] > 0.8 * (label == FLOOR).sum()
+        assert getattr(scores, surface).recall > 0.98 and getattr(scores, surface).precision > 0.97
+    assert scores.wall.recall == pytest.approx(1, abs=0.02) and scores.wall.planes == 4
+    assert scores.floor.points > 0.8 * (label == FLOOR).sum()
 
 
 def test_figures_are_of_the_labels() -> None:
@@ -85,12 +87,12 @@ def test_figures_are_of_the_labels() -> None:
     half[label == CEILING] = UNLABELLED
     half[(label == WALL) & (xyz[:, 1] > 0)] = FLUSH  # right on a wall
     scores = score(planes, half, SPACE)
-    assert scores["floor"]["recall"] == pytest.approx(0.5, abs=0.05) and scores["floor"]["precision"] > 0.98
-    assert scores["ceiling"]["recall"] == 0 and scores["ceiling"]["precision"] is None
-    assert scores["wall"]["recall"] > 0.98
+    assert scores.floor.recall == pytest.approx(0.5, abs=0.05) and scores.floor.precision > 0.98
+    assert scores.ceiling.recall == 0 and scores.ceiling.precision is None
+    assert scores.wall.recall > 0.98
     everything = score(planes, np.full(len(label), FLOOR, np.uint8), SPACE)
-    assert everything["floor"]["recall"] == 1 and everything["wall"]["recall"] == 0
-    assert everything["floor"]["precision"] == pytest.approx((label == FLOOR).mean(), abs=0.05)
+    assert everything.floor.recall == 1 and everything.wall.recall == 0
+    assert everything.floor.precision == pytest.approx((label == FLOOR).mean(), abs=0.05)
 
 
 @settings(max_examples=8)
@@ -101,7 +103,7 @@ def test_the_vertical_is_found(roll: float, pitch: float) -> None:
     lean = np.degrees(np.arccos(np.cos(np.radians(roll)) * np.cos(np.radians(pitch))))
     assert planes.tilt() == pytest.approx(lean, abs=1.5)
     scores = score(planes, label, SPACE)
-    assert scores["floor"]["recall"] > 0.97 and scores["ceiling"]["recall"] > 0.97 and scores["wall"]["recall"] > 0.97
+    assert scores.floor.recall > 0.97 and scores.ceiling.recall > 0.97 and scores.wall.recall > 0.97
 
 
 def test_a_large_table_is_no_floor() -> None:
@@ -116,7 +118,7 @@ def test_a_large_table_is_no_floor() -> None:
     planes = find_planes(xyz[seen])
     assert planes.floor == [] and planes.ceiling and len(planes.walls) == 4
     scores = score(planes, label[seen], SPACE)
-    assert scores["floor"] == {"recall": None, "precision": None, "points": 0}
+    assert scores.floor == NOTHING
 
 
 def test_a_platform_is_a_level_of_the_floor() -> None:
@@ -126,7 +128,7 @@ def test_a_platform_is_a_level_of_the_floor() -> None:
     planes = find_planes(xyz)
     assert sorted(round(plane.offset, 1) for plane in planes.floor) == [-0.9, -0.7]
     scores = score(planes, label, SPACE)
-    assert scores["floor"]["recall"] > 0.92 and scores["floor"]["precision"] > 0.95
+    assert scores.floor.recall > 0.92 and scores.floor.precision > 0.95
 
 
 def test_what_makes_a_wall() -> None:
@@ -135,7 +137,7 @@ def test_what_makes_a_wall() -> None:
     xyz, label = room(furniture=(cabinet, column))
     planes = find_planes(xyz)
     assert sorted(round(abs(plane.offset), 1) for plane in planes.walls) == [3.0, 3.0, 4.0, 4.0]
-    assert score(planes, label, SPACE)["wall"]["recall"] > 0.98
+    assert score(planes, label, SPACE).wall.recall > 0.98
     # A wall ends: what stands in its line beyond is not on it.
     (wall,) = (plane for plane in planes.walls if plane.distance(np.array([[4.0, 0, 0]]))[0] ** 2 < 0.01)
     assert wall.end - wall.start == pytest.approx(6, abs=0.4)
@@ -158,7 +160,7 @@ def test_what_makes_a_wall() -> None:
 def test_scans_without_planes(xyz: np.ndarray) -> None:
     planes = find_planes(xyz)
     scores = score(planes, np.full(len(xyz), FLOOR, np.uint8), SPACE)
-    assert scores["floor"]["recall"] is None and scores["wall"] == {"recall": None, "planes": 0}
+    assert scores.floor.recall is None and scores.wall == WallScore(recall=None, planes=0)
     assert planes.tilt() == pytest.approx(0, abs=35)
 
 
@@ -191,13 +193,11 @@ def test_normals_across_rings() -> None:
 
 
 def test_medians_leave_out_what_is_not_there() -> None:
-    there = {"floor": {"recall": 0.5, "precision": 1.0, "points": 4}, "wall": {"recall": 0.5, "planes": 2}}
-    there["ceiling"] = {"recall": None, "precision": None, "points": 0}
-    other = {**there, "floor": {"recall": 1.0, "precision": None, "points": 2}}
-    found = medians([there, other])
-    assert found["floor"] == {"recall": 0.75, "precision": 1.0, "points": 3}
-    assert found["ceiling"] == {"recall": None, "precision": None, "points": 0}
-    assert found["wall"] == {"recall": 0.5, "planes": 2}
+    floors = PlaneScore(recall=0.5, precision=1.0, points=4), PlaneScore(recall=1.0, precision=None, points=2)
+    wall = WallScore(recall=0.5, planes=2)
+    found = medians([PlaneScores(floor=floor, ceiling=NOTHING, wall=wall) for floor in floors])
+    assert found.floor == PlaneScore(recall=0.75, precision=1.0, points=3)
+    assert (found.ceiling, found.wall) == (NOTHING, wall)
 
 
 def test_label_spaces() -> None:
@@ -216,9 +216,9 @@ def test_a_perfect_labeller_of_simulated_scans() -> None:
         for scan, label, T_base_lidar in scans_in(make_building(10_000_100 + i), 2, sensor):
             scores.append(score(find_planes(upright(scan.xyz, T_base_lidar)), label, LabelSpace.load("indoor")))
     found = medians(scores)
-    assert found["floor"]["recall"] > 0.95 and found["floor"]["precision"] > 0.95
-    assert found["ceiling"]["recall"] > 0.9 and found["ceiling"]["precision"] > 0.9
-    assert found["wall"]["recall"] > 0.9 and found["wall"]["planes"] >= 1
+    assert found.floor.recall > 0.95 and found.floor.precision > 0.95
+    assert found.ceiling.recall > 0.9 and found.ceiling.precision > 0.9
+    assert found.wall.recall > 0.9 and found.wall.planes >= 1
 
 
 def test_real_scans_show_planes(shared_data: Path) -> None:
@@ -237,7 +237,7 @@ def evaluate(run: Run, tiny_bundle: Path) -> Run:
     return lambda *arguments: run("evaluate", *arguments, "--planes", "--model", tiny_bundle, "--engine", "reference")
 
 
-def test_command_on_files(evaluate: Run, run: Run, tiny_bundle: Path, tmp_path: Path) -> None:
+def test_command_on_files(evaluate: Run, tmp_path: Path) -> None:
     for name in ("a", "b"):
         np.save(tmp_path / f"{name}.npy", room(beams=16)[0])
     ran = evaluate(tmp_path, "--json", "--out", tmp_path / "out")
@@ -255,8 +255,6 @@ def test_command_on_files(evaluate: Run, run: Run, tiny_bundle: Path, tmp_path: 
     nothing = evaluate(tmp_path / "nothing.npy")
     assert nothing.code == 1 and "has no return: all its 50 points are NaN" in nothing.err
     assert not nothing.out
-    without = run("evaluate", tmp_path / "a.npy", "--model", tiny_bundle)
-    assert without.code == 0 and "floor" in without.out  # planes, as there is no truth
 
 
 def test_command_on_a_tilted_lidar(evaluate: Run, tmp_path: Path) -> None:

@@ -4,19 +4,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from painted import camera_ahead
 from PIL import Image
 
 from cmp_seg_ros.evaluation import plots
-from cmp_seg_ros.geometry.calibration import CalibratedCamera
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.scan import Labels, Scan
 
 SPACE = LabelSpace.load("structural6")
 WALL, FLOOR, CEILING, FLUSH, OBJECT, PERSON = range(6)
-T_CAMERA_LIDAR = [[0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, 1]]
-CAMERA = CalibratedCamera(
-    model="pinhole", intrinsics=(200, 200, 159.5, 119.5), width=320, height=240, T_camera_lidar=T_CAMERA_LIDAR
-)
+CAMERA = camera_ahead(320, 240, 200)
 
 
 def room() -> tuple[Scan, Labels]:

@@ -43,12 +43,6 @@ def test_bins_are_open_below_and_closed_above() -> None:
     assert curve.confidence == pytest.approx(1.5001 / 4) and curve.accuracy == 0.75
 
 
-def test_a_perfect_forecast_has_no_error_and_an_overconfident_one_has() -> None:
-    calibrated = reliability([0.75] * 4, [True, True, True, False])
-    assert calibrated.curve("").ece == pytest.approx(0)
-    assert reliability([0.95] * 2, [True, False]).curve("").ece == pytest.approx(0.45)
-
-
 def test_without_points_there_is_nothing_to_score() -> None:
     curve = reliability([], []).curve("four")
     assert curve.ece is None and curve.confidence is None and curve.points == 0

@@ -11,7 +11,7 @@ import yaml
 from cmp_seg_ros import resources
 from cmp_seg_ros.bundle import Bundle
 from cmp_seg_ros.engine.parity import LABELS
-from cmp_seg_ros.evaluation.metrics import Confusion
+from cmp_seg_ros.evaluation.metrics import Confusion, readings
 from cmp_seg_ros.kernels.vector import HAS_BFLOAT16, HAS_INT8
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.scan import UInt8
@@ -25,7 +25,7 @@ def miou(labels: list[UInt8], space: LabelSpace | None = None) -> float:
     confusion = Confusion(LabelSpace.load("structural6"), space)
     for scan, label in zip(golden.scans(), labels, strict=True):
         confusion.add(scan.truth, label)
-    return confusion.read_in(confusion.space).miou()
+    return readings(confusion)[confusion.space.name].miou()
 
 
 def differing(labels: list[UInt8], others: list[UInt8]) -> float:

@@ -3,16 +3,10 @@
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 from cmp_seg_ros.datasets.frame import Frame
 from cmp_seg_ros.evaluation import plots
-from cmp_seg_ros.geometry import overlay
-from cmp_seg_ros.geometry.projection import project_scan
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.scan import UNLABELLED, UInt8
-
-SIDE = 1600  # pixels, of a drawn image
 
 
 class Changed(NamedTuple):
@@ -30,44 +24,26 @@ class Changed(NamedTuple):
 
 
 def draw(path: Path, changed: Changed, space: LabelSpace) -> None:
-    """Teacher, shipped bundle and new bundle: from above, from the side, and over the image where there is one."""
+    """Teacher, shipped bundle and new bundle: from above, from the side, and over the image of a camera."""
     frame = changed.frame
     xyz = plots.upright(frame.scan.xyz, frame.T_base_lidar)
     named = {"the teacher": changed.teacher, "shipped bundle": changed.old, "new bundle": changed.new}
-    drawn = {name: _over_image(frame, label, space) for name, label in named.items()}
-    images = {name: image for name, image in drawn.items() if image is not None}
-    rows = 3 if images else 2
-    height = 5.2 + 2.0 + (3.6 if rows == 3 else 0)
+    image = next((image for image in frame.images.values() if image.camera is not None), None)
+    ratios = (5.2, 2.0, 3.6) if image else (5.2, 2.0)
+    height = sum(ratios)
     figure = plots.new_figure(16, height + 1.6, f"{frame.key}: {changed.share:.1%} of the points changed")
-    ratios = (5.2, 2.0, 3.6)[:rows]
     places = figure.add_gridspec(
-        rows, 3, height_ratios=ratios, left=0.05, right=0.985, top=0.93, bottom=1.0 / (height + 1.6), hspace=0.22
+        len(ratios), 3, height_ratios=ratios, left=0.05, right=0.985, top=0.93, bottom=1.0 / (height + 1.6), hspace=0.22
     )
     for column, (name, label) in enumerate(named.items()):
         known = (label != UNLABELLED) & frame.scan.valid()
         plots.draw_bird(figure.add_subplot(places[0, column]), xyz[known], label[known], space, f"From above: {name}")
         plots.draw_side(figure.add_subplot(places[1, column]), xyz[known], space.palette[label[known]])
-        if rows == 3:
+        if image and image.camera:
             axes = figure.add_subplot(places[2, column])
-            axes.imshow(np.asarray(images[name]))
-            axes.set_axis_off()
+            plots.draw_camera(axes, image.rgb(), frame.scan, label, space, image.camera)
             axes.set_title(f"In the image: {name}", fontsize=10)
     legend = figure.add_axes((0.05, 0, 0.93, 0.6 / height))
     labels = changed.new[changed.new != UNLABELLED]
     plots.draw_legend(legend, labels, space, "share of the new bundle's labels", columns=len(space.classes))
     plots.save(figure, path)
-
-
-def _over_image(frame: Frame, label: UInt8, space: LabelSpace) -> UInt8 | None:
-    """The labels over the image of the first calibrated camera, at most SIDE wide."""
-    for image in frame.images.values():
-        if image.camera is None:
-            continue
-        rgb, camera = image.rgb(), image.camera
-        if rgb.shape[:2] != (camera.height, camera.width):
-            continue
-        size = max(3, rgb.shape[1] // 200)
-        projection = project_scan(frame.scan.xyz, camera, camera.T_camera_lidar)
-        drawn = overlay.draw(rgb, projection, label, space.palette, size, 0.9)
-        return drawn[:: max(1, rgb.shape[1] // SIDE), :: max(1, rgb.shape[1] // SIDE)]
-    return None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cmp_seg_ros.cli import options
-from cmp_seg_ros.cli.tables import iou_table, print_warnings, printed, show
+from cmp_seg_ros.cli.tables import print_warnings, printed, show
 
 if TYPE_CHECKING:
     from cmp_seg_ros.evaluation.report import Report
@@ -50,10 +50,10 @@ def demo(
     simulate(drive, "--seconds", seconds, "--seed", seed, "--sensor", sensor)
 
     from cmp_seg_ros.datasets.bag import DataSet
-    from cmp_seg_ros.datasets.frame import TRUTH
+    from cmp_seg_ros.datasets.frame import TRUTH, named
     from cmp_seg_ros.errors import UserError
     from cmp_seg_ros.evaluation.report import Report
-    from cmp_seg_ros.evaluation.report_page import PageFiles, latency_table
+    from cmp_seg_ros.evaluation.report_page import PageFiles, iou_table, latency_table
     from cmp_seg_ros.evaluation.scoring import Scores, space_of
     from cmp_seg_ros.geometry.sensor_set import SensorSet
     from cmp_seg_ros.nodes.live_run import play_to_node
@@ -91,7 +91,9 @@ def demo(
     else:
         latencies = {"scan stamp (start of sweep) to labelled cloud received": report.latency_ms}
         latencies |= {f"node: {name}": report.stages_ms[name] for name in STAGES if name in report.stages_ms}
-        show(printed(latency_table(latencies, "milliseconds")), counts(report), iou_table(report))
+        assert report.accuracy is not None
+        table = iou_table(report.accuracy, f"Labels against {named(TRUTH)}")
+        show(printed(latency_table(latencies, "milliseconds")), counts(report), printed(table))
         show(f"page.html, report.json, overview.png, {OCCUPANCY}, labelled/ and drive/ are in {out}")
 
 

@@ -10,12 +10,14 @@ import typer
 
 from cmp_seg_ros.bundle import DEFAULT_BUNDLE
 from cmp_seg_ros.cli import options
-from cmp_seg_ros.cli.tables import counted, iou_table, percent, print_warnings, printed, show
+from cmp_seg_ros.cli.tables import counted, percent, print_warnings, printed, show
 from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.outputs import require_writable
 
 if TYPE_CHECKING:
     from cmp_seg_ros.bundle import Bundle
     from cmp_seg_ros.datasets.base import DataSet
+    from cmp_seg_ros.evaluation.suites.run import SuiteRun
     from cmp_seg_ros.nodes.live_run import LiveRun
 
 OWN_SCANS = (
@@ -123,8 +125,14 @@ def evaluate(
     if suite:
         if given := _given(context, OWN_SCANS):
             raise UserError(f"a benchmark suite has its own scans; leave out {', '.join(given)}, or --suite")
+        from cmp_seg_ros.evaluation.suites.run import SuiteRun
+        from cmp_seg_ros.evaluation.suites.suite import Suite
+
+        if out is not None:
+            require_writable(out, "evaluate")
         rows = [name for name in only.split(",") if name]
-        _suite(suite, model, engine, voxel_size, rows, buildings, data, out, workers, check, as_json)
+        work = SuiteRun(Suite.load(suite), model, engine, voxel_size, rows, buildings, data, out, workers)
+        _suite(work, check, as_json)
         return
     if given := _given(context, ("only", "buildings", "data", "workers", "check")):
         raise UserError(f"{', '.join(given)} only works with --suite NAME")
@@ -144,18 +152,16 @@ def evaluate(
     from cmp_seg_ros.bundle import Bundle
     from cmp_seg_ros.cli.progress import progress_bar
     from cmp_seg_ros.datasets import open_input
-    from cmp_seg_ros.datasets.frame import HAND, TEACHER
+    from cmp_seg_ros.datasets.frame import HAND, TEACHER, TRUTH, named
     from cmp_seg_ros.datasets.hand import Labelled, with_hand_labels
     from cmp_seg_ros.evaluation.animation import Animation
     from cmp_seg_ros.evaluation.page import HTML
     from cmp_seg_ros.evaluation.pipeline import Labeller, Model, run
     from cmp_seg_ros.evaluation.predictions import Predictions, open_id_map
     from cmp_seg_ros.evaluation.report import Report
-    from cmp_seg_ros.evaluation.report_page import PageFiles, latency_table, plane_tables
-    from cmp_seg_ros.evaluation.scoring import consumers_for, sources_of
-    from cmp_seg_ros.evaluation.teacher_agreement import TeacherLabels
+    from cmp_seg_ros.evaluation.report_page import PageFiles, iou_table, latency_table, plane_tables
+    from cmp_seg_ros.evaluation.scoring import TeacherLabels, consumers_for, sources_of
     from cmp_seg_ros.geometry.sensor_set import SensorSet
-    from cmp_seg_ros.outputs import require_writable
     from cmp_seg_ros.teachers.base import open_teacher
 
     if out is not None:
@@ -203,7 +209,7 @@ def evaluate(
         print(json.dumps(report.to_json()))
     else:
         if report.accuracy is not None:
-            show(iou_table(report))
+            show(printed(iou_table(report.accuracy, f"Labels against {named(report.source or TRUTH)}")))
         if report.planes is not None:
             show(*(printed(table) for table in plane_tables(report.planes) if len(table.rows) <= SHOWN))
         if report.consistency is not None:
@@ -250,35 +256,18 @@ def _play(recording: "DataSet", bundle: "Bundle", engine: str, rate: float) -> "
         )
 
 
-def _suite(
-    name: str,
-    model: str,
-    engine: str,
-    voxel_size: float | None,
-    only: list[str],
-    buildings: int | None,
-    data: Path | None,
-    out: Path | None,
-    workers: int | None,
-    check: bool,
-    as_json: bool,
-) -> None:
+def _suite(run: "SuiteRun", check: bool, as_json: bool) -> None:
     from cmp_seg_ros.cli.progress import progress_bar
     from cmp_seg_ros.evaluation.suites import plot
-    from cmp_seg_ros.evaluation.suites.run import SuiteRun
     from cmp_seg_ros.evaluation.suites.scores import compile_report
-    from cmp_seg_ros.evaluation.suites.suite import Suite
     from cmp_seg_ros.evaluation.suites.tables import heading, markdown, sheets
-    from cmp_seg_ros.outputs import require_writable, write_report, writing
+    from cmp_seg_ros.outputs import write_report, writing
 
-    if out is not None:
-        require_writable(out, "evaluate")
-    run = SuiteRun(Suite.load(name), model, engine, voxel_size, only, buildings, data, out, workers)
     print_warnings(f"row {row} is left out: {reason}" for row, reason in run.skipped.items())
     with progress_bar("buildings by sensor and place", run.count) as progress:
         parts = run.run(progress)
     report = compile_report(run, parts, dict(run.run_recordings()))
-    if out is not None:
+    if (out := run.out) is not None:
         with writing(out):
             write_report(out, report)
             (out / "table.md").write_text(markdown(report))

@@ -62,13 +62,9 @@ def import_checkpoint(
             "warning: without --downstream, grids and field of view are taken from the pre-training; "
             "PandaSet's checkpoints use different ones"
         )
-    digest = hashlib.sha256()
-    with checkpoint.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
     report: dict[str, Any] = {
         "imported_from": checkpoint.name,
-        "sha256": digest.hexdigest(),
+        "sha256": hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
         "variant": read.variant,
         "config": config.name,
         "downstream": downstream and downstream.name,

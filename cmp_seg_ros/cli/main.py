@@ -19,7 +19,7 @@ COMMANDS = (
     *("calibration", "teachers", "train", "distill", "probe", "finetune", "adapt"),
     *("import-checkpoint", "export", "scenedino", "bench", "doctor"),
 )
-SHARED = dict.fromkeys(("distill", "probe", "finetune"), "teach")  # commands of a file that has another name
+SHARED = dict.fromkeys(("distill", "probe", "finetune"), "train")  # commands of a file that has another name
 
 app = typer.Typer(
     name="cmp-seg",

@@ -9,7 +9,7 @@ import typer
 from cmp_seg_ros import interrupts
 from cmp_seg_ros.bundle import DEFAULT_BUNDLE
 from cmp_seg_ros.cli import options
-from cmp_seg_ros.cli.tables import READINGS, counted, percent, print_warnings, show
+from cmp_seg_ros.cli.tables import counted, percent, print_warnings, show
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.mapping.odometry_source import OdometrySource
 
@@ -110,5 +110,5 @@ def gain_table(found: "MapReport") -> "Table":
     for name, gain in (found.gain or {}).items():
         interval = "-" if gain.interval is None else f"{100 * gain.interval[0]:+.1f} to {100 * gain.interval[1]:+.1f}"
         difference = "-" if gain.difference is None else f"{100 * gain.difference:+.1f}"
-        table.add_row(READINGS.get(name, name), percent(gain.single), percent(gain.fused), difference, interval)
+        table.add_row(name.replace("_", " "), percent(gain.single), percent(gain.fused), difference, interval)
     return table

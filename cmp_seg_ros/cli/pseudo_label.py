@@ -10,6 +10,8 @@ from cmp_seg_ros.cli import options
 from cmp_seg_ros.cli.convert import Runner
 from cmp_seg_ros.mapping.odometry_source import OdometrySource
 
+RARE = 0.01  # of the labels: a network learns such a class badly, or not at all
+
 
 def pseudo_label(
     input: Annotated[Path, typer.Argument(help="A bag, a folder of scans with pictures, or a converted set.")],
@@ -92,7 +94,8 @@ def pseudo_label(
     for name, count in report.classes.items():
         table.add_row(name, percent(count / report.labelled))
     show(table)
-    print_warnings([f"{name} has less than 1 % of the labels" for name in report.rare()])
+    rare = [name for name, count in report.classes.items() if count < RARE * report.labelled]
+    print_warnings([f"{name} has less than {RARE:.0%} of the labels" for name in rare])
     print_warnings([f"{counted(count, 'scan')} without labels: {reason}" for reason, count in report.skipped.items()])
     print_warnings(report.problems)
     rejected = ", ".join(f"{name} {count:,}" for name, count in (report.rejected | {"unsure": report.unsure}).items())

@@ -126,9 +126,8 @@ def evaluate(
     found = list(_cases(input, views, every, grid, _network_camera(occupier)))
     claim(out, "scenedino evaluate", source=input)
     constant = median_depth([case.depth for case, _ in found])
-    evaluations = {"own": OccupancyEvaluation(occupier, grid, constant)}
-    if real:
-        evaluations["neighbours"] = OccupancyEvaluation(occupier, grid, constant)
+    names = ("own", "neighbours") if real else ("own",)
+    evaluations = {name: OccupancyEvaluation(occupier, grid, constant) for name in names}
     space = occupier.label_space
     ids = truth_ids(space)
     with writing(out):

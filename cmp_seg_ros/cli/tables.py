@@ -1,4 +1,4 @@
-"""Shared output of commands: counts, warnings, percentages, and the tables of reports."""
+"""Shared output of commands: counts, warnings, percentages, and tables."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -7,10 +7,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from cmp_seg_ros.evaluation import page
-    from cmp_seg_ros.evaluation.report import Report
 
 MARKS = {"good": "green", "bad": "red", "": ""}  # colours of cells
-READINGS = {"structural4_primary": "structural4, primary", "structural4_strict": "structural4, strict"}
 
 
 def counted(count: int, what: str) -> str:
@@ -63,27 +61,3 @@ def printed(table: "page.Table") -> "Table":
         else:
             found.add_section()
     return found
-
-
-def iou_table(report: "Report") -> "Table":
-    """Table of the IoU of each class, with a column for each reading of the truth."""
-    from rich.table import Table
-
-    from cmp_seg_ros.datasets.frame import TRUTH, named
-
-    assert report.accuracy is not None
-    scores = report.accuracy.readings
-    title = f"Labels against {named(report.source or TRUTH)}"
-    table = Table("IoU", *(READINGS.get(name, name) for name in scores), title=title)
-    for label in dict.fromkeys(label for score in scores.values() for label in score.iou):
-        # The class has no true points, but some points are labelled so.
-        untrue = any(score.iou.get(label) is not None and not score.points[label] for score in scores.values())
-        figures = (percent(score.iou[label]) if label in score.iou else "" for score in scores.values())
-        table.add_row(f"{label} *" if untrue else label, *figures)
-        if untrue:
-            table.caption = "* not in the truth; points that are labelled so are errors: an IoU of 0 in the mean"
-    table.add_section()
-    table.add_row("mIoU", *(percent(score.miou) for score in scores.values()), style="bold")
-    table.add_row("accuracy", *(percent(score.overall_accuracy) for score in scores.values()))
-    table.add_row("points", *(f"{sum(score.points.values()):,}" for score in scores.values()))
-    return table

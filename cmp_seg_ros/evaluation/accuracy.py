@@ -5,9 +5,7 @@ scorer.add("building 7", "000012", scan, truth, labels, ring, T_world_lidar)    
 scorer.result().readings["structural4_primary"].miou
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -16,7 +14,7 @@ from pydantic import BaseModel
 
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.evaluation.bootstrap import Bootstrap, Interval, pack
-from cmp_seg_ros.evaluation.consistency import VOXEL, Consistency, TemporalConsistency
+from cmp_seg_ros.evaluation.consistency import Consistency, TemporalConsistency
 from cmp_seg_ros.evaluation.metrics import PRIMARY, Confusion, Merge, iou_of, mean_of, merges, number
 from cmp_seg_ros.evaluation.reliability import Reliability, ReliabilityCurve
 from cmp_seg_ros.geometry.calibration import Transform
@@ -26,7 +24,7 @@ from cmp_seg_ros.scan import UNLABELLED, Labels, Scan, UInt8
 Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
 
-RANGE_BINS = (0.0, 2.0, 5.0, 10.0, 20.0)  # metres
+RANGE_BINS = [0.0, 2.0, 5.0, 10.0, 20.0]  # lower edges in metres; the last bin is open
 RINGS = 1024  # larger numbers are not rings
 
 
@@ -37,6 +35,10 @@ class RangeScore(BaseModel):
     far: float | None
     miou: float | None  # over the classes in this bin
     points: int
+
+    @property
+    def name(self) -> str:
+        return f"from {self.near:g} m" if self.far is None else f"{self.near:g}-{self.far:g} m"
 
 
 class RingScore(BaseModel):
@@ -86,6 +88,10 @@ class Accuracy(BaseModel):
     by_frame: dict[str, float | None]
     bootstrap: Bootstrap
 
+    @property
+    def main(self) -> Reading:
+        return self.readings[self.headline]
+
 
 @dataclass
 class Sums:
@@ -102,32 +108,22 @@ class Scorer:
     Args:
         truth: label space of the truth.
         predicted: label space of the labels.
-        range_bins: lower edges in metres, increasing; the last bin is open.
         bootstrap: settings of the intervals.
 
     Raises:
         UserError: labels and truth cannot be compared.
     """
 
-    def __init__(
-        self,
-        truth: LabelSpace,
-        predicted: LabelSpace,
-        range_bins: Sequence[float] = RANGE_BINS,
-        bootstrap: Bootstrap | None = None,
-    ) -> None:
-        if any(low >= high for low, high in pairwise(range_bins)) or not range_bins:
-            raise ValueError(f"range_bins must increase, not {list(range_bins)}")
+    def __init__(self, truth: LabelSpace, predicted: LabelSpace, bootstrap: Bootstrap | None = None) -> None:
         self.truth = truth
         self.predicted = predicted
-        self.range_bins = list(range_bins)
         self.bootstrap = bootstrap or Bootstrap()
         self.merges = merges(truth, predicted)
         self.headline = PRIMARY if PRIMARY in self.merges else next(iter(self.merges))
         self.confusion = Confusion(truth, predicted)
         self.right_in, self._true, self._said = _one_space(truth, predicted, self.merges)
-        self.consistency = Consistency(predicted, truth, VOXEL)
-        self.by_range = np.zeros((len(range_bins), *self.confusion.matrix.shape), np.int64)
+        self.consistency = Consistency(predicted, truth)
+        self.by_range = np.zeros((len(RANGE_BINS), *self.confusion.matrix.shape), np.int64)
         self.by_ring = np.zeros((0, *self.confusion.matrix.shape), np.int64)
         self.groups: dict[str, Sums] = {}
         self.by_frame: dict[str, float | None] = {}
@@ -156,14 +152,12 @@ class Scorer:
         Returns:
             mIoU of this scan in the headline reading; None if there is nothing to score.
         """
-        if not len(scan) == len(truth) == len(labels.label):
-            raise ValueError(f"{key}: {len(scan)} points, {len(truth)} true and {len(labels.label)} predicted labels")
         if key in self.by_frame:
             raise ValueError(f"two scans have the key {key}")
         valid = scan.valid()
         truth = np.where(valid, truth, UNLABELLED).astype(np.uint8)
         x, y, z = scan.xyz.T  # by columns: numpy is slow along rows of three
-        bin_ = np.searchsorted(self.range_bins, np.sqrt(x * x + y * y + z * z), side="right")  # 0: nearer than all
+        bin_ = np.searchsorted(RANGE_BINS, np.sqrt(x * x + y * y + z * z), side="right")  # 0: nearer than all
         counts = self.confusion.count(truth, labels.label, bin_, len(self.by_range) + 1)
         points = counts.sum(axis=0)
         self.confusion.matrix += points
@@ -222,7 +216,7 @@ class Scorer:
             by_range=[
                 RangeScore(near=near, far=far, miou=miou, points=points)
                 for near, far, (miou, points) in zip(
-                    self.range_bins, [*self.range_bins[1:], None], _scores(merge(self.by_range)), strict=True
+                    RANGE_BINS, [*RANGE_BINS[1:], None], _scores(merge(self.by_range)), strict=True
                 )
             ],
             by_ring=[

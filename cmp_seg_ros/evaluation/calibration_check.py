@@ -16,7 +16,6 @@ import numpy.typing as npt
 from cmp_seg_ros import outputs
 from cmp_seg_ros.datasets import open_input
 from cmp_seg_ros.datasets.base import DataSet
-from cmp_seg_ros.datasets.frame import Frame
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.geometry import alignment
 from cmp_seg_ros.geometry.alignment import Alignment, View
@@ -33,10 +32,6 @@ FEWEST = 4  # views: fewer say little
 START = np.array([1, 1, -1, 1, -1, 1.0])  # units from the given extrinsics: where a search of half the views starts
 BEYOND = 8.0, 80.0  # degrees and centimetres: twice what the search finds; farther off it has gone astray
 OFF, AWAY = 2.0, 20.0  # degrees and centimetres beyond which a calibration is wrong; good ones are up to 1 degree away
-
-
-def _silent(done: int) -> None:
-    """Where nobody watches."""
 
 
 @dataclass(frozen=True)
@@ -168,7 +163,7 @@ def check(
     topic: str = "",
     camera: str = "",
     frames: int = 20,
-    progress: Callable[[int], None] = _silent,
+    progress: Callable[[int], None] = lambda done: None,
 ) -> dict[str, Checked]:
     """Look at up to `frames` scans with images, spread over the input, for each camera or the one that is named.
 
@@ -214,16 +209,15 @@ def _views(data: DataSet, camera: str, frames: int) -> dict[str, tuple[Calibrate
             for name, image in frame.images.items():
                 if image.camera is None or (camera and name != camera):
                     continue
-                rgb = read(frame, name, image)
-                xyz = frame.at_time_of(image)
-                found.setdefault(name, (image.camera, []))[1].append(_view(frame, xyz, rgb @ LUMA))
+                kept, intensity, ring = frame.scan.valid(), frame.scan.intensity, frame.ring
+                view = View(
+                    frame.at_time_of(image)[kept],
+                    None if intensity is None else intensity[kept],
+                    None if ring is None else ring[kept],
+                    read(frame, name, image) @ LUMA,
+                )
+                found.setdefault(name, (image.camera, []))[1].append(view)
     return found
-
-
-def _view(frame: Frame, xyz: npt.NDArray[np.float32], grey: npt.NDArray[np.float32]) -> View:
-    kept = frame.scan.valid()
-    intensity, ring = frame.scan.intensity, frame.ring
-    return View(xyz[kept], None if intensity is None else intensity[kept], None if ring is None else ring[kept], grey)
 
 
 def write_refined(found: dict[str, Checked], sensors: SensorSet, input: Path, out: Path | None) -> Path:

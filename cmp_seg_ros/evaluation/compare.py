@@ -15,7 +15,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ValidationError
 
 from cmp_seg_ros.errors import UserError, describe_invalid
-from cmp_seg_ros.evaluation.accuracy import Accuracy, RangeScore, Reading
+from cmp_seg_ros.evaluation.accuracy import Accuracy, Reading
 from cmp_seg_ros.evaluation.bootstrap import Bootstrap, Interval, unpack
 from cmp_seg_ros.evaluation.consistency import TemporalConsistency, agreement_of, stays, temporal_iou_of
 from cmp_seg_ros.evaluation.metrics import iou_of, mean_of, overall_accuracy_of, precision_of, recall_of
@@ -149,16 +149,16 @@ class Loaded:
             raise UserError(f"{self.path} has groups with invalid counts ({error}); evaluate again") from error
 
 
-def compare(a: Loaded, b: Loaded, bootstrap: Bootstrap | None = None) -> Comparison:
+def compare(a: Loaded, b: Loaded) -> Comparison:
     """Compare two reports. Raises UserError if they have nothing in common."""
-    return Comparer(a, b, bootstrap or Bootstrap()).comparison()
+    return Comparer(a, b).comparison()
 
 
 class Comparer:
     """Makes the sections, and collects `notes` about them."""
 
-    def __init__(self, a: Loaded, b: Loaded, bootstrap: Bootstrap) -> None:
-        self.a, self.b, self.bootstrap = a, b, bootstrap
+    def __init__(self, a: Loaded, b: Loaded) -> None:
+        self.a, self.b, self.bootstrap = a, b, Bootstrap()
         self.notes: list[str] = []
 
     def comparison(self) -> Comparison:
@@ -227,12 +227,11 @@ class Comparer:
         values = [[*map(r.precision.get, classes), *map(r.recall.get, classes)] for r in (a, b)]
         by_class = self._drawn(f"{title}, by class", names, values, (a.groups, b.groups), shape, of_detail)
         yield by_class.model_copy(update={"detail": True})
-        if [_range(score) for score in a.by_range] != [_range(score) for score in b.by_range]:
+        if [score.name for score in a.by_range] != [score.name for score in b.by_range]:
             self.notes.append("not compared by range: the bins differ")
             return
         figures = [
-            _figure(f"mIoU {_range(one)}", one.miou, other.miou)
-            for one, other in zip(a.by_range, b.by_range, strict=True)
+            _figure(f"mIoU {one.name}", one.miou, other.miou) for one, other in zip(a.by_range, b.by_range, strict=True)
         ]
         yield Section(title=f"{title}, by range", intervals="none: bins are not stored by group", figures=figures)
 
@@ -438,7 +437,3 @@ def _independent(a: SuiteColumn, b: SuiteColumn) -> Interval | None:
     down = np.hypot(b.primary - b.interval[0], a.interval[1] - a.primary)
     up = np.hypot(b.interval[1] - b.primary, a.primary - a.interval[0])
     return float(difference - down), float(difference + up)
-
-
-def _range(score: RangeScore) -> str:
-    return f"from {score.near:g} m" if score.far is None else f"{score.near:g}-{score.far:g} m"

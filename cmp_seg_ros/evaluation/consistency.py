@@ -65,13 +65,11 @@ class Consistency:
     Args:
         space: of the labels.
         truth_space: of the truth, if there is one; people are then taken from the truth.
-        voxel_size: metres.
     """
 
-    def __init__(self, space: LabelSpace, truth_space: LabelSpace | None = None, voxel_size: float = VOXEL) -> None:
+    def __init__(self, space: LabelSpace, truth_space: LabelSpace | None = None) -> None:
         self.space = space
         self.truth_space = truth_space
-        self.voxel_size = voxel_size
         self.matrix = np.zeros((len(space.classes),) * 2, np.int64)  # (C, C) places by previous and current class
         self.moving = np.zeros_like(self.matrix)
         self.truth = np.zeros(2, np.int64)  # places with a truth in both scans, and those where it is the same
@@ -111,7 +109,7 @@ class Consistency:
         index = self.space.index_of_id[label]
         kept = np.flatnonzero(scan.valid() & (index != UNLABELLED))
         xyz = scan.xyz[kept].T.astype(np.float64)  # (3, M): numpy is slow along rows of three
-        steps = (T[:3, :3] @ xyz + (T[:3, 3] - self._origin)[:, None]) / self.voxel_size
+        steps = (T[:3, :3] @ xyz + (T[:3, 3] - self._origin)[:, None]) / VOXEL
         steps = np.floor(steps, out=steps) + 2 ** (BITS - 1)
         near = ((steps >= 0) & (steps < 2**BITS)).all(axis=0)
         if not near.all():
@@ -155,7 +153,7 @@ class Consistency:
         people = any(_moving(space).any() for space in (self.space, self.truth_space) if space is not None)
         stay = stays(self.space.names)
         return TemporalConsistency(
-            voxel_size=self.voxel_size,
+            voxel_size=VOXEL,
             pairs=self.pairs,
             places=int(self.matrix.sum()),
             agreement=number(float(agreement_of(self.matrix))),

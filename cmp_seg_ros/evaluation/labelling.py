@@ -16,7 +16,7 @@ from cmp_seg_ros.evaluation.report import Report
 from cmp_seg_ros.evaluation.tally import name_of
 from cmp_seg_ros.geometry.calibration import CalibratedCamera
 from cmp_seg_ros.label_space import LabelSpace
-from cmp_seg_ros.scan import Labels, Scan, UInt8
+from cmp_seg_ros.scan import Labels, UInt8
 
 PICTURES = 5  # of scans, the overview included
 OVERVIEW = "overview.png"
@@ -91,6 +91,8 @@ class LabelFiles(Consumer):
         except UserError as error:
             report.problems.append(str(error))
             image = camera = None
+        height, width = frame.scan.shape
+        size = f"{height} x {width} points" if height > 1 else f"{width:,} points"
         plots.overview(
             path,
             frame.scan,
@@ -99,7 +101,7 @@ class LabelFiles(Consumer):
             image,
             camera,
             frame.T_base_lidar,
-            title=f"{name_of(frame, Path(self.data.path.name))}: {describe(frame.scan)}",
+            title=f"{name_of(frame, Path(self.data.path.name))}: {size}, {frame.scan.valid().sum():,} returns",
         )
 
 
@@ -121,13 +123,6 @@ def image_to_draw(frame: Frame, data: DataSet) -> tuple[UInt8 | None, Calibrated
             f"{camera.height} in calibration {data.sensors.file}: not drawn; calibrate this camera at its size"
         )
     return pixels, camera
-
-
-def describe(scan: Scan) -> str:
-    """Size and number of returns of a scan, for a title."""
-    height, width = scan.shape
-    size = f"{height} x {width} points" if height > 1 else f"{width:,} points"
-    return f"{size}, {int(scan.valid().sum()):,} returns"
 
 
 def _message(frame: Frame) -> object:

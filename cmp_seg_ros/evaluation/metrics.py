@@ -58,46 +58,21 @@ class Confusion:
         cells = (part[known].astype(np.int64) * rows + row[known]) * columns + column
         return np.bincount(cells, minlength=parts * rows * columns).reshape(parts, rows, columns)
 
-    def __iadd__(self, other: "Confusion") -> "Confusion":
-        self.matrix += other.matrix
-        return self
-
-    def read_in(self, space: LabelSpace, variant: str = "") -> "Confusion":
-        """The same points with the truth mapped to `space` (in a variant) and the labels mapped strictly.
-
-        Raises:
-            UserError: `space` has no mapping from the truth's or the labels' space.
-        """
-        return self._merged(Merge.into(space, variant, self.space, self.predicted_space))
-
-    def _merged(self, merge: "Merge") -> "Confusion":
+    def read_in(self, merge: "Merge") -> "Confusion":
+        """The same points with truth and labels mapped to one space."""
         result = Confusion(merge.space)
         result.matrix = merge(self.matrix)
         return result
 
     def structural4(self, variant: str) -> "Confusion":
         """The published evaluation of structural classes, variant `primary` or `strict`. Raises UserError."""
-        return self.read_in(LabelSpace.load("structural4"), VARIANTS[variant])
+        return self.read_in(
+            Merge.into(LabelSpace.load("structural4"), VARIANTS[variant], self.space, self.predicted_space)
+        )
 
     def iou(self) -> dict[str, float]:
         """Intersection over union by class; NaN for a class that is neither true nor predicted."""
-        return self._named(iou_of(self._in_one_space()))
-
-    def precision(self) -> dict[str, float]:
-        """Share of the points predicted as each class that truly are; NaN for a class that is never predicted."""
-        return self._named(precision_of(self._in_one_space()))
-
-    def recall(self) -> dict[str, float]:
-        """Share of each class's true points that are predicted so; NaN for a class without any."""
-        return self._named(recall_of(self._in_one_space()))
-
-    def overall_accuracy(self) -> float:
-        """Share of all points that are right; NaN without points."""
-        return float(overall_accuracy_of(self._in_one_space()))
-
-    def mean_accuracy(self) -> float:
-        """Mean recall of the classes with true points; NaN without points."""
-        return float(mean_of(recall_of(self._in_one_space())))
+        return dict(zip(self.space.names, iou_of(self._in_one_space()).tolist(), strict=True))
 
     def miou(self) -> float:
         """Mean IoU of the classes with true or predicted points, as in most benchmarks; NaN if there is none.
@@ -112,12 +87,13 @@ class Confusion:
 
     def report(self) -> dict[str, Any]:
         """All scores for JSON: fractions 0..1, None if there is nothing to score."""
-        by_class = {"iou": self.iou(), "precision": self.precision(), "recall": self.recall()}
+        matrix, names = self._in_one_space(), self.space.names
+        by_class = {"iou": iou_of(matrix), "precision": precision_of(matrix), "recall": recall_of(matrix)}
         return {
             "miou": number(self.miou()),
-            "mean_accuracy": number(self.mean_accuracy()),
-            "overall_accuracy": number(self.overall_accuracy()),
-            **{key: {name: number(value) for name, value in values.items()} for key, values in by_class.items()},
+            "mean_accuracy": number(float(mean_of(by_class["recall"]))),
+            "overall_accuracy": number(float(overall_accuracy_of(matrix))),
+            **{key: dict(zip(names, map(number, values), strict=True)) for key, values in by_class.items()},
             "points": self.points(),
         }
 
@@ -127,9 +103,6 @@ class Confusion:
                 f"truth is in {self.space.name}, labels are in {self.predicted_space.name}: map them to one space"
             )
         return self.matrix
-
-    def _named(self, values: Float64) -> dict[str, float]:
-        return dict(zip(self.space.names, values.tolist(), strict=True))
 
 
 @dataclass(frozen=True)
@@ -185,7 +158,7 @@ def merges(truth: LabelSpace, predicted: LabelSpace, required: Iterable[str] = (
 def readings(confusion: Confusion, required: Iterable[str] = ()) -> dict[str, Confusion]:
     """The confusion mapped in each of the ways of `merges`. Raises the same UserError."""
     found = merges(confusion.space, confusion.predicted_space, required)
-    return {name: confusion._merged(merge) for name, merge in found.items()}
+    return {name: confusion.read_in(merge) for name, merge in found.items()}
 
 
 def iou_of(matrix: npt.NDArray[Any]) -> Float64:

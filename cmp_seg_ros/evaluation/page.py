@@ -33,7 +33,8 @@ Row: TypeAlias = Sequence[str | Cell]
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of texts and cells; the first column is left-aligned, the others right-aligned.
+    """Rows of texts and cells; the first column is left-aligned, the others right-aligned. An empty row is a rule where
+    the table is printed, and nothing on a page.
 
     Args:
         header: may be empty.
@@ -117,10 +118,10 @@ class Page:
     def markdown(self, folder: Path) -> str:
         """The page as Markdown; pictures are referred to by paths relative to `folder`."""
         text = [f"# {self.title}"]
-        text += [_markdown(Notes([f"{name}: **{value}**" for name, value in self.figures]), folder)]
-        text += [_markdown(notes, folder) for notes in self.notes]
+        text += [markdown(Notes([f"{name}: **{value}**" for name, value in self.figures]), folder)]
+        text += [markdown(notes, folder) for notes in self.notes]
         for section in self._filled():
-            text += [f"## {section.title}", *(_markdown(block, folder) for block in section.blocks)]
+            text += [f"## {section.title}", *(markdown(block, folder) for block in section.blocks)]
         return "\n\n".join(part for part in text if part) + "\n"
 
     def _filled(self) -> list[Section]:
@@ -137,7 +138,8 @@ def facts(pairs: Sequence[tuple[str, object]], title: str = "") -> Table:
     return Table([], [[name, str(value)] for name, value in pairs if value not in (None, "")], title)
 
 
-def _markdown(block: Block, folder: Path) -> str:
+def markdown(block: Block, folder: Path = Path()) -> str:
+    """A block as Markdown; `folder`: of the page, for the paths of pictures."""
     match block:
         case Notes(lines):
             return "\n".join(f"- {line}" for line in lines)
@@ -145,7 +147,7 @@ def _markdown(block: Block, folder: Path) -> str:
             return f"![{caption}]({path.relative_to(folder).as_posix()})"
         case Table(header, rows, title, note):
             width = max(map(len, [header, *rows]))
-            cells = [[*header, *[""] * (width - len(header))], *([_text(cell) for cell in row] for row in rows)]
+            cells = [[*header, *[""] * (width - len(header))], *([_text(cell) for cell in row] for row in rows if row)]
             first, *rest = (f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in cells)
             rule = f"|---|{'---:|' * (width - 1)}"
             return "\n\n".join(filter(None, [title and f"### {title}", "\n".join([first, rule, *rest]), note]))

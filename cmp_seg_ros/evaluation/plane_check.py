@@ -1,5 +1,10 @@
-"""The consumer of `cmp-seg evaluate --planes`: checks labels against the floor, ceiling and walls of each scan."""
+"""The plane check: how well labels fit the floor, ceiling and walls found in a scan without truth.
 
+score(find_planes(xyz), label, space).floor.recall    # of one scan
+PlaneCheck(space, path)                               # the consumer of `cmp-seg evaluate --planes`
+"""
+
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -7,17 +12,68 @@ import numpy as np
 
 from cmp_seg_ros.datasets.base import Problems
 from cmp_seg_ros.datasets.frame import TRUTH, Frame
-from cmp_seg_ros.evaluation import planes, plots
+from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.evaluation import plots
 from cmp_seg_ros.evaluation.pipeline import Consumer, Result
-from cmp_seg_ros.evaluation.report import PlaneReport, PlaneScores, Report, ScanPlanes
+from cmp_seg_ros.evaluation.report import PlaneReport, PlaneScore, PlaneScores, Report, ScanPlanes, WallScore
 from cmp_seg_ros.evaluation.tally import name_of
 from cmp_seg_ros.geometry.planes import MAX_TILT, NEAR, Planes, find_planes
 from cmp_seg_ros.label_space import LabelSpace
-from cmp_seg_ros.scan import UInt8
+from cmp_seg_ros.scan import UNLABELLED, Bool, UInt8
 
 DRAWN = 20  # scans, at most
 BULK = 99  # per cent of the points, nearest first, that a picture shows
-SURFACES = ("wall", "floor", "ceiling")
+SURFACES = {"floor": ("floor",), "ceiling": ("ceiling",), "wall": ("wall", "flush")}  # and what is right on them
+
+
+def score(planes: Planes, label: UInt8, space: LabelSpace) -> PlaneScores:
+    """How well (N,) labels fit the planes.
+
+    Recall: share of the points on the plane with its label (on walls: wall or flush). Precision: share of the points
+    with the label that are on such a plane, or overhead (`Planes.along`). None without such a plane or label.
+    """
+    right = {name: named[label] for name, named in class_masks(space).items()}
+    labelled, levels = label != UNLABELLED, {}
+    for name, level, allowed in (("floor", planes.floor, planes.floor), ("ceiling", planes.ceiling, planes.overhead)):
+        on = planes.on(level)
+        precision = _share(planes.along(allowed), right[name] & labelled) if level else None
+        levels[name] = PlaneScore(recall=_share(right[name], on), precision=precision, points=int(on.sum()))
+    wall = WallScore(recall=_share(right["wall"], planes.on(planes.walls)), planes=len(planes.walls))
+    return PlaneScores(**levels, wall=wall)
+
+
+def class_masks(space: LabelSpace) -> dict[str, Bool]:
+    """By surface, (256,) which ids of `space` are right on it. Raises UserError."""
+    read_in = LabelSpace.load("structural6")
+    try:
+        ids = read_in.id_map(space)
+    except UserError:
+        read_in, ids = space, np.arange(256, dtype=np.uint8)
+    masks = {}
+    for surface, names in SURFACES.items():
+        masks[surface] = np.isin(ids, [c.id for c in read_in.classes if c.name in names])
+        if not masks[surface].any():
+            raise UserError(f"label space '{space.name}' has no class {surface}; check planes with a model that has it")
+    return masks
+
+
+def medians(scores: Sequence[PlaneScores]) -> PlaneScores:
+    """The median of each figure over the scans that have it; None if none has."""
+
+    def median(surface: str, figure: str) -> float | None:
+        values = [value for scan in scores if (value := getattr(getattr(scan, surface), figure)) is not None]
+        return float(np.median(values)) if values else None
+
+    level, wall = ("recall", "precision", "points"), ("recall", "planes")
+    surfaces = {"floor": level, "ceiling": level, "wall": wall}
+    return PlaneScores.model_validate(
+        {name: {figure: median(name, figure) for figure in figures} for name, figures in surfaces.items()}
+    )
+
+
+def _share(part: Bool, whole: Bool) -> float | None:
+    count = int(whole.sum())
+    return int((part & whole).sum()) / count if count else None
 
 
 class PlaneCheck(Consumer):
@@ -38,7 +94,7 @@ class PlaneCheck(Consumer):
 
     def __init__(self, space: LabelSpace, path: Path, calibrated: Path | None = None, out: Path | None = None) -> None:
         self.space, self.path, self.calibrated, self.out = space, path, calibrated, out
-        planes.class_masks(space)  # fail early if the model has no such classes
+        class_masks(space)  # fail early if the model has no such classes
         self.scans: list[ScanPlanes] = []
         self.warnings = Problems()
 
@@ -49,13 +105,11 @@ class PlaneCheck(Consumer):
         found = find_planes(plots.upright(frame.scan.xyz, frame.T_base_lidar))
         if frame.scan.valid().any():
             self._warn(frame, found)
-        scores = planes.score(found, labels.label, self.space)
+        scores = score(found, labels.label, self.space)
         truth = frame.labels.get(TRUTH)
-        perfect = None
-        if truth is not None:
-            perfect = PlaneScores.model_validate(planes.score(found, truth.label, truth.space))
+        perfect = None if truth is None else score(found, truth.label, truth.space)
         self.scans.append(
-            ScanPlanes(key=frame.key, tilt=found.tilt(), way_up=found.way_up(), perfect=perfect, **scores)
+            ScanPlanes(key=frame.key, tilt=found.tilt(), way_up=found.way_up(), perfect=perfect, **dict(scores))
         )
         if self.out is not None and frame.number < DRAWN:
             name = f"planes-{frame.number:03d}.png"
@@ -73,7 +127,7 @@ class PlaneCheck(Consumer):
             )
         perfect = [scan.perfect for scan in self.scans if scan.perfect is not None]
         report.planes = PlaneReport(
-            scans=self.scans, median=_medians(self.scans), perfect_median=_medians(perfect) if perfect else None
+            scans=self.scans, median=medians(self.scans), perfect_median=medians(perfect) if perfect else None
         )
         report.warnings += list(self.warnings)
 
@@ -87,10 +141,6 @@ class PlaneCheck(Consumer):
             self.warnings.add(f"{name}: no floor, ceiling or wall found to check{remedy}", "none")
 
 
-def _medians(scans: "list[ScanPlanes] | list[PlaneScores]") -> PlaneScores:
-    return PlaneScores.model_validate(planes.medians([scan.model_dump() for scan in scans]))
-
-
 def draw(path: Path, found: Planes, label: UInt8, space: LabelSpace, title: str) -> None:
     """Save a plot of the planes of a scan from above and from the side; wrongly labelled points on them in red."""
     from matplotlib.lines import Line2D
@@ -99,7 +149,7 @@ def draw(path: Path, found: Planes, label: UInt8, space: LabelSpace, title: str)
     colours = {surface: known[surface] for surface in SURFACES}
     colour = np.tile(np.array(plots.RIGHT, np.uint8), (len(label), 1))
     wrong = np.zeros(len(label), dtype=bool)
-    named = planes.class_masks(space)
+    named = class_masks(space)
     for name, surface in (("wall", found.walls), ("ceiling", found.ceiling), ("floor", found.floor)):
         on = found.on(surface)
         colour[on] = colours[name]
@@ -132,13 +182,13 @@ def draw(path: Path, found: Planes, label: UInt8, space: LabelSpace, title: str)
     plots.save(figure, path)
 
 
-def _sentence(scores: dict[str, Any]) -> str:
+def _sentence(scores: PlaneScores) -> str:
     def percent(value: float | None) -> str:
         return "none" if value is None else f"{value:.1%}"
 
-    floor, ceiling, wall = scores["floor"], scores["ceiling"], scores["wall"]
+    floor, ceiling, wall = scores.floor, scores.ceiling, scores.wall
     return (
-        f"floor recall {percent(floor['recall'])}, precision {percent(floor['precision'])}; "
-        f"ceiling {percent(ceiling['recall'])}, {percent(ceiling['precision'])}; "
-        f"{wall['planes']} walls, recall {percent(wall['recall'])}"
+        f"floor recall {percent(floor.recall)}, precision {percent(floor.precision)}; "
+        f"ceiling {percent(ceiling.recall)}, {percent(ceiling.precision)}; "
+        f"{wall.planes:g} walls, recall {percent(wall.recall)}"
     )

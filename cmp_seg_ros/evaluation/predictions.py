@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from pydantic import BaseModel, ConfigDict
 
 from cmp_seg_ros import configuration
@@ -69,7 +68,7 @@ class IdMap:
 def open_id_map(space: str | Path) -> IdMap:
     """The ids of a label space (a name, or a file), or of a file with `into` and `ids`. Raises UserError."""
     path = Path(space)
-    if path.is_file() and "ids" in (_yaml(path) or {}):
+    if path.is_file() and "ids" in (configuration.read_yaml("label space", path) or {}):
         file = configuration.read(IdFile, "label space", path)
         into = LabelSpace.load(file.into)
         of_name = {c.name: c.id for c in into.classes} | {IGNORE: UNLABELLED}
@@ -78,13 +77,6 @@ def open_id_map(space: str | Path) -> IdMap:
         return IdMap(into, {number: of_name[name] for number, name in file.ids.items()} | {UNLABELLED: UNLABELLED})
     known = LabelSpace.load(space)
     return IdMap(known, {number: number for number in (*known.ids.tolist(), UNLABELLED)})
-
-
-def _yaml(path: Path) -> Any:
-    try:
-        return yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"label space {path} cannot be read: {' '.join(str(error).split())}") from error
 
 
 class Predictions:

@@ -63,7 +63,8 @@ def page_of(report: Report, folder: Path) -> Page:
         Section("Floor, ceiling and walls", planes(report, folder)),
         Section("Speed", speed(report, folder)),
     ]
-    notes = [Notes([*partial(report), *report.problems], serious=True), Notes(report.warnings)]
+    partial = f"Partial: the run was interrupted after {report.frames.read:,} scans. Run it again for the whole input."
+    notes = [Notes([*([] if report.finished else [partial]), *report.problems], serious=True), Notes(report.warnings)]
     name = "/".join(Path(report.input).parts[-2:]) if report.input else report.model
     return Page(f"Evaluation of {name}", sections, headline(report), notes)
 
@@ -74,19 +75,12 @@ def sources_of(report: Report) -> dict[str, Accuracy]:
     return first | report.other_sources
 
 
-def partial(report: Report) -> list[str]:
-    """What to say of a run that was interrupted."""
-    if report.finished:
-        return []
-    return [f"Partial: the run was interrupted after {report.frames.read:,} scans. Run it again for the whole input."]
-
-
 def headline(report: Report) -> list[tuple[str, str]]:
     """The figures at the top."""
     found: dict[str, float | None] = {}
     for source, accuracy in sources_of(report).items():
         name = f"mIoU, {accuracy.headline.replace('_', ' ')}, against {named(source)}"
-        found[name] = _headline(accuracy).miou
+        found[name] = accuracy.main.miou
     if report.planes is not None:
         median = report.planes.median
         found |= {"floor recall": median.floor.recall, "ceiling recall": median.ceiling.recall}
@@ -125,7 +119,7 @@ def about(report: Report) -> Section:
 
 def side_by_side(accuracies: Mapping[str, Accuracy]) -> Table:
     """The headline readings against several sources: IoU by class, mean, points."""
-    readings = {source: _headline(accuracy) for source, accuracy in accuracies.items()}
+    readings = {source: accuracy.main for source, accuracy in accuracies.items()}
     rows = iou_rows(readings.values())
     rows.append(["points", *(f"{sum(reading.points.values()):,}" for reading in readings.values())])
     rows.append(["scans", *(f"{accuracy.scans:,}" for accuracy in accuracies.values())])
@@ -135,18 +129,13 @@ def side_by_side(accuracies: Mapping[str, Accuracy]) -> Table:
 
 def accuracy_section(source: str, accuracy: Accuracy) -> Section:
     """All scores against one source."""
-    reading = _headline(accuracy)
+    reading = accuracy.main
     blocks: list[Block] = [
         f"{accuracy.scans:,} scans, {sum(reading.points.values()):,} points of {named(source)} in "
         f"{accuracy.truth_space}. Tables without another name are in {accuracy.headline}, the headline.",
-        by_reading(accuracy),
+        iou_table(accuracy, "By class, in all readings"),
         by_class(reading),
-        confusion(reading, f"Confusion in {accuracy.headline}"),
-        *(
-            confusion(other, f"Confusion in {name}", folded=True)
-            for name, other in accuracy.readings.items()
-            if name != accuracy.headline
-        ),
+        *(confusion(other, f"Confusion in {name}", other is not reading) for name, other in accuracy.readings.items()),
         by_range(reading),
     ]
     if reading.by_ring:
@@ -164,17 +153,20 @@ def iou_rows(readings: Iterable[Reading]) -> list[Row]:
     return [*rows, ["mIoU", *(percent(r.miou, bar=True) for r in readings)]]
 
 
-def by_reading(accuracy: Accuracy) -> Table:
-    """IoU by class, with a column for each reading of the truth."""
-    readings = accuracy.readings
-    rows = iou_rows(readings.values())
-    if any(r.interval for r in readings.values()):
-        ends = [
-            NONE if r.interval is None else f"{r.interval[0]:.1%} to {r.interval[1]:.1%}" for r in readings.values()
-        ]
+def iou_table(accuracy: Accuracy, title: str) -> Table:
+    """IoU by class, with a column for each reading of the truth; classes that are not in the truth have an asterisk."""
+    readings = accuracy.readings.values()
+    rows = iou_rows(readings)
+    untrue = {name for r in readings for name, iou in r.iou.items() if iou is not None and not r.points[name]}
+    rows = [[f"{row[0]} *", *row[1:]] if row[0] in untrue else row for row in rows]
+    rows.insert(-1, [])
+    if any(r.interval for r in readings):
+        ends = [NONE if r.interval is None else f"{r.interval[0]:.1%} to {r.interval[1]:.1%}" for r in readings]
         rows.append([f"{accuracy.bootstrap.level:.0%} interval", *ends])
-    rows.append(["overall accuracy", *(percent(r.overall_accuracy, bar=True) for r in readings.values())])
-    return Table(["IoU", *(name.replace("_", " ") for name in readings)], rows, "By class, in all readings")
+    rows.append(["overall accuracy", *(percent(r.overall_accuracy, bar=True) for r in readings)])
+    rows.append(["points", *(f"{sum(r.points.values()):,}" for r in readings)])
+    note = "* not in the truth; points that are labelled so are errors: an IoU of 0 in the mean" if untrue else ""
+    return Table(["IoU", *(name.replace("_", " ") for name in accuracy.readings)], rows, title, note)
 
 
 def by_class(reading: Reading) -> Table:
@@ -189,7 +181,7 @@ def by_class(reading: Reading) -> Table:
     return Table(["class", "IoU", "precision", "recall", "points"], rows, "By class")
 
 
-def confusion(reading: Reading, title: str, folded: bool = False) -> Table:
+def confusion(reading: Reading, title: str, folded: bool) -> Table:
     """A row per true class: the shares of its points that got each label."""
     rows: list[Row] = []
     for name, counts in zip(reading.classes, reading.confusion, strict=True):
@@ -202,14 +194,7 @@ def confusion(reading: Reading, title: str, folded: bool = False) -> Table:
 
 
 def by_range(reading: Reading) -> Table:
-    rows: list[Row] = [
-        [
-            f"{bin_.near:g} to {bin_.far:g} m" if bin_.far is not None else f"from {bin_.near:g} m",
-            percent(bin_.miou, bar=True),
-            f"{bin_.points:,}",
-        ]
-        for bin_ in reading.by_range
-    ]
+    rows: list[Row] = [[one.name, percent(one.miou, bar=True), f"{one.points:,}"] for one in reading.by_range]
     return Table(["range", "mIoU", "points"], rows, "By distance from the lidar", "Mean over the classes in the bin.")
 
 
@@ -343,10 +328,6 @@ def plot_latency(path: Path, latencies: list[float]) -> None:
     faint_grid(share)
     figure.subplots_adjust(left=0.07, right=0.98, top=0.88, bottom=0.15, wspace=0.06)
     save(figure, path)
-
-
-def _headline(accuracy: Accuracy) -> Reading:
-    return accuracy.readings[accuracy.headline]
 
 
 def _consistency(report: Report) -> TemporalConsistency | None:

@@ -1,4 +1,4 @@
-"""Consumers of `cmp-seg evaluate`: scores against label sources with pictures, and agreement over time."""
+"""What `cmp-seg evaluate` scores labels by: label sources, an image teacher among them, and agreement over time."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from cmp_seg_ros.datasets.base import DataSet
-from cmp_seg_ros.datasets.frame import HAND, PSEUDO, TRUTH
+from cmp_seg_ros.datasets.frame import HAND, PSEUDO, TRUTH, Frame
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.evaluation import plots
 from cmp_seg_ros.evaluation.accuracy import Scorer
@@ -16,7 +16,9 @@ from cmp_seg_ros.evaluation.pipeline import Consumer, Result
 from cmp_seg_ros.evaluation.plane_check import PlaneCheck
 from cmp_seg_ros.evaluation.report import Extreme, Report
 from cmp_seg_ros.label_space import LabelSpace
-from cmp_seg_ros.scan import UNLABELLED
+from cmp_seg_ros.pseudo_labels.labeller import PseudoLabeller, Refinements
+from cmp_seg_ros.scan import UNLABELLED, UInt8
+from cmp_seg_ros.teachers.base import Teacher
 
 BEST, WORST = "best", "worst"
 
@@ -81,8 +83,7 @@ class Scores(Consumer):
         report.other_sources = {
             source: scorer.result() for source, scorer in self.scorers.items() if source != self.source
         }
-        headline = report.accuracy.readings[report.accuracy.headline]
-        report.miou, report.iou = headline.miou, headline.iou
+        report.miou, report.iou = report.accuracy.main.miou, report.accuracy.main.iou
         for which, (score, result) in self.extremes.items():
             setattr(report, which, Extreme(key=result.frame.key, miou=score))
             if self.out is not None:
@@ -123,6 +124,20 @@ class OverTime(Consumer):
 
     def finish(self, report: Report) -> None:
         report.consistency = self.consistency.result()
+
+
+class TeacherLabels:
+    """A source for `hand.Labelled`: an image teacher's labels as they are, at the points that a camera sees."""
+
+    def __init__(self, teacher: Teacher) -> None:
+        self.space = LabelSpace.load("structural6")
+        self._labeller = PseudoLabeller(teacher, self.space, "pseudo", Refinements.none())
+
+    def labels_of(self, frame: Frame) -> UInt8 | None:
+        """(N,) labels; None without an image of a calibrated camera. Raises UserError if it cannot be read."""
+        if not any(image.camera is not None for image in frame.images.values()):
+            return None
+        return self._labeller.decide(self._labeller.look(frame)).label
 
 
 def consumers_for(

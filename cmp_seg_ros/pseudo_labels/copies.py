@@ -4,8 +4,8 @@ A teacher that is sure names the same class whether it sees the image whole, mir
 (test-time augmentation, as in LOSC, arXiv 2507.07605).
 """
 
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -17,33 +17,27 @@ SHARE = 0.6  # of each side of an image that each of its four parts covers
 
 
 class Copy(NamedTuple):
-    """A changed image, and where the pixels of the whole one are in it.
-
-    rgb: (h, w, 3). pixel: gives (N, 2) pixels in the copy of (N, 2) in the image, wherever they lie.
-    """
+    """A changed image, (h, w, 3). A pixel uv of the whole one is in it at scale * uv + shift, (2,) each."""
 
     rgb: UInt8
-    pixel: Callable[[Float32], Float32]
+    scale: Float32
+    shift: Float32
 
 
 def copies(rgb: UInt8) -> Iterator[Copy]:
     """The image itself, its mirror image, and its four corners, which overlap and which the teacher sees enlarged."""
     height, width = rgb.shape[:2]
-    yield Copy(rgb, lambda uv: uv)
-    yield Copy(np.ascontiguousarray(rgb[:, ::-1]), lambda uv: uv * _pair(-1, 1) + _pair(width - 1, 0))
+    yield Copy(rgb, _pair(1, 1), _pair(0, 0))
+    yield Copy(np.ascontiguousarray(rgb[:, ::-1]), _pair(-1, 1), _pair(width - 1, 0))
     h, w = round(SHARE * height), round(SHARE * width)
     for top in (0, height - h):
         for left in (0, width - w):
             part = np.ascontiguousarray(rgb[top : top + h, left : left + w])
-            yield Copy(part, partial(_shifted, corner=_pair(left, top)))
+            yield Copy(part, _pair(1, 1), _pair(-left, -top))
 
 
 def _pair(x: float, y: float) -> Float32:
     return np.array([x, y], np.float32)
-
-
-def _shifted(uv: Float32, corner: Float32) -> Float32:
-    return uv - corner
 
 
 class Consensus(NamedTuple):
@@ -66,13 +60,12 @@ def consensus(teacher: Teacher, rgb: UInt8, uv: Float32, merge: Float32, augment
         uv: (N, 2) pixels.
         merge: (C_teacher, C) classes of the teacher to columns of the result.
     """
-    asked = [copy for number, copy in enumerate(copies(rgb)) if augmented or number == 0]
     total, count = np.zeros((len(uv), merge.shape[1]), np.float32), np.zeros(len(uv), np.float32)
     votes, single, first = np.zeros_like(total), total, None
-    for copy in asked:
+    for copy in islice(copies(rgb), None if augmented else 1):
         masks = teacher.masks(copy.rgb)
         height, width = copy.rgb.shape[:2]
-        there = copy.pixel(uv)
+        there = uv * copy.scale + copy.shift
         rows = np.flatnonzero(((there >= 0) & (there <= (width - 1, height - 1))).all(axis=1))
         said = probabilities_at(masks, there[rows], teacher) @ merge  # (M, C)
         if first is None:  # the image itself shows all points

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cmp_seg_ros.datasets.frame import CameraImage, Frame, PointLabels
 from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.evaluation.plots import upright
 from cmp_seg_ros.geometry.planes import find_planes
 from cmp_seg_ros.geometry.projection import Projection, project_scan
 from cmp_seg_ros.label_space import LabelSpace
@@ -125,7 +126,7 @@ class PseudoLabeller:
         said /= np.maximum(weight, 1)[:, None]
         seen, before = weight > 0, said.argmax(axis=1)
         if self.refinements.geometry:
-            said = with_geometry(said, surfaces(find_planes(upright(frame))), self.space)
+            said = with_geometry(said, surfaces(find_planes(upright(frame.scan.xyz, frame.T_base_lidar))), self.space)
         return Evidence(said, seen, seen & (said.argmax(axis=1) != before), rejected, views)
 
     def _untrusted(self, found: Consensus, uv: Float32, edge: Bool) -> Iterator[tuple[str, Bool]]:
@@ -191,9 +192,3 @@ def project(frame: Frame, image: CameraImage) -> Projection:
     """The points of a frame in an image of it, moved to the image's time where the robot's way is known."""
     assert image.camera is not None
     return project_scan(frame.at_time_of(image), image.camera, np.array(image.camera.T_camera_lidar))
-
-
-def upright(frame: Frame) -> Float32:
-    """(N, 3) the points with z up, as far as the lidar's mounting is known."""
-    xyz = frame.scan.xyz
-    return xyz if frame.T_base_lidar is None else xyz @ frame.T_base_lidar[:3, :3].T.astype(np.float32)

@@ -7,8 +7,7 @@ import numpy as np
 
 from cmp_seg_ros.datasets.frame import Frame, PointLabels
 from cmp_seg_ros.evaluation import plots
-from cmp_seg_ros.label_space import LabelSpace
-from cmp_seg_ros.pseudo_labels.labeller import Evidence, PseudoLabeller, View, upright
+from cmp_seg_ros.pseudo_labels.labeller import Evidence, PseudoLabeller, View
 from cmp_seg_ros.scan import UNLABELLED, UInt8
 
 OPACITY = 0.55  # of the mask
@@ -20,7 +19,8 @@ def draw(
     """Save the picture, with a row for each camera."""
     seen = np.where(evidence.seen, labels.label, UNLABELLED).astype(np.uint8)
     figure, grid = _with_rows(frame, evidence, labeller, {"": seen}, title)
-    plots.draw_bird(figure.add_subplot(grid[:-1, 2]), upright(frame), labels.label, labels.space)
+    xyz = plots.upright(frame.scan.xyz, frame.T_base_lidar)
+    plots.draw_bird(figure.add_subplot(grid[:-1, 2]), xyz, labels.label, labels.space)
     plots.draw_legend(figure.add_subplot(grid[-1, :]), labels.label, labels.space, columns=len(labels.space.classes))
     plots.save(figure, path)
 
@@ -48,17 +48,12 @@ def _with_rows(
     for row, (name, view) in enumerate(views.items()):
         _draw_mask(figure.add_subplot(grid[row, 0]), name, view, labeller)
         for column, (who, label) in enumerate(points.items(), start=1):
-            axes = figure.add_subplot(grid[row, column])
-            _draw_points(axes, frame, name, view, label, labeller.space)
+            axes, camera = figure.add_subplot(grid[row, column]), frame.images[name].camera
+            assert camera is not None
+            plots.draw_camera(axes, view.rgb, frame.scan, label, labeller.space, camera)
             if who:
                 axes.set_title(f"{name}: {who}", fontsize=12)
     return figure, grid
-
-
-def _draw_points(axes: Any, frame: Frame, name: str, view: View, label: UInt8, space: LabelSpace) -> None:
-    camera = frame.images[name].camera
-    assert camera is not None
-    plots.draw_camera(axes, view.rgb, frame.scan, label, space, camera)
 
 
 def _draw_mask(axes: Any, name: str, view: View, labeller: PseudoLabeller) -> None:

@@ -1,6 +1,7 @@
 """What came of pseudo-labels: how many points have one, of which classes, and why others have none."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -38,16 +39,16 @@ class PseudoReport(BaseModel):
     refinements: Refinements
     source: str
     scans: int = 0
-    skipped: dict[str, int] = {}
+    skipped: Counter[str] = Counter()  # scans that got no labels, by reason
     points: int = 0
     seen: int = 0
     labelled: int = 0
     unseen: int = 0
-    classes: dict[str, int] = {}
-    rejected: dict[str, int] = {}
+    classes: Counter[str] = Counter()
+    rejected: Counter[str] = Counter()
     corrected: int = 0
     unsure: int = 0
-    problems: list[str] = []
+    problems: list[str] = []  # that cost no scan
     files: list[str] = []
 
     def add(self, returns: Bool, evidence: Evidence, stages: Sequence[PointLabels], space: LabelSpace) -> None:
@@ -67,9 +68,9 @@ class PseudoReport(BaseModel):
         self.unseen += int((kept & ~evidence.seen).sum())
         self.corrected += int(evidence.corrected.sum())
         count = np.bincount(stages[-1].label, minlength=256)[space.ids].tolist()
-        _add(self.classes, dict(zip(space.names, count, strict=True)))
+        self.classes.update(dict(zip(space.names, count, strict=True)))
         rejected = evidence.rejected | {"time": decided & ~voted, "keep": sure & ~kept}
-        _add(self.rejected, {reason: int(points.sum()) for reason, points in rejected.items()})
+        self.rejected.update({reason: int(points.sum()) for reason, points in rejected.items()})
         trusted = ~np.any([*evidence.rejected.values(), ~evidence.seen], axis=0)
         self.unsure += int((trusted & ~decided).sum() + (voted & ~sure).sum())
 
@@ -78,26 +79,9 @@ class PseudoReport(BaseModel):
         for name in ("scans", "points", "seen", "labelled", "unseen", "corrected", "unsure"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         for name in ("skipped", "classes", "rejected"):
-            _add(getattr(self, name), getattr(other, name))
+            getattr(self, name).update(getattr(other, name))
         self.problems += other.problems
         self.files += other.files
 
     def to_json(self) -> bytes:
         return (self.model_dump_json(indent=2) + "\n").encode()
-
-    def problem(self, text: str) -> None:
-        """Note what went wrong without costing a scan."""
-        self.problems.append(text)
-
-    def skip(self, reason: str) -> None:
-        """Count a scan that got no labels."""
-        self.skipped[reason] = self.skipped.get(reason, 0) + 1
-
-    def rare(self, least: float = 0.01) -> list[str]:
-        """Classes with less than `least` of the labelled points: a network learns them badly, or not at all."""
-        return [name for name, count in self.classes.items() if count < least * max(1, self.labelled)]
-
-
-def _add(counts: dict[str, int], more: Mapping[str, int]) -> None:
-    for name, count in more.items():
-        counts[name] = counts.get(name, 0) + count

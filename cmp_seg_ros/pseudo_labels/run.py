@@ -22,7 +22,7 @@ from cmp_seg_ros.mapping.odometry import LONGEST_SWEEP, Motion, odometry_of
 from cmp_seg_ros.pseudo_labels import over_time, pictures
 from cmp_seg_ros.pseudo_labels.labeller import Evidence, PseudoLabeller
 from cmp_seg_ros.pseudo_labels.report import PseudoReport
-from cmp_seg_ros.pseudo_labels.surfaces import SurfaceTable
+from cmp_seg_ros.pseudo_labels.surfaces import surface_table
 from cmp_seg_ros.scan import UNLABELLED
 from cmp_seg_ros.teachers.base import open_teacher
 from cmp_seg_ros.workers import spread
@@ -72,7 +72,7 @@ def label_set(
         UserError: no scan could be labelled; the set cannot be written; the source exists and was made otherwise.
     """
     made_by = report.model_dump(mode="json", include={"teacher", "variant", "refinements"})
-    made_by["surfaces"] = SurfaceTable.load().key if labeller.refinements.geometry else ""
+    made_by["surfaces"] = surface_table().key if labeller.refinements.geometry else ""
     writer = write_labels(data.path, report.source, labeller.space, made_by, again)
     done = len(writer.done)
     todo = [first for first in range(0, len(data), BLOCK) if first not in writer.done]
@@ -85,9 +85,11 @@ def label_set(
             done += scans
             progress(done)
         for path in sorted(writer.folder.glob(COUNTS)):
-            report.join(_read(path))
+            report.join(PseudoReport.model_validate_json(path.read_text()))
         if not report.labelled:
-            raise UserError(f"no point of {data.path} got a label: {_why_none(report)}")
+            why = "; ".join([*report.skipped, *report.problems][:5])
+            why = why or "no point is seen by a camera, or all are rejected; try --raw"
+            raise UserError(f"no point of {data.path} got a label: {why}")
         report.finished = True
         outputs.write_whole(writer.folder / outputs.REPORT, report.to_json())
     return report
@@ -124,13 +126,6 @@ def _label_block(first: int, recipe: Recipe, data: unified.DataSet, labeller: Ps
     return len(frames)
 
 
-def _read(path: Path) -> PseudoReport:
-    try:
-        return PseudoReport.model_validate_json(path.read_text())
-    except ValueError as error:
-        raise UserError(f"{path} is damaged; remove {path.parent} and label again") from error
-
-
 def _labelled(
     block: Sequence[Frame],
     labeller: PseudoLabeller,
@@ -164,7 +159,7 @@ def _looked_at(
         try:
             one = labeller.look(frame)
         except UserError as error:
-            report.skip(str(error))
+            report.skipped[str(error)] += 1
             continue
         used.append(frame)
         evidence.append(one if frame.number in pictured else replace(one, views={}))
@@ -181,7 +176,7 @@ def _motions(frames: Sequence[Frame], odometry: str, report: PseudoReport) -> li
         source = odometry_of(odometry, frames[0])
         return [source(frame) for frame in frames]
     except UserError as error:
-        report.problem(f"no agreement over time from {frames[0].key} to {frames[-1].key}: {error}")
+        report.problems.append(f"no agreement over time from {frames[0].key} to {frames[-1].key}: {error}")
         return []
 
 
@@ -194,8 +189,3 @@ def _draw(
     title = f"Pseudo-labels of {frame.key}: {labelled:,} of {seen:,} seen points labelled ({labelled / seen:.0%})"
     pictures.draw(folder / name, frame, evidence, labels, labeller, title)
     report.files.append(name)
-
-
-def _why_none(report: PseudoReport) -> str:
-    reasons = [*report.skipped, *report.problems]
-    return "; ".join(reasons[:5]) or "no point is seen by a camera, or all are rejected; try --raw"

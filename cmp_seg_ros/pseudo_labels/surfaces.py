@@ -24,7 +24,6 @@ from cmp_seg_ros.geometry.planes import Planes
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.scan import Float32, UInt8
 
-FOLDER = "config/pseudo_labels"
 LEVEL, UPRIGHT = 25, 65  # degrees between a normal and the vertical: less is level, more is upright
 LOW, HIGH = 0.3, 1.8  # metres above the floor
 
@@ -86,11 +85,6 @@ class SurfaceTable(BaseModel):
     shares: dict[str, dict[str, Annotated[float, Field(gt=0, le=1)]]]
     doubt: dict[str, dict[str, Annotated[float, Field(gt=0, le=0.5)]]] = {}
 
-    @classmethod
-    def load(cls, name: str = "surfaces") -> "SurfaceTable":
-        """Raises UserError."""
-        return configuration.load(cls, FOLDER, "table of surfaces", name)
-
     @property
     def key(self) -> str:
         """Of its numbers: labels that were made by others are made anew."""
@@ -144,8 +138,9 @@ def _members(space: LabelSpace) -> Float32:
 
 
 @cache
-def _table() -> SurfaceTable:
-    return SurfaceTable.load()
+def surface_table() -> SurfaceTable:
+    """That of the program."""
+    return configuration.load(SurfaceTable, "config/pseudo_labels", "table of surfaces", "surfaces")
 
 
 def with_geometry(probabilities: Float32, surface: npt.NDArray[np.integer], space: LabelSpace) -> Float32:
@@ -154,6 +149,6 @@ def with_geometry(probabilities: Float32, surface: npt.NDArray[np.integer], spac
     What the mapping ignores (1 minus the sum of a row) keeps its share.
     """
     known = probabilities.sum(axis=1, keepdims=True)
-    weighted = (probabilities @ _table().transition(space)) * _table().weights(space)[surface]
+    weighted = (probabilities @ surface_table().transition(space)) * surface_table().weights(space)[surface]
     total = weighted.sum(axis=1, keepdims=True)
     return np.where(total > 0, weighted * known / np.maximum(total, 1e-12), 0).astype(np.float32)

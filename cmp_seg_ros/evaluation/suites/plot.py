@@ -70,12 +70,9 @@ def bars(axes: "Axes", groups: Sequence[str], figures: dict[str, list[Figure]], 
         axes.bar(place, height, 0.92 * width, color=f"C{i}", label=name)
         ends = 100 * np.array([[np.nan, np.nan] if interval is None else interval for _, interval in values]).T
         axes.errorbar(place, height, np.abs(ends - height), fmt="none", ecolor="black", elinewidth=0.8, capsize=1.5)
-    labelled = False
-    for group, limit in enumerate(limits):
-        if limit is not None:
-            ends_of_group = [group - WIDTH / 2, group + WIDTH / 2]
-            axes.plot(ends_of_group, [100 * limit] * 2, "k--", lw=1.3, label="" if labelled else "must")
-            labelled = True
+    if known := [(group, 100 * limit) for group, limit in enumerate(limits) if limit is not None]:
+        group, limit = np.transpose(known)
+        axes.hlines(limit, group - WIDTH / 2, group + WIDTH / 2, "black", "dashed", linewidth=1.3, label="must")
     axes.set_xticks(range(len(groups)), groups)
     axes.set_ylim(0, 100)
     axes.grid(axis="y", alpha=0.3)

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from cmp_seg_ros.datasets import open_input
 from cmp_seg_ros.datasets.frame import CameraImage, Frame
 from cmp_seg_ros.errors import UserError
-from cmp_seg_ros.evaluation import planes, plots
+from cmp_seg_ros.evaluation import plane_check, plots
 from cmp_seg_ros.evaluation.pipeline import Model, results
 from cmp_seg_ros.geometry.planes import find_planes
 from cmp_seg_ros.geometry.projection import project_scan
@@ -101,7 +101,8 @@ def score(row: Recording, folder: Path, labeller: Model, teacher: Teacher | None
         if labels is None:
             raise UserError(f"{frame.key} of {path}: {result.skipped}")
         ids += np.bincount(labels.label, minlength=256)
-        found.append(planes.score(find_planes(plots.upright(frame.scan.xyz, frame.T_base_lidar)), labels.label, space))
+        planes = find_planes(plots.upright(frame.scan.xyz, frame.T_base_lidar))
+        found.append(plane_check.score(planes, labels.label, space))
         unlikeness += [] if labels.unlikeness is None else [labels.unlikeness]
         for image in frame.images.values() if agreement else ():
             assert agreement is not None
@@ -118,6 +119,6 @@ def score(row: Recording, folder: Path, labeller: Model, teacher: Teacher | None
         "share": share,
         "false_person": None if row.people else share.get("person"),
         "unlikeness": float(np.median(unlikeness)) if unlikeness else None,
-        "planes": planes.medians(found),
+        "planes": plane_check.medians(found).model_dump(),
         "agreement": agreement.report() if agreement else None,
     }

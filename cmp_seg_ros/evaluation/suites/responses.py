@@ -5,6 +5,7 @@ the frame has. Labels should not depend on which of them a scan comes with.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -39,22 +40,10 @@ def _range(frame: Frame) -> Array:
     return np.linalg.norm(np.nan_to_num(frame.scan.xyz).astype(np.float64), axis=1)
 
 
-def _with_noise(strength: float) -> Response:
+def _noisy(frame: Frame, rng: Rng, strength: float) -> Array:
     """Native, and noise of `strength` times its deviation."""
-
-    def response(frame: Frame, rng: Rng) -> Array:
-        value, _, spread = _native(frame)
-        return value + rng.normal(0, strength * spread, len(value))
-
-    return response
-
-
-def _fall_off(frame: Frame, rng: Rng) -> Array:
-    return 1000 / (1 + _range(frame) ** 2) * rng.normal(1, 0.05, len(frame.scan))
-
-
-def _rise(frame: Frame, rng: Rng) -> Array:
-    return 10 * _range(frame) * rng.normal(1, 0.05, len(frame.scan))
+    value, _, spread = _native(frame)
+    return value + rng.normal(0, strength * spread, len(value))
 
 
 def _ring_gains(frame: Frame, rng: Rng) -> Array:
@@ -80,16 +69,12 @@ def _stripes(frame: Frame, rng: Rng) -> Array:
     return 100 + 80 * np.sin(2 * np.pi / WAVE * (np.nan_to_num(frame.scan.xyz) @ way) + rng.uniform(0, 6))
 
 
-def _quantised(levels: int) -> Response:
+def _quantised(frame: Frame, rng: Rng, levels: int) -> Array:
     """Native in so many equal steps from its lowest to its highest value but for one per cent at each end."""
-
-    def response(frame: Frame, rng: Rng) -> Array:
-        value, _, _ = _native(frame)
-        low, high = np.percentile(value[frame.scan.valid()], [1, 99]) if frame.scan.valid().any() else (0, 1)
-        share = ((value - low) / max(high - low, 1e-9)).clip(0, 1)
-        return np.floor(share * (levels - 1e-6)) * (255 / max(1, levels - 1))
-
-    return response
+    value, _, _ = _native(frame)
+    low, high = np.percentile(value[frame.scan.valid()], [1, 99]) if frame.scan.valid().any() else (0, 1)
+    share = ((value - low) / max(high - low, 1e-9)).clip(0, 1)
+    return np.floor(share * (levels - 1e-6)) * (255 / max(1, levels - 1))
 
 
 def _saturated(frame: Frame, rng: Rng) -> Array:
@@ -120,16 +105,16 @@ RESPONSES: dict[str, Response] = {
     "absent": lambda frame, rng: None,
     "constant": lambda frame, rng: np.full(len(frame.scan), 100.0),
     "white-noise": lambda frame, rng: rng.uniform(0, 255, len(frame.scan)),
-    "noise-weak": _with_noise(0.3),
-    "noise-medium": _with_noise(1.0),
-    "noise-strong": _with_noise(3.0),
-    "fall-off": _fall_off,
-    "rise": _rise,
+    "noise-weak": partial(_noisy, strength=0.3),
+    "noise-medium": partial(_noisy, strength=1.0),
+    "noise-strong": partial(_noisy, strength=3.0),
+    "fall-off": lambda frame, rng: 1000 / (1 + _range(frame) ** 2) * rng.normal(1, 0.05, len(frame.scan)),
+    "rise": lambda frame, rng: 10 * _range(frame) * rng.normal(1, 0.05, len(frame.scan)),
     "ring-gains": _ring_gains,
     "steps": _steps,
     "stripes": _stripes,
-    "quantised-4": _quantised(4),
-    "quantised-256": _quantised(256),
+    "quantised-4": partial(_quantised, levels=4),
+    "quantised-256": partial(_quantised, levels=256),
     "saturated": _saturated,
     "retroreflectors": _retroreflectors,
     "other-lidar": _other_lidar,

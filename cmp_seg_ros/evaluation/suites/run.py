@@ -7,13 +7,11 @@ as long as nothing that it depends on has changed. Parts of several bundles, eng
 import hashlib
 import json
 import os
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
-from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -270,14 +268,11 @@ class SuiteRun:
         path, rows = self._file(places, sensor), self._rows_of(places, sensor)
         if path is None or not path.is_file():
             return None
-        try:
-            with np.load(path) as file:
-                if str(file["key"]) != self.keys[places] or any(f"{name}.points" not in file for name in rows):
-                    return None
-                parts = {name: Part._make(file[f"{name}.{field}"] for field in Part._fields) for name in rows}
-                return {name: part._replace(digest=str(part.digest)) for name, part in parts.items()}
-        except (OSError, EOFError, ValueError, KeyError, BadZipFile, zlib.error):  # damaged: do it again
-            return None
+        with np.load(path) as file:
+            if str(file["key"]) != self.keys[places] or any(f"{name}.points" not in file for name in rows):
+                return None
+            parts = {name: Part._make(file[f"{name}.{field}"] for field in Part._fields) for name in rows}
+            return {name: part._replace(digest=str(part.digest)) for name, part in parts.items()}
 
     def _keep(self, places: str, sensor: str, parts: dict[str, Part]) -> None:
         path = self._file(places, sensor)

@@ -114,7 +114,7 @@ def compile_report(
 
 def _row(suite: Suite, seeds: Iterable[int], scores: dict[str, Scores], name: str) -> dict[str, Any]:
     found, row = scores[name], suite.rows[name]
-    miou, drawn = found.miou(), found.drawn_miou()
+    miou, drawn, interval = found.miou(), found.drawn_miou(), suite.bootstrap.interval
     strict = mean_of(iou_of(found.reading(STRICT).matrix.sum(axis=(0, 2))))
     space, classes = suite.truth, found.primary.space.names
     full = found.reading(space) if space in readings(found.confusion) else None
@@ -125,12 +125,12 @@ def _row(suite: Suite, seeds: Iterable[int], scores: dict[str, Scores], name: st
         scans = int(part.scans.sum())
         sensors[sensor] = {
             "primary": number(miou[i]),
-            "interval": _interval(drawn[:, i], suite),
+            "interval": interval(drawn[:, i]),
             "strict": number(strict[i]),
             **_confidence(part.calibration.sum(axis=0), space),
             "false_person": number(found.false_person[i]),
             "iou": _named(classes, found.iou[i]),
-            "iou_interval": {c: _interval(found.drawn[:, i, k], suite) for k, c in enumerate(classes)},
+            "iou_interval": {c: interval(found.drawn[:, i, k]) for k, c in enumerate(classes)},
             "by_range": [
                 {"from": low, "primary": number(value), "points": int(n)}
                 for low, value, n in zip(suite.range_bins, found.by_range[i], points, strict=True)
@@ -150,7 +150,7 @@ def _row(suite: Suite, seeds: Iterable[int], scores: dict[str, Scores], name: st
         "sensors": sensors,
         MEAN: {
             "primary": number(miou.mean()),
-            "interval": _interval(drawn.mean(axis=1), suite),
+            "interval": interval(drawn.mean(axis=1)),
             "strict": number(strict.mean()),
             **_confidence(np.sum([part.calibration.sum(axis=0) for part in found.parts.values()], axis=0), space),
             "false_person": number(float(mean_of(found.false_person))),
@@ -164,9 +164,9 @@ def _row(suite: Suite, seeds: Iterable[int], scores: dict[str, Scores], name: st
         result["against"] = row.against
         result["difference"] = {
             MEAN: number(by_sensor.mean()),
-            "interval": _interval(drawn_by_sensor.mean(axis=1), suite),
+            "interval": interval(drawn_by_sensor.mean(axis=1)),
             "sensors": {
-                sensor: {"difference": number(by_sensor[i]), "interval": _interval(drawn_by_sensor[:, i], suite)}
+                sensor: {"difference": number(by_sensor[i]), "interval": interval(drawn_by_sensor[:, i])}
                 for i, sensor in enumerate(found.parts)
             },
         }
@@ -227,11 +227,6 @@ def _worst(values: dict[str, float | None], sign: int = 1) -> tuple[str, float |
     known = {name: value for name, value in values.items() if value is not None}
     worst = min(known, key=lambda name: sign * known[name], default="any sensor")
     return worst, known.get(worst)
-
-
-def _interval(values: Float64, suite: Suite) -> list[float] | None:
-    interval = suite.bootstrap.interval(values)
-    return None if interval is None else list(interval)
 
 
 def _named(names: list[str], values: Float64) -> dict[str, float | None]:

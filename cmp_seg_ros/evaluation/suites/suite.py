@@ -1,6 +1,5 @@
 """A benchmark suite: which simulated scans a bundle is measured on and what it must reach; a file in config/suites/."""
 
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +137,7 @@ class Suite(_Strict):
         except UserError as error:
             raise ValueError(f"truth: {error}") from error
         edges = self.range_bins
-        if not edges or edges[0] != 0 or any(low >= high for low, high in pairwise(edges)):
+        if edges[:1] != [0] or edges != sorted(set(edges)):
             raise ValueError(f"range_bins must rise from 0, not {edges}")
         for name, row in self.rows.items():
             if not row.against:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from cmp_seg_ros.cli.tables import counted
+from cmp_seg_ros.evaluation import page
 from cmp_seg_ros.evaluation.page import Table
 from cmp_seg_ros.evaluation.suites.scores import MEAN
 
@@ -133,11 +134,8 @@ def _must_sheet(report: dict[str, Any]) -> Table:
 
 def markdown(report: dict[str, Any]) -> str:
     """The sheets as a page."""
-    text = [f"# {report['suite']}", f"{heading(report)}.", f"{report['description']}."]
-    for sheet in sheets(report):
-        rule = ["---"] + ["---:"] * (len(sheet.header) - 1)
-        lines = [sheet.header, rule, *(row for row in sheet.rows if row)]
-        text += [f"## {sheet.title}", "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)]
+    text = [f"# {report['suite']}", f"{heading(report)}.", f"{report['description']}.", "## Results"]
+    text += map(page.markdown, sheets(report))
     text += [f"Not run: {name}: {reason}." for name, reason in report["skipped"].items()]
     return "\n\n".join(text) + "\n"
 

@@ -41,7 +41,7 @@ class Disagreements:
         if self.ended or now - self._last < LEAST_APART:
             return
         if self._used + size > self.budget:
-            self._end(f"{self.folder} holds {self._used / 1e6:.0f} MB; raise record_megabytes, or move its bags away")
+            self.close(f"{self.folder} holds {self._used / 1e6:.0f} MB; raise record_megabytes, or move its bags away")
             return
         try:
             bag = self._open()
@@ -52,13 +52,9 @@ class Disagreements:
             if self._in_bag >= SCANS:
                 self._close()
         except OSError as error:
-            self._end(describe_os_error(error))
+            self.close(describe_os_error(error))
         except UserError as error:
-            self._end(str(error))
-
-    def close(self) -> None:
-        """Finish the last bag."""
-        self._end(self.ended or "the node has ended")
+            self.close(str(error))
 
     def _open(self) -> BagWriter:
         if self._bag is None:
@@ -74,8 +70,9 @@ class Disagreements:
             bag, self._bag = self._bag, None
             bag.close()
 
-    def _end(self, why: str) -> None:
-        self.ended = why
+    def close(self, why: str = "the node has ended") -> None:
+        """Finish the last bag; no more is recorded."""
+        self.ended = self.ended or why
         try:
             self._close()
         except OSError as error:
