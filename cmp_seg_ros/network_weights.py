@@ -80,5 +80,4 @@ def read_checkpoint(path: Path) -> Any:
             "from its archive again, or save its weights with torch.save({'net': network.state_dict()}, FILE)"
         ) from error
     except Exception as error:  # a damaged pickle can end in any error
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"checkpoint {path} is damaged or not from PyTorch: {reason}; download it again") from error
+        raise UserError(f"checkpoint {path} is damaged or not from PyTorch; download it again") from error

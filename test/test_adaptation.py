@@ -162,7 +162,7 @@ def test_from_a_recording_to_a_verdict_and_again(recording: Path, tmp_path: Path
     assert again.code == 0 and report["reasons"][0] in again.out
     assert (tmp_path / "out" / "training" / "checkpoint.pt").stat().st_mtime_ns == trained
     other = run("adapt", recording, *options, "--held-back", 0.5)
-    assert other.code == 1 and "with another held_back; give" in other.err
+    assert other.code == 1 and "other settings (--held-back); give" in other.err
 
 
 def test_a_recording_without_a_calibrated_camera_is_refused(recording: Path, tmp_path: Path) -> None:

@@ -272,7 +272,7 @@ def test_labels_are_added_later_block_by_block(tmp_path: Path, run: Run) -> None
         np.testing.assert_allclose(found.confidence, number / 100, atol=1e-3)
     assert not data[99].labels
     assert {name: what for name, what in content(tmp_path / "out").items() if name in before} == before
-    with pytest.raises(UserError, match=r"labels made by \{'teacher': 'a'\}"):
+    with pytest.raises(UserError, match=r"labels made with other settings \(teacher\)"):
         write_labels(tmp_path / "out", "pseudo", space, {"teacher": "b"})
     assert not write_labels(tmp_path / "out", "pseudo", space, {"teacher": "b"}, again=True).done
     with pytest.raises(UserError, match="cannot be the name"):
@@ -294,7 +294,7 @@ def test_bad_inputs_have_clear_errors(tmp_path: Path, run: Run) -> None:
     calibration(tmp_path / "calibration.yaml")
     assert run("convert", bag, "--out", tmp_path / "good").code == 0
     failed = run("convert", bag, "--topic", "/points", "--out", tmp_path / "good")
-    assert failed.code == 1 and "holds a conversion with another topic; give another --out" in failed.err
+    assert failed.code == 1 and "has a conversion with other settings (topic); give another --out" in failed.err
     with (tmp_path / "calibration.yaml").open("a") as file:
         file.write("# measured again\n")
     failed = run("convert", bag, "--out", tmp_path / "good")

@@ -138,7 +138,7 @@ def test_labels_made_otherwise_are_not_overwritten(
 ) -> None:
     out = tmp_path / "set"
     label(pairs, out)
-    with pytest.raises(UserError, match="holds labels made by"):
+    with pytest.raises(UserError, match=r"labels made with other settings \(confidence\); replace them with --again"):
         label(pairs, out, confidence=0.8)
     label(out, None, raw=True, source="raw")  # type: ignore[arg-type]
     [first, *_] = open_input(out)

@@ -35,14 +35,20 @@ def draw(path: Path, changed: Changed, space: LabelSpace) -> None:
     places = figure.add_gridspec(
         len(ratios), 3, height_ratios=ratios, left=0.05, right=0.985, top=0.93, bottom=1.0 / (height + 1.6), hspace=0.22
     )
+    views = []
     for column, (name, label) in enumerate(named.items()):
         known = (label != UNLABELLED) & frame.scan.valid()
-        plots.draw_bird(figure.add_subplot(places[0, column]), xyz[known], label[known], space, f"From above: {name}")
-        plots.draw_side(figure.add_subplot(places[1, column]), xyz[known], space.palette[label[known]])
+        above, side = (figure.add_subplot(places[row, column]) for row in range(2))
+        plots.draw_bird(above, xyz[known], label[known], space, f"From above: {name}")
+        plots.draw_side(side, xyz[known], space.palette[label[known]])
+        side.set_title(f"From the side: {name}", fontsize=10)
+        views.append((above, side))
         if image and image.camera:
             axes = figure.add_subplot(places[2, column])
             plots.draw_camera(axes, image.rgb(), frame.scan, label, space, image.camera)
             axes.set_title(f"In the image: {name}", fontsize=10)
+    for teacher, *_, new in zip(*views, strict=True):  # the teacher sees less, but at the same scale
+        teacher.set(xlim=new.get_xlim(), ylim=new.get_ylim())
     legend = figure.add_axes((0.05, 0, 0.93, 0.6 / height))
     labels = changed.new[changed.new != UNLABELLED]
     plots.draw_legend(legend, labels, space, "share of the new bundle's labels", columns=len(space.classes))

@@ -88,10 +88,13 @@ class Adaptation:
         outputs.require_writable(out, COMMAND, (outputs.REPORT, SETTINGS, DATA, TRAINING, BUNDLE, HTML))
         self.start = Bundle.find(settings.start)
         self.space = _with_mappings(self.start.description.label_space)
-        known, free = self._read(SETTINGS), settings.model_dump(include={"hours", "buildings", "average"})
-        before = settings if known is None else Settings(**known).model_copy(update=free)
+        tasks.load_config(settings.recipe)  # raises errors before the work
+        free = {"hours", "buildings", "average"} | (set() if (out / TRAINING).exists() else {"recipe"})
+        known = self._read(SETTINGS) if (out / DATA).exists() else None  # before, nothing has been done
+        before = settings if known is None else Settings(**known).model_copy(update=settings.model_dump(include=free))
         if other := [name for name, value in before if value != getattr(settings, name)]:
-            raise UserError(f"{out} holds another adaptation, with another {', '.join(other)}; give another --out")
+            changed = ", ".join(f"--{name.replace('_', '-')}" if name != "recordings" else name for name in other)
+            raise UserError(f"{out} has an adaptation with other settings ({changed}); give another --out")
 
     def begin(self) -> None:
         """Take the output folder. Raises OSError."""

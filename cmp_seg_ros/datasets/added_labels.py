@@ -6,7 +6,7 @@ DIR/labels/SOURCE/NNNNNN.tar        KEY.labels.npz of up to BLOCK scans, from nu
 
 import json
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,13 +47,27 @@ def write_labels(
     about = {"space": space.name, "made_by": json.loads(json.dumps(made_by or {}))}
     known = read_source(target) if (target / SOURCE).is_file() else about
     if known != about and not again:
-        raise UserError(f"{target} holds labels made by {known['made_by']}, not by {about['made_by']}; remove it")
+        changed = ", ".join(sorted(_differing(known, about)))
+        raise UserError(
+            f"{target} has labels made with other settings ({changed}); replace them with --again, or give these "
+            "another --source"
+        )
     with outputs.writing(target):
         for path in target.glob("[0-9]*") if known != about else ():
             path.unlink()
         shards.keep_space(folder, space)
         outputs.write_whole(target / SOURCE, (json.dumps(about, indent=2) + "\n").encode())
     return LabelWriter(target, keys, space)
+
+
+def _differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[str]:
+    """Names of the innermost values that differ."""
+    for name in {*one, *other}:
+        a, b = one.get(name), other.get(name)
+        if isinstance(a, dict) and isinstance(b, dict):
+            yield from _differing(a, b)
+        elif a != b:
+            yield name
 
 
 class LabelWriter:

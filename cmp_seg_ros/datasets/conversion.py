@@ -322,7 +322,9 @@ class Conversion:
                 "or is another one; give another --out"
             )
         if changed:
-            raise UserError(f"{self.out} holds a conversion with another {', '.join(changed)}; give another --out")
+            raise UserError(
+                f"{self.out} has a conversion with other settings ({', '.join(changed)}); give another --out"
+            )
         if gone or (new and report["finished"]):
             unreadable = "".join(f"; {why}" for why in self.left_out)
             raise UserError(f"{self.out} holds the conversion of other inputs; give another --out{unreadable}")
