@@ -25,7 +25,7 @@ def export(
     as_map: Annotated[
         bool, typer.Option("--map", help="One cloud of the fused drive instead of one per scan: label it once.")
     ] = False,
-    every: Annotated[int, typer.Option(help="Export only one in so many scans; not for --map.", min=1)] = 1,
+    every: Annotated[int, typer.Option(help="Export every Nth scan; not with --map.", min=1)] = 1,
     odometry: Annotated[
         OdometrySource, typer.Option(help="For --map: recorded, kiss-icp, or auto.")
     ] = OdometrySource.auto,

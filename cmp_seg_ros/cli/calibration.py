@@ -69,7 +69,7 @@ def check(
             f"{one.before:.1f} -> {one.after:.1f}",
         )
     show(table, "axes are the camera's: x right, y down, z forward; the score counts deviations over random offsets")
-    show(*(f"camera {name}: {one.verdict}" for name, one in found.items()))
+    show(*(f"camera '{name}': {one.verdict}" for name, one in found.items()))
     show(
         f"better extrinsics: {report['refined']}" if refine else "--refine writes the better extrinsics into a new file"
     )

@@ -16,7 +16,7 @@ COLOURS = {"ok": "green", "absent": "dim", "warning": "yellow", "error": "bold r
 
 def doctor(
     model: Annotated[str, typer.Option(help="The bundle to try: a folder, or a name in models/.")] = DEFAULT_BUNDLE,
-    compile: Annotated[bool, typer.Option("--compile", help="Compile the kernels now where they are not.")] = False,
+    compile: Annotated[bool, typer.Option("--compile", help="Compile kernels that are not compiled yet.")] = False,
     as_json: options.Json = False,
 ) -> None:
     """Check this machine and suggest fixes. Exits with 1 if it cannot label scans."""

@@ -99,7 +99,7 @@ def evaluate(
         ),
     ] = "",
     buildings: Annotated[
-        int | None, typer.Option(help="Run only the first so many buildings.", min=1, rich_help_panel=SUITE)
+        int | None, typer.Option(help="Run only the first N buildings.", min=1, rich_help_panel=SUITE)
     ] = None,
     data: Annotated[
         Path | None,

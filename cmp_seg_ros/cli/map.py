@@ -33,8 +33,10 @@ def map(
     odometry: Annotated[
         OdometrySource, typer.Option(help="recorded (in the bag), kiss-icp, or auto: recorded where there is one.")
     ] = OdometrySource.auto,
-    voxel_size: Annotated[float, typer.Option(help="Of the map, metres.", min=0.02, max=1.0)] = 0.05,
-    resolution: Annotated[float, typer.Option(help="Of floor plan and grid, metres.", min=0.02, max=1.0)] = 0.1,
+    voxel_size: Annotated[float, typer.Option(help="Voxel size of the map in metres.", min=0.02, max=1.0)] = 0.05,
+    resolution: Annotated[
+        float, typer.Option(help="Cell size of floor plan and grid in metres.", min=0.02, max=1.0)
+    ] = 0.1,
     topic: options.Topic = "",
     calibration: options.Calibration = None,
     lidar: options.Lidar = "",
@@ -94,7 +96,8 @@ def map(
             show(gain_table(found))
         show(
             f"{counted(found.scans, 'scan')} over {found.metres:.1f} m by {found.odometry} odometry: "
-            f"{counted(found.still, 'voxel')} of {found.voxel_size:g} m, {found.moving:,} left out since they move\n"
+            f"{counted(found.still, 'voxel')} of {found.voxel_size:g} m, {found.moving:,} left out that scans see "
+            "through (moving things, or poses that drift)\n"
             f"{out}"
         )
         print_warnings(report.warnings)

@@ -20,7 +20,7 @@ Calibration = Annotated[
     Path | None, typer.Option(help="Calibration file; by default calibration.yaml in or beside the input, if any.")
 ]
 Lidar = Annotated[str, typer.Option(help="Name of the lidar, if the calibration has several.")]
-MaxScans = Annotated[int | None, typer.Option(help="Stop after so many scans.", min=1)]
+MaxScans = Annotated[int | None, typer.Option(help="Stop after this many scans.", min=1)]
 Recipe = Annotated[str, typer.Option(help="A YAML file, or a name in config/training/.")]
 Run = Annotated[Path, typer.Option(help="Folder of the run: checkpoint, log, pictures, bundle. A run resumes here.")]
 Hours = Annotated[float | None, typer.Option(help="Time budget; the schedule ends with it.", min=0.001, max=8760)]

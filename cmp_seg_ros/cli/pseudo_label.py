@@ -21,10 +21,10 @@ def pseudo_label(
     teacher: Annotated[str, typer.Option(help="Name of a teacher (cmp-seg teachers), or its weights.")] = "mosaic",
     label_space: Annotated[str, typer.Option(help="Name of a label space, or a .yaml file.")] = "structural6",
     variant: Annotated[
-        str, typer.Option(help="Of its mapping from the teacher's classes; hand maps all of them.")
+        str, typer.Option(help="Mapping of the teacher's classes: pseudo ignores unreliable ones, hand maps all.")
     ] = "pseudo",
     source: Annotated[str, typer.Option(help="Name that the labels get in the set.")] = "pseudo",
-    confidence: Annotated[float, typer.Option(help="Least probability of a label.", min=0, max=1)] = 0.4,
+    confidence: Annotated[float, typer.Option(help="Minimum probability of a label.", min=0, max=1)] = 0.4,
     keep: Annotated[
         float, typer.Option(help="Share of each class that is kept, the most probable first.", min=0.01, max=1)
     ] = 0.8,

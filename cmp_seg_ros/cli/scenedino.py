@@ -40,7 +40,7 @@ def infer(
         typer.Option(help="A grid in config/grids/, or a file; by default indoor, or indoor-camera without a pose."),
     ] = "",
     engine: options.FieldEngine = "folded",
-    max_images: Annotated[int | None, typer.Option(help="Stop after so many images.", min=1)] = None,
+    max_images: Annotated[int | None, typer.Option(help="Stop after this many images.", min=1)] = None,
     as_json: options.Json = False,
 ) -> None:
     """Label the space that images show. Without T_base_camera in the calibration, grids stand in the camera's frame."""
@@ -106,7 +106,7 @@ def evaluate(
     ] = None,
     model: options.Occupancy = BUNDLE,
     views: Annotated[int, typer.Option(help="Views: of a scene, or of all buildings together.", min=1)] = 60,
-    every: Annotated[int, typer.Option(help="Of RGB-D frames, take one in so many.", min=1)] = 4,
+    every: Annotated[int, typer.Option(help="Take every Nth RGB-D frame.", min=1)] = 4,
     engine: options.FieldEngine = "folded",
     as_json: options.Json = False,
 ) -> None:
@@ -214,7 +214,9 @@ def export(
 
 @scenedino.command()
 def bench(
-    turns: Annotated[int, typer.Option(help="Of the plain network and the engine; the best counts.", min=1)] = 2,
+    turns: Annotated[
+        int, typer.Option(help="Runs of the plain network and of the engine; the best counts.", min=1)
+    ] = 2,
     out: Annotated[Path | None, typer.Option(help="Folder for report.json.")] = None,
     as_json: options.Json = False,
 ) -> None:

@@ -18,7 +18,7 @@ class Action(str, Enum):
 
 def teachers(
     action: Annotated[Action, typer.Argument(help="list, or fetch the weights of NAME.")] = Action.list,
-    name: Annotated[str, typer.Argument(help="Of a teacher, to fetch.")] = "",
+    name: Annotated[str, typer.Argument(help="Name of the teacher to fetch.")] = "",
     as_json: options.Json = False,
 ) -> None:
     """List the image teachers with size, licence, classes and what is missing, or fetch weights. Fetching resumes."""
@@ -33,7 +33,8 @@ def teachers(
     known = cards()
     if action is Action.fetch:
         if name not in known:
-            raise UserError(f"no teacher '{name}' to fetch; known: {', '.join(known)}")
+            names = ", ".join(card.name for card in known.values() if card.files)
+            raise UserError(f"no teacher '{name}' to fetch; known: {names}" if name else f"name a teacher: {names}")
         with progress_bar("megabytes", known[name].megabytes) as progress:
             where = fetch(known[name], lambda file, done, total: progress(done // 1_000_000))
         show(str(where))

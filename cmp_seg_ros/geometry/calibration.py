@@ -118,7 +118,8 @@ class _CalibrationFile(KnownFields, Generic[C]):
         if isinstance(given, dict) and {"camera_matrix", "distortion_model"} & given.keys():
             raise ValueError(
                 "it is a camera_info.yaml of ROS, which does not say where the camera is: add T_camera_lidar, 4 x 4 "
-                "numbers that take points from the lidar's frame to the camera's (z forward, y down), and write "
+                "numbers that take points from the lidar's frame to the camera's (z forward, y down; occupancy needs "
+                "T_base_camera instead), and write "
                 f"instead: {_rewritten(given)}"
             )
         return given
