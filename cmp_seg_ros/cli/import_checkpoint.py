@@ -30,9 +30,7 @@ def import_checkpoint(
     out: Annotated[Path, typer.Option(help="Folder of the bundle to write.")],
     downstream: Annotated[Path | None, typer.Option(help="ScaLR's YAML of linear probing or fine-tuning.")] = None,
     intensity_mean: Annotated[float | None, typer.Option(help="Mean intensity of the training data (ScaLR).")] = None,
-    intensity_std: Annotated[
-        float | None, typer.Option(help="Standard deviation of the intensity of the training data (ScaLR).")
-    ] = None,
+    intensity_std: Annotated[float | None, typer.Option(help="Standard deviation of the intensity (ScaLR).")] = None,
     label_space: Annotated[
         str | None, typer.Option(help="YAML file or name; by default, classes are numbered.")
     ] = None,

@@ -34,9 +34,7 @@ def map(
         OdometrySource, typer.Option(help="recorded (in the bag), kiss-icp, or auto: recorded where there is one.")
     ] = OdometrySource.auto,
     voxel_size: Annotated[float, typer.Option(help="Voxel size of the map in metres.", min=0.02, max=1.0)] = 0.05,
-    resolution: Annotated[
-        float, typer.Option(help="Cell size of floor plan and grid in metres.", min=0.02, max=1.0)
-    ] = 0.1,
+    resolution: Annotated[float, typer.Option(help="Cells of floor plan and grid in metres.", min=0.02, max=1.0)] = 0.1,
     topic: options.Topic = "",
     calibration: options.Calibration = None,
     lidar: options.Lidar = "",

@@ -214,9 +214,7 @@ def export(
 
 @scenedino.command()
 def bench(
-    turns: Annotated[
-        int, typer.Option(help="Runs of the plain network and of the engine; the best counts.", min=1)
-    ] = 2,
+    turns: Annotated[int, typer.Option(help="Runs of plain network and engine; the best counts.", min=1)] = 2,
     out: Annotated[Path | None, typer.Option(help="Folder for report.json.")] = None,
     as_json: options.Json = False,
 ) -> None:
