@@ -27,7 +27,7 @@ from cmp_seg_ros.datasets.frame import TRUTH, Frame, PointLabels, Returns
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.scan import UNLABELLED
 from cmp_seg_ros.training import pictures, tasks
-from cmp_seg_ros.training.augment import augment, voxels_and_targets
+from cmp_seg_ros.training.augment import augment, augmented_voxels
 from cmp_seg_ros.training.config import AugmentConfig
 from cmp_seg_ros.training.log import read
 from cmp_seg_ros.training.loop import Progress, Trainer
@@ -426,7 +426,7 @@ def test_augmentation_keeps_truth_with_its_point() -> None:
     room = box_room(5)
     exact = AugmentConfig(tilt=0, jitter=0, scale=0.05)
     for seed in range(20):
-        scan = augment(room, exact, np.random.default_rng(seed))
+        scan, _ = augment(room, exact, np.random.default_rng(seed))
         floor = scan.xyz[scan.label == FLOOR, 2]
         ceiling = scan.xyz[scan.label == CEILING, 2]
         assert np.ptp(floor) < 1e-4 and floor.mean() == pytest.approx(-1.4, rel=0.051)
@@ -434,15 +434,14 @@ def test_augmentation_keeps_truth_with_its_point() -> None:
         assert len(scan.xyz) == len(scan.label) == len(scan.intensity) == len(scan.ring)
 
 
-def test_targets_are_those_of_the_representatives() -> None:
-    room = box_room(6)
-    settings = config().preprocess
+def test_rows_are_those_of_the_representatives() -> None:
+    """A scan turned about z alone has the same heights and distances from the axis."""
+    room, turned = box_room(6), AugmentConfig(tilt=0, mirror=0, scale=0, jitter=0, max_voxels=200)
     for seed in range(5):
-        rng = np.random.default_rng(seed)
-        voxels, target = voxels_and_targets(room, settings, AugmentConfig(max_voxels=200), rng)
+        voxels, rows = augmented_voxels(room, config().preprocess, None, turned, np.random.default_rng(seed))
         assert len(voxels) <= 200
-        expected = {tuple(p): label for p, label in zip(room.xyz.tolist(), room.label, strict=True)}
-        assert all(expected[tuple(p)] == t for p, t in zip(voxels.xyz.tolist(), target, strict=True))
+        found, expected = (np.c_[np.hypot(*p[:, :2].T), p[:, 2]] for p in (voxels.xyz, room.xyz[rows]))
+        np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
 def test_a_run_starts_with_the_bundle_of_another(tmp_path: Path) -> None:

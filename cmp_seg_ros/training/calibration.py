@@ -13,7 +13,7 @@ from cmp_seg_ros.engine.base import softmax
 from cmp_seg_ros.engine.loading import load_engine
 from cmp_seg_ros.familiarity import Choice, Float64
 from cmp_seg_ros.scan import UNLABELLED, Float32, UInt8
-from cmp_seg_ros.training.augment import random_response, standardised, voxels_and_targets
+from cmp_seg_ros.training.augment import random_response, voxels_of
 from cmp_seg_ros.waffleiron.preprocess import Voxels, column_of
 
 RESPONSES = 4  # random intensities of each scan that the gate for strange ones is fitted to
@@ -64,10 +64,11 @@ def calibrate(bundle: Bundle, scans: Iterable[Returns], out: Path, engine: str =
 def _seen(bundle: Bundle, scan: Returns, rng: np.random.Generator) -> Iterator[tuple[Voxels, UInt8]]:
     """Voxels and targets of a scan at the bundle's voxel size, and at a larger one."""
     config, limit = bundle.points.preprocess, bundle.points.intensity.limit
-    shown = standardised(scan, limit)
-    yield voxels_and_targets(shown, config, None, rng)
+    voxels, rows = voxels_of(scan, config, limit)
+    yield voxels, scan.label[rows]
     larger = config.voxel_size * rng.uniform(1, COARSEST)
-    yield voxels_and_targets(shown, config.model_copy(update={"voxel_size": larger}), None, rng)
+    voxels, rows = voxels_of(scan, config.model_copy(update={"voxel_size": larger}), limit)
+    yield voxels, scan.label[rows]
 
 
 def _fit_intensities(bundle: Bundle, scans: Iterable[Returns], rng: np.random.Generator) -> Choice | None:
