@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -21,7 +20,7 @@ from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.geometry.cameras import Camera
 from cmp_seg_ros.network_weights import load_state, read_safetensors
 from cmp_seg_ros.occupancy.grid import FREE, UNKNOWN, Grid, Transform
-from cmp_seg_ros.scan import Bool, Float32, UInt8
+from cmp_seg_ros.scan import Bool, Float32, Int64, UInt8
 from cmp_seg_ros.scenedino.field import FeatureField, normalised_intrinsics, project
 from cmp_seg_ros.scenedino.graph import OnnxRuntime
 from cmp_seg_ros.scenedino.rendering import composite, distances, rays_of
@@ -34,8 +33,6 @@ ENGINES: dict[str, Callable[[FeatureField], Evaluation]] = {
 }
 RENDERED = (48, 80)  # pixels of rendered images
 SAMPLES = 48  # along a ray
-
-Int64 = npt.NDArray[np.int64]
 
 
 class Voxels(NamedTuple):

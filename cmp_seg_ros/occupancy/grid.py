@@ -8,14 +8,13 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveInt
 
 from cmp_seg_ros import configuration
-from cmp_seg_ros.scan import UNLABELLED, Bool, Float32, UInt8
+from cmp_seg_ros.scan import UNLABELLED, Bool, Float32, Int64, UInt8
 
 FOLDER = "config/grids"
 FREE = 254  # in a grid of labels: known to be empty
 UNKNOWN = UNLABELLED  # in a grid of labels: outside the view, hidden, or without truth
 
 Transform = npt.NDArray[np.float64]
-Int64 = npt.NDArray[np.int64]
 
 
 class Grid(BaseModel):

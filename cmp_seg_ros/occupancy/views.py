@@ -12,14 +12,13 @@ from cmp_seg_ros.scan import Float32, UInt8
 from cmp_seg_ros.simulation.building import Building
 from cmp_seg_ros.simulation.camera import Renderer
 from cmp_seg_ros.simulation.generate import rotation
+from cmp_seg_ros.simulation.mesh import Rng
 from cmp_seg_ros.simulation.people import people_mesh
 from cmp_seg_ros.simulation.raycast import Scene
 from cmp_seg_ros.simulation.rig_camera import OPTICAL
 
 VIEWPOINTS = 8  # for the truth of what the image does not show
 TOO_NEAR = 0.7  # metres; a view with a nearer median depth shows nothing but one surface
-
-Rng = np.random.Generator
 
 
 @dataclass(frozen=True)

@@ -3,22 +3,18 @@
 from typing import NamedTuple, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from cmp_seg_ros.kernels import field as kernels
 from cmp_seg_ros.kernels.vector import HAS_BFLOAT16, LANES
+from cmp_seg_ros.scan import Bool, Float32, Int32, Int64
 from cmp_seg_ros.scenedino.field import FeatureField, project
 from cmp_seg_ros.scenedino.fold import FoldedDecoder, FoldedHead, Phases, folded_head
 from cmp_seg_ros.scenedino.head import ClusterHead
 from cmp_seg_ros.scenedino.low import lowered
 from cmp_seg_ros.waffleiron.fold import pack
-
-Float32 = npt.NDArray[np.float32]
-Int32 = npt.NDArray[np.int32]
-Int64 = npt.NDArray[np.int64]
 
 CHUNK = 1 << 16  # points at a time
 HEADED = 1 << 12  # points at a time in the head, whose widest layer then stays in the cache
@@ -40,7 +36,7 @@ class Points(NamedTuple):
     xyz: Tensor
     intrinsics: Tensor
     up: Tensor | None
-    invalid: npt.NDArray[np.bool_]
+    invalid: Bool
     places: kernels.Places | None = None
     rank: Int32 | None = None
 

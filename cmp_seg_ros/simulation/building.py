@@ -3,23 +3,19 @@
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from cmp_seg_ros.scan import Bool
+from cmp_seg_ros.scan import Bool, Float64
 from cmp_seg_ros.simulation import goods as g
 from cmp_seg_ros.simulation import materials as m
 from cmp_seg_ros.simulation.furnishing import Furnisher, Top
 from cmp_seg_ros.simulation.layout import Plan, Room, make_plan
-from cmp_seg_ros.simulation.mesh import Mesh, Shape
+from cmp_seg_ros.simulation.mesh import Mesh, Rng, Shape
 from cmp_seg_ros.simulation.people import Person
 from cmp_seg_ros.simulation.walls import Floorspace, RoomFabric, Style
 
 # Seeds from here on belong to the second world: models of real shape, goods, machines, high halls, open windows, trees,
 # more lidars and mounts. For lower seeds, buildings and their scans stay bit for bit the same.
 SECOND_WORLD = 100_000_000
-
-Rng = np.random.Generator
-Float64 = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)

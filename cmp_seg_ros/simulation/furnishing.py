@@ -8,10 +8,8 @@ from cmp_seg_ros.simulation import furniture as f
 from cmp_seg_ros.simulation import goods as g
 from cmp_seg_ros.simulation import materials as m
 from cmp_seg_ros.simulation.layout import SIDES, Rect, Room
-from cmp_seg_ros.simulation.mesh import Material, Shape
+from cmp_seg_ros.simulation.mesh import Material, Rng, Shape
 from cmp_seg_ros.simulation.walls import Floorspace, Side, Style
-
-Rng = np.random.Generator
 
 # Furniture of each kind of room: a maker of furniture.py, a placement (a method of Furnisher), the expected number per
 # 10 m2 of floor.

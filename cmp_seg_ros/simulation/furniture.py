@@ -5,9 +5,8 @@ from collections.abc import Callable
 import numpy as np
 
 from cmp_seg_ros.simulation import materials as m
-from cmp_seg_ros.simulation.mesh import Material, Shape
+from cmp_seg_ros.simulation.mesh import Material, Rng, Shape
 
-Rng = np.random.Generator
 Maker = Callable[[Rng], Shape]
 
 

@@ -10,18 +10,15 @@ from collections.abc import Iterator, Sequence
 from copy import deepcopy
 
 import numpy as np
-import numpy.typing as npt
 
-from cmp_seg_ros.scan import Scan, UInt8
+from cmp_seg_ros.scan import Float64, Scan, UInt8
 from cmp_seg_ros.simulation import materials as m
 from cmp_seg_ros.simulation.building import Building
-from cmp_seg_ros.simulation.lidar import FIRST_SENSORS, Lidar, Noise, Transform, sensor_names, sweep
-from cmp_seg_ros.simulation.mesh import Shape
+from cmp_seg_ros.simulation.lidar import FIRST_SENSORS, Lidar, Noise, sensor_names, sweep
+from cmp_seg_ros.simulation.mesh import Rng, Shape, Transform
 from cmp_seg_ros.simulation.people import Person, people_mesh
 from cmp_seg_ros.simulation.raycast import Scene
 
-Rng = np.random.Generator
-Float64 = npt.NDArray[np.float64]
 LabelledScan = tuple[Scan, UInt8, Transform]
 
 

@@ -8,9 +8,7 @@ import numpy as np
 from cmp_seg_ros.simulation import furniture as f
 from cmp_seg_ros.simulation import materials as m
 from cmp_seg_ros.simulation import models
-from cmp_seg_ros.simulation.mesh import Shape
-
-Rng = np.random.Generator
+from cmp_seg_ros.simulation.mesh import Rng, Shape
 
 
 def _model(rng: Rng, *labels: str) -> Shape | None:

@@ -5,7 +5,8 @@ from itertools import pairwise
 
 import numpy as np
 
-Rng = np.random.Generator
+from cmp_seg_ros.simulation.mesh import Rng
+
 Rect = tuple[float, float, float, float]  # x0, y0, x1, y1
 
 SIDES = ("south", "north", "west", "east")

@@ -11,14 +11,13 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cmp_seg_ros import configuration, resources
-from cmp_seg_ros.scan import UNLABELLED, Float32, Scan, UInt8
+from cmp_seg_ros.scan import UNLABELLED, Float32, Float64, Int64, Scan, UInt8
+from cmp_seg_ros.simulation.mesh import Rng, Transform
 from cmp_seg_ros.simulation.raycast import Hits, Scene, cast_all
 
 FOLDER = "config/sensors"
 FIRST_SENSORS = ("os0-128", "os1-16", "os1-64", "vlp-16", "vlp-32c", "xt-32")  # of the first world (see building.py)
 TURNS, SWINGS = 19.37, 7.13  # of a rosette's prisms during a scan; not integers, so that lines do not repeat
-Rng = np.random.Generator
-Transform = npt.NDArray[np.float64]
 
 
 class Lidar(BaseModel):
@@ -69,7 +68,7 @@ class Lidar(BaseModel):
         return self.beams, self.columns
 
     @cached_property
-    def firing(self) -> npt.NDArray[np.int64]:
+    def firing(self) -> Int64:
         """(H, W) index of the firing of each pixel.
 
         Ouster's driver shifts each row by its beam's azimuth, so that a column of the image has one direction; for
@@ -103,7 +102,7 @@ class Lidar(BaseModel):
         return (self.beam_offset * ring).astype(np.float32)
 
     @property
-    def _swing(self) -> npt.NDArray[np.float64]:
+    def _swing(self) -> Float64:
         """(H, W) degrees by which the beams of a rosette are raised: a triangle wave over the turns."""
         assert self.rosette is not None
         low, high = self.rosette
@@ -111,7 +110,7 @@ class Lidar(BaseModel):
         return low + (high - low) * np.abs(2 * phase - 1)
 
     @property
-    def _rotor(self) -> npt.NDArray[np.float64]:
+    def _rotor(self) -> Float64:
         """(H, W) azimuth of the rotor; the sweep starts at the rear."""
         turn = 2 * np.pi * self.firing / self.columns * (TURNS if self.rosette is not None else 1)
         return np.pi - turn if self.clockwise else turn - np.pi
@@ -176,7 +175,7 @@ class Sweep:
 def sweep(
     lidar: Lidar,
     scenes: list[Scene],
-    T_world_lidar: Callable[[npt.NDArray[np.float64]], Transform],
+    T_world_lidar: Callable[[Float64], Transform],
     rng: Rng,
     noise: Noise = Noise(),
     stamp: int = 0,
@@ -309,6 +308,6 @@ def _intensity(lidar: Lidar, brightness: Float32, distance: Float32, noise: Nois
     return np.clip(np.round(value), 0, top).astype(np.float32)
 
 
-def fixed_pose(T: Transform) -> Callable[[npt.NDArray[np.float64]], Transform]:
+def fixed_pose(T: Transform) -> Callable[[Float64], Transform]:
     """Constant pose of a lidar that stands still."""
     return lambda times: np.broadcast_to(T, (len(times), 4, 4))

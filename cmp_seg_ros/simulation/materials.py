@@ -4,9 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from cmp_seg_ros.simulation.mesh import Material
-
-Rng = np.random.Generator
+from cmp_seg_ros.simulation.mesh import Material, Rng
 
 GLASS = Material((0.75, 0.85, 0.85), 0.08, gloss=0.5, transmission=0.9, texture="glass")
 MIRROR = Material((0.7, 0.75, 0.8), 0.02, gloss=1.0, texture="mirror")

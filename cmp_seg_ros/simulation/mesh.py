@@ -8,9 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from cmp_seg_ros.label_space import LabelSpace
-from cmp_seg_ros.scan import Float32, UInt8
+from cmp_seg_ros.scan import Float32, Float64, Int32, UInt8
 
-Int32 = npt.NDArray[np.int32]
+Rng = np.random.Generator
+Transform = Float64  # (..., 4, 4)
 Point = Sequence[float] | npt.NDArray[np.floating]
 
 
@@ -107,7 +108,7 @@ def grid_triangles(points: npt.NDArray[np.floating]) -> Float32:
     return np.concatenate([lower.reshape(-1, 3, 3), upper.reshape(-1, 3, 3)]).astype(np.float32)
 
 
-def rotation_z(yaw: float) -> npt.NDArray[np.float32]:
+def rotation_z(yaw: float) -> Float32:
     """(3, 3) rotation about z."""
     c, s = np.cos(yaw), np.sin(yaw)
     return np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]], dtype=np.float32)

@@ -18,11 +18,9 @@ from pydantic import BaseModel, ConfigDict
 
 from cmp_seg_ros import configuration, resources
 from cmp_seg_ros.digest import digest
-from cmp_seg_ros.scan import Float32
+from cmp_seg_ros.scan import Float32, Int32
 from cmp_seg_ros.simulation import materials as m
-from cmp_seg_ros.simulation.mesh import Int32, Shape
-
-Rng = np.random.Generator
+from cmp_seg_ros.simulation.mesh import Rng, Shape
 
 VARIABLE = "CMP_SEG_FURNITURE"
 FOLDER = Path("/usr/share/sweethome3d/furniture")

@@ -6,9 +6,7 @@ import numpy as np
 
 from cmp_seg_ros.simulation import materials as m
 from cmp_seg_ros.simulation import models
-from cmp_seg_ros.simulation.mesh import Mesh, Shape
-
-Rng = np.random.Generator
+from cmp_seg_ros.simulation.mesh import Mesh, Rng, Shape
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from cmp_seg_ros.errors import UserError
-from cmp_seg_ros.scan import Bool, Float32, UInt8
-from cmp_seg_ros.simulation.mesh import Int32, Mesh
+from cmp_seg_ros.scan import Bool, Float32, Int32, UInt8
+from cmp_seg_ros.simulation.mesh import Mesh
 
 
 @dataclass(frozen=True)

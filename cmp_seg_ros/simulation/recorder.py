@@ -21,7 +21,7 @@ from cmp_seg_ros.messages import cdr, images, point_cloud2
 from cmp_seg_ros.messages.bag_writer import BagWriter
 from cmp_seg_ros.messages.transforms import TF, TF_MESSAGE, TF_STATIC, tf_message
 from cmp_seg_ros.outputs import REPORT, claim, remove_bag, require_writable, write_report
-from cmp_seg_ros.scan import UNLABELLED, Bool, UInt8
+from cmp_seg_ros.scan import UNLABELLED, Bool, Int64, UInt8
 from cmp_seg_ros.simulation.camera import Image
 from cmp_seg_ros.simulation.lidar import Lidar, Sweep
 from cmp_seg_ros.simulation.mesh import indoor
@@ -56,8 +56,8 @@ class Frame:
 
     records: list[Record]
     points: int
-    seen: npt.NDArray[np.int64]  # points visible to each camera
-    classes: npt.NDArray[np.int64]  # (256,) points of each class of structural6
+    seen: Int64  # points visible to each camera
+    classes: Int64  # (256,) points of each class of structural6
 
 
 def topics_of(config: RigConfig) -> dict[str, str]:
@@ -224,7 +224,7 @@ def scan_messages(result: Sweep, lidar: Lidar, visible: dict[str, Bool]) -> tupl
     )
 
 
-def _driver_order(result: Sweep, lidar: Lidar) -> tuple[npt.NDArray[np.int64], tuple[int, int]]:
+def _driver_order(result: Sweep, lidar: Lidar) -> tuple[Int64, tuple[int, int]]:
     """Indices of the points that a driver publishes, in its order, and (height, width).
 
     Ouster's driver keeps the image of beams by columns, with (0, 0, 0) without a return. Velodyne's and Hesai's publish
@@ -238,9 +238,7 @@ def _driver_order(result: Sweep, lidar: Lidar) -> tuple[npt.NDArray[np.int64], t
     return rows, (1, len(rows))
 
 
-def _driver_cloud(
-    result: Sweep, lidar: Lidar, rows: npt.NDArray[np.int64], shape: tuple[int, int]
-) -> point_cloud2.Cloud:
+def _driver_cloud(result: Sweep, lidar: Lidar, rows: Int64, shape: tuple[int, int]) -> point_cloud2.Cloud:
     """A cloud with the fields, types, offsets and units of the drivers."""
     scan = result.scan
     if scan.intensity is None or scan.time is None:
@@ -339,9 +337,7 @@ def _mounts(rig: Rig) -> Any:
     return tf_message(BASE, mounts, START)
 
 
-def _report(
-    rig: Rig, points: list[int], seen: npt.NDArray[np.int64], classes: npt.NDArray[np.int64], wall_seconds: float
-) -> dict[str, Any]:
+def _report(rig: Rig, points: list[int], seen: Int64, classes: Int64, wall_seconds: float) -> dict[str, Any]:
     space, config = LabelSpace.load("structural6"), rig.config
     poses = rig.trajectory.pose(np.linspace(0, config.seconds, 200))
     places, heights = poses[:, :3, 3], (poses @ rig.T_base_lidar)[:, 2, 3]

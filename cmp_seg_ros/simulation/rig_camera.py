@@ -11,7 +11,7 @@ from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.geometry.cameras import Camera
 from cmp_seg_ros.scan import UInt8
 from cmp_seg_ros.simulation.generate import rotation
-from cmp_seg_ros.simulation.lidar import Transform
+from cmp_seg_ros.simulation.mesh import Transform
 
 FOLDER = "config/cameras"
 AHEAD, BELOW = 0.1, 0.08  # metres from the lidar's centre to a camera

@@ -13,25 +13,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import yaml
 from pydantic import BaseModel, ConfigDict
 
 from cmp_seg_ros import configuration, resources
 from cmp_seg_ros.errors import UserError
-from cmp_seg_ros.scan import UNLABELLED, Bool, Float32
+from cmp_seg_ros.scan import UNLABELLED, Bool, Float32, Float64, UInt8
 from cmp_seg_ros.simulation.building import Building
 from cmp_seg_ros.simulation.furnishing import Top
 from cmp_seg_ros.simulation.layout import Plan, Room
 from cmp_seg_ros.simulation.materials import GLASS
-from cmp_seg_ros.simulation.mesh import Material, class_id, indoor
+from cmp_seg_ros.simulation.mesh import Material, Rng, class_id, indoor
 from cmp_seg_ros.simulation.people import Person
 from cmp_seg_ros.simulation.raycast import Scene
 from cmp_seg_ros.simulation.texture import TexturedMesh
 from cmp_seg_ros.simulation.trajectory import HEIGHT, FreeSpace, sections
-
-Rng = np.random.Generator
-Float64 = npt.NDArray[np.float64]
 
 TABLE = "config/scene_models.yaml"
 WORLD = "world.yaml"
@@ -147,7 +143,7 @@ class _Part:
     name: str
     triangles: Float32
     uv: Float32
-    image: npt.NDArray[np.uint8]
+    image: UInt8
 
 
 @cache
@@ -164,7 +160,7 @@ def _fabric(folder: Path) -> _Fabric:
     triangles = np.concatenate([triangles, ceiling]).astype(np.float32)
     label = np.append(label, np.full(len(ceiling), class_id("ceiling"), np.uint8))
     uv = np.concatenate([*(p.uv for p in parts), np.zeros((len(ceiling), 3, 2), np.float32)])
-    images: dict[int, npt.NDArray[np.uint8]] = {id(p.image): p.image for p in parts}
+    images: dict[int, UInt8] = {id(p.image): p.image for p in parts}
     numbers = {key: number for number, key in enumerate(images)}
     image = np.concatenate([np.full(len(p.triangles), numbers[id(p.image)], np.int32) for p in parts])
     image = np.append(image, np.full(len(ceiling), len(images), np.int32))
@@ -232,7 +228,7 @@ def _model(path: Path, name: str) -> list[_Part]:
     return parts
 
 
-def _picture(piece: Any) -> npt.NDArray[np.uint8]:
+def _picture(piece: Any) -> UInt8:
     """(H, W, 3) texture of a piece's material; (1, 1, 3) for a single colour."""
     material = getattr(piece.visual, "material", None)
     texture = getattr(material, "baseColorTexture", None)

@@ -6,12 +6,11 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from cmp_seg_ros.scan import Bool
+from cmp_seg_ros.scan import Bool, Float32, Float64, Int64
 from cmp_seg_ros.simulation.building import Building
+from cmp_seg_ros.simulation.mesh import Rng
 from cmp_seg_ros.simulation.raycast import Scene
 
-Rng = np.random.Generator
-Float64 = npt.NDArray[np.float64]
 Kind = Literal["wheeled", "handheld", "flying"]
 
 CELL = 0.1  # metres
@@ -146,7 +145,7 @@ class FreeSpace:
         index = np.clip(((places - self.origin) / CELL).astype(int), 0, np.array(self.shape) - 1)
         return self.clearance[tuple(index.T)]
 
-    def path(self, start: int, goals: npt.NDArray[np.int64]) -> list[Float64]:
+    def path(self, start: int, goals: Int64) -> list[Float64]:
         """Shortest paths from a free cell to each goal (cell numbers), away from obstacles where there is space."""
         from scipy.sparse.csgraph import dijkstra
 
@@ -220,7 +219,7 @@ def _above(building: Building, places: Float64) -> Float64:
     return np.asarray(gaussian_filter1d(minimum_filter1d(free, 51, mode="nearest"), 8, mode="nearest"))
 
 
-def _roomy(space: FreeSpace, numbers: npt.NDArray[np.int64]) -> Float64:
+def _roomy(space: FreeSpace, numbers: Int64) -> Float64:
     weight = np.minimum(space.clearance.ravel()[numbers], 1.0) ** 2
     return np.asarray(weight / weight.sum())
 
@@ -258,7 +257,7 @@ def _timing(way: Float64, speed: float) -> tuple[Float64, Float64]:
     return np.concatenate([[0], np.cumsum(np.maximum(duration, 1e-4))]), heading
 
 
-def sections(triangles: npt.NDArray[np.float32], heights: Float64) -> list[Float64]:
+def sections(triangles: Float32, heights: Float64) -> list[Float64]:
     """Points every 5 cm along the horizontal sections through the triangles: (K, 2) for each height."""
     found = []
     for z in heights:

@@ -6,9 +6,8 @@ import numpy as np
 
 from cmp_seg_ros.simulation import materials as m
 from cmp_seg_ros.simulation.layout import SIDES, Opening, Rect, Room
-from cmp_seg_ros.simulation.mesh import Material, Shape, grid_triangles
+from cmp_seg_ros.simulation.mesh import Material, Rng, Shape, grid_triangles
 
-Rng = np.random.Generator
 Span = tuple[float, float]
 
 INWARD = {"south": 1, "north": -1, "west": 1, "east": -1}

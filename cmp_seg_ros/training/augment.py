@@ -6,12 +6,10 @@ import numpy as np
 import numpy.typing as npt
 
 from cmp_seg_ros.datasets.frame import Returns
-from cmp_seg_ros.scan import Float32, UInt8
+from cmp_seg_ros.scan import Float32, Float64, Int64, UInt8
 from cmp_seg_ros.training.config import AugmentConfig
 from cmp_seg_ros.waffleiron.config import PreprocessConfig
 from cmp_seg_ros.waffleiron.preprocess import Voxels, prepare
-
-Int64 = npt.NDArray[np.int64]
 
 
 def augment(
@@ -57,7 +55,7 @@ def augment(
 
 def random_response(
     xyz: npt.NDArray[np.floating], ring: UInt8, intensity: Float32, rng: np.random.Generator
-) -> npt.NDArray[np.float64]:
+) -> Float64:
     """(N,) intensities as some sensor in some world might give them: all of the simulator's, a part of it, or nothing.
 
     By chance the range, gains of rings, noise, and a field of reflectivity that has nothing to do with classes (waves
@@ -138,7 +136,7 @@ def _rotation(rng: np.random.Generator, tilt: float) -> Float32:
     return (_axis_rotation(0, roll) @ _axis_rotation(1, pitch) @ about_z).astype(np.float32)
 
 
-def _axis_rotation(axis: int, angle: float) -> npt.NDArray[np.float64]:
+def _axis_rotation(axis: int, angle: float) -> Float64:
     c, s = np.cos(angle), np.sin(angle)
     rotation = np.eye(3)
     i, j = (axis + 1) % 3, (axis + 2) % 3

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from cmp_seg_ros import familiarity, strange_intensity
 from cmp_seg_ros.bundle import Bundle
@@ -104,6 +103,6 @@ def fit_temperature(logits: Float32, target: UInt8) -> float:
     return round(float(minimize_scalar(loss, bounds=RANGE, method="bounded").x), 3)
 
 
-def _log_softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _log_softmax(logits: Float64) -> Float64:
     shifted = logits - logits.max(axis=1, keepdims=True)
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
