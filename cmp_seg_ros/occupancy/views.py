@@ -53,7 +53,7 @@ def views_in(building: Building, count: int, camera: Camera, grid: Grid) -> Iter
     for attempt in range(4 * count):
         T_world_base, T_base_camera = _stand(rng, building)
         T_world_camera = T_world_base @ T_base_camera
-        people = people_mesh(building.people, float(rng.uniform(0, 600)))
+        people = people_mesh(building.people, rng.uniform(0, 600))
         scenes = [still, Scene(people)]
         image = renderer.render(scenes, T_world_camera, rng)
         depth = image.depth * ahead
@@ -94,7 +94,7 @@ def _stand(rng: Rng, building: Building) -> tuple[Transform, Transform]:
     height = float(rng.uniform(1.0, 1.8) if carried else rng.uniform(0.25, 1.3))
     x, y = building.free_places(rng, 1, 0.25)[0]
     room = building.room_at(float(x), float(y))
-    T_world_base = rotation(0.0, 0.0, float(rng.uniform(-np.pi, np.pi)))
+    T_world_base = rotation(0.0, 0.0, rng.uniform(-np.pi, np.pi))
     T_world_base[:2, 3] = x, y
     pitch = rng.uniform(-12, 40) if carried else rng.uniform(-10, 22)  # degrees downwards
     roll = rng.normal(0, 5.0 if carried else 1.0)

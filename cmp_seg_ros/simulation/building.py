@@ -101,18 +101,18 @@ def _outdoors(rng: Rng, shape: Shape, plan: Plan) -> None:
         return
     low = np.min([room.cell[:2] for room in plan.rooms], axis=0)
     high = np.max([room.cell[2:] for room in plan.rooms], axis=0)
-    far, z = 25.0, float(rng.uniform(-1.0, -0.05))
+    far, z = 25.0, rng.uniform(-1.0, -0.05)
     (x0, y0), (x1, y1) = low - far, high + far
     ground = m.ASPHALT if rng.random() < 0.5 else m.GRASS
     shape.quad((x0, y0, z), (x1, y0, z), (x1, y1, z), (x0, y1, z), "floor", ground)
     if rng.random() < 0.5:
-        y = float(low[1]) - float(rng.uniform(3, 15))
+        y = float(low[1]) - rng.uniform(3, 15)
         shape.quad((x0, y, z), (x1, y, z), (x1, y, 8), (x0, y, 8), "wall", m.paint(rng))
     for _ in range(int(rng.integers(0, 12))):
-        beyond = float(rng.uniform(1.8, 8))
+        beyond = rng.uniform(1.8, 8)
         y = float(rng.choice([low[1] - beyond, high[1] + beyond]))
         r = rng.uniform(0.4, 1.5, 3)
-        shape.ellipsoid((float(rng.uniform(low[0] - 8, high[0] + 8)), y, z + r[2]), r, "plant", m.LEAF, sides=7)
+        shape.ellipsoid((rng.uniform(low[0] - 8, high[0] + 8), y, z + r[2]), r, "plant", m.LEAF, sides=7)
     if plan.second:
         for _ in range(int(rng.integers(0, 14))):
             beyond = rng.uniform(1.0, 12)
@@ -121,7 +121,7 @@ def _outdoors(rng: Rng, shape: Shape, plan: Plan) -> None:
                 y = float(rng.choice([low[1] - beyond, high[1] + beyond]))
             if low[0] - 1 < x < high[0] + 1 and low[1] - 1 < y < high[1] + 1:
                 continue
-            shape.put((g.tree if rng.random() < 0.8 else g.car)(rng), (float(x), float(y), z), float(rng.uniform(0, 6)))
+            shape.put((g.tree if rng.random() < 0.8 else g.car)(rng), (float(x), float(y), z), rng.uniform(0, 6))
 
 
 def _people(rng: Rng, spaces: list[Floorspace], second: bool) -> list[Person]:
@@ -149,9 +149,9 @@ def _person(rng: Rng, space: Floorspace, second: bool) -> Person | None:
             a[2] > r[0] and a[0] < r[2] and a[3] > r[1] and a[1] < r[3] for a in bodies for r in space.obstacles
         ):
             yaw, speed, phase = (
-                float(rng.uniform(0, 2 * np.pi)),
-                float(rng.uniform(0.5, 1.5)),
-                float(rng.uniform(0, 10)),
+                rng.uniform(0, 2 * np.pi),
+                rng.uniform(0.5, 1.5),
+                rng.uniform(0, 10),
             )
             ends = (float(start[0]), float(start[1])), (float(end[0]), float(end[1]))
             person = Person(int(rng.integers(1 << 30)), pose, *ends, yaw, speed, phase)

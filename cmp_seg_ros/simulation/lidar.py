@@ -145,8 +145,8 @@ class Noise:
     @classmethod
     def random(cls, rng: Rng) -> "Noise":
         return cls(
-            float(rng.uniform(0.5, 1.8)), float(rng.uniform(0, 0.012)), float(rng.choice([0.001, 0.01, 0.05])),
-            float(rng.uniform(0.1, 0.6)), float(rng.choice([0, 1e-4, 1e-3])), float(np.exp(rng.normal(0, 0.4))),
+            rng.uniform(0.5, 1.8), rng.uniform(0, 0.012), float(rng.choice([0.001, 0.01, 0.05])),
+            rng.uniform(0.1, 0.6), float(rng.choice([0, 1e-4, 1e-3])), float(np.exp(rng.normal(0, 0.4))),
         )  # fmt: skip
 
 

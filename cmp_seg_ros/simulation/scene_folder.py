@@ -81,11 +81,7 @@ def _people(scene: FurnishedScene) -> list[Person]:
         way = start + np.linspace(0, 1, 41)[:, None] * (end - start)
         pose = "walk" if scene.clear(way, 0.3).all() else "stand"
         places = (float(start[0]), float(start[1])), (float(end[0]), float(end[1]))
-        people.append(
-            Person(
-                int(rng.integers(1 << 30)), pose, *places, float(rng.uniform(0, 2 * np.pi)), 0.9, float(rng.random())
-            )
-        )
+        people.append(Person(int(rng.integers(1 << 30)), pose, *places, rng.uniform(0, 2 * np.pi), 0.9, rng.random()))
     return people
 
 
