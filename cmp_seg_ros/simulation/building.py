@@ -11,7 +11,7 @@ from cmp_seg_ros.simulation.furnishing import Furnisher, Top
 from cmp_seg_ros.simulation.layout import Plan, Room, make_plan
 from cmp_seg_ros.simulation.mesh import Mesh, Rng, Shape
 from cmp_seg_ros.simulation.people import Person
-from cmp_seg_ros.simulation.walls import Floorspace, RoomFabric, Style
+from cmp_seg_ros.simulation.walls import Floorspace, RoomFabric, Style, touch
 
 # Seeds from here on belong to the second world: models of real shape, goods, machines, high halls, open windows, trees,
 # more lidars and mounts. For lower seeds, buildings and their scans stay bit for bit the same.
@@ -145,14 +145,8 @@ def _person(rng: Rng, space: Floorspace, second: bool) -> Person | None:
         start, end = rng.uniform([x0 + 0.35, y0 + 0.35], [x1 - 0.35, y1 - 0.35], (2, 2))
         path = start + np.linspace(0, 1, 9)[:, None] * (end - start if pose == "walk" else 0)
         bodies = [(x - 0.3, y - 0.3, x + 0.3, y + 0.3) for x, y in path]
-        if not any(
-            a[2] > r[0] and a[0] < r[2] and a[3] > r[1] and a[1] < r[3] for a in bodies for r in space.obstacles
-        ):
-            yaw, speed, phase = (
-                rng.uniform(0, 2 * np.pi),
-                rng.uniform(0.5, 1.5),
-                rng.uniform(0, 10),
-            )
+        if not any(touch(body, obstacle) for body in bodies for obstacle in space.obstacles):
+            yaw, speed, phase = rng.uniform(0, 2 * np.pi), rng.uniform(0.5, 1.5), rng.uniform(0, 10)
             ends = (float(start[0]), float(start[1])), (float(end[0]), float(end[1]))
             person = Person(int(rng.integers(1 << 30)), pose, *ends, yaw, speed, phase)
             return person.varied(rng) if second else person

@@ -54,21 +54,21 @@ def table(rng: Rng) -> Shape:
     return shape
 
 
-def _things_on(shape: Shape, rng: Rng, w: float, d: float, h: float, label: str = "clutter") -> None:
+def _things_on(shape: Shape, rng: Rng, w: float, d: float, h: float) -> None:
     """Add books, cups, boxes, laptops on a surface of w x d, centred at the origin, at height h."""
     for _ in range(int(rng.integers(1, 6))):
         x, y = rng.uniform(-w / 2, w / 2), rng.uniform(-d / 2, d / 2)
         kind = rng.random()
         if kind < 0.35:
             size = rng.uniform([0.08, 0.08, 0.02], [0.32, 0.25, 0.25])
-            shape.box((x, y, h + size[2] / 2), size, label, m.one_of(rng, m.lacquer, m.fabric), rng.uniform(0, 3))
+            shape.box((x, y, h + size[2] / 2), size, "clutter", m.one_of(rng, m.lacquer, m.fabric), rng.uniform(0, 3))
         elif kind < 0.6:
             r, tall = rng.uniform(0.03, 0.06), rng.uniform(0.08, 0.3)
-            shape.tube((x, y, h), (x, y, h + tall), r, label, m.lacquer(rng), sides=6)
+            shape.tube((x, y, h), (x, y, h + tall), r, "clutter", m.lacquer(rng), sides=6)
         else:
             yaw = rng.uniform(-0.5, 0.5)
-            shape.box((x, y, h + 0.01), (0.33, 0.23, 0.02), label, m.BLACK_PLASTIC, yaw)
-            shape.box((x, y - 0.12, h + 0.12), (0.33, 0.015, 0.22), label, m.SCREEN, yaw, tilt=0.2)
+            shape.box((x, y, h + 0.01), (0.33, 0.23, 0.02), "clutter", m.BLACK_PLASTIC, yaw)
+            shape.box((x, y - 0.12, h + 0.12), (0.33, 0.015, 0.22), "clutter", m.SCREEN, yaw, tilt=0.2)
 
 
 def chair(rng: Rng) -> Shape:
@@ -123,12 +123,7 @@ def sofa(rng: Rng) -> Shape:
     """Armchair to corner sofa."""
     shape, cover = Shape(), m.fabric(rng)
     w = float(rng.choice([rng.uniform(0.75, 1.0), rng.uniform(1.4, 2.5)]))
-    d, seat, back, arm = (
-        rng.uniform(0.75, 1.0),
-        rng.uniform(0.38, 0.48),
-        rng.uniform(0.7, 0.95),
-        0.18,
-    )
+    d, seat, back, arm = rng.uniform(0.75, 1.0), rng.uniform(0.38, 0.48), rng.uniform(0.7, 0.95), 0.18
     base = rng.uniform(0.02, 0.15)
     shape.slab((-w / 2, -d / 2, base), (w / 2, d / 2, seat), "sofa", cover)
     shape.slab((-w / 2, -d / 2, seat), (w / 2, -d / 2 + 0.22, back), "sofa", cover)
@@ -145,11 +140,7 @@ def sofa(rng: Rng) -> Shape:
 
 def bed(rng: Rng) -> Shape:
     shape, frame, cover = Shape(), m.furniture(rng), m.fabric(rng)
-    w, d, h = (
-        float(rng.choice([0.9, 1.0, 1.4, 1.6, 1.8])),
-        rng.uniform(1.95, 2.15),
-        rng.uniform(0.35, 0.65),
-    )
+    w, d, h = float(rng.choice([0.9, 1.0, 1.4, 1.6, 1.8])), rng.uniform(1.95, 2.15), rng.uniform(0.35, 0.65)
     low = float(rng.choice([0.0, 0.12, 0.2]))
     shape.slab((-w / 2, -d / 2, low), (w / 2, d / 2, h - 0.2), "bed", frame)
     shape.slab((-w / 2 + 0.02, -d / 2 + 0.05, h - 0.2), (w / 2 - 0.02, d / 2 - 0.02, h), "bed", cover)
@@ -251,12 +242,7 @@ def desk(rng: Rng) -> Shape:
     if rng.random() < 0.7:
         _things_on(shape, rng, w * 0.8, d * 0.7, h)
     if rng.random() < 0.25:
-        shape.box(
-            (0, -d / 2 - 0.02, rng.uniform(0.5, 0.7)),
-            (w, 0.03, rng.uniform(0.9, 1.3)),
-            "clutter",
-            m.fabric(rng),
-        )
+        shape.box((0, -d / 2 - 0.02, rng.uniform(0.5, 0.7)), (w, 0.03, rng.uniform(0.9, 1.3)), "clutter", m.fabric(rng))
     shape.surface = (w * 0.7, d * 0.4, h)
     seat = chair(rng)
     shape.put(seat, (rng.normal(0, 0.2), d / 2 + rng.uniform(0.0, 0.45), 0), np.pi + rng.normal(0, 0.5))

@@ -187,13 +187,7 @@ def _robot(rng: Rng, height: float) -> Shape:
     for _ in range(int(rng.integers(0, 4))):
         angle, away = rng.uniform(0, 2 * np.pi), rng.uniform(0.12, 0.35)
         x, y = away * np.cos(angle), away * np.sin(angle)
-        shape.tube(
-            (x, y, 0.1),
-            (x, y, height + rng.uniform(-0.1, 0.4)),
-            rng.uniform(0.005, 0.03),
-            "clutter",
-            body,
-        )
+        shape.tube((x, y, 0.1), (x, y, height + rng.uniform(-0.1, 0.4)), rng.uniform(0.005, 0.03), "clutter", body)
     return shape
 
 

@@ -1,7 +1,8 @@
 """Floor plans: rectangular rooms that share walls, and the openings between them."""
 
-from dataclasses import dataclass, field
-from itertools import pairwise
+from dataclasses import dataclass, field, replace
+from itertools import combinations, pairwise
+from typing import NamedTuple
 
 import numpy as np
 
@@ -36,7 +37,7 @@ class Opening:
     outer: bool = False
 
 
-@dataclass
+@dataclass(eq=False)
 class Room:
     """A room: its cell of the plan reaches to the middle of its walls, `inner` to their faces."""
 
@@ -199,8 +200,22 @@ def _heights(rng: Rng, kind: str, rooms: list[Room]) -> None:
             room.height = rng.uniform(2.8, 5.0)
 
 
-def _shared(a: Rect, b: Rect) -> tuple[str, str, float, float] | None:
-    """Side of `a`, side of `b` and the interval along which the two cells touch."""
+class _Wall(NamedTuple):
+    """Where the cells of two rooms touch: a side of each, and the interval along the wall."""
+
+    rooms: tuple[Room, Room]
+    sides: tuple[str, str]
+    low: float
+    high: float
+
+    @property
+    def ceiling(self) -> float:
+        """Height of the lower room."""
+        return min(room.height for room in self.rooms)
+
+
+def _shared(first: Room, second: Room) -> _Wall | None:
+    a, b = first.cell, second.cell
     for side_a, side_b, touch, axis in (
         ("east", "west", abs(a[2] - b[0]), 1),
         ("west", "east", abs(a[0] - b[2]), 1),
@@ -209,54 +224,45 @@ def _shared(a: Rect, b: Rect) -> tuple[str, str, float, float] | None:
     ):
         low, high = max(a[axis], b[axis]), min(a[axis + 2], b[axis + 2])
         if touch < 1e-6 and high - low > 1e-6:
-            return side_a, side_b, low, high
+            return _Wall((first, second), (side_a, side_b), low, high)
     return None
 
 
 def _connect(rng: Rng, plan: Plan) -> None:
     """Doors, passages and inner windows, so that every room can be reached."""
-    rooms = plan.rooms
-    walls = [
-        (i, j, found)
-        for i in range(len(rooms))
-        for j in range(i + 1, len(rooms))
-        if (found := _shared(rooms[i].cell, rooms[j].cell)) and found[3] - found[2] > plan.thickness + 1.0
-    ]
+    shared = [wall for a, b in combinations(plan.rooms, 2) if (wall := _shared(a, b))]
+    walls = [wall for wall in shared if wall.high - wall.low > plan.thickness + 1.0]
     rng.shuffle(walls)
-    walls.sort(key=lambda w: "corridor" not in (rooms[w[0]].kind, rooms[w[1]].kind))
-    group = list(range(len(rooms)))
+    walls.sort(key=lambda wall: "corridor" not in [room.kind for room in wall.rooms])
+    group = {room: number for number, room in enumerate(plan.rooms)}  # rooms that are connected have one number
     glassy = rng.random() < 0.25
-    for i, j, (side_i, side_j, low, high) in walls:
-        corridor = "corridor" in (rooms[i].kind, rooms[j].kind)
-        both = rooms[i].kind == rooms[j].kind == "corridor"
-        if group[i] != group[j] or rng.random() <= (0.5 if corridor else 0.2):
-            for _ in range(1 + (rng.random() < 0.12) + 3 * (high - low > 15 and corridor)):
-                _hole(rng, plan, i, j, side_i, side_j, low, high, both)
-            group = [group[j] if g == group[i] else g for g in group]
+    for wall in walls:
+        a, b = wall.rooms
+        corridor = "corridor" in (a.kind, b.kind)
+        if group[a] != group[b] or rng.random() <= (0.5 if corridor else 0.2):
+            for _ in range(1 + (rng.random() < 0.12) + 3 * (wall.high - wall.low > 15 and corridor)):
+                _hole(rng, plan, wall)
+            group = {room: group[b] if number == group[a] else number for room, number in group.items()}
         if glassy and corridor and rng.random() < 0.6:
-            _inner_window(rng, plan, i, j, side_i, side_j, low, high)
+            _inner_window(rng, plan.thickness, wall)
 
 
-def _put(plan: Plan, i: int, j: int, side_i: str, side_j: str, opening: Opening) -> bool:
-    a, b = plan.rooms[i], plan.rooms[j]
-    for room, side in ((a, side_i), (b, side_j)):
+def _put(wall: _Wall, opening: Opening) -> bool:
+    sides = list(zip(wall.rooms, wall.sides, strict=True))
+    for room, side in sides:
         span = room.side_span(side)
         outside = opening.low < span[0] - 1e-6 or opening.high > span[1] + 1e-6
         if outside or not room.free_span(side, opening.low, opening.high, 0.25):
             return False
-    a.openings[side_i].append(opening)
-    b.openings[side_j].append(
-        Opening(opening.low, opening.high, opening.bottom, opening.top, opening.kind, opening.depth, owner=False)
-    )
+    for (room, side), owner in zip(sides, (True, False), strict=True):
+        room.openings[side].append(replace(opening, owner=owner))
     return True
 
 
-def _hole(
-    rng: Rng, plan: Plan, i: int, j: int, side_i: str, side_j: str, low: float, high: float, both_corridors: bool
-) -> None:
-    t = plan.thickness
-    low, high = low + t / 2, high - t / 2
-    ceiling = min(plan.rooms[i].height, plan.rooms[j].height)
+def _hole(rng: Rng, plan: Plan, wall: _Wall) -> None:
+    t, ceiling = plan.thickness, wall.ceiling
+    low, high = wall.low + t / 2, wall.high - t / 2
+    both_corridors = all(room.kind == "corridor" for room in wall.rooms)
     wide_open = both_corridors or rng.random() < {"apartment": 0.25, "lobby": 0.3, "hall": 0.15}.get(plan.kind, 0.07)
     if wide_open and high - low > 1.1:
         whole = both_corridors or rng.random() < 0.4
@@ -276,21 +282,18 @@ def _hole(
         where = rng.uniform(low, max(low + 1e-6, high - width))
         if rng.random() < 0.4:  # doors like corners
             where = low + 0.1 if rng.random() < 0.5 else high - width - 0.1
-        if _put(plan, i, j, side_i, side_j, Opening(where, where + width, 0.0, top, kind, t)):
+        if _put(wall, Opening(where, where + width, 0.0, top, kind, t)):
             return
 
 
-def _inner_window(rng: Rng, plan: Plan, i: int, j: int, side_i: str, side_j: str, low: float, high: float) -> None:
-    t = plan.thickness
-    ceiling = min(plan.rooms[i].height, plan.rooms[j].height)
+def _inner_window(rng: Rng, t: float, wall: _Wall) -> None:
+    low, high = wall.low, wall.high
     width = rng.uniform(0.6, max(0.7, min(4.0, high - low - 2 * t - 0.3)))
     bottom = float(rng.choice([0.03, 0.9, 1.2]))
-    top = min(ceiling - 0.05, rng.uniform(2.0, 2.6))
+    top = min(wall.ceiling - 0.05, rng.uniform(2.0, 2.6))
     for _ in range(4):
         where = rng.uniform(low + t, max(low + t + 1e-6, high - t - width))
-        if where + width < high - t and _put(
-            plan, i, j, side_i, side_j, Opening(where, where + width, bottom, top, "glass", t)
-        ):
+        if where + width < high - t and _put(wall, Opening(where, where + width, bottom, top, "glass", t)):
             return
 
 
@@ -299,14 +302,11 @@ def _outside_stretches(plan: Plan) -> list[tuple[int, str, float, float]]:
     found = []
     for i, room in enumerate(plan.rooms):
         for side in SIDES:
-            taken = []
-            for j, other in enumerate(plan.rooms):
-                shared = _shared(room.cell, other.cell) if i != j else None
-                if shared and shared[0] == side:
-                    taken.append((shared[2], shared[3]))
+            walls = [wall for other in plan.rooms if other is not room and (wall := _shared(room, other))]
+            taken = sorted((wall.low, wall.high) for wall in walls if wall.sides[0] == side)
             low, high = room.side_span(side)
             at = low
-            for a, b in [*sorted(taken), (high, high)]:
+            for a, b in [*taken, (high, high)]:
                 if a - at > 0.6:
                     found.append((i, side, at, min(a, high)))
                 at = max(at, b)
