@@ -161,9 +161,8 @@ class Furnisher:
         w, d, tall = (float(v) for v in high - low)
         if tall > self.room.height - 0.05:
             return
-        x0, y0, x1, y1 = self.room.inner
-        along_x = rng.random() < (0.75 if x1 - x0 > y1 - y0 else 0.25)
-        (a0, a1), (b0, b1) = ((x0, x1), (y0, y1)) if along_x else ((y0, y1), (x0, x1))
+        along_x = rng.random() < (0.75 if self.room.lengthwise else 0.25)
+        (a0, a1), (b0, b1), at = self.room.axes(along_x)
         aisle, ends = rng.uniform(0.9, 3.0), rng.uniform(0.8, 2.5)
         same = rng.random() < 0.5
         for b in np.arange(b0 + rng.uniform(0.05, aisle) + d / 2, b1 - d / 2, d + aisle):
@@ -172,9 +171,7 @@ class Furnisher:
             for i, a in enumerate(np.arange(a0 + ends + w / 2, a1 - ends - w / 2 + 0.01, w + 0.005)):
                 item = maker(np.random.default_rng(seed if same else [seed, i]))
                 if same or np.allclose(item.bounds()[1][:2], high[:2], rtol=0.3):
-                    self._set(
-                        item, 0.0 if along_x else np.pi / 2, (float(a), float(b)) if along_x else (float(b), float(a))
-                    )
+                    self._set(item, 0.0 if along_x else np.pi / 2, at(float(a), float(b), 0)[:2])
 
     def _wall(self, maker: f.Maker) -> None:
         """At a random place along a wall, its back to the wall."""

@@ -1,5 +1,6 @@
 """Floor plans: rectangular rooms that share walls, and the openings between them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from itertools import combinations, pairwise
 from typing import NamedTuple
@@ -8,6 +9,8 @@ import numpy as np
 
 from cmp_seg_ros.simulation.mesh import Rng
 
+Span = tuple[float, float]
+Point = tuple[float, float, float]
 Rect = tuple[float, float, float, float]  # x0, y0, x1, y1
 
 SIDES = ("south", "north", "west", "east")
@@ -54,6 +57,18 @@ class Room:
     @property
     def area(self) -> float:
         return self.size[0] * self.size[1]
+
+    @property
+    def lengthwise(self) -> bool:
+        """Whether the longer axis is x."""
+        return self.size[0] > self.size[1]
+
+    def axes(self, along_x: bool) -> tuple[Span, Span, Callable[[float, float, float], Point]]:
+        """Intervals of the room along x and y, or y and x; and (x, y, z) by such coordinates."""
+        x0, y0, x1, y1 = self.inner
+        if along_x:
+            return (x0, x1), (y0, y1), lambda a, b, z: (a, b, z)
+        return (y0, y1), (x0, x1), lambda a, b, z: (b, a, z)
 
     def side_span(self, side: str) -> tuple[float, float]:
         """Interval of the inner face along the wall."""

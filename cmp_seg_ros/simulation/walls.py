@@ -5,10 +5,8 @@ from itertools import pairwise
 import numpy as np
 
 from cmp_seg_ros.simulation import materials as m
-from cmp_seg_ros.simulation.layout import SIDES, Opening, Rect, Room
+from cmp_seg_ros.simulation.layout import SIDES, Opening, Rect, Room, Span
 from cmp_seg_ros.simulation.mesh import Material, Rng, Shape, grid_triangles
-
-Span = tuple[float, float]
 
 INWARD = {"south": 1, "north": -1, "west": 1, "east": -1}
 YAW = {"south": 0.0, "north": np.pi, "west": -np.pi / 2, "east": np.pi / 2}  # turns +y to look into the room
@@ -343,20 +341,15 @@ class RoomFabric:
 
     def _gable(self, material: Material) -> None:
         """Two slopes that meet above the longer axis, with walls closing the ends."""
-        x0, y0, x1, y1 = self.room.inner
+        along, across, at = self.room.axes(self.room.lengthwise)
         h, ridge = self.room.height, self.room.height + self.rng.uniform(0.5, 2.0)
-        if x1 - x0 > y1 - y0:
-            y = (y0 + y1) / 2
-            for far in (y0, y1):
-                self.shape.quad((x0, far, h), (x1, far, h), (x1, y, ridge), (x0, y, ridge), "ceiling", material)
-            ends = [np.array([[(x, y0, h), (x, y1, h), (x, y, ridge)]], dtype=np.float32) for x in (x0, x1)]
-        else:
-            x = (x0 + x1) / 2
-            for far in (x0, x1):
-                self.shape.quad((far, y0, h), (far, y1, h), (x, y1, ridge), (x, y0, ridge), "ceiling", material)
-            ends = [np.array([[(x0, y, h), (x1, y, h), (x, y, ridge)]], dtype=np.float32) for y in (y0, y1)]
-        for end in ends:
-            self.shape.add(end, "wall", self.wall)
+        (a0, a1), middle = along, sum(across) / 2
+        for far in across:
+            self.shape.quad(at(a0, far, h), at(a1, far, h), at(a1, middle, ridge), at(a0, middle, ridge),
+                            "ceiling", material)  # fmt: skip
+        for a in along:
+            end = [at(a, b, h) for b in across] + [at(a, middle, ridge)]
+            self.shape.add(np.array([end], dtype=np.float32), "wall", self.wall)
 
     def _slope(self, material: Material) -> None:
         """A sloping ceiling along one side, as under a roof."""
@@ -414,53 +407,43 @@ class RoomFabric:
     def _beams(self) -> None:
         """Beams across the room, sometimes in both directions."""
         rng, h = self.rng, self.room.height
-        x0, y0, x1, y1 = self.room.inner
         deep, thick = rng.uniform(0.1, min(0.5, h - 2.2)), rng.uniform(0.08, 0.35)
         material = m.one_of(rng, m.wood, m.metal) if rng.random() < 0.3 else self.wall
-        lengthwise, both = self.room.size[0] > self.room.size[1], rng.random() < 0.2
-        step = rng.uniform(1.0, 4)
-        if lengthwise or both:
-            for x in np.arange(x0 + step / 2, x1 - thick, step):
-                self.shape.slab((x, y0, h - deep), (x + thick, y1, h), "ceiling", material)
-        if not lengthwise or both:
-            for y in np.arange(y0 + step / 2, y1 - thick, step):
-                self.shape.slab((x0, y, h - deep), (x1, y + thick, h), "ceiling", material)
+        both, step = rng.random() < 0.2, rng.uniform(1.0, 4)
+        for lengthwise in (True, False):
+            if both or lengthwise == self.room.lengthwise:
+                (a0, a1), (b0, b1), at = self.room.axes(lengthwise)
+                for a in np.arange(a0 + step / 2, a1 - thick, step):
+                    self.shape.slab(at(a, b0, h - deep), at(a + thick, b1, h), "ceiling", material)
 
     def _trusses(self) -> None:
         """Trusses of a roof: two chords, posts and diagonals, across the room."""
         rng, h = self.rng, self.room.height
-        x0, y0, x1, y1 = self.room.inner
         deep, r, material = rng.uniform(0.4, min(1.8, h - 3)), rng.uniform(0.03, 0.09), m.metal(rng)
-        lengthwise = self.room.size[0] > self.room.size[1]
-        (a0, a1), (b0, b1) = ((x0, x1), (y0, y1)) if lengthwise else ((y0, y1), (x0, x1))
+        (a0, a1), (b0, b1), at = self.room.axes(self.room.lengthwise)
         nodes = np.linspace(b0, b1, max(3, int((b1 - b0) / rng.uniform(0.8, 2.5))))
-        for a in np.arange(a0 + rng.uniform(0.5, 2), a1, rng.uniform(2.5, 6)):
-
-            def at(b: float, z: float) -> tuple[float, float, float]:
-                return (float(a), b, z) if lengthwise else (b, float(a), z)  # noqa: B023
-
+        for a in np.arange(a0 + rng.uniform(0.5, 2), a1, rng.uniform(2.5, 6)).tolist():
             for z in (h - r, h - deep):
-                self.shape.tube(at(b0, z), at(b1, z), r, "ceiling", material, sides=5)
+                self.shape.tube(at(a, b0, z), at(a, b1, z), r, "ceiling", material, sides=5)
             for i, (p, q) in enumerate(pairwise(nodes.tolist())):
                 ends = (h - deep, h - r) if i % 2 else (h - r, h - deep)
-                self.shape.tube(at(p, ends[0]), at(q, ends[1]), 0.7 * r, "ceiling", material, sides=4)
+                self.shape.tube(at(a, p, ends[0]), at(a, q, ends[1]), 0.7 * r, "ceiling", material, sides=4)
 
     def _ducts(self) -> None:
         """Pipes, ducts and cable trays under the ceiling, along the room."""
         rng, h = self.rng, self.room.height
-        x0, y0, x1, y1 = self.room.inner
+        (a0, a1), (b0, b1), at = self.room.axes(self.room.lengthwise)
         for _ in range(int(rng.integers(1, 4))):
             r = rng.uniform(0.03, 0.25)
             z = h - r - rng.uniform(0.02, max(0.03, min(0.4, h - 2.4)))
             material, round_ = m.one_of(rng, m.metal, m.lacquer), rng.random() < 0.6
-            lengthwise = self.room.size[0] > self.room.size[1]
-            at = rng.uniform((y0 if lengthwise else x0) + 0.3, max((y1 if lengthwise else x1) - 0.3, 0.31))
-            ends = ((x0, at, z), (x1, at, z)) if lengthwise else ((at, y0, z), (at, y1, z))
+            b = rng.uniform(b0 + 0.3, max(b1 - 0.3, 0.31))
+            start, end = at(a0, b, z), at(a1, b, z)
             if round_:
-                self.shape.tube(*ends, r, "clutter", material, sides=10)
+                self.shape.tube(start, end, r, "clutter", material, sides=10)
             else:
-                spread = np.array([0, r, r * 0.6]) if lengthwise else np.array([r, 0, r * 0.6])
-                self.shape.slab(np.array(ends[0]) - spread, np.array(ends[1]) + spread, "clutter", material)
+                spread = np.array(at(0, r, r * 0.6))
+                self.shape.slab(np.array(start) - spread, np.array(end) + spread, "clutter", material)
 
     def _columns(self) -> None:
         rng, room = self.rng, self.room
