@@ -24,9 +24,9 @@ from cmp_seg_ros.scan import Bool, Float32, Int64, UInt8
 from cmp_seg_ros.scenedino.field import FeatureField, normalised_intrinsics, project
 from cmp_seg_ros.scenedino.graph import OnnxRuntime
 from cmp_seg_ros.scenedino.rendering import composite, distances, rays_of
-from cmp_seg_ros.scenedino.voxels import Evaluation, Folded, Plain, Points
+from cmp_seg_ros.scenedino.voxels import Folded, Plain, Points
 
-ENGINES: dict[str, Callable[[FeatureField], Evaluation]] = {
+ENGINES: dict[str, Callable[[FeatureField], Plain]] = {
     "folded": Folded,
     "reference": Plain,
     "onnxruntime": OnnxRuntime,
@@ -160,7 +160,7 @@ class Occupier:
         field = FeatureField(section.network)
         load_state(field, read_safetensors(bundle.weights_path), str(bundle.weights_path))
         self.bundle, self.section, self.label_space = bundle, section, bundle.description.label_space
-        self.evaluation: Evaluation = ENGINES[engine](field.eval().requires_grad_(False))
+        self.evaluation = ENGINES[engine](field.eval().requires_grad_(False))
         self._warps: dict[str, Warp] = {}
         self._plans: dict[str, tuple[tuple[Warp, list[float] | None], Points]] = {}
         self._rows: dict[str, Int64] = {}  # of the last grid: its voxels in the view

@@ -160,7 +160,7 @@ def test_rays_end_at_a_wall_and_show_its_features() -> None:
     intrinsics = normalised_intrinsics((50, 50), (31.5, 23.5), (48, 64))[None]
     rays = rays_of(intrinsics, (48, 64))
     assert torch.allclose(rays[0, 0], torch.nn.functional.normalize(torch.tensor([-31.5, -23.5, 50]), dim=0))
-    rendered = render(query, torch.zeros_like(rays), rays, (0.5, 20), samples=400)
+    rendered = render(query, rays, (0.5, 20), samples=400)
     depth = (rendered.distance * rays[..., 2]).view(48, 64)
     assert (depth[:, :32] - 4).abs().max() < 0.15 and (rendered.features.view(48, 64)[:, :32] - 4).abs().max() < 0.15
     assert rendered.distance.view(48, 64)[:, 32:].max() < 1e-3  # nothing there: no weight

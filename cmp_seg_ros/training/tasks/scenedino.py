@@ -26,8 +26,8 @@ from cmp_seg_ros.occupancy.views import View
 from cmp_seg_ros.scan import UNLABELLED, Bool, Float32, UInt8
 from cmp_seg_ros.scenedino.config import FieldConfig
 from cmp_seg_ros.scenedino.encoders.efficientnet_lite0 import Encoder
-from cmp_seg_ros.scenedino.field import NO_HEIGHT, FeatureField, normalised_intrinsics
-from cmp_seg_ros.scenedino.rendering import rays_of, render
+from cmp_seg_ros.scenedino.field import NO_HEIGHT, FeatureField, Samples, normalised_intrinsics
+from cmp_seg_ros.scenedino.rendering import Rendered, rays_of, render
 from cmp_seg_ros.training.config import Strict, TrainConfig
 from cmp_seg_ros.training.tasks import base
 
@@ -262,17 +262,22 @@ class Task(base.Task[Config, Any, Answer]):
             loss = loss + config.class_weight * functional.cross_entropy(logits, batch.target[known])
         seen = batch.distance > config.network.depth[0]
         if config.depth_weight and count and seen.any():
-            rendered = render(
-                lambda points: network.query(features, points, intrinsics, batch.up)[:2],
-                torch.zeros_like(rays),
-                rays,
-                config.network.depth,
-                config.samples,
-                jitter=True,
-            )
+            rendered = self._render(network, features, batch, rays, config.samples, jitter=True)
             error = (rendered.distance.log() - batch.distance.clamp(min=1e-3).log()).abs()[seen]
             loss = loss + config.depth_weight * error.mean()
         return loss
+
+    def _render(
+        self, network: Any, features: Tensor, batch: Item | Check, rays: Tensor, samples: int, jitter: bool = False
+    ) -> Rendered:
+        """What a map of features shows along rays (B, R, 3)."""
+        intrinsics = self.intrinsics.to(rays.device).expand(len(rays), -1, -1)
+
+        def query(points: Tensor) -> tuple[Tensor, Tensor]:
+            found: Samples = network.query(features, points, intrinsics, batch.up)
+            return found.density, found.features
+
+        return render(query, rays, self.config.network.depth, samples, jitter)
 
     @cached_property
     def validation(self) -> list[Check]:
@@ -301,13 +306,7 @@ class Task(base.Task[Config, Any, Answer]):
         height, width = self.config.network.image
         rows, columns = _rendered_pixels((height, width))
         rays = rays_of(intrinsics, (height, width)).view(1, height, width, 3)[:, rows[:, None], columns].flatten(1, 2)
-        rendered = render(
-            lambda points: network.query(features, points, intrinsics, batch.up)[:2],
-            torch.zeros_like(rays),
-            rays,
-            self.config.network.depth,
-            SAMPLES,
-        )
+        rendered = self._render(network, features, batch, rays, SAMPLES)
         depth = (rendered.distance * rays[..., 2]).view(RENDERED).cpu().numpy()
         return Answer(density[0].cpu().numpy(), label, depth)
 
