@@ -5,19 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from fields import SMALL
 from torch import Tensor
 
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.network_weights import load_state
 from cmp_seg_ros.scenedino import checkpoint
-from cmp_seg_ros.scenedino.config import (
-    ClusterConfig,
-    DecoderConfig,
-    EfficientNetLiteConfig,
-    FieldConfig,
-    LinearConfig,
-    VitConfig,
-)
+from cmp_seg_ros.scenedino.config import ClusterConfig, DecoderConfig, FieldConfig, VitConfig
 from cmp_seg_ros.scenedino.decoder import Decoder
 from cmp_seg_ros.scenedino.downsampler import Downsampler
 from cmp_seg_ros.scenedino.field import FeatureField, normalised_intrinsics, project, sample
@@ -176,21 +170,13 @@ def test_compositing_is_the_formula() -> None:
 
 
 def test_the_encoders_and_variants_run_and_have_their_sizes() -> None:
-    small = FieldConfig(
-        encoder=EfficientNetLiteConfig(),
-        decoder=DecoderConfig(width=16, stages=(8, 8, 8, 8), light=True),
-        head=LinearConfig(classes=4),
-        image=(64, 96),
-        depth=(0.3, 12),
-        features=8,
-    )
     second = TINY.model_copy(
         update={
             "encoder": VitConfig(**{**TINY.encoder.model_dump(), "patch": 14, "stride": 16, "layer_scale": True}),
             "image": (32, 64),
         }
     )
-    for config, size in ((small, (16, 24)), (TINY, (32, 64)), (second, (32, 64))):
+    for config, size in ((SMALL, (16, 24)), (TINY, (32, 64)), (second, (32, 64))):
         field = FeatureField(config).eval()
         features = field.encode(torch.rand(1, 3, *config.image))
         assert features.shape[2:] == size
