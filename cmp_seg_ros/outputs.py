@@ -12,6 +12,7 @@ from typing import Any
 from cmp_seg_ros.errors import UserError
 
 REPORT = "report.json"
+OTHER_OUT = "give another --out"  # the usual remedy
 WRITE_ERRORS = (
     errno.ENOSPC,
     errno.EDQUOT,
@@ -57,7 +58,7 @@ def require_writable(out: Path, command: str, replaced: Iterable[str] = (REPORT,
 
 
 @contextmanager
-def writing(out: Path) -> Iterator[None]:
+def writing(out: Path, remedy: str = OTHER_OUT) -> Iterator[None]:
     """Create `out`; an OSError about it inside the block (disk full, no permission) becomes a UserError."""
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -65,7 +66,7 @@ def writing(out: Path) -> Iterator[None]:
     except OSError as error:
         if not is_about(out, error):
             raise
-        raise _unwritable(out, error) from error
+        raise _unwritable(out, error, remedy) from error
 
 
 def claim(out: Path, command: str, replaced: Iterable[str] = (REPORT,), source: Path | None = None) -> None:
@@ -119,5 +120,5 @@ def is_about(folder: Path, error: OSError) -> bool:
     return path.is_relative_to(folder) or folder.is_relative_to(path)
 
 
-def _unwritable(out: Path, error: OSError) -> UserError:
-    return UserError(f"{out} cannot be written: {error.strerror or error}; give another --out")
+def _unwritable(out: Path, error: OSError, remedy: str = OTHER_OUT) -> UserError:
+    return UserError(f"{out} cannot be written: {error.strerror or error}; {remedy}")

@@ -37,8 +37,6 @@ class ViewCache(SeedFiles):
         return len(self.seeds) * self.count
 
     def __getitem__(self, number: int) -> View:
-        if not 0 <= number < len(self):
-            raise IndexError(f"there are {len(self)} views, none of number {number}")
         place, index = divmod(number, self.count)
         fields = self.read(self.seeds[place], index, View.__dataclass_fields__)
         return View(**fields | {"depth": fields["depth"].astype(np.float32)})
