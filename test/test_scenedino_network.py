@@ -13,9 +13,8 @@ from cmp_seg_ros.network_weights import load_state
 from cmp_seg_ros.scenedino import checkpoint
 from cmp_seg_ros.scenedino.config import ClusterConfig, DecoderConfig, FieldConfig, VitConfig
 from cmp_seg_ros.scenedino.decoder import Decoder
-from cmp_seg_ros.scenedino.downsampler import Downsampler
 from cmp_seg_ros.scenedino.field import FeatureField, normalised_intrinsics, project, sample
-from cmp_seg_ros.scenedino.head import ClusterHead
+from cmp_seg_ros.scenedino.head import ClusterHead, Downsampler
 from cmp_seg_ros.scenedino.rendering import composite, rays_of, render
 
 DINO_B8 = FieldConfig()

@@ -18,8 +18,7 @@ from cmp_seg_ros.scan import Float32, Int64
 from cmp_seg_ros.scenedino.config import ClusterConfig, DecoderConfig, FieldConfig, VitConfig
 from cmp_seg_ros.scenedino.field import FeatureField, normalised_intrinsics
 from cmp_seg_ros.scenedino.graph import OnnxRuntime
-from cmp_seg_ros.scenedino.low import QUERIES, attention_by_parts
-from cmp_seg_ros.scenedino.voxels import Folded, Plain
+from cmp_seg_ros.scenedino.voxels import QUERIES, Folded, Plain, attention_by_parts
 
 PUBLISHED = FieldConfig(  # in small; as wide as Winograd's form needs
     encoder=VitConfig(width=32, depth=4, heads=2, taps=(0, 1, 2)),

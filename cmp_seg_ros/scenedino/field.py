@@ -9,9 +9,8 @@ from torch.nn import functional
 
 from cmp_seg_ros.scenedino.config import ClusterConfig, FieldConfig
 from cmp_seg_ros.scenedino.decoder import Decoder
-from cmp_seg_ros.scenedino.downsampler import Downsampler
 from cmp_seg_ros.scenedino.encoders import make_encoder
-from cmp_seg_ros.scenedino.head import ClusterHead, LinearHead, UpProjection
+from cmp_seg_ros.scenedino.head import ClusterHead, Downsampler, LinearHead, UpProjection
 
 NEAREST = 1e-3  # metres along the optical axis
 NO_HEIGHT = (0.0, 0.0, 0.0, -4.0)  # `up` of a camera whose place is unknown: all points get one height, far below
