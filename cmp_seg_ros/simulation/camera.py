@@ -9,7 +9,7 @@ from cmp_seg_ros.geometry.cameras import Camera
 from cmp_seg_ros.scan import UNLABELLED, Bool, Float32, Float64, Int64, UInt8
 from cmp_seg_ros.simulation.building import Building
 from cmp_seg_ros.simulation.mesh import Material, Rng, Transform
-from cmp_seg_ros.simulation.raycast import Hits, Scene, cast_all, rows_of
+from cmp_seg_ros.simulation.raycast import Hits, Scene, cast_all
 from cmp_seg_ros.simulation.texture import GAMMA, TexturedMesh
 
 SKY = np.array([0.75, 0.85, 0.97], dtype=np.float32)
@@ -103,7 +103,7 @@ class Renderer:
         rows = np.flatnonzero((hits.transmission > 0.05) | (hits.gloss > 0.95)).astype(np.int32)
         if not len(rows) or not layers:
             return color
-        seen = rows_of(hits, rows)
+        seen = hits.rows(rows)
         mirror = (seen.gloss > 0.95)[:, None]
         normal, way = seen.normal, directions[rows]
         onward = np.where(mirror, way - 2 * (way * normal).sum(axis=1, keepdims=True) * normal, way).astype(np.float32)

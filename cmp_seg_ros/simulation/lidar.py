@@ -17,6 +17,7 @@ from cmp_seg_ros.simulation.raycast import Hits, Scene, cast_all
 
 FOLDER = "config/sensors"
 FIRST_SENSORS = ("os0-128", "os1-16", "os1-64", "vlp-16", "vlp-32c", "xt-32")  # of the first world (see building.py)
+PANES = 3  # along a ray, at most
 TURNS, SWINGS = 19.37, 7.13  # of a rosette's prisms during a scan; not integers, so that lines do not repeat
 
 
@@ -179,7 +180,6 @@ def sweep(
     rng: Rng,
     noise: Noise = Noise(),
     stamp: int = 0,
-    frame_id: str = "lidar",
 ) -> Sweep:
     """Simulate one turn of the lidar.
 
@@ -190,7 +190,6 @@ def sweep(
         rng: for the noise.
         noise: noise parameters of this unit.
         stamp: nanoseconds, start of the sweep.
-        frame_id: of the scan.
     """
     height, width = lidar.shape
     poses = T_world_lidar(np.arange(width) / (width * lidar.rate)).astype(np.float32)[lidar.firing]  # (H, W, 4, 4)
@@ -224,24 +223,15 @@ def sweep(
     local += lidar.offsets.reshape(-1, 3)
     local[~returned] = 0
     intensity = _intensity(lidar, brightness, distance, noise, rng)
-    scan = Scan(
-        local,
-        np.where(returned, intensity, 0),
-        lidar.times.ravel(),
-        stamp,
-        frame_id,
-        lidar.shape,
-    )
-    ring = np.repeat(np.arange(height, dtype=np.uint16), width)
-    return Sweep(
-        scan, np.where(returned, label, np.uint8(UNLABELLED)), ring, distance, np.where(returned, brightness, 0)
-    )
+    scan = Scan(local, np.where(returned, intensity, 0), lidar.times.ravel(), stamp, "lidar", lidar.shape)
+    label, brightness = np.where(returned, label, np.uint8(UNLABELLED)), np.where(returned, brightness, 0)
+    return Sweep(scan, label, np.repeat(np.arange(height, dtype=np.uint16), width), distance, brightness)
 
 
-def through_glass(scenes: list[Scene], origins: Float32, directions: Float32, rng: Rng, layers: int = 3) -> Hits:
+def through_glass(scenes: list[Scene], origins: Float32, directions: Float32, rng: Rng) -> Hits:
     """First hits; some rays that meet glass continue behind it, more of them at normal incidence."""
     hits = cast_all(scenes, origins, directions)
-    for _ in range(layers):
+    for _ in range(PANES):
         rows = np.flatnonzero((hits.transmission > 0) & hits.hit)
         if not len(rows):
             break

@@ -46,8 +46,7 @@ def load_scene(folder: Path, seed: int = 0) -> "FurnishedScene":
     Raises:
         UserError: world.yaml or a model cannot be read, a model's class is not in the table, or no room is found.
     """
-    fabric = _fabric(Path(folder).resolve())
-    empty = FurnishedScene(seed, fabric.plan, fabric.mesh, [], fabric.obstacles, fabric.tops)
+    empty = replace(_empty(Path(folder).resolve()), seed=seed)
     return replace(empty, people=_people(empty))
 
 
@@ -123,16 +122,6 @@ class ModelTable(BaseModel):
 
 
 @dataclass(frozen=True)
-class _Fabric:
-    """The parts of a scene that do not depend on the seed."""
-
-    plan: Plan
-    mesh: TexturedMesh
-    obstacles: Float64
-    tops: list[Top]
-
-
-@dataclass(frozen=True)
 class _Part:
     """One piece of geometry of an item, in the world frame: (T, 3, 3) corners, (T, 3, 2) texture coordinates."""
 
@@ -143,7 +132,8 @@ class _Part:
 
 
 @cache
-def _fabric(folder: Path) -> _Fabric:
+def _empty(folder: Path) -> FurnishedScene:
+    """The scene without people; all else does not depend on the seed."""
     table = ModelTable.load()
     items = _items(folder)
     parts = [part for item in items for part in _parts(folder, item, table)]
@@ -169,7 +159,7 @@ def _fabric(folder: Path) -> _Fabric:
         np.ascontiguousarray(triangles), label, material, (*materials, GLASS), uv, image, (*images.values(), plaster)
     )
     plan = Plan(folder.name, floorplan.rooms, 2 * WALL, [])
-    return _Fabric(plan, mesh, floorplan.obstacles(Scene(mesh)), _tops(parts, table))
+    return FurnishedScene(0, plan, mesh, [], floorplan.obstacles(Scene(mesh)), _tops(parts, table))
 
 
 def _items(folder: Path) -> list[dict[str, Any]]:
