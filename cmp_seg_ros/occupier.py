@@ -68,13 +68,17 @@ class View:
 
     features: Tensor
     warp: "Warp"
-    rgb: UInt8
     T_base_camera: Transform | None
 
     @property
     def up(self) -> Tensor | None:
         """(4,) height above the floor of a point (x, y, z, 1) before the camera."""
         return None if self.T_base_camera is None else torch.from_numpy(self.T_base_camera[2].astype(np.float32))
+
+    @property
+    def place(self) -> tuple["Warp", list[float] | None]:
+        """What plans of points depend on: the camera, and its height and lean to a millimetre."""
+        return self.warp, None if self.up is None else np.round(self.up.numpy(), 3).tolist()
 
 
 class Warp:
@@ -162,9 +166,9 @@ class Occupier:
         self.bundle, self.section, self.label_space = bundle, section, bundle.description.label_space
         self.evaluation = ENGINES[engine](field.eval().requires_grad_(False))
         self._warps: dict[str, Warp] = {}
-        self._plans: dict[str, tuple[tuple[Warp, list[float] | None], Points]] = {}
-        self._rows: dict[str, Int64] = {}  # of the last grid: its voxels in the view
-        self._voxels = np.zeros((0, 3), np.float32)
+        # Of the last grid and of the rays: what they depend on, the grid's voxels in the view, and the plan.
+        self._grid: tuple[object, Int64, Points] | None = None
+        self._rays: tuple[object, Points] | None = None
         self._marched: tuple[View, _March] | None = None
 
     @classmethod
@@ -182,7 +186,7 @@ class Occupier:
         if key not in self._warps:
             self._warps = {key: Warp(camera, self.section.network.image, self.section.focal)}
         warp = self._warps[key]
-        return View(self.evaluation.look(warp(rgb)), warp, rgb, T_base_camera)
+        return View(self.evaluation.look(warp(rgb)), warp, T_base_camera)
 
     def voxels(self, view: View, grid: Grid, T_grid_camera: Transform | None = None) -> Voxels:
         """Label a grid; `T_grid_camera` (4, 4) is the pose of the camera in its frame, by default that of the view.
@@ -196,11 +200,9 @@ class Occupier:
         solid = found > self.section.threshold
         label = np.full(grid.size, UNKNOWN, np.uint8)
         if solid.any():
-            ids = self.label_space.ids[self.evaluation.classes(view.features, points, np.flatnonzero(solid))]
-            label[rows[solid]] = ids
-        empty = ~solid
-        shown = self._in_sight(view, points, grid.voxel)
-        label[rows[empty & shown]] = FREE
+            classes = self.evaluation.classes(view.features, points, np.flatnonzero(solid))
+            label[rows[solid]] = self.label_space.ids[classes]
+        label[rows[~solid & self._in_sight(view, points, grid.voxel)]] = FREE
         return Voxels(label.reshape(grid.shape), density.reshape(grid.shape))
 
     def render(self, view: View) -> Rendered:
@@ -217,7 +219,10 @@ class Occupier:
             return self._marched[1]
         rays = rays_of(view.warp.intrinsics[None], RENDERED)[0]  # (R, 3)
         at = distances(len(rays), SAMPLES, self.section.network.depth, False, rays)  # (R, S)
-        points = self._plan("rays", view, lambda: (at[..., None] * rays[:, None]).flatten(0, 1))
+        if self._rays is None or self._rays[0] != view.place:
+            xyz = (at[..., None] * rays[:, None]).flatten(0, 1)
+            self._rays = view.place, self.evaluation.plan(xyz, view.warp.intrinsics, view.up)
+        points = self._rays[1]
         density = torch.from_numpy(self.evaluation.density(view.features, points)).view(1, len(rays), SAMPLES)
         rendered = composite(density, density[..., None], at[None])
         depth = (rendered.distance[0] * rays[:, 2]).view(RENDERED).numpy()
@@ -235,27 +240,15 @@ class Occupier:
                     "calibration, or take a grid in the camera's frame (indoor-camera)"
                 )
             T_grid_camera = np.eye(4)
-        key = f"{grid.model_dump_json()} {np.round(T_grid_camera, 6).tolist()}"
-        if key not in self._rows:
-            T_camera_grid = np.linalg.inv(T_grid_camera).astype(np.float32)
-            xyz = grid.centres() @ T_camera_grid[:3, :3].T + T_camera_grid[:3, 3]
-            uv, inside = view.warp.camera.project(xyz)
+        key = view.place, grid, np.round(T_grid_camera, 6).tolist()
+        if self._grid is None or self._grid[0] != key:
+            xyz, uv, inside = grid.seen_by(view.warp.camera, T_grid_camera)
             rows = np.flatnonzero(inside)
             column, row = np.round(uv[rows]).astype(np.int64).T
             rows = rows[view.warp.inside[row, column]]
-            self._rows = {key: rows}
-            self._voxels = xyz[rows]
-            self._plans.pop("voxels", None)
-        return self._rows[key], self._plan("voxels", view, lambda: torch.from_numpy(self._voxels))
-
-    def _plan(self, name: str, view: View, xyz: Callable[[], Tensor]) -> Points:
-        """The plan of that name, made anew for another camera or pose."""
-        key = view.warp, None if view.up is None else np.round(view.up.numpy(), 3).tolist()
-        before, found = self._plans.get(name, (None, None))
-        if found is None or before != key:
-            found = self.evaluation.plan(xyz(), view.warp.intrinsics, view.up)
-            self._plans[name] = key, found
-        return found
+            points = self.evaluation.plan(torch.from_numpy(xyz[rows]), view.warp.intrinsics, view.up)
+            self._grid = key, rows, points
+        return self._grid[1:]
 
     def _in_sight(self, view: View, points: Points, margin: float) -> Bool:
         """(N,) whether points lie before, or less than `margin` metres behind, the rendered surface."""

@@ -83,8 +83,7 @@ def truth_at(
         grid: in the base frame.
     """
     places = viewpoints(scenes, T_world_base @ T_base_camera, VIEWPOINTS, rng)
-    T_camera_base = np.linalg.inv(T_base_camera).astype(np.float32)
-    _, within = camera.project(grid.centres() @ T_camera_base[:3, :3].T + T_camera_base[:3, 3])
+    _, _, within = grid.seen_by(camera, T_base_camera)
     return occupancy(scenes, surfaces, grid, T_world_base, places, within)
 
 
