@@ -177,12 +177,10 @@ def make_frame(rig: Rig, index: int) -> Frame:
     for number, camera in enumerate(rig.config.cameras):
         messages = image_messages(rig.image(index, number), camera, stamp)
         records += [Record(topic, stamp + 5_000_000, cdr.serialize(message, kind)) for topic, kind, message in messages]
-    cloud, truth = scan_messages(result, rig.lidar, visible)
-    records += [
-        Record("/lidar/points", done, cdr.serialize(cloud, CLOUD)),
-        Record("/truth/points", done, cdr.serialize(truth, CLOUD)),
-    ]
-    classes = np.bincount(to_structural6()[result.label], minlength=256)
+    header = cdr.header(scan_stamp, result.scan.frame_id)
+    for topic, cloud in clouds(result, rig.lidar, visible).items():
+        records.append(Record(topic, done, cdr.serialize_cloud(cloud, header)))
+    classes = np.bincount(to_space("structural6")[result.label], minlength=256)
     classes[UNLABELLED] = 0
     seen = np.array([mask.sum() for mask in visible.values()], dtype=np.int64)
     return Frame(records, int(result.scan.valid().sum()), seen, classes)
@@ -197,31 +195,17 @@ def to_space(name: str) -> UInt8:
     return LabelSpace.load(name).id_map(indoor())
 
 
-def to_structural6() -> UInt8:
-    """(256,) table from `indoor` to `structural6`."""
-    return to_space("structural6")
-
-
-def _cloud_message(cloud: point_cloud2.Cloud, stamp: int, frame_id: str) -> Any:
-    return cloud.message(cdr.header(stamp, frame_id), cdr.message_class(CLOUD), cdr.message_class(cdr.POINT_FIELD))
-
-
-def scan_messages(result: Sweep, lidar: Lidar, visible: dict[str, Bool]) -> tuple[Any, Any]:
-    """PointCloud2 of a sweep as the sensor's driver publishes it, and of its truth, with the same points.
+def clouds(result: Sweep, lidar: Lidar, visible: dict[str, Bool]) -> dict[str, point_cloud2.Cloud]:
+    """By topic: a sweep as the sensor's driver publishes it, and its truth, with the same points.
 
     Fields of the truth: the id in each of `TRUTH_SPACES`, and `visible_NAME`, 1 if the camera of that name sees the
     point; all uint8.
     """
     rows, shape = _driver_order(result, lidar)
-    cloud = _driver_cloud(result, lidar, rows, shape)
-    label = result.label[rows]
-    truth = {name: to_space(name)[label] for name in TRUTH_SPACES}
+    truth = {name: to_space(name)[result.label[rows]] for name in TRUTH_SPACES}
     truth |= {f"visible_{name}": mask[rows].astype(np.uint8) for name, mask in visible.items()}
-    scan = result.scan
-    return (
-        _cloud_message(cloud, scan.stamp, scan.frame_id),
-        _cloud_message(point_cloud2.encode(truth, shape), scan.stamp, scan.frame_id),
-    )
+    cloud = _driver_cloud(result, lidar, rows, shape)
+    return {"/lidar/points": cloud, "/truth/points": point_cloud2.encode(truth, shape)}
 
 
 def _driver_order(result: Sweep, lidar: Lidar) -> tuple[Int64, tuple[int, int]]:
