@@ -1,6 +1,7 @@
 """Furniture: each maker returns a random shape that stands on z = 0, centred in x and y, its back towards -y."""
 
 from collections.abc import Callable
+from itertools import product
 
 import numpy as np
 
@@ -8,6 +9,8 @@ from cmp_seg_ros.simulation import materials as m
 from cmp_seg_ros.simulation.mesh import Material, Rng, Shape
 
 Maker = Callable[[Rng], Shape]
+
+CORNERS = tuple(product((-1, 1), repeat=2))
 
 
 def _legs(shape: Shape, rng: Rng, w: float, d: float, h: float, label: str, material: Material) -> None:
@@ -19,13 +22,12 @@ def _legs(shape: Shape, rng: Rng, w: float, d: float, h: float, label: str, mate
         return
     inset, r = rng.uniform(0.02, 0.12), rng.uniform(0.012, 0.035)
     splay = rng.uniform(0, 0.06) if rng.random() < 0.3 else 0.0
-    for sx in (-1, 1):
-        for sy in (-1, 1):
-            x, y = sx * (w / 2 - inset), sy * (d / 2 - inset)
-            if style < 0.6:
-                shape.box((x, y, h / 2), (2 * r, 2 * r, h), label, material)
-            else:
-                shape.tube((x + sx * splay, y + sy * splay, 0), (x, y, h), r, label, material, sides=6)
+    for sx, sy in CORNERS:
+        x, y = sx * (w / 2 - inset), sy * (d / 2 - inset)
+        if style < 0.6:
+            shape.box((x, y, h / 2), (2 * r, 2 * r, h), label, material)
+        else:
+            shape.tube((x + sx * splay, y + sy * splay, 0), (x, y, h), r, label, material, sides=6)
 
 
 def table(rng: Rng) -> Shape:
@@ -84,16 +86,11 @@ def chair(rng: Rng) -> Shape:
         _legs(shape, rng, w, d, seat_h - 0.03, "chair", leg)
         if rng.random() < 0.9:
             low = seat_h if rng.random() < 0.4 else (seat_h + back_h) / 2
-            shape.box(
-                (0, -d / 2 + 0.02, (low + back_h) / 2), (w * 0.95, 0.03, back_h - low), "chair", cover, tilt=-0.12
-            )
+            y = -d / 2 + 0.02
+            shape.box((0, y, (low + back_h) / 2), (w * 0.95, 0.03, back_h - low), "chair", cover, tilt=-0.12)
             for side in (-1, 1):
-                shape.box(
-                    (side * (w / 2 - 0.02), -d / 2 + 0.02, (seat_h + back_h) / 2),
-                    (0.03, 0.03, back_h - seat_h),
-                    "chair",
-                    leg,
-                )
+                place, size = (side * (w / 2 - 0.02), y, (seat_h + back_h) / 2), (0.03, 0.03, back_h - seat_h)
+                shape.box(place, size, "chair", leg)
     elif kind < 0.85:  # swivel
         shape.box((0, 0, seat_h), (w, d, 0.08), "chair", cover)
         shape.tube((0, 0, 0.08), (0, 0, seat_h - 0.03), 0.03, "chair", m.BLACK_PLASTIC, sides=6)
@@ -101,13 +98,8 @@ def chair(rng: Rng) -> Shape:
             tip = (0.3 * np.cos(angle), 0.3 * np.sin(angle))
             shape.tube((0, 0, 0.1), (*tip, 0.06), 0.02, "chair", m.BLACK_PLASTIC, sides=4)
             shape.ellipsoid((*tip, 0.03), (0.03, 0.03, 0.03), "chair", m.BLACK_PLASTIC, sides=5)
-        shape.box(
-            (0, -d / 2, (seat_h + 0.12 + back_h) / 2),
-            (w * 0.9, 0.06, back_h - seat_h - 0.1),
-            "chair",
-            cover,
-            tilt=-0.15,
-        )
+        back = (w * 0.9, 0.06, back_h - seat_h - 0.1)
+        shape.box((0, -d / 2, (seat_h + 0.12 + back_h) / 2), back, "chair", cover, tilt=-0.15)
         if rng.random() < 0.6:
             for side in (-1, 1):
                 shape.box((side * (w / 2 + 0.03), 0, seat_h + 0.2), (0.05, 0.25, 0.03), "chair", m.BLACK_PLASTIC)
@@ -169,10 +161,8 @@ def cabinet(rng: Rng) -> Shape:
     for i in range(columns):
         for j in range(rows):
             x0, z0 = -w / 2 + i * w / columns, foot + j * (h - foot) / rows
-            shape.slab(
-                (x0 + 0.006, d / 2 - 0.02, z0 + 0.006),
-                (x0 + w / columns - 0.006, d / 2, z0 + (h - foot) / rows - 0.006), "cabinet", front,
-            )  # fmt: skip
+            end = (x0 + w / columns - 0.006, d / 2, z0 + (h - foot) / rows - 0.006)
+            shape.slab((x0 + 0.006, d / 2 - 0.02, z0 + 0.006), end, "cabinet", front)
             handle = (x0 + w / columns * 0.85, d / 2 + 0.015, z0 + (h - foot) / rows / 2)
             shape.box(handle, (0.015, 0.03, 0.1), "cabinet", m.CHROME)
     if h < 1.5:
@@ -236,9 +226,8 @@ def desk(rng: Rng) -> Shape:
     if screens:
         shape.box((0, 0.05, h + 0.01), (0.44, 0.14, 0.02), "clutter", m.BLACK_PLASTIC)
     if rng.random() < 0.5:
-        shape.box(
-            (float(rng.choice([-1, 1])) * (w / 2 - 0.2), -0.1, 0.25), (0.2, 0.45, 0.45), "appliance", m.BLACK_PLASTIC
-        )
+        x = float(rng.choice([-1, 1])) * (w / 2 - 0.2)
+        shape.box((x, -0.1, 0.25), (0.2, 0.45, 0.45), "appliance", m.BLACK_PLASTIC)
     if rng.random() < 0.7:
         _things_on(shape, rng, w * 0.8, d * 0.7, h)
     if rng.random() < 0.25:
@@ -321,8 +310,7 @@ def clutter(rng: Rng) -> Shape:
         kind = rng.random()
         if kind < 0.55:
             size = rng.uniform([0.15, 0.15, 0.1], [0.6, 0.5, 0.5])
-            material = m.CARDBOARD if rng.random() < 0.5 else m.lacquer(rng)
-            yaw = rng.uniform(0, np.pi)
+            material, yaw = m.package(rng), rng.uniform(0, np.pi)
             shape.box((x, y, size[2] / 2), size, "clutter", material, yaw)
             if rng.random() < 0.4:
                 shape.box((x, y, size[2] * 1.4), size * 0.8, "clutter", m.CARDBOARD, yaw + 0.2)
@@ -383,21 +371,15 @@ def rack(rng: Rng) -> Shape:
     shape, body = Shape(), m.metal(rng)
     w, d, h = rng.uniform(1.5, 2.7), rng.uniform(0.6, 1.1), rng.uniform(1.6, 2.8)
     levels = int(rng.integers(2, 5))
-    for sx in (-1, 1):
-        for sy in (-1, 1):
-            shape.box((sx * (w / 2 - 0.04), sy * (d / 2 - 0.04), h / 2), (0.08, 0.08, h), "shelf", body)
+    for sx, sy in CORNERS:
+        shape.box((sx * (w / 2 - 0.04), sy * (d / 2 - 0.04), h / 2), (0.08, 0.08, h), "shelf", body)
     for i in range(levels):
         z = 0.15 + i * (h - 0.3) / levels
         shape.box((0, 0, z), (w, d, 0.06), "shelf", body)
         for x in np.arange(-w / 2 + 0.35, w / 2 - 0.2, 0.55):
             if rng.random() < 0.65:
                 size = rng.uniform([0.25, 0.3, 0.15], [0.5, d * 0.9, 0.45])
-                shape.box(
-                    (x, 0, z + 0.03 + size[2] / 2),
-                    size,
-                    "clutter",
-                    m.CARDBOARD if rng.random() < 0.6 else m.lacquer(rng),
-                )
+                shape.box((x, 0, z + 0.03 + size[2] / 2), size, "clutter", m.package(rng, 0.6))
     return shape
 
 
@@ -425,33 +407,22 @@ def assembly(rng: Rng) -> Shape:
     at, half = np.array([0.0, 0.0, 0.0]), np.zeros(3)
     for i in range(int(rng.integers(2, 12))):
         size = reach * rng.uniform(0.1, 0.8, 3)
-        at = np.array(
-            [
-                *(at[:2] + rng.uniform(-0.5, 0.5, 2) * reach[:2] * 0.6),
-                min(at[2] + half[2] * rng.uniform(0, 1), reach[2]),
-            ]
-        )
-        at[2] = max(at[2], size[2] / 2 if i == 0 else 0.02)
+        beside = at[:2] + rng.uniform(-0.5, 0.5, 2) * reach[:2] * 0.6
+        z = min(at[2] + half[2] * rng.uniform(0, 1), reach[2])
+        at = np.array([*beside, max(z, size[2] / 2 if i == 0 else 0.02)])
         half = size / 2
         material = material if rng.random() < 0.7 else m.one_of(rng, m.lacquer, m.wood, m.metal, m.fabric)
         kind = rng.random()
         if kind < 0.5:
-            shape.box(
-                at,
-                size,
-                "clutter",
-                material,
-                float(rng.choice([0, rng.uniform(0, 3)])),
-                float(rng.choice([0, 0, rng.normal(0, 0.4)])),
-            )
+            yaw, tilt = float(rng.choice([0, rng.uniform(0, 3)])), float(rng.choice([0, 0, rng.normal(0, 0.4)]))
+            shape.box(at, size, "clutter", material, yaw, tilt)
         elif kind < 0.75:
             tip = at + rng.uniform(-0.5, 0.5, 3) * reach
             tip[2] = max(tip[2], 0.02)
             shape.tube(at, tip, rng.uniform(0.01, 0.08), "clutter", material, sides=6)
         else:
-            shape.ellipsoid(
-                at + np.array([0, 0, size[2] / 2]), size / 2, "clutter", material, rng.uniform(0, 3), sides=7
-            )
+            center = at + np.array([0, 0, size[2] / 2])
+            shape.ellipsoid(center, size / 2, "clutter", material, rng.uniform(0, 3), sides=7)
     return shape
 
 
@@ -460,15 +431,9 @@ def trolley(rng: Rng) -> Shape:
     shape, body = Shape(), m.one_of(rng, m.metal, m.lacquer)
     w, d, deck = rng.uniform(0.4, 1.2), rng.uniform(0.4, 0.8), rng.uniform(0.12, 0.4)
     shape.slab((-w / 2, -d / 2, deck - 0.05), (w / 2, d / 2, deck), "clutter", body)
-    for sx in (-1, 1):
-        for sy in (-1, 1):
-            shape.tube(
-                (sx * w * 0.4, sy * d * 0.4 - 0.02, 0.06),
-                (sx * w * 0.4, sy * d * 0.4 + 0.02, 0.06),
-                0.06,
-                "clutter",
-                m.BLACK_PLASTIC,
-            )
+    for sx, sy in CORNERS:
+        x, y = sx * w * 0.4, sy * d * 0.4
+        shape.tube((x, y - 0.02, 0.06), (x, y + 0.02, 0.06), 0.06, "clutter", m.BLACK_PLASTIC)
     if rng.random() < 0.6:
         for sy in (-1, 1):
             shape.tube((-w / 2, sy * d * 0.45, deck), (-w / 2, sy * d * 0.45, 0.95), 0.015, "clutter", m.STEEL, sides=5)
@@ -476,12 +441,7 @@ def trolley(rng: Rng) -> Shape:
     z = deck
     for _ in range(int(rng.integers(0, 5))):
         size = rng.uniform([0.2, 0.2, 0.1], [w * 0.9, d * 0.9, 0.4])
-        shape.box(
-            (rng.normal(0, 0.03), 0, z + size[2] / 2),
-            size,
-            "clutter",
-            m.CARDBOARD if rng.random() < 0.5 else m.lacquer(rng),
-        )
+        shape.box((rng.normal(0, 0.03), 0, z + size[2] / 2), size, "clutter", m.package(rng))
         z += float(size[2])
         if z > 1.6:
             break
@@ -502,9 +462,8 @@ def divider(rng: Rng) -> Shape:
             shape.tube((sx * w / 2, 0, 0), (sx * w / 2, 0, h), 0.015, "clutter", m.STEEL, sides=5)
         for x in np.arange(-w / 2 + 0.1, w / 2 - 0.1, 0.12):
             if rng.random() < 0.7:
-                shape.ellipsoid(
-                    (x, 0, h - 0.5), (0.05, 0.22, rng.uniform(0.35, 0.5)), "clutter", m.fabric(rng), sides=6
-                )
+                radii = (0.05, 0.22, rng.uniform(0.35, 0.5))
+                shape.ellipsoid((x, 0, h - 0.5), radii, "clutter", m.fabric(rng), sides=6)
     return shape
 
 
@@ -536,9 +495,8 @@ def stairs(rng: Rng) -> Shape:
         shape.tube(a, b, 0.025, "stairs", m.STEEL, sides=6)
         for i in range(0, steps, 2):
             x = -length / 2 + (i + 0.5) * tread
-            shape.tube(
-                (x, w / 2, (i + 1) * rise), (x, w / 2, (i + 0.5) * rise + 0.95), 0.012, "stairs", m.STEEL, sides=4
-            )
+            low, high = (x, w / 2, (i + 1) * rise), (x, w / 2, (i + 0.5) * rise + 0.95)
+            shape.tube(low, high, 0.012, "stairs", m.STEEL, sides=4)
     return shape
 
 
@@ -548,13 +506,8 @@ def counter(rng: Rng) -> Shape:
     w, d, h = rng.uniform(1.5, 4.0), rng.uniform(0.6, 0.9), rng.uniform(0.95, 1.2)
     shape.slab((-w / 2, 0, 0), (w / 2, d / 2, h), "table", body)
     shape.slab((-w / 2, -d / 2, 0.7), (w / 2, 0, 0.74), "table", body)
-    for sx in (-1, 1):
-        shape.slab(
-            (min(sx * w / 2, sx * (w / 2 - 0.05)), -d / 2, 0),
-            (max(sx * w / 2, sx * (w / 2 - 0.05)), 0, h),
-            "table",
-            body,
-        )
+    for x0, x1 in ((-w / 2, -(w / 2 - 0.05)), (w / 2 - 0.05, w / 2)):
+        shape.slab((x0, -d / 2, 0), (x1, 0, h), "table", body)
     _things_on(shape, rng, w * 0.6, 0.2, h)
     shape.surface = (w * 0.6, 0.1, h)
     return shape

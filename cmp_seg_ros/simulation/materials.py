@@ -72,6 +72,11 @@ def lacquer(rng: Rng) -> Material:
     return Material(color, rng.uniform(0.15, 0.9), gloss=rng.uniform(0, 0.15))
 
 
+def package(rng: Rng, cardboard: float = 0.5) -> Material:
+    """Cardboard, in that share of cases, or lacquer."""
+    return CARDBOARD if rng.random() < cardboard else lacquer(rng)
+
+
 def metal(rng: Rng) -> Material:
     return STEEL if rng.random() < 0.5 else Material(_shade(rng, 0.1, 0.7), rng.uniform(0.1, 0.5), gloss=0.15)
 

@@ -94,15 +94,11 @@ def _intensity_column(bundle: Bundle) -> int | None:
 def fit_temperature(logits: Float32, target: UInt8) -> float:
     """The temperature at which (M, C) logits give (M,) targets the least mean negative log likelihood."""
     from scipy.optimize import minimize_scalar
+    from scipy.special import log_softmax
 
     wide = logits.astype(np.float64)
 
     def loss(temperature: float) -> float:
-        return float(-_log_softmax(wide / temperature)[np.arange(len(target)), target].mean())
+        return float(-log_softmax(wide / temperature, axis=1)[np.arange(len(target)), target].mean())
 
     return round(float(minimize_scalar(loss, bounds=RANGE, method="bounded").x), 3)
-
-
-def _log_softmax(logits: Float64) -> Float64:
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
