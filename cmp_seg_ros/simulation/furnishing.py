@@ -1,6 +1,7 @@
 """Places furniture: against walls, in corners, rows, islands and groups, without collisions or blocked doors."""
 
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 
@@ -276,9 +277,8 @@ class Furnisher:
                 item = Shape()
                 item.box((0, 0, 0.74), (1.2, 0.6, 0.03), "table", top)
                 item.surface = (0.8, 0.3, 0.76)
-                for sx in (-0.55, 0.55):
-                    for sy in (-0.25, 0.25):
-                        item.tube((sx, sy, 0), (sx, sy, 0.74), 0.02, "table", m.STEEL, sides=5)
+                for leg in product((-0.55, 0.55), (-0.25, 0.25)):
+                    item.tube((*leg, 0), (*leg, 0.74), 0.02, "table", m.STEEL, sides=5)
                 for sx in (-0.3, 0.3):
                     if rng.random() < 0.85:
                         seat = f.chair(np.random.default_rng(seed + 1))
@@ -356,11 +356,8 @@ class Furnisher:
     def _hang(self, side: Side) -> None:
         """Hang one thing on a wall. Flat things are boards (flush), protruding ones are furniture."""
         rng = self.rng
-        kind = str(
-            rng.choice(
-                ["board", "picture", "screen", "mirror", "cupboard", "box"], p=[0.3, 0.38, 0.1, 0.04, 0.12, 0.06]
-            )
-        )
+        kinds = ["board", "picture", "screen", "mirror", "cupboard", "box"]
+        kind = str(rng.choice(kinds, p=[0.3, 0.38, 0.1, 0.04, 0.12, 0.06]))
         low, high, material = {
             "board": ((1.0, 0.8, 0.85, 0.01), (3.5, 1.3, 0.95, 0.04), m.WHITE_ENAMEL),
             "picture": ((0.2, 0.25, 1.0, 0.004), (1.3, 1.0, 1.5, 0.04), m.lacquer(rng)),

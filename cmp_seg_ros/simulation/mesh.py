@@ -89,16 +89,8 @@ def _sphere(sides: int) -> Float32:
     """(T, 3, 3) unit sphere of latitude rings."""
     rings = max(3, sides // 2)
     polar = np.linspace(0, np.pi, rings + 1)
-    circle = _circle(sides)
-    points = np.stack(
-        [
-            np.sin(polar)[:, None] * circle[:, 0],
-            np.sin(polar)[:, None] * circle[:, 1],
-            np.cos(polar)[:, None] * np.ones(sides + 1),
-        ],
-        axis=2,
-    )
-    return grid_triangles(points)
+    x, y = np.sin(polar)[:, None] * _circle(sides).T[:, None]  # (rings + 1, sides + 1) each
+    return grid_triangles(np.stack([x, y, np.cos(polar)[:, None] * np.ones(sides + 1)], axis=2))
 
 
 def grid_triangles(points: npt.NDArray[np.floating]) -> Float32:

@@ -65,13 +65,8 @@ def body(seed: int, pose: str, stride: float) -> Shape:
         drop = hip - rng.uniform(0.46, 0.54)
         hip, shoulder, head = hip - drop, shoulder - drop, head - drop
     lean = rng.normal(0.02, 0.04)
-    shape.ellipsoid(
-        (lean, 0, (hip + shoulder) / 2 + 0.02),
-        (0.12 * wide, 0.18 * wide, (shoulder - hip) / 2 + 0.08),
-        "person",
-        top,
-        sides=10,
-    )
+    trunk = (0.12 * wide, 0.18 * wide, (shoulder - hip) / 2 + 0.08)
+    shape.ellipsoid((lean, 0, (hip + shoulder) / 2 + 0.02), trunk, "person", top, sides=10)
     shape.ellipsoid((lean, 0, shoulder - 0.05), (0.1 * wide, 0.21 * wide, 0.1), "person", top, sides=10)
     shape.ellipsoid((0, 0, hip), (0.13 * wide, 0.18 * wide, 0.13), "person", trousers, sides=10)
     shape.tube((lean, 0, shoulder), (lean, 0, head - 0.05), 0.055, "person", m.SKIN, sides=7)

@@ -8,7 +8,7 @@ import numpy as np
 
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.geometry.calibration import CalibratedCamera, CalibratedLidar, Calibration
-from cmp_seg_ros.scan import Bool
+from cmp_seg_ros.scan import Bool, Float64
 from cmp_seg_ros.simulation.building import Building, make_building
 from cmp_seg_ros.simulation.camera import Image, Renderer
 from cmp_seg_ros.simulation.generate import rotation
@@ -105,14 +105,11 @@ class Rig:
         """Sweep `index` with its truth; `stamp` is that of the scan, nanoseconds."""
         start = self.scan_time(index)
         rng = np.random.default_rng([self.config.seed, 5, index])
-        return sweep(
-            self.lidar,
-            self.scenes(start),
-            lambda times: self.trajectory.pose(start + times) @ self.T_base_lidar,
-            rng,
-            self.noise,
-            stamp,
-        )
+
+        def pose(times: Float64) -> Transform:
+            return np.asarray(self.trajectory.pose(start + times) @ self.T_base_lidar)
+
+        return sweep(self.lidar, self.scenes(start), pose, rng, self.noise, stamp)
 
     def image(self, index: int, camera: int = 0) -> Image:
         """Image `index` of a camera, given by its number, with its truth."""

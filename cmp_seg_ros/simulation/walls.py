@@ -87,11 +87,7 @@ class Floorspace:
         """Whether the rectangle is in the room, unoccupied, and not kept clear."""
         x0, y0, x1, y1 = self.room.inner
         inside = rect[0] >= x0 and rect[1] >= y0 and rect[2] <= x1 and rect[3] <= y1
-        return (
-            inside
-            and not any(touch(rect, r) for r in self.obstacles)
-            and not any(touch(rect, r) for r in self.kept_clear)
-        )
+        return inside and not any(touch(rect, other) for other in (*self.obstacles, *self.kept_clear))
 
     def wall_free(self, side: str, s: Span, margin: float = 0.1) -> bool:
         """Whether a stretch of wall has no opening and no furniture."""
@@ -248,9 +244,8 @@ class RoomFabric:
             bottom = 0.02 if rng.random() < 0.6 else max(0.02, o.bottom - 0.15)
             share = float(rng.choice([0.18, 0.3, 0.55], p=[0.5, 0.3, 0.2])) * width
             for span in ((o.low - 0.15, o.low + share), (o.high - share, o.high + 0.15)):
-                self._curtain(
-                    side, (max(span[0], side.low + 0.01), min(span[1], side.high - 0.01)), (bottom, rail), material
-                )
+                inside = max(span[0], side.low + 0.01), min(span[1], side.high - 0.01)
+                self._curtain(side, inside, (bottom, rail), material)
         elif rng.random() < self.style.blinds:
             drop = rng.uniform(0.1, 1.0) * (o.top - o.bottom)
             side.slab(self.shape, (o.low, o.high), (0.01, 0.04), (o.top - drop, o.top + 0.05), "curtain", m.fabric(rng))
