@@ -85,11 +85,8 @@ class Rooms(DataSet):
 def cache(tmp_path: Path) -> Path:
     """A folder of scans in which the rooms take the place of simulated buildings."""
     data = config().data
-    for kept in (
-        data.training(tmp_path / "scans"),
-        data.validation(tmp_path / "scans"),
-        data.calibration(tmp_path / "scans"),
-    ):
+    for make in (data.training, data.validation, data.calibration):
+        kept = make(tmp_path / "scans")
         kept.file(0).parent.mkdir(parents=True)
         for seed in kept.seeds:
             kept.keep(seed, [box_room(10 * seed + i)._asdict() for i in range(kept.scans)])
@@ -165,25 +162,28 @@ def test_groups_of_parameters_have_their_own_learning_rate(tmp_path: Path, monke
     assert changed and all(name.startswith("classif") for name in changed)
 
 
+def write_reversed_space(path: Path) -> None:
+    """structural6 with the ids the other way round."""
+    space = LabelSpace.load("structural6")
+    swapped = [c.model_copy(update={"id": number}) for number, c in enumerate(reversed(space.classes))]
+    path.write_text(space.model_copy(update={"classes": swapped}).to_yaml())
+
+
 def test_checkpoint_of_another_configuration_is_refused(tmp_path: Path) -> None:
     first = trainer(tmp_path / "run")
     first.save()
     with pytest.raises(UserError, match="another configuration"):
         trainer(tmp_path / "run", batch=1).run()
     trainer(tmp_path / "run", optimiser={"learning_rate": 1e-5})  # the remedy of a loss that became NaN
-    space = LabelSpace.load("structural6")
-    (tmp_path / "mine.yaml").write_text(space.to_yaml())
+    (tmp_path / "mine.yaml").write_text(LabelSpace.load("structural6").to_yaml())
     trainer(tmp_path / "mine", label_space=str(tmp_path / "mine.yaml")).save()
-    swapped = [c.model_copy(update={"id": number}) for number, c in enumerate(reversed(space.classes))]
-    (tmp_path / "mine.yaml").write_text(space.model_copy(update={"classes": swapped}).to_yaml())
+    write_reversed_space(tmp_path / "mine.yaml")
     with pytest.raises(UserError, match="another configuration"):
         trainer(tmp_path / "mine", label_space=str(tmp_path / "mine.yaml"))
 
 
 def test_truth_is_read_in_the_classes_of_the_run(tmp_path: Path) -> None:
-    space = LabelSpace.load("structural6")
-    swapped = [c.model_copy(update={"id": number}) for number, c in enumerate(reversed(space.classes))]
-    (tmp_path / "mine.yaml").write_text(space.model_copy(update={"classes": swapped}).to_yaml())
+    write_reversed_space(tmp_path / "mine.yaml")
     ours, mine = (
         trainer(tmp_path / name, label_space=label_space).task.batch(0)
         for name, label_space in (("ours", "structural6"), ("mine", str(tmp_path / "mine.yaml")))

@@ -1,15 +1,19 @@
-"""Simulated views: an image from a random place of a building, with true depth, classes and occupancy."""
+"""Simulated views: an image from a random place of a building, with true depth, classes and occupancy; cached."""
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from cmp_seg_ros.datasets.seed_files import SeedFiles
 from cmp_seg_ros.geometry.cameras import Camera
 from cmp_seg_ros.occupancy.grid import Grid, Transform
 from cmp_seg_ros.occupancy.truth import occupancy, surface_points, viewpoints
 from cmp_seg_ros.scan import Float32, UInt8
-from cmp_seg_ros.simulation.building import Building
+from cmp_seg_ros.simulation.building import Building, make_building
 from cmp_seg_ros.simulation.camera import Renderer
 from cmp_seg_ros.simulation.generate import rotation
 from cmp_seg_ros.simulation.mesh import Rng
@@ -17,6 +21,7 @@ from cmp_seg_ros.simulation.people import people_mesh
 from cmp_seg_ros.simulation.raycast import Scene
 from cmp_seg_ros.simulation.rig_camera import OPTICAL
 
+FORMAT = "1"  # of cached views, and of what `views_in` renders; change it to render all views again
 VIEWPOINTS = 8  # for the truth of what the image does not show
 TOO_NEAR = 0.7  # metres; a view with a nearer median depth shows nothing but one surface
 
@@ -101,3 +106,33 @@ def _stand(rng: Rng, building: Building) -> tuple[Transform, Transform]:
     T_base_camera[:3, :3] = T_base_camera[:3, :3] @ OPTICAL
     T_base_camera[2, 3] = min(height, (room.height if room else 2.3) - 0.25)
     return T_world_base, T_base_camera
+
+
+class ViewCache(SeedFiles):
+    """The views of many buildings by number, read from files that `fill` writes.
+
+    Args:
+        folder: of the files; several caches may share it.
+        seeds: of the buildings.
+        count: views per building.
+        camera, grid: of the views.
+    """
+
+    what, compressed = "simulated views", True
+
+    def __init__(self, folder: Path, seeds: Sequence[int], count: int, camera: Camera, grid: Grid) -> None:
+        settings = f"{FORMAT} {count} {camera.model_dump_json()} {grid.model_dump_json()}"
+        self.folder = folder / f"views-{hashlib.sha256(settings.encode()).hexdigest()[:8]}"
+        self.seeds, self.count, self.camera, self.grid = list(seeds), count, camera, grid
+
+    def __len__(self) -> int:
+        return len(self.seeds) * self.count
+
+    def __getitem__(self, number: int) -> View:
+        place, index = divmod(number, self.count)
+        fields = self.read(self.seeds[place], index, View.__dataclass_fields__)
+        return View(**fields | {"depth": fields["depth"].astype(np.float32)})
+
+    def make(self, seed: int) -> Iterator[dict[str, Any]]:
+        for view in views_in(make_building(seed), self.count, self.camera, self.grid):
+            yield vars(view) | {"depth": view.depth.astype(np.float16)}  # 5 mm at 10 m

@@ -21,8 +21,7 @@ from cmp_seg_ros.network_weights import serialise
 from cmp_seg_ros.occupancy import pictures
 from cmp_seg_ros.occupancy.grid import FREE, UNKNOWN, Grid
 from cmp_seg_ros.occupancy.scores import DepthScores, OccupancyScores, truth_ids
-from cmp_seg_ros.occupancy.view_cache import ViewCache
-from cmp_seg_ros.occupancy.views import View
+from cmp_seg_ros.occupancy.views import View, ViewCache
 from cmp_seg_ros.scan import UNLABELLED, Bool, Float32, UInt8
 from cmp_seg_ros.scenedino.config import FieldConfig
 from cmp_seg_ros.scenedino.encoders.efficientnet_lite0 import Encoder
