@@ -133,8 +133,7 @@ class Check(NamedTuple):
 
 
 class Answer(NamedTuple):
-    density: Float32  # (M,)
-    label: UInt8  # (M,) ids
+    label: UInt8  # (M,) ids or FREE
     depth: Float32  # RENDERED, metres along the optical axis
 
 
@@ -301,35 +300,28 @@ class Task(base.Task[Config, Any, Answer]):
         intrinsics = self.intrinsics.to(batch.image.device)
         features = network.encode(batch.image)
         density, point_features, _ = network.query(features, batch.points, intrinsics, batch.up)
-        label = self.space.ids[network.logits(point_features)[0].argmax(dim=1).cpu().numpy()]
+        ids = self.space.ids[network.logits(point_features)[0].argmax(dim=1).cpu().numpy()]
+        label = np.where(density[0].cpu().numpy() > self.config.threshold, ids, FREE).astype(np.uint8)
         height, width = self.config.network.image
         rows, columns = _rendered_pixels((height, width))
         rays = rays_of(intrinsics, (height, width)).view(1, height, width, 3)[:, rows[:, None], columns].flatten(1, 2)
         rendered = self._render(network, features, batch, rays, SAMPLES)
         depth = (rendered.distance * rays[..., 2]).view(RENDERED).cpu().numpy()
-        return Answer(density[0].cpu().numpy(), label, depth)
+        return Answer(label, depth)
 
     def validate(self, answers: Sequence[Answer]) -> base.Validation:
         """Occupancy of known voxels in the image, classes, and rendered depth."""
         occupancy, depth = OccupancyScores(self.space), DepthScores()
         for check, answer in zip(self.validation, answers, strict=True):
-            predicted = np.where(answer.density > self.config.threshold, answer.label, FREE).astype(np.uint8)
-            occupancy.add(check.truth, predicted, check.visible)
+            occupancy.add(check.truth, answer.label, check.visible)
             depth.add(check.depth, answer.depth)
         return base.Validation({**occupancy.scores(), **depth.scores()}, partial(self._draw, answers))
 
     def _draw(self, answers: Sequence[Answer], path: Path, title: str) -> None:
         pairs = list(zip(self.validation, answers, strict=True))[:: max(1, len(answers) // 4)][:4]
         rows = [
-            pictures.CheckedView(
-                check.rgb,
-                check.points[0].numpy(),
-                check.truth,
-                np.where(answer.density > self.config.threshold, answer.label, FREE).astype(np.uint8),
-                check.depth,
-                answer.depth,
-            )
-            for check, answer in pairs
+            pictures.CheckedView(c.rgb, c.points[0].numpy(), c.truth, answer.label, c.depth, answer.depth)
+            for c, answer in pairs
         ]
         pictures.draw_checks(path, rows, self.space, title)
 
