@@ -16,6 +16,8 @@ from cmp_seg_ros.workers import process_map
 
 Array = npt.NDArray[Any]
 
+OTHER_CACHE = "free some space, or give another --cache"  # remedy of a full disk
+
 
 class SeedFiles(ABC):
     """The files of some seeds, each with the arrays of several items.
@@ -59,16 +61,8 @@ class SeedFiles(ABC):
         yield from (seed for seed in self.seeds if seed not in set(missing))
         if not missing:
             return
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+        with outputs.writing(self.folder, OTHER_CACHE):
             yield from process_map(self.make_file, missing, processes)
-        except OSError as error:
-            if not outputs.is_about(self.folder, error):
-                raise
-            raise UserError(
-                f"{self.what} cannot be written to {self.folder}: {error.strerror or error}; free some space, or give "
-                "another --cache"
-            ) from error
 
     def make_file(self, seed: int) -> int:
         """Make the file of a seed; returns the seed."""
