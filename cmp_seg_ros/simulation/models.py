@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 from platformdirs import user_cache_path
-from pydantic import BaseModel, ConfigDict
 
 from cmp_seg_ros import configuration, outputs, resources
 from cmp_seg_ros.digest import digest
@@ -34,10 +33,8 @@ LIMITS = (LARGEST_FILE, CELL, TRIANGLES)
 SMALL = (0.55, 0.6)  # m: width and depth, height; at most, of what stands on tables
 
 
-class ModelTable(BaseModel):
+class ModelTable(configuration.KnownFields):
     """`config/furniture_models.yaml`."""
-
-    model_config = ConfigDict(extra="forbid")
 
     skip: str
     classes: list[tuple[str, str]]

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import yaml
-from pydantic import BaseModel, ConfigDict
 
 from cmp_seg_ros import configuration, resources
 from cmp_seg_ros.errors import UserError
@@ -87,13 +86,11 @@ def _people(scene: FurnishedScene) -> list[Person]:
 # -- the table
 
 
-class ModelTable(BaseModel):
+class ModelTable(configuration.KnownFields):
     """`config/scene_models.yaml`."""
 
-    model_config = ConfigDict(extra="forbid")
-
     models: dict[str, str]
-    panes: dict[str, float] = {}
+    panes: dict[str, float]
     reflectivity: dict[str, float]
 
     @classmethod
