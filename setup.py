@@ -71,12 +71,11 @@ setup(
         "openvino": ["onnx", "openvino>=2025"],
         "onnxruntime": ["onnx", "onnxruntime>=1.20"],
         # engine tensorrt; on a Jetson JetPack brings tensorrt, and the others are installed by name
-        "tensorrt": ["cuda-bindings>=12.6", "onnx", "tensorrt>=10.3"],
+        "tensorrt": ["onnx", "tensorrt>=10.3"],
         "ray": ["ray>=2.9"],  # cmp-seg convert --runner ray: many machines
         "tensorboard": ["tensorboard"],  # curves and pictures of a training run, beside its log.csv
         "test": ["hypothesis", "pytest"],  # by this colcon test knows that it is to run pytest
         "dev": [
-            "cuda-bindings",
             "hypothesis",
             "mypy",
             "opencv-contrib-python-headless>=4.9,<5",  # camera models again; contrib for mei (omnidir)

@@ -40,10 +40,6 @@ class Repeated(DataSet):
         super().__init__(data.path, data.topic, data.sensors)
         self.data, self.label_spaces = data, data.label_spaces
 
-    @classmethod
-    def recognises(cls, path: Path) -> bool:
-        return False
-
     def __iter__(self) -> Iterator[Frame]:
         for turn in count():
             for frame in self.data:

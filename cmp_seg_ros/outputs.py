@@ -12,7 +12,6 @@ from typing import Any
 from cmp_seg_ros.errors import UserError
 
 REPORT = "report.json"
-OTHER_OUT = "give another --out"  # the usual remedy
 WRITE_ERRORS = (
     errno.ENOSPC,
     errno.EDQUOT,
@@ -48,9 +47,7 @@ def require_writable(out: Path, command: str, replaced: Iterable[str] = (REPORT,
         if source is not None and source.resolve().is_relative_to((out / name).resolve()):
             raise UserError(f"{source} is in {out / name}, which cmp-seg {command} would replace; give another --out")
     if there and made_by(out) != command:
-        raise UserError(
-            f"{out} already holds {', '.join(there)}, not made by cmp-seg {command}; give another --out, or remove them"
-        )
+        raise UserError(f"{out} already has {', '.join(there)}, not made by cmp-seg {command}; give another --out")
     try:
         try_writing(next(folder for folder in (out, *out.absolute().parents) if os.path.lexists(folder)))
     except OSError as error:
@@ -58,7 +55,7 @@ def require_writable(out: Path, command: str, replaced: Iterable[str] = (REPORT,
 
 
 @contextmanager
-def writing(out: Path, remedy: str = OTHER_OUT) -> Iterator[None]:
+def writing(out: Path, remedy: str = "give another --out") -> Iterator[None]:
     """Create `out`; an OSError about it inside the block (disk full, no permission) becomes a UserError."""
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -120,5 +117,5 @@ def is_about(folder: Path, error: OSError) -> bool:
     return path.is_relative_to(folder) or folder.is_relative_to(path)
 
 
-def _unwritable(out: Path, error: OSError, remedy: str = OTHER_OUT) -> UserError:
+def _unwritable(out: Path, error: OSError, remedy: str = "give another --out") -> UserError:
     return UserError(f"{out} cannot be written: {error.strerror or error}; {remedy}")

@@ -7,16 +7,15 @@ ros2 launch cmp_seg_ros segmentation.launch.py namespace:=front name:=seg log_le
 """
 
 from ament_index_python.packages import PackageNotFoundError, get_package_prefix
-from launch import LaunchContext, LaunchDescription
+from launch import LaunchDescription
 from launch.actions import EmitEvent, RegisterEventHandler
 from launch.event_handlers import OnProcessExit
 from launch.events import Shutdown
 from launch_ros.actions import Node
 
 from cmp_seg_ros import resources
-from cmp_seg_ros.ros.launching import YES_OR_NO, description, existing
+from cmp_seg_ros.ros.launching import PACKAGE, description, existing, is_true, node_action
 
-PACKAGE = "cmp_seg_ros"
 NODE = "segmentation_node"
 TEACHER_NODE = "pseudo_label_node"
 ARGUMENTS = {
@@ -40,66 +39,33 @@ ARGUMENTS = {
     "fixed_frame": ("lidar", "Frame that RViz shows them in"),
     "use_sim_time": ("false", "Take the time from /clock; a bag is then played with its own stamps, and gives /clock"),
 }
-CHOICES = {
-    "log_level": ["debug", "info", "warn", "error", "fatal"],
-    "respawn": YES_OR_NO,
-    "rviz": YES_OR_NO,
-    "use_sim_time": YES_OR_NO,
-}
+CHOICES = {"log_level": ["debug", "info", "warn", "error", "fatal"]}
 
 
-def nodes(context: LaunchContext) -> list:
+def nodes(given: dict[str, str]) -> list:
     """What to start, by the arguments. All of them are checked before anything starts."""
-    given = {name: context.launch_configurations[name] for name in ARGUMENTS}
-    yes = {name: given[name].lower() == "true" for name in ("respawn", "rviz", "use_sim_time")}
-    sim_time = {"use_sim_time": yes["use_sim_time"]}
-    parameters = [existing("params_file", given["params_file"] or resources.resource(f"config/{NODE}.yaml")), sim_time]
-    parameters += [
-        {name: given[name]} for name in ("model", "engine", "calibration_file", "output_profile") if given[name]
-    ]
-    node = Node(
-        package=PACKAGE,
-        executable=NODE,
-        namespace=given["namespace"],
-        name=given["name"],
-        output="screen",
-        parameters=parameters,
-        remappings=[(name, given[name]) for name in ("points", "image", "camera_info")],
-        ros_arguments=["--log-level", given["log_level"]],
-        respawn=yes["respawn"],
-        respawn_delay=2.0,
-    )
+    respawn = is_true(given["respawn"])
+    log = ["--log-level", given["log_level"]]
+    own = "model", "engine", "calibration_file", "output_profile"
+    topics = {name: given[name] for name in ("points", "image", "camera_info")}
+    node = node_action(NODE, given, own, topics, ros_arguments=log, respawn=respawn, respawn_delay=2.0)
     started = [node]
-    if not yes["respawn"]:
+    if not respawn:
         started.append(ending_with(node))
-    if given["teacher"]:
-        started.append(teacher(given, sim_time))
+    if given["teacher"]:  # fed by the segmentation node, which goes on without it
+        own, topics = ("teacher", "calibration_file"), {name: given[name] for name in ("image", "camera_info")}
+        topics |= {name: f"{given['name']}/{name}" for name in ("labelled_points", "label_space")}
+        started.append(
+            node_action(TEACHER_NODE, given, own, topics, TEACHER_NODE, "teacher_params_file", ros_arguments=log)
+        )
     if given["bag"]:
-        started += player(given, yes["use_sim_time"])
-    if yes["rviz"]:
-        started.append(rviz(given, sim_time))
+        started += player(given)
+    if is_true(given["rviz"]):
+        started.append(rviz(given))
     return started
 
 
-def teacher(given: dict[str, str], sim_time: dict[str, bool]) -> Node:
-    """The pseudo-label node, fed by the segmentation node. The segmentation goes on without it."""
-    path = given["teacher_params_file"] or resources.resource(f"config/{TEACHER_NODE}.yaml")
-    own = {name: given[name] for name in ("teacher", "calibration_file") if given[name]}
-    remapped = {name: f"{given['name']}/{name}" for name in ("labelled_points", "label_space")}
-    remapped |= {name: given[name] for name in ("image", "camera_info")}
-    return Node(
-        package=PACKAGE,
-        executable=TEACHER_NODE,
-        namespace=given["namespace"],
-        name=TEACHER_NODE,
-        output="screen",
-        parameters=[existing("teacher_params_file", path), sim_time, own],
-        remappings=list(remapped.items()),
-        ros_arguments=["--log-level", given["log_level"]],
-    )
-
-
-def player(given: dict[str, str], keep_stamps: bool) -> list:
+def player(given: dict[str, str]) -> list:
     """The bag player, at whose end everything ends."""
     try:
         rate = float(given["rate"])
@@ -107,26 +73,25 @@ def player(given: dict[str, str], keep_stamps: bool) -> list:
         raise RuntimeError(f"rate is '{given['rate']}'; it must be a number, such as rate:=2.0") from None
     topic = given["points"]
     if not topic.startswith("/"):
-        topic = "/".join(["", *(part for part in (given["namespace"].strip("/"), topic) if part)])
+        topic = full_name(given, topic)
     played = {
         "rate": rate,
-        "keep_stamps": keep_stamps,
+        "keep_stamps": is_true(given["use_sim_time"]),
         "wait_for_subscribers": 120.0,  # the node subscribes once its model is loaded
         "wait_for_topics": topic,
     }
-    bag = str(existing("bag", given["bag"]))
     action = Node(
         package=PACKAGE,
         executable="bag_player",
         name="bag_player",
         output="screen",
-        arguments=[bag],
+        arguments=[existing("bag", given["bag"])],
         parameters=[played],
     )
     return [action, ending_with(action)]
 
 
-def rviz(given: dict[str, str], sim_time: dict[str, bool]) -> Node:
+def rviz(given: dict[str, str]) -> Node:
     """RViz, with the topics of the node under its name and namespace."""
     try:
         get_package_prefix("rviz2")
@@ -134,14 +99,19 @@ def rviz(given: dict[str, str], sim_time: dict[str, bool]) -> Node:
         raise RuntimeError(
             "rviz:=true needs the package rviz2, which is not installed; install it, or leave rviz out"
         ) from None
-    full = "/".join(["", *(part for part in (given["namespace"].strip("/"), given["name"]) if part)])
+    full = full_name(given, given["name"])
     return Node(
         package="rviz2",
         executable="rviz2",
         arguments=["-d", str(resources.resource("config/segmentation.rviz")), "-f", given["fixed_frame"]],
-        parameters=[sim_time],
+        parameters=[{"use_sim_time": is_true(given["use_sim_time"])}],
         remappings=[(f"/{NODE}/{topic}", f"{full}/{topic}") for topic in ("labelled_points", "overlay")],
     )
+
+
+def full_name(given: dict[str, str], name: str) -> str:
+    """A name in the namespace of the node."""
+    return "/".join(["", *(part for part in (given["namespace"].strip("/"), name) if part)])
 
 
 def ending_with(action: Node) -> RegisterEventHandler:
@@ -151,4 +121,4 @@ def ending_with(action: Node) -> RegisterEventHandler:
 
 def generate_launch_description() -> LaunchDescription:
     """Arguments and nodes."""
-    return description(ARGUMENTS, CHOICES, nodes)
+    return description(ARGUMENTS, nodes, CHOICES)

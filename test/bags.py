@@ -1,6 +1,8 @@
 """Bags of small clouds for tests, as recorders write them."""
 
 import io
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,12 @@ def bag_path(folder: Path, storage: str) -> Path:
     return folder / ("scans.bag" if storage == "ros1" else "scans")
 
 
+def bag_file(path: Path) -> Path:
+    """The only file with messages of a bag."""
+    (file,) = [path] if path.is_file() else [file for file in path.iterdir() if file.suffix != ".yaml"]
+    return file
+
+
 def jpeg(pixels: np.ndarray) -> bytes:
     content = io.BytesIO()
     Picture.fromarray(pixels).save(content, "JPEG", quality=95)
@@ -69,40 +77,33 @@ def definition(name: str, ros1: bool = False) -> str:
     return store.generate_msgdef(name, ros_version=1 if ros1 else 2)[0]
 
 
-class Mcap:
+@contextmanager
+def mcap(path: Path, profile: str = "ros2", **options) -> Iterator[Callable[..., None]]:
     """Writes an MCAP file as one likes, which need not be as ROS 2 does.
 
-    with Mcap(path, profile="") as file:
-        file.add("/points", CLOUD, messages)
+    with mcap(path, profile="") as add:
+        add("/points", CLOUD, messages)
     """
+    with path.open("wb") as stream:
+        writer = McapWriter(stream, compression=CompressionType.ZSTD, **options)
+        writer.start(profile=profile, library="test")
 
-    def __init__(self, path: Path, profile: str = "ros2", **options) -> None:
-        self.stream = path.open("wb")
-        self.writer = McapWriter(self.stream, compression=CompressionType.ZSTD, **options)
-        self.writer.start(profile=profile, library="test")
+        def add(
+            topic: str,
+            type_: str,
+            messages: list[bytes],
+            encoding: str = "cdr",
+            schema: tuple[str, bytes] | None = None,
+        ) -> None:
+            """A topic with messages recorded at 2000 s, 2001 s, ...; `schema`: encoding and text, by default ROS's."""
+            form, text = schema or ("ros2msg", definition(type_).encode())
+            channel = writer.register_channel(topic, encoding, writer.register_schema(type_, form, text) if form else 0)
+            for i, data in enumerate(messages):
+                time = (2000 + i) * 10**9
+                writer.add_message(channel, time, data, time)
 
-    def add(
-        self,
-        topic: str,
-        type_: str,
-        messages: list[bytes],
-        encoding: str = "cdr",
-        schema: tuple[str, bytes] | None = None,
-    ) -> None:
-        """A topic with messages recorded at 2000 s, 2001 s, ...; `schema`: encoding and text, by default ROS's."""
-        form, text = schema or ("ros2msg", definition(type_).encode())
-        number = self.writer.register_schema(type_, form, text) if form else 0
-        channel = self.writer.register_channel(topic, encoding, number)
-        for i, data in enumerate(messages):
-            time = (2000 + i) * 10**9
-            self.writer.add_message(channel, time, data, time)
-
-    def __enter__(self) -> "Mcap":
-        return self
-
-    def __exit__(self, *_) -> None:
-        self.writer.finish()
-        self.stream.close()
+        yield add
+        writer.finish()
 
 
 class Recording:
@@ -167,22 +168,16 @@ class Recording:
         self.add(topic, kind, time or stamp, message)
 
     def odometry(self, topic: str, stamp: int, position: tuple[float, float, float]) -> None:
-        types, zero = self.store.types, np.zeros(36)
-        x, y, z = position
-        pose = types["geometry_msgs/msg/Pose"](
-            position=types["geometry_msgs/msg/Point"](x=x, y=y, z=z),
-            orientation=types["geometry_msgs/msg/Quaternion"](x=0.0, y=0.0, z=0.0, w=1.0),
+        def made(name: str, *fields: Any) -> Any:
+            return self.store.types[f"geometry_msgs/msg/{name}"](*fields)
+
+        kind, zero, still = "nav_msgs/msg/Odometry", np.zeros(36), made("Vector3", 0.0, 0.0, 0.0)
+        pose = made("Pose", made("Point", *position), made("Quaternion", 0.0, 0.0, 0.0, 1.0))
+        twist = made("TwistWithCovariance", made("Twist", still, still), zero)
+        header = self.header(stamp, "odom")
+        self.add(
+            topic, kind, stamp, self.store.types[kind](header, "base", made("PoseWithCovariance", pose, zero), twist)
         )
-        still = types["geometry_msgs/msg/Vector3"](x=0.0, y=0.0, z=0.0)
-        twist = types["geometry_msgs/msg/Twist"](linear=still, angular=still)
-        kind = "nav_msgs/msg/Odometry"
-        message = types[kind](
-            header=self.header(stamp, "odom"),
-            child_frame_id="base",
-            pose=types["geometry_msgs/msg/PoseWithCovariance"](pose=pose, covariance=zero),
-            twist=types["geometry_msgs/msg/TwistWithCovariance"](twist=twist, covariance=zero),
-        )
-        self.add(topic, kind, stamp, message)
 
     def __enter__(self) -> "Recording":
         self.writer.open()

@@ -36,6 +36,19 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+def change(data: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Change fields of nested dicts and lists in place; `a__0__b` is b in the first of a, None removes."""
+    for path, value in changes.items():
+        *parents, last = path.split("__")
+        field: Any = data
+        for parent in parents:
+            field = field[int(parent) if parent.isdigit() else parent]
+        field[last] = value
+        if value is None:
+            del field[last]
+    return data
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of data beside the checkout (or $CMP_SEG_SHARED_DATA); skips the test where it is absent."""

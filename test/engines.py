@@ -14,7 +14,18 @@ from cmp_seg_ros.waffleiron.config import PreprocessConfig
 from cmp_seg_ros.waffleiron.preprocess import Voxels, prepare
 
 PREPROCESS = PreprocessConfig(fov_min=(-10, -10, -2), fov_max=(10, 10, 3), grids=[(40, 40), (40, 10), (40, 10)])
+VARIANTS = [  # of a network
+    {"norm": norm, "activation": activation, "head": head, "head_hidden": 40}
+    for norm in ("batchnorm", "layernorm")
+    for activation in ("relu", "gelu")
+    for head in ("linear", "mlp", "probe")
+]
 MakeBundle = Callable[..., Bundle]
+
+
+def preprocess_with(**fields: Any) -> PreprocessConfig:
+    """PREPROCESS with other fields."""
+    return PreprocessConfig.model_validate(PREPROCESS.model_dump() | fields)
 
 
 def room(points: int, seed: int = 0) -> tuple[Float32, Float32]:

@@ -127,6 +127,14 @@ class Robot:
             self._executor.spin_once(timeout_sec=0.05)
         return value
 
+    def call(self, service: Any, name: str, **fields: Any) -> Any:
+        """The answer of a service of the node."""
+        client = self.node.create_client(service, f"{self.name}/{name}")
+        self.until(client.service_is_ready, f"the service {name}")
+        future = client.call_async(service.Request(**fields))
+        self.until(future.done, "an answer")
+        return future.result()
+
     def close(self) -> None:
         for process in self.processes:  # killed, they would leave their shared memory behind
             process.end()
@@ -226,12 +234,8 @@ class Graph(Robot):
 
     def set_parameter(self, name: str, value: Any) -> Any:
         """Change a parameter of the node; the result."""
-        change = self.node.create_client(SetParameters, f"{self.name}/set_parameters")
-        self.until(change.service_is_ready, "the parameter service")
-        request = SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg()])
-        future = change.call_async(request)
-        self.until(future.done, "an answer")
-        return future.result().results[0]
+        change = Parameter(name, value=value).to_parameter_msg()
+        return self.call(SetParameters, "set_parameters", parameters=[change]).results[0]
 
     def logged(self, pattern: str) -> bool:
         return re.search(pattern, self.program.err) is not None

@@ -33,10 +33,6 @@ class Drive(DataSet):
         self.label_spaces = {PREDICTIONS: SIX}
         self.count = 4
 
-    @classmethod
-    def recognises(cls, path: Path) -> bool:
-        return False
-
     def __iter__(self) -> Iterator[Frame]:
         for i in range(4):
             T = np.eye(4)
@@ -84,13 +80,8 @@ def test_scans_come_back_in_any_format_even_in_another_order(tmp_path: Path) -> 
     assert sorted(path.name for path in folder.glob("*.ply")) == [f"a_{i}.ply" for i in range(4)]
     columns = low_is_floor({name: values.copy() for name, values in point_files.read(folder / "a_1.ply").items()})
     pcd.write(folder / "a_1.pcd", {name: columns[name][::-1].astype(np.float32) for name in columns})
-    labels = [Import(folder).labels_of(frame) for frame in Drive()]
-    assert [int((label == FLOOR).sum()) for label in labels if label is not None] == [
-        0,
-        int((PLACES[:, 2] < 0).sum()),
-        0,
-        0,
-    ]
+    floor = [int((Import(folder).labels_of(frame) == FLOOR).sum()) for frame in Drive()]
+    assert floor == [0, int((PLACES[:, 2] < 0).sum()), 0, 0]
 
 
 @pytest.mark.parametrize("as_map", [False, True])

@@ -26,7 +26,7 @@ from cmp_seg_ros.kernels.vector import COLUMNS
 from cmp_seg_ros.messages.point_cloud2 import decode
 from cmp_seg_ros.segmenter import Segmenter
 from cmp_seg_ros.speed import alone, cases, clock, rivals
-from cmp_seg_ros.speed.bench import Bench, EndToEnd, Options
+from cmp_seg_ros.speed.bench import Bench, EndToEnd
 from cmp_seg_ros.speed.plot import plot
 from cmp_seg_ros.waffleiron.config import NetworkConfig
 
@@ -214,8 +214,7 @@ def test_what_cannot_run_is_told_with_the_reason(report: dict[str, Any]) -> None
 def test_a_process_that_fails_costs_its_own_figures_alone(tiny: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(alone, "PATIENCE", 0.01)
     monkeypatch.setattr(cases, "bundle_of", lambda *_: tiny)
-    options = Options(engines=["cpu-fp32"], widths=[16], voxels=[600], time_limit=0.5, sensors=False)
-    found = Bench(options, print, print).run()
+    found = Bench(engines=["cpu-fp32"], widths=[16], voxels=[600], time_limit=0.5, sensors=False).run()
     assert [row["process"] for row in found["rows"]] == [None]
     skipped = found["machine"]["skipped"]
     assert "not ready after" in skipped["start and memory of cpu-fp32, width 16, 5,000 voxels"]
@@ -226,7 +225,7 @@ def test_where_no_engine_can_run_nothing_is_measured(name: str, monkeypatch: pyt
     monkeypatch.setattr(TensorRt, "missing", lambda _: [Missing("no GPU", "buy one")])
     monkeypatch.setattr(clock, "share_of_others", lambda: pytest.fail("measured"))
     with pytest.raises(UserError, match=r"no engine can run here\. tensorrt: no GPU: buy one"):
-        Bench(Options(engines=[name]), print, print).run()
+        Bench(engines=[name]).run()
 
 
 def test_tables_are_made_of_any_report(report: dict[str, Any], tmp_path: Path) -> None:

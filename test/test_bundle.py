@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from conftest import change
 
 from cmp_seg_ros import Segmenter, resources
 from cmp_seg_ros.bundle import Bundle
@@ -22,18 +23,9 @@ def bundle(tiny_bundle: Path, tmp_path: Path) -> Path:
 
 
 def edit(bundle: Path, **changes: Any) -> None:
-    """Change fields of bundle.yaml; `a__b` is b in a, None removes."""
+    """`change` fields of bundle.yaml."""
     data = yaml.safe_load((bundle / "bundle.yaml").read_text())
-    for path, value in changes.items():
-        *parents, last = path.split("__")
-        field = data
-        for parent in parents:
-            field = field[int(parent) if parent.isdigit() else parent]
-        if value is None:
-            del field[last]
-        else:
-            field[last] = value
-    (bundle / "bundle.yaml").write_text(yaml.safe_dump(data))
+    (bundle / "bundle.yaml").write_text(yaml.safe_dump(change(data, changes)))
 
 
 def test_what_is_written_is_read(bundle: Path) -> None:

@@ -80,7 +80,7 @@ def test_an_error_put_in_is_found(axis: int) -> None:
 
 def test_right_extrinsics_stay_without_intensities() -> None:
     views = [View(v.xyz, None, None, v.grey) for v in VIEWS]
-    near = alignment.settle(Alignment(views, CAMERA, T_CAMERA_LIDAR), T_CAMERA_LIDAR)
+    near = alignment.refine(Alignment(views, CAMERA, T_CAMERA_LIDAR), T_CAMERA_LIDAR).T_camera_lidar
     degrees, metres = alignment.difference(T_CAMERA_LIDAR, near)
     assert np.abs(degrees).max() < 1 and np.abs(metres).max() < 0.1
 
@@ -131,8 +131,8 @@ def test_the_command_reports_and_refines(tmp_path: Path, run: Run) -> None:
     ("degrees", "apart", "verdict"),
     [
         (1, 0.1, "fits"),
-        (3, 0.1, "off by 3.0 degrees, 0 cm: use --refine"),
-        (3, 4, "cannot tell, because two halves"),
+        (3, 0.1, "off by 3.0 degrees, 0 cm"),
+        (3, 4, "cannot tell, because searches with half of the images end 4.0 degrees"),
         (28, 0.5, "cannot tell, because the best place is 28.0 degrees"),
     ],
 )

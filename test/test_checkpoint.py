@@ -14,7 +14,7 @@ import pytest
 import torch
 import typer
 import yaml
-from conftest import Run
+from conftest import Run, change
 from engines import truth
 from torch import Tensor
 from typer.testing import CliRunner
@@ -42,8 +42,7 @@ def waffleiron_yaml(**changes: Any) -> dict[str, Any]:
         "augmentations": {"rotation": [[2, 6]], "flip_xy": None, "scale": [[4, 5, 6, 7], 0.1]},
         "optim": {"lr": 0.001, "weight_decay": 0.003},
     }
-    data["waffleiron"]["drop"] = 0.2
-    return change(data, changes)
+    return change(data, {"waffleiron__drop": 0.2} | changes)
 
 
 def scalr_yaml(plus: bool = False, **changes: Any) -> dict[str, Any]:
@@ -75,16 +74,6 @@ def downstream_yaml(**changes: Any) -> dict[str, Any]:
         "loss": {"lovasz": 1.0},
     }
     return change(data, changes)
-
-
-def change(data: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    for path, value in changes.items():
-        *parents, last = path.split("__")
-        field = data
-        for parent in parents:
-            field = field[parent]
-        field[last] = value
-    return data
 
 
 class Files:
@@ -151,86 +140,94 @@ def assert_answers_as_published(bundle: Bundle, state: published.State, mean: fl
 
 # Every variant
 
-
-def test_waffleiron(files: Files) -> None:
-    state = published.state()
-    out = files.folder / "kitti"
-    printed = imported(files.weights(state), "--json", config=files.yaml("c", waffleiron_yaml()), out=out)
-    bundle = Bundle(out)
-    network, preprocess = bundle.points.network, bundle.points.preprocess
-    assert (network.width, network.depth, network.outputs, network.planes) == (8, 4, 5, 3)
-    assert (network.norm, network.activation, network.head, network.drop_path) == ("batchnorm", "relu", "linear", 0.2)
-    assert preprocess.planes == ["xy", "xz", "yz"]
-    assert preprocess.grids == [(20, 20), (20, 6), (20, 6)]
-    assert preprocess.fov_min == (-10, -10, -3) and preprocess.fov_max == (10, 10, 3)
-    assert (preprocess.neighbours, preprocess.voxel_size) == (6, 0.1)
-    assert bundle.points.intensity.mode == "raw"
-    assert bundle.description.label_space.names == ["0", "1", "2", "3", "4"]
-    assert bundle.description.training["imported_from"] == "ckpt_last.pth"
-    report = json.loads(printed)
-    assert report == json.loads((out / "report.json").read_text())
-    assert report["variant"] == "WaffleIron" and report["classes"] == ["0", "1", "2", "3", "4"]
-    assert_answers_as_published(bundle, state)
-
-
-def test_waffleiron_before_version_0_2(files: Files) -> None:
-    """Three inputs, one plane, no drop path; LayerScale after the gathering, which is the same, being per channel."""
-    config = waffleiron_yaml(
-        waffleiron__dim_proj=[2],
-        waffleiron__grids_size=[[20, 20]],
-        embedding__input_feat=["intensity", "height", "radius"],
-        embedding__size_input=3,
-    )
-    del config["waffleiron"]["drop"]
-    state = published.state(inputs=3)
-    imported(files.weights(state, prefix=""), config=files.yaml("c", config), out=files.folder / "old")
-    bundle = Bundle(files.folder / "old")
-    assert bundle.points.preprocess.features == ["intensity", "height", "radius"]
-    assert bundle.points.preprocess.planes == ["xy"]
-    assert_answers_as_published(bundle, state)
-
-
-def test_planes_follow_the_order_of_the_file(files: Files) -> None:
-    config = waffleiron_yaml(waffleiron__dim_proj=[0, 2], waffleiron__grids_size=[[20, 6], [20, 20]])
-    state = published.state()
-    imported(files.weights(state), config=files.yaml("c", config), out=files.folder / "b")
-    bundle = Bundle(files.folder / "b")
-    assert bundle.points.preprocess.planes == ["yz", "xy"]
-    assert_answers_as_published(bundle, state)
-
-
-@pytest.mark.parametrize("plus", [False, True], ids=["scalr", "scalr_plus"])
-def test_scalr_downstream(files: Files, plus: bool) -> None:
-    state = published.state(norm="layernorm", head="probe")
-    grids, fov = [[40, 40], [40, 12], [40, 12]], [[-20, -20, -6], [20, 20, 6]]
-    downstream = downstream_yaml(dataloader__new_grid_shape=grids, dataloader__new_fov=fov)
-    out = files.folder / "panda64"
-    imported(
-        files.weights(state),
-        config=files.yaml("pretrain", scalr_yaml(plus)),
-        downstream=files.yaml("downstream", downstream),
-        out=out,
-        **STATISTICS,
-    )
-    bundle = Bundle(out)
-    network, intensity = bundle.points.network, bundle.points.intensity
-    assert (network.norm, network.head, network.outputs, network.drop_path) == ("layernorm", "probe", 5, 0.1)
-    assert network.activation == ("gelu" if plus else "relu")
-    assert bundle.points.preprocess.grids == [(40, 40), (40, 12), (40, 12)]
-    assert bundle.points.preprocess.fov_max == (20, 20, 6)
-    assert bundle.description.training["variant"] == ("ScaLR+" if plus else "ScaLR")
-    assert (intensity.mode, intensity.mean, intensity.std) == ("fixed", 18.742355, 22.04632)
-    assert_answers_as_published(bundle, state, intensity.mean, intensity.std)
+LAYERNORM_PROBE = {"norm": "layernorm", "head": "probe"}
+DOWNSTREAM_GRIDS = {
+    "dataloader__new_grid_shape": [[40, 40], [40, 12], [40, 12]],
+    "dataloader__new_fov": [[-20, -20, -6], [20, 20, 6]],
+}
+VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any] | None, dict[str, Any]]] = {
+    # weights, configuration, downstream configuration, what the bundle then has
+    "waffleiron": (
+        {},
+        waffleiron_yaml(),
+        None,
+        {"variant": "WaffleIron", "width": 8, "depth": 4, "outputs": 5, "drop_path": 0.2, "mode": "raw"}
+        | {"norm": "batchnorm", "activation": "relu", "head": "linear", "neighbours": 6, "voxel_size": 0.1}
+        | {"planes": ["xy", "xz", "yz"], "grids": [(20, 20), (20, 6), (20, 6)]}
+        | {"fov_min": (-10, -10, -3), "fov_max": (10, 10, 3)},
+    ),
+    # Three inputs, one plane, no drop path; LayerScale after the gathering, which is the same, being per channel.
+    "waffleiron before version 0.2": (
+        {"inputs": 3},
+        waffleiron_yaml(
+            waffleiron__dim_proj=[2],
+            waffleiron__grids_size=[[20, 20]],
+            waffleiron__drop=None,
+            embedding__input_feat=["intensity", "height", "radius"],
+            embedding__size_input=3,
+        ),
+        None,
+        {"features": ["intensity", "height", "radius"], "planes": ["xy"], "drop_path": 0.0},
+    ),
+    "planes in the order of the file": (
+        {},
+        waffleiron_yaml(waffleiron__dim_proj=[0, 2], waffleiron__grids_size=[[20, 6], [20, 20]]),
+        None,
+        {"planes": ["yz", "xy"]},
+    ),
+    # In float32: running variances beyond float16 survive.
+    "full size": (
+        {"width": 256, "depth": 24, "outputs": 16},
+        waffleiron_yaml(waffleiron__nb_channels=256, waffleiron__depth=24, classif__nb_class=16),
+        None,
+        {"parameters": 3_522_084},
+    ),
+    **{
+        name: (
+            LAYERNORM_PROBE,
+            scalr_yaml(name == "ScaLR+"),
+            downstream_yaml(**DOWNSTREAM_GRIDS),
+            LAYERNORM_PROBE
+            | {"variant": name, "activation": activation, "outputs": 5, "drop_path": 0.1}
+            | {"grids": [(40, 40), (40, 12), (40, 12)], "fov_max": (20, 20, 6)}
+            | {"mode": "fixed", "mean": 18.742355, "std": 22.04632},
+        )
+        for name, activation in (("ScaLR", "relu"), ("ScaLR+", "gelu"))
+    },
+    # Head and classes show in the weights; grids and view are those of the pre-training.
+    "ScaLR without its downstream configuration": (
+        LAYERNORM_PROBE | {"outputs": 7},
+        scalr_yaml(),
+        None,
+        {"outputs": 7, "grids": [(20, 20), (20, 6), (20, 6)]},
+    ),
+}
 
 
-def test_scalr_downstream_without_its_configuration(files: Files) -> None:
-    """Head and classes show in the weights; grids and view are those of the pre-training."""
-    state = published.state(norm="layernorm", head="probe", outputs=7)
-    out = files.folder / "b"
-    imported(files.weights(state), config=files.yaml("c", scalr_yaml()), out=out, **STATISTICS)
-    bundle = Bundle(out)
-    assert len(bundle.description.label_space.classes) == 7
-    assert bundle.points.preprocess.grids == [(20, 20), (20, 6), (20, 6)]
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_variant_answers_as_published(files: Files, name: str) -> None:
+    fields, config, downstream, expected = VARIANTS[name]
+    state, out = published.state(**fields), files.folder / "out"
+    if name == "full size":
+        for key in state:
+            if key.endswith("weight") and state[key].ndim > 1:
+                state[key] /= state[key][0].numel() ** 0.5
+        state["embed.norm.running_var"][0] = 3e6
+    options = STATISTICS if "point_backbone" in config else {}
+    if downstream is not None:
+        options = options | {"downstream": files.yaml("downstream", downstream)}
+    prefix = "" if "before" in name else "module."
+    path = files.weights(state, prefix=prefix)
+    report = json.loads(imported(path, "--json", config=files.yaml("c", config), out=out, **options))
+    bundle, points = Bundle(out), Bundle(out).points
+    found = points.network.model_dump() | points.preprocess.model_dump() | points.intensity.model_dump()
+    found |= bundle.description.training
+    assert expected.items() <= found.items()
+    assert found["imported_from"] == "ckpt_last.pth"
+    names = [str(number) for number in range(points.network.outputs)]
+    assert bundle.description.label_space.names == report["classes"] == names
+    assert report == json.loads((out / "report.json").read_text()) and report["variant"] == found["variant"]
+    assert_answers_as_published(bundle, state, points.intensity.mean, points.intensity.std)
 
 
 @pytest.mark.parametrize("key", ["model_point", "model_points"])
@@ -259,21 +256,6 @@ def test_label_space_gives_the_names(files: Files) -> None:
     assert Bundle(out).description.label_space.names == ["wall", "floor", "ceiling", "non-structural"]
     with pytest.raises(UserError, match=r"'structural6' has 6 classes.*has 4"):
         imported(path, config=config, out=out, label_space="structural6")
-
-
-def test_full_size(files: Files) -> None:
-    """256 x 24 with batch norms and 16 classes, in float32: running variances beyond float16 survive."""
-    state = published.state(width=256, depth=24, outputs=16)
-    for key in state:
-        if key.endswith("weight") and state[key].ndim > 1:
-            state[key] /= state[key][0].numel() ** 0.5
-    state["embed.norm.running_var"][0] = 3e6
-    config = waffleiron_yaml(waffleiron__nb_channels=256, waffleiron__depth=24, classif__nb_class=16)
-    out = files.folder / "b"
-    imported(files.weights(state), config=files.yaml("c", config), out=out)
-    bundle = Bundle(out)
-    assert bundle.description.training["parameters"] == 3_522_084
-    assert_answers_as_published(bundle, state)
 
 
 LISTS = {
@@ -365,67 +347,61 @@ def test_what_is_no_file_is_named(files: Files) -> None:
             checkpoint.read_state(path)
 
 
+def changed_state(drop: str = "", nan: str = "", **fields: Any) -> published.State:
+    state = published.state(**fields)
+    state.pop(drop, None)
+    if nan:
+        state[nan][2] = float("nan")
+    return state
+
+
+DISTILLED = {"norm": "layernorm", "head": "mlp", "outputs": 16}
+
+
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("content", "config", "message"),
     [
         (
             {"state_dict": {}, "epoch": 3},
+            waffleiron_yaml(),
             "has none of the keys 'net', 'model_point', 'model_points'.*it has: state_dict, epoch",
         ),
-        ([1, 2], "has none of .*it has: list"),
-        ({"net": [1, 2]}, "'net' in .*is not a dict of tensors"),
-        ({"net": {"a": 3}}, "'net' in .*is not a dict of tensors"),
-        ({"net": {}}, "missing: classif.bias, classif.weight, embed.conv1.bias"),
+        ([1, 2], waffleiron_yaml(), "has none of .*it has: list"),
+        ({"net": [1, 2]}, waffleiron_yaml(), "'net' in .*is not a dict of tensors"),
+        ({"net": {"a": 3}}, waffleiron_yaml(), "'net' in .*is not a dict of tensors"),
+        ({"net": {}}, waffleiron_yaml(), "missing: classif.bias, classif.weight, embed.conv1.bias"),
+        # Of keys that tell the architecture, too.
+        ({"net": changed_state(drop="classif.weight")}, waffleiron_yaml(), "missing: classif.weight"),
+        ({"net": changed_state(drop="embed.conv1.weight")}, waffleiron_yaml(), "missing: embed.conv1.weight"),
+        ({"net": changed_state(nan="embed.final.bias")}, waffleiron_yaml(), r"not finite: embed\.final\.bias"),
+        *(
+            ({"net": published.state(**fields)}, config, rf"does not match configuration .*c\.yaml: it has .*{message}")
+            for fields, config, message in (
+                ({}, waffleiron_yaml(waffleiron__nb_channels=16), "width 8, not 16"),
+                ({"depth": 3}, waffleiron_yaml(), "depth 3, not 4"),
+                ({"norm": "layernorm"}, waffleiron_yaml(), "norm layernorm, not batchnorm"),
+                ({"width": 4, "depth": 2}, waffleiron_yaml(), "width 4, not 8; depth 2, not 4"),
+                (DISTILLED, scalr_yaml(), "head mlp, not linear"),
+                (DISTILLED | {"hidden": 9}, scalr_yaml(plus=True), "head_hidden 9, not"),
+            )
+        ),
     ],
 )
-def test_other_contents_are_explained(files: Files, content: Any, message: str) -> None:
-    path = files.folder / "c.pth"
+def test_weights_that_do_not_fit_are_explained(files: Files, content: Any, config: Any, message: str) -> None:
+    path = files.folder / "ckpt_last.pth"
     torch.save(content, path)
-    with pytest.raises(UserError, match=message):
-        checkpoint.read(path, files.yaml("c", waffleiron_yaml()))
-
-
-@pytest.mark.parametrize("key", ["classif.weight", "embed.conv1.weight"])
-def test_a_key_that_tells_the_architecture_may_be_the_missing_one(files: Files, key: str) -> None:
-    state = published.state()
-    del state[key]
-    with pytest.raises(UserError, match=f"missing: {key}"):
-        checkpoint.read(files.weights(state), files.yaml("c", waffleiron_yaml()))
-
-
-def test_weights_that_are_not_finite_are_refused(files: Files) -> None:
-    state = published.state()
-    state["embed.final.bias"][2] = float("nan")
-    with pytest.raises(UserError, match=r"not finite: embed\.final\.bias"):
-        checkpoint.read(files.weights(state), files.yaml("c", waffleiron_yaml()))
-
-
-# What a configuration may hold
-
-
-@pytest.mark.parametrize(
-    ("weights", "config", "message"),
-    [
-        ({}, waffleiron_yaml(waffleiron__nb_channels=16), "width 8, not 16"),
-        ({"depth": 3}, waffleiron_yaml(), "depth 3, not 4"),
-        ({"norm": "layernorm"}, waffleiron_yaml(), "norm layernorm, not batchnorm"),
-        ({"width": 4, "depth": 2}, waffleiron_yaml(), "width 4, not 8; depth 2, not 4"),
-        ({"norm": "layernorm", "head": "mlp", "outputs": 16}, scalr_yaml(), "head mlp, not linear"),
-        ({"norm": "layernorm", "head": "mlp", "outputs": 16, "hidden": 9}, scalr_yaml(plus=True), "head_hidden 9, not"),
-    ],
-)
-def test_the_wrong_configuration_is_told(
-    files: Files, weights: dict[str, Any], config: dict[str, Any], message: str
-) -> None:
-    with pytest.raises(UserError, match=rf"ckpt_last\.pth does not match configuration .*c\.yaml: it has .*{message}"):
-        checkpoint.read(files.weights(published.state(**weights)), files.yaml("c", config))
+    with pytest.raises(UserError, match=message) as error:
+        checkpoint.read(path, files.yaml("c", config))
+    assert str(path) in str(error.value)
 
 
 def test_the_wrong_downstream_configuration_is_told(files: Files) -> None:
-    path = files.weights(published.state(norm="layernorm", head="probe"))
-    pretrain = files.yaml("p", scalr_yaml())
+    path, pretrain = files.weights(published.state(**LAYERNORM_PROBE)), files.yaml("p", scalr_yaml())
     with pytest.raises(UserError, match="outputs 5, not 19"):
         checkpoint.read(path, pretrain, files.yaml("d", downstream_yaml(classif__nb_class=19)))
+
+
+# What a configuration may hold
 
 
 @pytest.mark.parametrize(
@@ -442,7 +418,7 @@ def test_the_wrong_downstream_configuration_is_told(files: Files) -> None:
         (waffleiron_yaml(waffleiron__fov_xyz=[[10, -10, -3], [-10, 10, 3]]), "fov_min must be below fov_max"),
         (waffleiron_yaml(embedding__size_input=4), "size_input is 4, but intensity, xyz, radius are 5 channels"),
         (waffleiron_yaml(embedding__input_feat=["colour"]), r"embedding\.input_feat\.0: .*'intensity'"),
-        (scalr_yaml(point_backbone__grid_shape=None), r"point_backbone\.grid_shape"),
+        (scalr_yaml(point_backbone__grid_shape=None), r"point_backbone\.grid_shape: Field required"),
     ],
 )
 def test_a_configuration_that_makes_no_sense(files: Files, config: Any, message: str) -> None:

@@ -172,7 +172,12 @@ def test_checksums_and_plain_tars(tmp_path: Path, run: Run) -> None:
     record(tmp_path / "drive", "sqlite3")
     run("convert", tmp_path / "drive", "--out", tmp_path / "out")
     entries = shards.read_index(tmp_path / "out")
-    assert all(shards.is_whole(tmp_path / "out", entry) for entry in entries)
+
+    def is_whole(entry: shards.Entry) -> bool:
+        content = shards.read_part(tmp_path / "out/shards" / entry.shard, entry.offset, entry.size)
+        return shards.sha256(content) == entry.sha256
+
+    assert all(map(is_whole, entries))
     shard = tmp_path / "out/shards" / entries[3].shard
     with tarfile.open(shard) as tar:
         names = tar.getnames()
@@ -182,8 +187,7 @@ def test_checksums_and_plain_tars(tmp_path: Path, run: Run) -> None:
     damaged = bytearray(shard.read_bytes())
     damaged[entries[3].offset + 700] ^= 1
     shard.write_bytes(damaged)
-    whole = [shards.is_whole(tmp_path / "out", entry) for entry in entries]
-    assert [i for i, is_whole in enumerate(whole) if not is_whole] == [3]
+    assert [i for i, entry in enumerate(entries) if not is_whole(entry)] == [3]
 
 
 def test_splits_are_stretches_with_ten_seconds_between() -> None:
@@ -227,6 +231,17 @@ def test_sets_are_merged(tmp_path: Path, run: Run) -> None:
     np.testing.assert_array_equal(data[2].labels["pseudo"].label, 3)
     assert data[2].labels["pseudo"].space == space and not data[7].labels
     assert data[7].images["right"].jpeg() == open_input(tmp_path / "b/set")[2].images["right"].jpeg()
+
+
+def test_a_set_keeps_its_calibration(tmp_path: Path, run: Run) -> None:
+    file, made = calibration(tmp_path / "robot.yaml"), tmp_path / "set"
+    for name in ("one", "two"):
+        record(tmp_path / name, "mcap", 5)
+    assert run("convert", tmp_path / "one", "--out", made).code == 0
+    ran = run("convert", made, "--calibration", file, "--out", tmp_path / "again")
+    assert ran.code == 1 and "set is a converted set and keeps the calibration" in ran.err.replace("\n", " ")
+    ran = run("convert", made, tmp_path / "two", "--calibration", file, "--out", tmp_path / "both")
+    assert ran.code == 0 and len(open_input(tmp_path / "both")) == 10, ran.err
 
 
 def test_labels_are_added_later_block_by_block(tmp_path: Path, run: Run) -> None:

@@ -15,7 +15,7 @@ def name_of(label: int) -> str:
     return INDOOR.names[INDOOR.index_of_id[label]]
 
 
-def empty_room(*solids: str) -> boxes.Room:
+def empty_room() -> boxes.Room:
     room = boxes.Room(np.random.default_rng(0), "plain")
     room.size, room.solids = np.array([6.0, 4.0, 3.0]), []
     return room

@@ -13,7 +13,7 @@ from cmp_seg_ros.datasets.hand import with_hand_labels
 from cmp_seg_ros.datasets.labelled_bag import LabelledBagWriter
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.label_space import LabelSpace
-from cmp_seg_ros.scan import UNLABELLED, Labels
+from cmp_seg_ros.scan import UNLABELLED, Labels, Scan
 
 SIX = LabelSpace.load("structural6")
 POINTS = 400
@@ -26,6 +26,14 @@ def ids(number: int = 0) -> np.ndarray:
 @pytest.fixture
 def bag(tmp_path: Path) -> Path:
     return write_bag(tmp_path / "drive", "mcap", {"/points": scans(3)})
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """For label files, with what their ids mean."""
+    (tmp_path / "hand").mkdir()
+    (tmp_path / "hand" / hand.SPACE_FILE).write_text(SIX.to_yaml())
+    return tmp_path / "hand"
 
 
 def cloud(label: np.ndarray) -> dict[str, np.ndarray]:
@@ -75,10 +83,7 @@ FORMATS = [as_ply, as_pcd, as_las, as_text, as_bare_text, as_semantic_kitti]
 
 
 @pytest.mark.parametrize("write", FORMATS, ids=lambda write: write.__name__)
-def test_every_format_gives_the_same_labels(write: Callable[[Path, np.ndarray], None], bag: Path) -> None:
-    folder = bag.parent / "hand"
-    folder.mkdir()
-    (folder / hand.SPACE_FILE).write_text(SIX.to_yaml())
+def test_every_format_gives_the_same_labels(write: Callable[[Path, np.ndarray], None], bag: Path, folder: Path) -> None:
     write(folder / "000000", ids())
     data = with_hand_labels(open_input(bag), folder)
     first, second, _ = list(data)
@@ -103,15 +108,9 @@ def test_labels_in_a_bag_are_matched_by_stamp(bag: Path) -> None:
         with_hand_labels(open_input(bag), bag)
 
 
-def frame_with(xyz: np.ndarray) -> Frame:
-    from cmp_seg_ros.scan import Scan
-
-    return Frame("000000", Scan(xyz), 0)
-
-
 def test_labels_of_returns_alone_go_to_the_returns() -> None:
     xyz = np.array([[1, 0, 0], [0, 0, 0], [2, 0, 0], [np.nan, 0, 0]])
-    label = hand.on_scan(np.array([3, 4]), xyz[[0, 2]], frame_with(xyz), SIX, "a.ply")
+    label = hand.on_scan(np.array([3, 4]), xyz[[0, 2]], Frame("000000", Scan(xyz)), SIX, "a.ply")
     assert label.tolist() == [3, UNLABELLED, 4, UNLABELLED]
 
 
@@ -138,22 +137,21 @@ XYZ = np.random.default_rng(0).uniform(-5, 5, (50, 3))
 )
 def test_what_does_not_fit_is_a_clear_error(label: np.ndarray, xyz: np.ndarray, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        hand.on_scan(label, xyz, frame_with(XYZ), SIX, "a.ply")
+        hand.on_scan(label, xyz, Frame("000000", Scan(XYZ)), SIX, "a.ply")
 
 
-def test_a_file_that_does_not_fit_costs_its_own_labels_alone(bag: Path) -> None:
-    folder = bag.parent / "hand"
-    folder.mkdir()
+def test_a_file_that_does_not_fit_costs_its_own_labels_alone(bag: Path, folder: Path) -> None:
     hand.write_label_file(folder / "000000.label", ids()[:-1])
     hand.write_label_file(folder / "000001.label", ids(1))
-    with pytest.raises(UserError, match=r"what do the ids in .* mean"):
-        with_hand_labels(open_input(bag), folder)
-    data = with_hand_labels(open_input(bag), folder, "structural6")
+    data = with_hand_labels(open_input(bag), folder)
     first, second, _ = list(data)
     assert HAND not in first.labels and HAND in second.labels
     assert "000000.label has 399 labels, but scan 000000 has 400 points" in "; ".join(data.problems)
     with pytest.raises(UserError, match="399 labels"):
         data[0]
+    (folder / hand.SPACE_FILE).unlink()
+    with pytest.raises(UserError, match=r"what do the ids in .* mean"):
+        with_hand_labels(open_input(bag), folder)
 
 
 @pytest.mark.parametrize(
@@ -164,7 +162,7 @@ def test_a_file_that_does_not_fit_costs_its_own_labels_alone(bag: Path) -> None:
         (
             "000000.txt",
             b"//X Y Z Intensity\n1 2 3 4\n",
-            "no field label or .*; it has: Intensity. Name it with --field",
+            "no field label or .*; it has: Intensity. Rename it to label",
         ),
         ("000000.txt", b"//X Y Label\n1 2 3 4\n", "names 3 columns"),
         ("000000.txt", b"1 2 3 4\n1 2 3\n", "not a table"),
@@ -172,9 +170,7 @@ def test_a_file_that_does_not_fit_costs_its_own_labels_alone(bag: Path) -> None:
         ("000000.png", b"", "has no label files"),
     ],
 )
-def test_damaged_files(name: str, content: bytes, message: str, bag: Path) -> None:
-    folder = bag.parent / "hand"
-    folder.mkdir()
+def test_damaged_files(name: str, content: bytes, message: str, bag: Path, folder: Path) -> None:
     (folder / name).write_bytes(content)
     with pytest.raises(UserError, match=message):
-        with_hand_labels(open_input(bag), folder, "structural6")[0]
+        with_hand_labels(open_input(bag), folder)[0]

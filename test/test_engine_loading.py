@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from engines import PREPROCESS, MakeBundle, answer, changed, opened, truth, voxels_of
+from engines import PREPROCESS, MakeBundle, answer, changed, opened, preprocess_with, truth, voxels_of
 
 from cmp_seg_ros.bundle import Bundle, IntensityConfig
 from cmp_seg_ros.engine import cache, parity, registry
@@ -18,7 +18,6 @@ from cmp_seg_ros.engine.loading import Loader, exact_engine, load_engine, networ
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.scan import Arrays
 from cmp_seg_ros.waffleiron import samples
-from cmp_seg_ros.waffleiron.config import PreprocessConfig
 from cmp_seg_ros.waffleiron.model import WaffleIron
 
 EVERY = [f"openvino-{precision}" for precision in registry.find("openvino")[0].precisions()] + ["onnxruntime-cpu-fp32"]
@@ -279,8 +278,7 @@ def test_nan_does_not_pass(bundle: Bundle) -> None:
 
 def test_a_bundle_that_sees_nothing_of_the_samples(make_bundle: MakeBundle, caplog: pytest.LogCaptureFixture) -> None:
     """Nothing can be checked: float32 is used, and no lower precision."""
-    fields = PREPROCESS.model_dump() | {"fov_min": (500, 500, 0), "fov_max": (520, 520, 5)}
-    bundle = make_bundle(PreprocessConfig.model_validate(fields))
+    bundle = make_bundle(preprocess_with(fov_min=(500, 500, 0), fov_max=(520, 520, 5)))
     assert Loader(bundle, WrongRuntime(bf16=0.0, fp32=0.0)).load().precision == "fp32"
     assert "not checked: no sample scan has points in" in caplog.text
 
@@ -300,13 +298,12 @@ def test_a_stale_engine_is_built_again_once(bundle: Bundle) -> None:
 
 def test_a_check_that_was_damaged_is_made_again(bundle: Bundle, folder: Path) -> None:
     runtime = WrongRuntime(fp32=0.0)
-    for damage in ("{}", '{"key": "x"}', "none", None):
+    for damage in (b"", b"{", b"[]", b"\xff\xfe", None):
         Loader(bundle, runtime).load()
         (memory,) = folder.glob("*.json")
-        text = memory.read_text()
-        memory.write_text(text.replace("1.0", '"much"', 1) if damage is None else damage)
+        memory.write_bytes(memory.read_bytes().replace(b"1.0", b'"much"', 1) if damage is None else damage)
     Loader(bundle, runtime).load()
-    assert len(runtime.seen) == 5 * 6
+    assert len(runtime.seen) == 6 * 6
 
 
 # ---- samples

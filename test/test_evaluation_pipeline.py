@@ -34,10 +34,6 @@ class Frames(DataSet):
         self.numbers = numbers
         self.count = len(numbers)
 
-    @classmethod
-    def recognises(cls, path: Path) -> bool:
-        return False
-
     def __iter__(self) -> Iterator[Frame]:
         for number in self.numbers:
             labels = {"predictions": PointLabels(SPACE, np.array([0, 1, number % 2], np.uint8))}

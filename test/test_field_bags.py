@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import yaml
 import zstandard
-from bags import CLOUD, Mcap, bag_path, cloud, columns, definition, message, scans, write_bag
+from bags import CLOUD, bag_file, bag_path, cloud, columns, definition, mcap, message, scans, write_bag
 from rosbags.rosbag2 import CompressionMode
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
@@ -101,14 +101,14 @@ def test_any_name_of_a_folder_and_a_file(tmp_path: Path, name: str) -> None:
 def test_empty_clouds_are_counted_and_passed_over(tmp_path: Path) -> None:
     nothing = replace(cloud(), height=0, width=0, row_step=0, fields=(), data=point_cloud2.array("B"))
     without_points = replace(cloud(), width=0, row_step=0, data=point_cloud2.array("B"))
-    with Mcap(tmp_path / "a.mcap") as file:
-        file.add("/points", CLOUD, [message(c) for c in (nothing, nothing, cloud(0), without_points, cloud(1))])
+    with mcap(tmp_path / "a.mcap") as add:
+        add("/points", CLOUD, [message(c) for c in (nothing, nothing, cloud(0), without_points, cloud(1))])
     assert read(tmp_path / "a.mcap", notes="scan 000000 on /points of") == [0, 1]
     data = open_input(tmp_path / "a.mcap")
     assert [frame.key for frame in data] == ["000002", "000004"]
     assert next(iter(data.notes)).endswith("is empty: it has no points (and 2 more like it)")
-    with Mcap(tmp_path / "b.mcap") as file:
-        file.add("/points", CLOUD, [message(nothing)])
+    with mcap(tmp_path / "b.mcap") as add:
+        add("/points", CLOUD, [message(nothing)])
     assert "the clouds on /points are empty" in refusal(tmp_path / "b.mcap")
 
 
@@ -129,17 +129,17 @@ OTHERS = {  # topics beside the clouds: type, encoding, and what their schema sa
 @pytest.mark.parametrize("topic", OTHERS)
 def test_the_schemas_of_other_topics_do_not_matter(tmp_path: Path, topic: str) -> None:
     type_, encoding, schema = OTHERS[topic]
-    with Mcap(tmp_path / "a.mcap") as file:
-        file.add(topic, type_, [b"{}"], encoding, schema)
-        file.add("/points", CLOUD, [message(cloud(i)) for i in range(3)])
+    with mcap(tmp_path / "a.mcap") as add:
+        add(topic, type_, [b"{}"], encoding, schema)
+        add("/points", CLOUD, [message(cloud(i)) for i in range(3)])
     assert read(tmp_path / "a.mcap") == [0, 1, 2]
     assert f"topic {topic} of" in refusal(tmp_path / "a.mcap", topic)
 
 
 @pytest.mark.parametrize("profile", ["", "ros2", "anything"])
 def test_any_profile(tmp_path: Path, profile: str) -> None:
-    with Mcap(tmp_path / "a.mcap", profile) as file:
-        file.add("/points", CLOUD, [message(cloud(i)) for i in range(3)])
+    with mcap(tmp_path / "a.mcap", profile) as add:
+        add("/points", CLOUD, [message(cloud(i)) for i in range(3)])
     assert read(tmp_path / "a.mcap") == [0, 1, 2]
 
 
@@ -152,8 +152,8 @@ def test_ros1_channels_of_an_mcap(tmp_path: Path, indexed: bool) -> None:
     clouds = [cloud(i).message(header, types[CLOUD], types["sensor_msgs/msg/PointField"]) for i in range(3)]
     schema = ("ros1msg", definition(CLOUD, ros1=True).encode())
     options = {} if indexed else {"use_statistics": False, "repeat_channels": False, "repeat_schemas": False}
-    with Mcap(tmp_path / "a.mcap", "ros1", **options) as file:
-        file.add(
+    with mcap(tmp_path / "a.mcap", "ros1", **options) as add:
+        add(
             "/points",
             "sensor_msgs/PointCloud2",
             [bytes(store.serialize_ros1(c, CLOUD)) for c in clouds],
@@ -168,13 +168,13 @@ def test_ros1_channels_of_an_mcap(tmp_path: Path, indexed: bool) -> None:
 
 
 def test_what_is_not_supported_is_named_and_not_called_damage(tmp_path: Path) -> None:
-    with Mcap(tmp_path / "a.mcap") as file:
-        file.add("/LIDAR_TOP", "foxglove.PointCloud", [b"\1\2\3"], "protobuf", ("protobuf", b"\1"))
+    with mcap(tmp_path / "a.mcap") as add:
+        add("/LIDAR_TOP", "foxglove.PointCloud", [b"\1\2\3"], "protobuf", ("protobuf", b"\1"))
     said = refusal(tmp_path / "a.mcap")
     assert "/LIDAR_TOP (foxglove.PointCloud as protobuf, 1)" in said
     assert "clouds as on /LIDAR_TOP are not supported" in said and "damage" not in said
-    with Mcap(tmp_path / "b.mcap") as file:
-        file.add("/packets", "velodyne_msgs/msg/VelodyneScan", [bytes(9)], schema=("ros2msg", b"uint8[] data"))
+    with mcap(tmp_path / "b.mcap") as add:
+        add("/packets", "velodyne_msgs/msg/VelodyneScan", [bytes(9)], schema=("ros2msg", b"uint8[] data"))
     said = refusal(tmp_path / "b.mcap")
     assert "holds raw packets" in said and "driver (velodyne_pointcloud)" in said
 
@@ -191,8 +191,8 @@ def test_what_is_not_supported_is_named_and_not_called_damage(tmp_path: Path) ->
 )
 def test_redundant_fields_that_are_wrong_are_noted_once(tmp_path: Path, changes: dict, says: str) -> None:
     changes = {name: value(cloud().fields) if callable(value) else value for name, value in changes.items()}
-    with Mcap(tmp_path / "a.mcap") as file:
-        file.add("/points", CLOUD, [message(replace(cloud(i), **changes)) for i in range(3)])
+    with mcap(tmp_path / "a.mcap") as add:
+        add("/points", CLOUD, [message(replace(cloud(i), **changes)) for i in range(3)])
     assert read(tmp_path / "a.mcap", notes=says) == [0, 1, 2]
     data = open_input(tmp_path / "a.mcap")
     for i, frame in enumerate(data):
@@ -203,8 +203,8 @@ def test_redundant_fields_that_are_wrong_are_noted_once(tmp_path: Path, changes:
 @pytest.mark.parametrize("field", [{"offset": 20}, {"offset": 14}, {"datatype": 99}])
 def test_an_intensity_that_cannot_be_read_is_absent(tmp_path: Path, field: dict) -> None:
     fields = (*cloud().fields[:3], replace(cloud().fields[3], **field))
-    with Mcap(tmp_path / "a.mcap") as file:
-        file.add("/points", CLOUD, [message(replace(cloud(), fields=fields))])
+    with mcap(tmp_path / "a.mcap") as add:
+        add("/points", CLOUD, [message(replace(cloud(), fields=fields))])
     data = open_input(tmp_path / "a.mcap")
     (frame,) = data
     assert frame.scan.intensity is None and not data.problems
@@ -215,7 +215,7 @@ def test_an_intensity_that_cannot_be_read_is_absent(tmp_path: Path, field: dict)
 @pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
 def test_compressed_messages_without_metadata(tmp_path: Path, storage: str) -> None:
     path = write_bag(tmp_path / "scans", storage, {"/points": scans(3)}, compression=CompressionMode.MESSAGE)
-    (file,) = (file for file in path.iterdir() if file.suffix != ".yaml")
+    file = bag_file(path)
     alone = file.rename(tmp_path / f"alone{file.suffix}")
     assert read(alone) == [0, 1, 2]
 
@@ -223,7 +223,7 @@ def test_compressed_messages_without_metadata(tmp_path: Path, storage: str) -> N
 @pytest.mark.parametrize("storage", ["mcap", "sqlite3", "ros1"])
 def test_a_file_that_was_packed_by_hand(tmp_path: Path, storage: str) -> None:
     path = write_bag(bag_path(tmp_path, storage), storage, {"/points": scans(60)})
-    (file,) = [path] if path.is_file() else [file for file in path.iterdir() if file.suffix != ".yaml"]
+    file = bag_file(path)
     packed = zstandard.compress(file.read_bytes())
     alone = tmp_path / f"alone{file.suffix}.zstd"
     alone.write_bytes(packed)
@@ -240,7 +240,8 @@ def test_a_file_that_was_packed_by_hand(tmp_path: Path, storage: str) -> None:
 
 def test_a_bag_that_was_unpacked_by_hand(tmp_path: Path) -> None:
     path = write_bag(tmp_path / "scans", "sqlite3", {"/points": scans(3)}, compression=CompressionMode.FILE)
-    (packed,) = (file for file in path.iterdir() if file.suffix == ".zstd")
+    assert read(path) == [0, 1, 2]
+    packed = bag_file(path)
     packed.with_suffix("").write_bytes(zstandard.decompress(packed.read_bytes(), 1 << 24))
     assert read(path) == [0, 1, 2]  # both are there: not twice
     packed.unlink()
@@ -250,16 +251,16 @@ def test_a_bag_that_was_unpacked_by_hand(tmp_path: Path) -> None:
 
 
 def test_a_reason_reaches_the_message(tmp_path: Path) -> None:
-    with Mcap(tmp_path / "a.mcap") as file:
-        file.add("/points", CLOUD, [b"\0\1\0\0" + bytes(7), b"\x28\xb5\x2f\xfd nonsense"])
+    with mcap(tmp_path / "a.mcap") as add:
+        add("/points", CLOUD, [b"\0\1\0\0" + bytes(7), b"\x28\xb5\x2f\xfd nonsense"])
     said = refusal(tmp_path / "a.mcap")
     assert "no message on /points can be decoded (" in said and "record the sensor's" not in said
 
 
 def test_topics_recorded_without_a_slash(tmp_path: Path) -> None:
-    with Mcap(tmp_path / "a.mcap") as file:
-        file.add("front", CLOUD, [message(cloud(1))])
-        file.add("rear/points", CLOUD, [message(cloud(2))])
+    with mcap(tmp_path / "a.mcap") as add:
+        add("front", CLOUD, [message(cloud(1))])
+        add("rear/points", CLOUD, [message(cloud(2))])
     assert "front (1 messages), rear/points (1 messages)" in refusal(tmp_path / "a.mcap")
     assert read(tmp_path / "a.mcap", "front") == read(tmp_path / "a.mcap", "/front") == [1]
     assert read(tmp_path / "a.mcap", "/rear/points") == read(tmp_path / "a.mcap", "rear/points") == [2]
@@ -282,7 +283,7 @@ def test_a_log_that_was_never_merged(tmp_path: Path) -> None:
 
 def test_a_recorder_that_was_killed_after_the_metadata_were_written(tmp_path: Path) -> None:
     path = write_bag(tmp_path / "scans", "mcap", {"/points": scans(4)})
-    (file,) = path.glob("*.mcap")
+    file = bag_file(path)
     content = file.read_bytes()
     file.write_bytes(content[: content.index(b"\x0f\x04\0\0\0\0\0\0\0")])  # before the end of the data
     assert read(path, notes="it was never closed") == [0, 1, 2, 3]
@@ -294,14 +295,13 @@ def test_a_recorder_that_was_killed_after_the_metadata_were_written(tmp_path: Pa
 
 def test_what_a_folder_holds_besides_is_said(tmp_path: Path) -> None:
     path = write_bag(tmp_path / "scans", "sqlite3", {"/points": scans(2)})
-    (file,) = path.glob("*.db3")
-    shutil.copy(file, path / "later_1.db3")
+    shutil.copy(bag_file(path), path / "later_1.db3")
     assert read(path, notes="later_1.db3, which its metadata.yaml does not list") == [0, 1]
 
 
 def test_a_damaged_page_costs_its_message_alone(tmp_path: Path) -> None:
     path = write_bag(tmp_path / "scans", "sqlite3", {"/points": scans(3)})
-    (file,) = path.glob("*.db3")
+    file = bag_file(path)
     content = bytearray(file.read_bytes())
     page = content.index(bytes(cloud(1).data)[:64]) // 4096 * 4096
     content[page : page + 4096] = bytes(4096)
@@ -309,10 +309,13 @@ def test_a_damaged_page_costs_its_message_alone(tmp_path: Path) -> None:
     assert read(path, problems="damaged or cut short") == [0, 2]
 
 
-def test_a_first_cloud_without_coordinates_is_passed_over(tmp_path: Path) -> None:
+def test_clouds_without_coordinates_are_passed_over(tmp_path: Path) -> None:
     odd = {name: values for name, values in columns(0).items() if name not in "xyz"}
-    path = write_bag(tmp_path / "scans", "mcap", {"/points": [odd, *scans(2)]})
-    assert read(path, problems="scan 000000 on /points") == [0, 1]
+    path = write_bag(tmp_path / "scans", "mcap", {"/points": [odd, *scans(2), odd, columns(2)]})
+    data = open_input(path)
+    assert [frame.key for frame in data] == ["000001", "000002", "000004"]
+    (problem,) = data.problems
+    assert "scan 000000 on /points" in problem and "no field x, y, z" in problem and "1 more like it" in problem
     alone = write_bag(tmp_path / "alone", "mcap", {"/points": [odd]})
     assert "/points have the fields intensity" in refusal(alone)
 
@@ -346,8 +349,8 @@ def test_livox(tmp_path: Path, form: str) -> None:
     store = get_typestore(Stores.ROS2_HUMBLE)
     store.register(get_types_from_msg(text, LIVOX))
     data = [bytes(store.serialize_cdr(livox_message(store, i, 0 if i == 2 else 10**12), LIVOX)) for i in range(3)]
-    with Mcap(tmp_path / "a.mcap") as file:
-        file.add("/livox/lidar", LIVOX, data, schema=("ros2msg", b"" if form == "bare" else text.encode()))
+    with mcap(tmp_path / "a.mcap") as add:
+        add("/livox/lidar", LIVOX, data, schema=("ros2msg", b"" if form == "bare" else text.encode()))
     assert read(tmp_path / "a.mcap") == [0, 1, 2]
     first, _, third = open_input(tmp_path / "a.mcap")
     assert (first.scan.stamp, third.scan.stamp, first.scan.frame_id) == (10**12, 2 * 10**12, "livox_frame")
@@ -358,8 +361,8 @@ def test_livox(tmp_path: Path, form: str) -> None:
     assert fields["tag"].dtype == np.uint8
     assert ("extra" in [field.name for field in first.message.fields]) == (form == "own fields")
     # A cloud beside it, as SLAM publishes, goes first: it needs nobody to choose.
-    with Mcap(tmp_path / "b.mcap") as file:
-        file.add("/livox/lidar", LIVOX, data, schema=("ros2msg", text.encode()))
-        file.add("/cloud_registered", CLOUD, [message(cloud())])
+    with mcap(tmp_path / "b.mcap") as add:
+        add("/livox/lidar", LIVOX, data, schema=("ros2msg", text.encode()))
+        add("/cloud_registered", CLOUD, [message(cloud())])
     assert open_input(tmp_path / "b.mcap").topic == "/cloud_registered"
     assert open_input(tmp_path / "b.mcap", "/livox/lidar")[1].scan.intensity[0] == 1

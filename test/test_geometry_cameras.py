@@ -131,12 +131,8 @@ def test_known_values() -> None:
     uv, inside = fisheye.project(np.array([[1, 0, 0], [0, 0, 1], [0, 0, 0]], dtype=np.float32))
     np.testing.assert_allclose(uv[:2], [[200 + 50 * np.pi, 200], [200, 200]], atol=1e-3)
     assert inside.tolist() == [True, True, False]
-    assert np.isfinite(
-        fisheye.unproject(np.array([[200 + 99 * np.pi, 200], [200 + 101 * np.pi, 200]]))[:, 0]
-    ).tolist() == [
-        True,
-        False,
-    ]
+    rays = fisheye.unproject(np.array([[200 + 99 * np.pi, 200], [200 + 101 * np.pi, 200]]))
+    assert np.isfinite(rays[:, 0]).tolist() == [True, False]
     # xi = 1 is the stereographic projection: radius tan(angle / 2).
     mei = Camera(model="mei", intrinsics=(100, 100, 200, 200), xi=1.0, width=401, height=401)
     uv, _ = mei.project(np.array([[1, 0, 0]], dtype=np.float32))

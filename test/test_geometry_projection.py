@@ -18,10 +18,6 @@ def wall(x: float, y: np.ndarray, z: np.ndarray) -> np.ndarray:
     return np.column_stack([np.full(len(grid), x), grid]).astype(np.float32)
 
 
-def test_transform_moves_points_into_the_camera() -> None:
-    np.testing.assert_allclose(transform(T_CAMERA_LIDAR, np.array([[2, 0, 0.5]], np.float32)), [[0.3, -0.5, 2]])
-
-
 def test_points_behind_a_near_board_are_hidden() -> None:
     far = wall(6, np.linspace(-4, 4, 400), np.linspace(-1.5, 1.5, 60))
     board = wall(2, np.linspace(-0.3, 0.3, 100), np.linspace(-0.5, 0.5, 60))

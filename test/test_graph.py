@@ -1,14 +1,13 @@
-"""The exported graph: what it is made of, and that it answers as the reference does."""
+"""The exported graph: what it is made of; test_engine_variants.py compares it with the reference."""
 
 from collections.abc import Callable
-from itertools import product
 from typing import Any, get_args
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from engines import PREPROCESS, MakeBundle, truth, voxels_of
+from engines import PREPROCESS, VARIANTS, MakeBundle, preprocess_with, truth, voxels_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -49,20 +48,12 @@ def check(bundle: Bundle, voxels: Voxels) -> None:
     )
 
 
-VARIANTS = list(product(("batchnorm", "layernorm"), ("relu", "gelu"), ("linear", "mlp", "probe")))
-
-
-@pytest.mark.parametrize(("norm", "activation", "head"), VARIANTS)
-def test_every_variant_answers_as_the_reference(make_bundle: MakeBundle, norm: str, activation: str, head: str) -> None:
-    check(make_bundle(norm=norm, activation=activation, head=head, head_hidden=40), voxels_of(2000))
-
-
-@pytest.mark.parametrize(("norm", "activation", "head"), VARIANTS)
+@pytest.mark.parametrize("fields", VARIANTS)
 @pytest.mark.parametrize("precision", get_args(graph.Precision))
 def test_only_operators_that_tensorrt_takes(
-    make_bundle: MakeBundle, norm: str, activation: str, head: str, precision: graph.Precision
+    make_bundle: MakeBundle, fields: dict[str, Any], precision: graph.Precision
 ) -> None:
-    model = model_of(make_bundle(norm=norm, activation=activation, head=head, head_hidden=40), precision)
+    model = model_of(make_bundle(**fields), precision)
     onnx.checker.check_model(model, full_check=True)
     assert {node.op_type for node in model.graph.node} <= OPERATORS
     assert all(node.domain == "" and node.op_type not in ("Loop", "If", "Scan") for node in model.graph.node)
@@ -101,25 +92,9 @@ def test_half_precision_answers_nearly_the_same(make_bundle: MakeBundle) -> None
         assert 1e-7 < np.abs(softmax(answer) - softmax(wanted)).mean() < 1e-3
 
 
-@pytest.mark.parametrize("points", [1, 2, 3, 17, 300])
-def test_every_size(make_bundle: MakeBundle, points: int) -> None:
-    check(make_bundle(), voxels_of(points))
-
-
-@pytest.mark.parametrize("neighbours", [1, 3, 4, 7])
-def test_every_number_of_neighbours(make_bundle: MakeBundle, neighbours: int) -> None:
-    preprocess = PREPROCESS.model_copy(update={"neighbours": neighbours})
-    check(make_bundle(preprocess), voxels_of(300, preprocess))
-
-
 def test_crowded_cells_and_a_view_that_ends_in_the_room(make_bundle: MakeBundle) -> None:
     """Coarse cells of hundreds of voxels need all levels of the sums; occupied cells touch the grid's border."""
-    fields = PREPROCESS.model_dump() | {
-        "fov_min": (-2, -2, -1),
-        "fov_max": (2, 2, 1),
-        "grids": [(3, 3), (3, 1), (3, 2)],
-    }
-    preprocess = PreprocessConfig.model_validate(fields)
+    preprocess = preprocess_with(fov_min=(-2, -2, -1), fov_max=(2, 2, 1), grids=[(3, 3), (3, 1), (3, 2)])
     random = np.random.default_rng(0)
     xyz = random.uniform(-3, 3, (30000, 3)).astype(np.float32)
     voxels = prepare(xyz, random.random(30000).astype(np.float32), preprocess)[0]
@@ -137,8 +112,7 @@ def crowd(count: int, extent: float, seed: int, preprocess: PreprocessConfig = P
 @pytest.mark.parametrize("norm", ["batchnorm", "layernorm"])
 def test_padding_changes_no_answer(make_bundle: MakeBundle, norm: str) -> None:
     """Also where the occupied cells touch the border of the full grid, beyond which there must be no cells."""
-    fields = {"fov_min": (-4, -4, -1), "fov_max": (4, 4, 1), "grids": [(40, 33), (40, 7), (33, 7)]}
-    small = PreprocessConfig.model_validate(PREPROCESS.model_dump() | fields)
+    small = preprocess_with(fov_min=(-4, -4, -1), fov_max=(4, 4, 1), grids=[(40, 33), (40, 7), (33, 7)])
     for preprocess, extent in ((PREPROCESS, 5.0), (PREPROCESS, 0.5), (small, 6.0)):
         bundle = make_bundle(preprocess, norm=norm)
         network, run = network_of(bundle), runtime(model_of(bundle))

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from xml.etree import ElementTree
@@ -24,7 +23,7 @@ from cmp_seg_ros.mapping.fusion import Voxels
 from cmp_seg_ros.mapping.grid import FREE, OCCUPIED, UNKNOWN, grid_of
 from cmp_seg_ros.mapping.odometry import Motion
 from cmp_seg_ros.mapping.roles import FLOOR as IS_FLOOR
-from cmp_seg_ros.mapping.roles import MOVING, OBSTACLE, Roles
+from cmp_seg_ros.mapping.roles import MOVING, OBSTACLE, roles_of
 from cmp_seg_ros.mapping.semantic_map import SemanticMap
 from cmp_seg_ros.scan import UNLABELLED, Labels, Scan
 
@@ -87,10 +86,10 @@ def test_people_are_left_out_even_where_they_stand_still() -> None:
 
 def test_roles_follow_the_structural_classes() -> None:
     indoor = LabelSpace.load("indoor")
-    roles = dict(zip(indoor.names, Roles(indoor).of(indoor.ids).tolist(), strict=True))
+    roles = dict(zip(indoor.names, roles_of(indoor)[indoor.ids].tolist(), strict=True))
     assert roles["floor"] == IS_FLOOR and roles["person"] == MOVING
     assert {roles[name] for name in ("wall", "door", "table", "stairs")} == {OBSTACLE}
-    assert Roles(SIX).of(np.array([FLOOR, UNLABELLED], np.uint8)).tolist() == [IS_FLOOR, 4]
+    assert roles_of(SIX)[[FLOOR, UNLABELLED]].tolist() == [IS_FLOOR, 4]
 
 
 def test_obstacles_count_from_the_floor_at_their_place() -> None:
@@ -117,11 +116,6 @@ def test_small_holes_of_the_floor_are_closed_and_large_ones_are_not() -> None:
     assert (grid.occupancy[5, 5], grid.occupancy[6, 5], grid.occupancy[13, 13]) == (FREE, FREE, UNKNOWN)
 
 
-def pose_at(own: int, T: np.ndarray | None, stamp: int) -> np.ndarray | None:
-    """A pose that is known at its own stamp."""
-    return T if stamp == own else None
-
-
 class Drive(DataSet):
     """A lidar that drives through the room; three labels in ten are wrong at random; `poses` are those of frames."""
 
@@ -129,10 +123,6 @@ class Drive(DataSet):
         super().__init__(Path("drive"))
         self.poses, self.count = poses, len(poses)
         self.label_spaces = {PREDICTIONS: SIX} | ({TRUTH: SIX} if truth else {})
-
-    @classmethod
-    def recognises(cls, path: Path) -> bool:
-        return False
 
     def __iter__(self) -> Iterator[Frame]:
         for i, T in enumerate(self.poses):
@@ -148,7 +138,7 @@ class Drive(DataSet):
             stamp = (i + 1) * 10**8
             yield Frame(
                 f"{i}", Scan((world - [x, 0, 1]).astype(np.float32), stamp=stamp), i, labels=sources, sequence="a",
-                group=f"{i // 4}", locate=partial(pose_at, stamp, T),
+                group=f"{i // 4}", locate={stamp: T}.get,
             )  # fmt: skip
 
 

@@ -2,8 +2,6 @@
 
 import sys
 from collections.abc import Callable
-from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pytest
@@ -58,19 +56,13 @@ def test_points_are_placed_from_where_the_lidar_was_at_their_time() -> None:
     assert off(motion.to_world(Scan(scan.xyz))) > 0.1
 
 
-def frames(poses: list[np.ndarray | None], stamps: list[int] | None = None) -> list[Frame]:
-    """Frames with known poses."""
-    scan = Scan(np.ones((1, 3), np.float32))
-    own = stamps or [i * SWEEP for i in range(len(poses))]
+def frames(poses: list[np.ndarray | None]) -> list[Frame]:
+    """Frames with poses that are known at their own stamps."""
+    scans = [Scan(np.ones((1, 3), np.float32), stamp=i * SWEEP) for i in range(len(poses))]
     return [
-        Frame(f"{i}", replace(scan, stamp=own[i]), sequence="drive", locate=only_at(own[i], pose))
-        for i, pose in enumerate(poses)
+        Frame(f"{i}", scan, sequence="drive", locate={scan.stamp: pose}.get)
+        for i, (scan, pose) in enumerate(zip(scans, poses, strict=True))
     ]
-
-
-def only_at(own: int, pose: np.ndarray | None) -> Callable[[int], np.ndarray | None]:
-    """A pose that is known at one stamp."""
-    return lambda stamp: pose if stamp == own else None
 
 
 def test_recorded_poses_give_the_velocity() -> None:
@@ -116,10 +108,6 @@ def test_missing_kiss_icp_is_an_error_with_a_remedy(monkeypatch: pytest.MonkeyPa
         odometry.KissIcp()
 
 
-def later(pose: Callable[[float], np.ndarray], begin: float, seconds: float) -> np.ndarray:
-    return pose(begin + seconds)
-
-
 def test_kiss_icp_follows_a_moving_lidar() -> None:
     """To centimetres, at the start of each sweep, in a world with z up though the lidar is mounted upside down."""
     pytest.importorskip("kiss_icp")
@@ -131,7 +119,7 @@ def test_kiss_icp_follows_a_moving_lidar() -> None:
         return transform(0.3 * seconds**2, 0.1 * seconds**2, 0.15 * seconds**2) @ flip  # from rest
 
     for i in range(15):
-        scan = box(partial(later, pose, 0.1 * i), seed=i)
+        scan = box(lambda seconds, begin=0.1 * i: pose(begin + seconds), seed=i)
         frame = Frame(f"{i}", Scan(scan.xyz, time=scan.time, stamp=(i + 10) * SWEEP), sequence="a", T_base_lidar=flip)
         motion = kiss(frame)
     error = np.linalg.inv(pose(1.4)) @ motion.start

@@ -5,7 +5,9 @@ from rclpy.serialization import deserialize_message, serialize_message
 from sensor_msgs import msg as sensor_msgs
 from std_msgs.msg import Header
 
+from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.messages import cdr, images, point_cloud2
+from cmp_seg_ros.scan import Labels
 
 SECOND = 1_000_000_000
 
@@ -23,7 +25,13 @@ def test_clouds_go_to_rclpy_and_back():
     data = serialize_message(message)
     read = cdr.deserialize(data, cdr.POINT_CLOUD2)
     assert point_cloud2.decode(read).frame_id == header.frame_id
-    np.testing.assert_array_equal(point_cloud2.decode(read).xyz[:, 0], np.arange(12))
+    for one in (message, read):  # of rclpy, of rosbags
+        np.testing.assert_array_equal(point_cloud2.decode(one).xyz, np.repeat(np.arange(12.0), 3).reshape(12, 3))
+    labels = Labels(np.arange(12, dtype=np.uint8) % 6, np.ones(12, np.float32))
+    first, second = (
+        point_cloud2.encode_labelled(one, labels, LabelSpace.load("structural6")) for one in (message, read)
+    )
+    assert first == second
     written = cdr.serialize_cloud(cloud, read.header)
     assert len(written) == len(data) and deserialize_message(written, sensor_msgs.PointCloud2) == message
     assert np.shares_memory(read.data, np.frombuffer(data, np.uint8))

@@ -102,13 +102,9 @@ def test_entropy_is_a_field_of_its_own_before_the_label(graph):
 
 
 def test_disabled_it_listens_to_nothing_and_enabled_it_labels_the_next_scan(graph):
-    client = graph.node.create_client(SetBool, f"{graph.name}/enable")
-    graph.until(client.service_is_ready, "the service")
-
     def enable(data):
-        future = client.call_async(SetBool.Request(data=data))
-        graph.until(future.done, "an answer")
-        return future.result().success, future.result().message
+        answer = graph.call(SetBool, "enable", data=data)
+        return answer.success, answer.message
 
     graph.label(cloud(room()))
     assert enable(False) == (True, "disabled")

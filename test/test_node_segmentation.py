@@ -181,12 +181,8 @@ def test_newest_scan_wins_and_every_scan_is_counted(graph):
 
 
 def test_parameters_are_described_and_guarded(graph):
-    describe = graph.node.create_client(DescribeParameters, "/segmentation_node/describe_parameters")
-    graph.until(describe.service_is_ready, "the parameter service")
     names = [parameter.name for parameter in segmentation_node.PARAMETERS]
-    future = describe.call_async(DescribeParameters.Request(names=names))
-    graph.until(future.done, "an answer")
-    descriptors = future.result().descriptors
+    descriptors = graph.call(DescribeParameters, "describe_parameters", names=names).descriptors
     assert [d.name for d in descriptors] == names
     assert all(len(d.description) > 10 for d in descriptors)
     by_name = {d.name: d for d in descriptors}

@@ -76,11 +76,7 @@ class MapRobot(Robot):
         self.number += 1
 
     def save(self) -> Trigger.Response:
-        client = self.node.create_client(Trigger, f"{self.name}/save")
-        self.until(client.service_is_ready, "the service")
-        future = client.call_async(Trigger.Request())
-        self.until(future.done, "an answer")
-        return future.result()
+        return self.call(Trigger, "save")
 
 
 def occupancy_at(grid: OccupancyGrid, x: float, y: float) -> int:

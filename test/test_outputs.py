@@ -31,7 +31,7 @@ def test_what_others_have_left_is_refused_by_name(tmp_path: Path, report: str | 
     if report is not None:
         (tmp_path / REPORT).write_text(report)
     before = sorted(tmp_path.iterdir())
-    with pytest.raises(UserError, match=r"already holds .*labelled, not made by cmp-seg label; give another"):
+    with pytest.raises(UserError, match=r"already has .*labelled, not made by cmp-seg label; give another"):
         claim(tmp_path, "label", (REPORT, "labelled"))
     assert sorted(tmp_path.iterdir()) == before
 

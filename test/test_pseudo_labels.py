@@ -24,16 +24,29 @@ CAMERA = "{model: pinhole, intrinsics: [105, 105, 79.5, 59.5], width: 160, heigh
 INDOOR, STRUCTURAL6 = LabelSpace.load("indoor"), LabelSpace.load("structural6")
 
 
+class Drive(drives.DataSet):
+    """Knows the truth of the image that it gave last."""
+
+    def picture(self, *place) -> np.ndarray:
+        rig, index, camera = place
+        self.shown = rig.image(index, camera)
+        return self.shown.rgb
+
+    def truth_of(self, rgb: np.ndarray) -> np.ndarray:
+        assert rgb is self.shown.rgb
+        return self.shown.label
+
+
 @pytest.fixture(scope="module")
-def drive(tmp_path_factory: pytest.TempPathFactory) -> drives.DataSet:
+def drive(tmp_path_factory: pytest.TempPathFactory) -> Drive:
     """A drive of three scans with small images, and a still shorter way to ask for their truth."""
     camera = tmp_path_factory.mktemp("camera") / "small.yaml"
     camera.write_text(CAMERA)
-    return drives.DataSet([60_000_003], 3, rate=4.0, cameras=[f"camera={camera}"])
+    return Drive([60_000_003], 3, rate=4.0, cameras=[f"camera={camera}"])
 
 
 @pytest.fixture(scope="module")
-def frames(drive: drives.DataSet) -> list[Frame]:
+def frames(drive: Drive) -> list[Frame]:
     return list(drive)
 
 
@@ -166,7 +179,7 @@ def test_outvoted_labels_are_rejected_and_unseen_points_get_the_votes_of_others(
 # The labeller
 
 
-def test_a_perfect_teacher_labels_what_the_camera_sees_as_it_is(drive: drives.DataSet, frames: list[Frame]) -> None:
+def test_a_perfect_teacher_labels_what_the_camera_sees_as_it_is(drive: Drive, frames: list[Frame]) -> None:
     labeller = PseudoLabeller(Painted(drive.truth_of), STRUCTURAL6, refinements=Refinements.none())
     frame = frames[0]
     evidence = labeller.look(frame)
@@ -183,7 +196,7 @@ def test_a_perfect_teacher_labels_what_the_camera_sees_as_it_is(drive: drives.Da
     assert raw > 0.95 and (kept == truth_of(frame))[known].mean() > raw
 
 
-def test_refinements_improve_a_teacher_with_errors(drive: drives.DataSet, frames: list[Frame]) -> None:
+def test_refinements_improve_a_teacher_with_errors(drive: Drive, frames: list[Frame]) -> None:
     teacher = simulated.Teacher(drive.truth_of)
     right = {}
     for name, refinements in (
@@ -219,7 +232,7 @@ def test_the_simulated_teacher_repeats_itself_and_confuses_as_often_as_measured(
 def test_images_of_another_size_and_cameras_without_calibration_are_named(frames: list[Frame]) -> None:
     labeller = PseudoLabeller(Painted(lambda rgb: rgb[..., 0] * 0), STRUCTURAL6, refinements=Refinements.none())
     [(name, image)] = frames[0].images.items()
-    small = replace(frames[0], images={name: replace(image, read=lambda: np.zeros((60, 80, 3), np.uint8))})
+    small = replace(frames[0], images={name: replace(image, rgb=lambda: np.zeros((60, 80, 3), np.uint8))})
     with pytest.raises(UserError, match="80 x 60 pixels, its calibration is for 160 x 120"):
         labeller.look(small)
     with pytest.raises(UserError, match="is not calibrated; give its intrinsics"):

@@ -212,3 +212,9 @@ def test_two_processes_give_the_same_labels_as_one(
         assert run("pseudo-label", pairs, "--out", tmp_path / str(processes), *options).code == 0
     labels = [content(tmp_path / name / "labels/pseudo") for name in ("1", "2")]
     assert labels[0] == labels[1]
+
+
+def test_a_converted_set_takes_no_other_calibration(pairs: Path, tmp_path: Path, teacher: ByBrightness) -> None:
+    label(pairs, tmp_path / "set")
+    with pytest.raises(UserError, match="is a converted set and keeps the calibration"):
+        label(tmp_path / "set", None, calibration=pairs / "calibration.yaml")  # type: ignore[arg-type]

@@ -2,13 +2,16 @@
 
 import threading
 import time
+from unittest.mock import MagicMock
 
 import pytest
+from builtin_interfaces.msg import Time
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cmp_seg_ros.ros import diagnostics
-from cmp_seg_ros.ros.diagnostics import Tally, Throttle
+from cmp_seg_ros.ros.diagnostics import WARN, Tally, Throttle
+from cmp_seg_ros.ros.report import Problem, Report
 
 EVENTS = st.lists(st.sampled_from(["receive", "supersede", "publish", "malformed"]), max_size=60)
 
@@ -25,10 +28,10 @@ def test_received_is_published_and_dropped_and_pending(events):
         elif pending:
             pending -= 1
             tally.publish({"total": 1.0}) if event == "publish" else tally.drop(event)
-        snapshot = tally.snapshot()
-        assert snapshot["in"] == snapshot["out"] + snapshot["dropped"] + snapshot["pending"] == number
-        assert snapshot["pending"] == pending
-        assert sum(snapshot["dropped_by_reason"].values()) == snapshot["dropped"]
+        values, dropped, _ = tally.snapshot()
+        assert values["in"] == values["out"] + values["dropped"] + values["pending"] == number
+        assert values["pending"] == pending
+        assert sum(dropped.values()) == values["dropped"]
 
 
 def test_counters_hold_under_threads():
@@ -45,9 +48,8 @@ def test_counters_hold_under_threads():
         thread.start()
     for thread in threads:
         thread.join()
-    snapshot = tally.snapshot()
-    assert (snapshot["in"], snapshot["out"], snapshot["pending"]) == (2000, 2000, 0)
-    assert snapshot["notes"] == {"odd": 2000}
+    values, _, _ = tally.snapshot()
+    assert (values["in"], values["out"], values["pending"], values["note.odd"]) == (2000, 2000, 0, 2000)
 
 
 def test_percentiles_and_flat_keys():
@@ -57,7 +59,7 @@ def test_percentiles_and_flat_keys():
         tally.publish({"total": float(milliseconds)})
     tally.receive(superseded=False)
     tally.drop("empty")
-    flat = diagnostics.flat(tally.snapshot())
+    flat, _, _ = tally.snapshot()
     assert flat["ms.total.p50"] == pytest.approx(50.5)
     assert flat["ms.total.p99"] == pytest.approx(99.01)
     assert (flat["in"], flat["out"], flat["dropped"], flat["dropped.empty"], flat["pending"]) == (101, 100, 1, 1, 0)
@@ -81,3 +83,14 @@ def test_throttle_lets_each_reason_pass_now_and_then(monkeypatch):
     now = 111.0
     assert throttle("a") == 2
     assert throttle("a") is None
+
+
+def test_a_lasting_problem_is_logged_when_it_begins():
+    node = MagicMock()
+    node.get_fully_qualified_name.return_value = "/node"
+    node.get_clock().now().to_msg.return_value = Time()
+    report = Report(node, "labelling", "scans")
+    report._throttle.period = 0.0
+    for degrees in (12, 13, None, 12):  # the second is the same problem
+        report.publish({}, [Problem(WARN, f"the lidar leans by {degrees} degrees")] if degrees else [])
+    assert node.get_logger().warning.call_count == 2

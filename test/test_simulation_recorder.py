@@ -187,12 +187,12 @@ def test_two_processes_write_what_one_writes(recording: Path, tmp_path: Path) ->
 def test_a_recording_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "bag").mkdir()
     (tmp_path / "bag" / "drive.mcap").write_bytes(b"of the real robot")
-    with pytest.raises(UserError, match=r"already holds bag.*, not made by cmp-seg simulate; give another --out"):
+    with pytest.raises(UserError, match=r"already has bag.*, not made by cmp-seg simulate; give another --out"):
         next(record(CONFIG, tmp_path))
     assert (tmp_path / "bag" / "drive.mcap").read_bytes() == b"of the real robot"
     shutil.rmtree(tmp_path / "bag")
     (tmp_path / "calibration.yaml").write_text("of the real robot")
-    with pytest.raises(UserError, match=r"holds calibration\.yaml"):
+    with pytest.raises(UserError, match=r"has calibration\.yaml"):
         next(record(CONFIG, tmp_path))
 
 
@@ -211,7 +211,7 @@ def test_a_recording_with_other_arguments_is_replaced_only_if_asked(tmp_path: Pa
     list(record(config, tmp_path, processes=1))
     before = (tmp_path / "report.json").read_bytes()
     other = replace(config, seed=6, cameras=(RigCamera(camera=SMALL),))
-    with pytest.raises(UserError, match=r"with another seed, cameras; give another --out, or --again"):
+    with pytest.raises(UserError, match=r"other settings \(seed, cameras\); give another --out, or --again"):
         next(record(other, tmp_path))
     assert (tmp_path / "report.json").read_bytes() == before
     begun = record(other, tmp_path, processes=1, again=True)

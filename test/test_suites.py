@@ -27,7 +27,7 @@ from cmp_seg_ros.evaluation.reliability import BINS
 from cmp_seg_ros.evaluation.report import Report
 from cmp_seg_ros.evaluation.suites import run as suite_run
 from cmp_seg_ros.evaluation.suites.recordings import Agreement
-from cmp_seg_ros.evaluation.suites.run import Count, Counter, Part, SuiteRun
+from cmp_seg_ros.evaluation.suites.run import Count, Counter, Part, SuiteRun, program_files
 from cmp_seg_ros.evaluation.suites.scans import Scans, shown
 from cmp_seg_ros.evaluation.suites.scores import Scores, compile_report
 from cmp_seg_ros.evaluation.suites.suite import Mount, Suite
@@ -265,6 +265,12 @@ def test_a_part_is_of_the_program_and_the_scene_at_the_beginning(
     assert counting(lambda: world.write_text("items: [2]")) == [HOUSES, SHED]
     assert counting() == [SHED] and counting() == []
     assert {"structural6.yaml", "indoor.yaml", "os1-16.yaml"} <= {path.name for path in data_files()}
+    program = {"/".join(path.parts[-2:]) for path in program_files()}
+    assert {
+        "simulation/walls.py",
+        "kernels/network.py",
+        "cmp_seg_ros/segmenter.py",
+    } <= program and "cli/main.py" not in program
     monkeypatch.setattr(suite_run, "data_files", lambda: [*data_files(), world])
     assert counting() == [HOUSES, SHED] and counting() == []
     monkeypatch.setattr(suite_run, "_version", lambda library: "another")

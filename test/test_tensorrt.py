@@ -1,4 +1,4 @@
-"""The TensorRT engine as far as one gets without a GPU: its calls in their order, and that both libraries take them.
+"""The TensorRT engine as far as one gets without a GPU: its calls in their order, and that TensorRT's API takes them.
 
 The graph that it is built of is tested in test_graph.py.
 """
@@ -7,13 +7,15 @@ import ctypes
 import re
 import subprocess
 import sys
-from itertools import count
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
+import torch
 from engines import PREPROCESS, MakeBundle, voxels_of
 
 from cmp_seg_ros.engine import cuda
@@ -23,14 +25,18 @@ from cmp_seg_ros.engine.runtimes import tensorrt
 from cmp_seg_ros.errors import UserError
 
 CHECKOUT = Path(__file__).resolve().parents[1]
+empty, copy_ = torch.empty, torch.Tensor.copy_
 
 
 class Gpu:
-    """Stand-ins for TensorRT and the CUDA runtime that note what is called. Nothing is computed."""
+    """Stand-ins for TensorRT and PyTorch's CUDA that note what is called; memory of the GPU is this process's.
+
+    The network's answer is the inverse of the first feature, so that it shows what went to and fro.
+    """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.calls: list[str] = []
-        self.trt, self.cuda, self.context = MagicMock(), MagicMock(), MagicMock()
+        self.trt, self.context = MagicMock(), MagicMock()
         self.trt.__version__ = "10.13.0.35"
         self.trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED = 1
         self.trt.ILogger = type("ILogger", (), {"Severity": MagicMock()})
@@ -49,33 +55,38 @@ class Gpu:
         self.engine.get_tensor_profile_shape = lambda name, _: self.profile[name]
         self.context.infer_shapes.return_value = []
         self.context.update_device_memory_size_for_shapes.return_value = 1000
-        for name in ("Malloc", "MallocHost", "Free", "FreeHost", "MemcpyAsync", "StreamSynchronize", "StreamDestroy"):
-            self._note(f"cuda{name}")
-        for name in ("BeginCapture", "EndCapture", "CreateWithFlags"):
-            self._note(f"cudaStream{name}")
-        for name in ("Instantiate", "Launch", "Destroy", "ExecDestroy"):
-            self._note(f"cudaGraph{name}")
-        self.blocks: list[Any] = []
-        self.cuda.cudaMallocHost = self._allocate
-        self.context.execute_async_v3 = lambda stream: self.calls.append("execute") or True
-        self.cuda.cudaGetDeviceProperties.return_value = (0, MagicMock(name="gpu", major=8, minor=6))
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.addresses: dict[str, int] = {}
+        self.context.set_input_shape = lambda name, shape: self.shapes.update({name: shape}) or True
+        self.context.get_tensor_shape = lambda name: (self.shapes["features"][0], 6)
+        self.context.set_tensor_address = lambda name, address: self.addresses.update({name: address})
+        self.context.execute_async_v3 = self._execute
+        self.stream = SimpleNamespace(cuda_stream=7, synchronize=lambda: self.calls.append("synchronize"))
         monkeypatch.setitem(sys.modules, "tensorrt", self.trt)
-        monkeypatch.setattr(cuda, "runtime", lambda: self.cuda)
+        monkeypatch.setattr(torch.cuda, "Stream", lambda: self.stream)
+        monkeypatch.setattr(torch.cuda, "stream", nullcontext)
+        monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: Graph(self.calls))
+        monkeypatch.setattr(torch, "empty", self._empty)
+        monkeypatch.setattr(torch.Tensor, "copy_", lambda *given, **_: self.calls.append("copy") or copy_(*given))
+        monkeypatch.setattr(cuda, "gpu", lambda: cuda.Gpu("gpu", (8, 6), (12, 8)))
+        monkeypatch.setattr(tensorrt, "version", lambda package: "2.7.0")
         tensorrt._log.cache_clear()
 
-    def _note(self, name: str) -> None:
-        handles = count(1 << 20, 256)
+    def _empty(self, *size: Any, pin_memory: bool = False, device: Any = None, **options: Any) -> torch.Tensor:
+        if pin_memory or device == "cuda":
+            self.calls.append("allocate")
+        return empty(*size, **options)
 
-        def call(*_: Any) -> tuple[int, int]:
-            self.calls.append(name.removeprefix("cuda"))
-            return 0, next(handles)
+    def _array(self, name: str, shape: tuple[int, ...]) -> Any:
+        memory = (ctypes.c_float * int(np.prod(shape))).from_address(self.addresses[name])
+        return np.frombuffer(memory, np.float32).reshape(shape)
 
-        setattr(self.cuda, name, call)
-
-    def _allocate(self, size: int) -> tuple[int, int]:
-        """Real memory, since arrays lie in it."""
-        self.blocks.append((ctypes.c_ubyte * size)())
-        return 0, ctypes.addressof(self.blocks[-1])
+    def _execute(self, stream: int) -> bool:
+        assert stream == self.stream.cuda_stream
+        self.calls.append("execute")
+        features = self._array("features", self.shapes["features"])
+        self._array("logits", (len(features), 6))[...] = -features[:, :1]
+        return True
 
     def load(self, network: Any) -> tensorrt.TensorRtEngine:
         """An engine whose plan has the network's shapes."""
@@ -83,10 +94,26 @@ class Gpu:
         names = [*self.profile, "logits"]
         self.engine.num_io_tensors = len(names)
         self.engine.get_tensor_name = names.__getitem__
-        shapes: dict[str, tuple[int, ...]] = {}
-        self.context.set_input_shape = lambda name, shape: shapes.update({name: shape}) or True
-        self.context.get_tensor_shape = lambda name: (shapes["features"][0], 6)
         return tensorrt.TensorRtEngine(network, b"plan", "fp32")
+
+
+class Graph:
+    """Notes what is called, and its end."""
+
+    def __init__(self, calls: list[str]) -> None:
+        self.calls = calls
+
+    def __del__(self) -> None:
+        self.calls.append("free graph")
+
+    def capture_begin(self, capture_error_mode: str) -> None:
+        self.calls.append(f"begin {capture_error_mode}")
+
+    def capture_end(self) -> None:
+        self.calls.append("end")
+
+    def replay(self) -> None:
+        self.calls.append("replay")
 
 
 @pytest.fixture
@@ -107,18 +134,20 @@ def test_building_a_plan(gpu: Gpu, make_bundle: MakeBundle, tmp_path: Path) -> N
 def test_a_shape_is_run_then_recorded_then_replayed(gpu: Gpu, make_bundle: MakeBundle) -> None:
     engine = gpu.load(network_of(make_bundle()))
     inputs = voxels_of(1500).inputs._asdict()
-    run = ["MemcpyAsync", "execute", "MemcpyAsync"]
-    record = ["StreamBeginCapture", *run, "StreamEndCapture", "GraphInstantiate", "GraphDestroy"]
-    for calls in (run, [*record, "GraphLaunch"], ["GraphLaunch"], ["GraphLaunch"]):
+    run = ["copy", "execute", "copy"]
+    record = ["begin thread_local", *run, "end"]
+    for calls in (run, [*record, "replay"], ["replay"], ["replay"]):
         gpu.calls.clear()
         answer = engine(inputs)["logits"]
-        assert [call for call in gpu.calls if not call.startswith("Malloc")] == [*calls, "StreamSynchronize"]
-        assert answer.shape == (len(inputs["features"]), 6) and answer.dtype == np.float32
-    addresses = [call.args[1] for call in gpu.context.set_tensor_address.mock_calls]
-    assert addresses == sorted(set(addresses)) and all(address % tensorrt.ALIGNMENT == 0 for address in addresses)
+        assert [call for call in gpu.calls if call != "allocate"] == [*calls, "synchronize"]
+        assert answer.dtype == np.float32
+        np.testing.assert_array_equal(answer, np.repeat(-inputs["features"][:, :1], 6, axis=1))
+    addresses = list(gpu.addresses.values())
+    assert addresses == sorted(set(addresses))
+    assert all((address - addresses[0]) % tensorrt.ALIGNMENT == 0 for address in addresses)
     (prepared,) = engine._passes.values()
     for name, values in engine.network.feed(inputs, rounded=True).items():
-        np.testing.assert_array_equal(prepared.inputs[name], values)
+        np.testing.assert_array_equal(prepared.arrays[name], values)
 
 
 def test_memory_grows_with_the_scan_and_old_recordings_go(gpu: Gpu, make_bundle: MakeBundle) -> None:
@@ -127,10 +156,41 @@ def test_memory_grows_with_the_scan_and_old_recordings_go(gpu: Gpu, make_bundle:
     engine(small), engine(small)
     gpu.calls.clear()
     engine(large)
-    assert gpu.calls.index("GraphExecDestroy") < gpu.calls.index("Free") < gpu.calls.index("Malloc")
+    assert gpu.calls.index("free graph") < gpu.calls.index("allocate")
     gpu.calls.clear()
     engine(small)
-    assert "Malloc" not in gpu.calls and len(engine._passes) == 2
+    assert "allocate" not in gpu.calls and len(engine._passes) == 2
+
+
+def test_what_cannot_be_recorded_runs_without(
+    gpu: Gpu, make_bundle: MakeBundle, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def capture_end(_: Graph) -> None:
+        raise RuntimeError("CUDA error: operation failed due to a previous error during capture")
+
+    monkeypatch.setattr(Graph, "capture_end", capture_end)
+    engine, inputs = gpu.load(network_of(make_bundle())), voxels_of(300).inputs._asdict()
+    for _ in range(3):
+        gpu.calls.clear()
+        engine(inputs)
+    assert gpu.calls == ["copy", "execute", "copy", "synchronize"]
+    assert caplog.text.count("cannot be recorded as a CUDA graph") == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "remedy"), [("CUDA out of memory. Tried", "use larger voxels"), ("CUDA error: lost", "cmp-seg doctor")]
+)
+def test_errors_of_the_gpu_have_a_remedy(
+    gpu: Gpu, make_bundle: MakeBundle, monkeypatch: pytest.MonkeyPatch, error: str, remedy: str
+) -> None:
+    engine = gpu.load(network_of(make_bundle()))
+
+    def fail() -> None:
+        raise RuntimeError(f"{error}\nmore of it")
+
+    monkeypatch.setattr(gpu.stream, "synchronize", fail)
+    with pytest.raises(UserError, match=f"the GPU failed: {error}; .*{remedy}"):
+        engine(voxels_of(300).inputs._asdict())
 
 
 def test_a_plan_of_other_shapes_is_built_again(gpu: Gpu, make_bundle: MakeBundle) -> None:
@@ -140,41 +200,32 @@ def test_a_plan_of_other_shapes_is_built_again(gpu: Gpu, make_bundle: MakeBundle
         tensorrt.TensorRtEngine(other, b"plan", "fp32")
 
 
+GPU = cuda.Gpu("gpu", (8, 6), (12, 8))
+
+
 @pytest.mark.parametrize(
-    ("versions", "what", "remedy"),
+    ("gpu_found", "torch_version", "what", "remedy"),
     [
-        ((0, 12080), "no NVIDIA driver", "--gpus all"),
-        ((11080, 12080), "driver is for CUDA 11.8, the packages are for 12", "update the driver to 525"),
-        ((12080, 12080), "", ""),
+        (None, "2.7.0", "no NVIDIA driver", "--gpus all"),
+        (
+            GPU._replace(cuda=(11, 8)),
+            "2.7.0",
+            "driver is for CUDA 11.8, TensorRT is for 12",
+            "update the driver to 525",
+        ),
+        (GPU._replace(capability=(6, 1)), "2.7.0", "capability 6.1; 7.5 is required", "engine 'cpu'"),
+        (GPU, "2.7.0+cpu", "PyTorch is installed without CUDA", "pytorch.org"),
+        (GPU, "2.7.0+cu128", "", ""),
     ],
 )
-def test_what_is_missing_has_a_remedy(gpu: Gpu, versions: tuple[int, int], what: str, remedy: str) -> None:
-    gpu.cuda.cudaDriverGetVersion.return_value, gpu.cuda.cudaRuntimeGetVersion.return_value = ((0, v) for v in versions)
-    gpu.cuda.cudaGetDeviceCount.return_value = (0, 1)
+def test_what_is_missing_has_a_remedy(
+    gpu: Gpu, monkeypatch: pytest.MonkeyPatch, gpu_found: cuda.Gpu | None, torch_version: str, what: str, remedy: str
+) -> None:
+    monkeypatch.setattr(cuda, "gpu", lambda: gpu_found)
+    monkeypatch.setattr(tensorrt, "version", lambda package: torch_version)
+    monkeypatch.setattr(tensorrt, "_cuda_of_tensorrt", lambda: 12)
     reason = tensorrt.TensorRt().reason()
     assert what in reason and remedy in reason and bool(reason) == bool(what)
-
-
-def test_arguments_are_such_as_the_real_bindings_take() -> None:
-    """Without a driver each function says that there is none, once it has understood its arguments."""
-    runtime = pytest.importorskip("cuda.bindings.runtime", reason="needs cuda-bindings (the dev extra)")
-    if runtime.cudaDriverGetVersion()[1]:
-        pytest.skip("a driver is here: these addresses are none")
-    stream = runtime.cudaStream_t(7)
-    for name, *args in (
-        ("cudaMalloc", 64),
-        ("cudaMallocHost", 64),
-        ("cudaStreamCreateWithFlags", runtime.cudaStreamNonBlocking),
-        ("cudaMemcpyAsync", 256, 512, 64, runtime.cudaMemcpyKind.cudaMemcpyHostToDevice, stream),
-        ("cudaStreamBeginCapture", stream, runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal),
-        ("cudaStreamEndCapture", stream),
-        ("cudaGraphInstantiate", runtime.cudaGraph_t(7), 0),
-        ("cudaGraphLaunch", runtime.cudaGraphExec_t(7), stream),
-        ("cudaStreamSynchronize", stream),
-        ("cudaGetDeviceProperties", 0),
-    ):
-        with pytest.raises(UserError, match=rf"{name} failed on the GPU: CUDA driver version is insufficient"):
-            cuda.call(name, *args)
 
 
 def test_the_calls_fit_the_api_of_tensorrt_10() -> None:

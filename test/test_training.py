@@ -65,10 +65,6 @@ class Rooms(DataSet):
         self.count = 2 * len(self.seeds)
         self.label_spaces = {TRUTH: LabelSpace.load("structural6")}
 
-    @classmethod
-    def recognises(cls, path: Path) -> bool:
-        return False
-
     def __iter__(self) -> Iterator[Frame]:
         return (self[number] for number in range(len(self)))
 

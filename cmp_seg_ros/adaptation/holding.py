@@ -86,10 +86,6 @@ class HeldBack(DataSet):
         self.count, self.label_spaces = len(self._numbers), data.label_spaces
         self._alone = len({data[number].group for number in self._numbers}) < GROUPS
 
-    @classmethod
-    def recognises(cls, path: Path) -> bool:
-        return False
-
     def __iter__(self) -> Iterator[Frame]:
         return (self[number] for number in range(len(self._numbers)))
 

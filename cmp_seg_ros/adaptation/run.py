@@ -140,10 +140,7 @@ class Adaptation:
             kept = {name: one.summary() | {"off": one.degrees, "away": one.centimetres} for name, one in found.items()}
             self._write(CALIBRATION, kept)
         wrong = any(calibration_check.is_off(one["off"], one["away"], one["between_halves"]) for one in kept.values())
-        said = [
-            f"camera {name} fits best {one['off']:.1f} degrees and {one['away']:.0f} cm away from its calibration"
-            for name, one in kept.items()
-        ]
+        said = [f"camera {name}: {one['verdict']}" for name, one in kept.items()]
         if wrong and not force:
             raise UserError(
                 f"{'; '.join(said)}: pseudo-labels would be wrong at all edges; `cmp-seg calibration check --refine "

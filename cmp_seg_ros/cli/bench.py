@@ -44,19 +44,20 @@ def bench(
     from rich.console import Console
 
     from cmp_seg_ros.outputs import require_writable, write_report, writing
-    from cmp_seg_ros.speed.bench import VOXELS, WIDTHS, Bench, Options
+    from cmp_seg_ros.speed.bench import TIME_LIMIT, VOXELS, WIDTHS, Bench
 
-    settings = Options(
-        engines=[name.strip() for name in engines.split(",") if name.strip()],
-        widths=numbers(widths, "--widths") or (QUICK_WIDTHS if quick else WIDTHS),
-        voxels=numbers(voxels, "--voxels") or (QUICK_VOXELS if quick else VOXELS),
-        time_limit=time_limit or (QUICK_LIMIT if quick else Options.time_limit),
-        processes=QUICK_WIDTHS[:1] if quick else None,
-    )
     if out is not None:
         require_writable(out, "bench")
     with Console(stderr=True).status("") as status:
-        report = Bench(settings, status.update, lambda warning: print_warnings([warning])).run()
+        report = Bench(
+            engines=[name.strip() for name in engines.split(",") if name.strip()],
+            widths=numbers(widths, "--widths") or (QUICK_WIDTHS if quick else WIDTHS),
+            voxels=numbers(voxels, "--voxels") or (QUICK_VOXELS if quick else VOXELS),
+            time_limit=time_limit or (QUICK_LIMIT if quick else TIME_LIMIT),
+            processes=QUICK_WIDTHS[:1] if quick else None,
+            progress=status.update,
+            warn=lambda warning: print_warnings([warning]),
+        ).run()
     if out is not None:
         from cmp_seg_ros.speed.plot import plot
 

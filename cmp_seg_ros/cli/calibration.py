@@ -46,9 +46,9 @@ def check(
     if out is not None:
         for name, one in found.items():
             one.draw(out / f"{name}.png")
-    astray = [name for name, one in found.items() if one.is_beyond]
-    if refine and astray:
-        raise UserError(f"nothing is written: camera {astray[0]}: {found[astray[0]].verdict}")
+    unsure = [name for name, one in found.items() if one.others and one.doubt]
+    if refine and unsure:
+        raise UserError(f"nothing is written: camera {unsure[0]}: {found[unsure[0]].verdict}")
     if refine:
         report["refined"] = str(calibration_check.write_refined(found, sensors, input, out))
     if out is not None:
@@ -70,5 +70,6 @@ def check(
         )
     show(table, "axes are the camera's: x right, y down, z forward; the score counts deviations over random offsets")
     show(*(f"camera {name}: {one.verdict}" for name, one in found.items()))
-    if refine:
-        show(f"better extrinsics: {report['refined']}")
+    show(
+        f"better extrinsics: {report['refined']}" if refine else "--refine writes the better extrinsics into a new file"
+    )

@@ -61,7 +61,7 @@ def compare(
     show(*(printed(table_of(section)) for section in comparison.sections if not section.detail))
     level = comparison.bootstrap.level
     show(
-        f"Differences are in points. Of figures that do not really differ, {1 - level:.0%} seem to, by chance, with "
-        f"intervals of {level:.0%}. Precision and recall are in --json and --out.\n"
+        f"Differences are in percentage points, with {level:.0%} intervals: one in {1 / (1 - level):.0f} excludes 0 by "
+        "chance alone. Precision and recall are in --json and --out.\n"
     )
     show(*comparison.summary, *(f"note: {line}" for line in comparison.notes))

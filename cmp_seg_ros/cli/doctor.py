@@ -1,6 +1,7 @@
 """`cmp-seg doctor`."""
 
 import json
+from dataclasses import asdict
 from itertools import groupby
 from typing import Annotated
 
@@ -31,14 +32,15 @@ def doctor(
     checks = examine(model, compile)
     faults = [f"{found.name}: {found.found}" for found in checks if found.status == "error"]
     if as_json:
-        print(json.dumps({"works": not faults, "checks": [found._asdict() for found in checks]}))
+        print(json.dumps({"works": not faults, "checks": [asdict(found) for found in checks]}))
         raise typer.Exit(bool(faults))
     table = Table("", "status", "found", "remedy", box=box.SIMPLE_HEAD, pad_edge=False)
     for area, group in groupby(checks, lambda found: found.area):
         table.add_section()
         table.add_row(Text(area, style="bold"))
-        for name, status, *texts, _ in group:
-            table.add_row(Text(f"  {name}"), Text(status, COLOURS[status]), *(Text(t, overflow="fold") for t in texts))
+        for found in group:
+            texts = (Text(text, overflow="fold") for text in (found.found, found.remedy))
+            table.add_row(Text(f"  {found.name}"), Text(found.status, COLOURS[found.status]), *texts)
     console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
     console.print(table)
     warnings = sum(found.status == "warning" for found in checks)

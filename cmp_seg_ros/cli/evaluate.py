@@ -1,6 +1,7 @@
 """`cmp-seg evaluate`."""
 
 import json
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -193,7 +194,7 @@ def evaluate(
                 run(frames, labeller, consumers, report, out, needs=needs, progress=progress)
         except KeyboardInterrupt:
             if out is not None and report.files:
-                print_warnings([f"interrupted; {out} has the report of the scans until then"])
+                print(f"stopped; {out} has the report of the scans so far", file=sys.stderr)
             raise
     if report.unlabelled == 1:
         raise UserError(f"no point could be labelled: {'; '.join([*report.problems, *report.warnings])}")

@@ -111,8 +111,10 @@ def _converted(input: Path, out: Path | None, topic: str, calibration: Path | No
     from cmp_seg_ros.cli.tables import print_warnings
     from cmp_seg_ros.datasets import conversion, unified
     from cmp_seg_ros.errors import UserError
+    from cmp_seg_ros.geometry.sensor_set import SensorSet
 
     if unified.DataSet.recognises(input) and out in (None, input):
+        unified.DataSet(input, topic, SensorSet.around(input, calibration, lidar))
         return input
     if out is None:
         raise UserError(f"{input} is not a converted set; give a folder for it with --out")

@@ -88,7 +88,11 @@ class Folder(DataSet):
             for file in sorted(path.iterdir(), key=natural)
             if file.name != LABELLED or made_by(path) != "label"  # its results are no part of its input
         }
-        self.files = {file: kind for file, kind in found.items() if kind is not None or _is_named_like_one(file)}
+        self.files = {
+            file: kind
+            for file, kind in found.items()
+            if kind is not None or (file.suffix in SUFFIXES and not file.name.startswith(".") and not file.is_dir())
+        }
         self.one_file_each = True
         if not self.files:
             raise UserError(f"folder {path} holds no known kind of input; give {KINDS}")
@@ -98,50 +102,35 @@ class Folder(DataSet):
             self.count = len(self.files)
             self.seeks = True
 
-    @classmethod
-    def recognises(cls, path: Path) -> bool:
-        return path.is_dir()
-
     def __iter__(self) -> Iterator[Frame]:
-        number = found = 0
+        number, is_empty = 0, True
         for file in self.files:
-            before = number
-            notes: list[str] = []
+            first = number
             try:
-                data = self._open(file)
-                for frame in data:
-                    key = file.stem if data.one_file_each else f"{file.stem}/{frame.key}"
-                    yield replace(frame, number=number, key=key, sequence=str(self.path))
-                    number += 1
-                    found += 1
-                problems, notes = list(data.problems), list(data.notes)
+                for frame in self._read(file):
+                    yield replace(frame, number=number)
+                    number, is_empty = number + 1, False
             except UserError as error:
-                problems = [str(error)]
-            number = max(number, before + 1)  # a gap for a file without a scan
-            for problem in problems:
-                self.problems.add(problem)
-            for note in notes:
-                self.notes.add(note)
-        if not found:
+                self.problems.add(str(error))
+            number = max(number, first + 1)  # a gap for a file without a scan
+        if is_empty:
             raise UserError("; ".join(self.problems))
 
-    def __getitem__(self, number: int) -> Frame:
-        if self.count is None:  # a file may hold any number of scans
-            return super().__getitem__(number)
-        if not 0 <= number < self.count:
-            raise IndexError(f"{self.path} has no file {number}")
-        file = list(self.files)[number]
-        return replace(next(iter(self._open(file))), number=number, key=file.stem, sequence=str(self.path))
+    def frame_at(self, number: int) -> Frame:
+        [frame] = self._read(list(self.files)[number])
+        return replace(frame, number=number)
 
-    def _open(self, file: Path) -> DataSet:
-        """Raises UserError."""
+    def _read(self, file: Path) -> Iterator[Frame]:
+        """The frames of a file; at its end what is wrong with it is noted. Raises UserError."""
         kind = self.files[file]
         if kind is None:
             raise _unknown(file)
         data = kind(file, self.topic if kind.has_topics else "", self.sensors)
         data.columns_given = self.columns_given if kind.has_columns else ""
-        return data
-
-
-def _is_named_like_one(path: Path) -> bool:
-    return path.suffix in SUFFIXES and not path.name.startswith(".") and not path.is_dir()
+        for frame in data:
+            key = file.stem if data.one_file_each else f"{file.stem}/{frame.key}"
+            yield replace(frame, key=key, sequence=str(self.path))
+        for problem in data.problems:
+            self.problems.add(problem)
+        for note in data.notes:
+            self.notes.add(note)

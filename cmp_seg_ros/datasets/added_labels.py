@@ -8,23 +8,11 @@ import json
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from cmp_seg_ros import outputs
+from cmp_seg_ros.datasets import shards
 from cmp_seg_ros.datasets.frame import PointLabels
-from cmp_seg_ros.datasets.shards import (
-    END,
-    LABEL_FILE,
-    LABELS,
-    keep_space,
-    pack_labels,
-    read_index,
-    read_part,
-    space_named,
-    tar_part,
-    unpack_labels,
-)
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.label_space import LabelSpace
 
@@ -54,8 +42,8 @@ def write_labels(
     """
     if not source.replace("-", "").replace("_", "").isalnum():
         raise UserError(f"'{source}' cannot be the name of a label source; use letters, digits, - and _")
-    keys = [entry.key for entry in read_index(folder)]
-    target = folder / LABELS / source
+    keys = [entry.key for entry in shards.read_index(folder)]
+    target = folder / shards.LABELS / source
     about = {"space": space.name, "made_by": json.loads(json.dumps(made_by or {}))}
     known = read_source(target) if (target / SOURCE).is_file() else about
     if known != about and not again:
@@ -63,7 +51,7 @@ def write_labels(
     with outputs.writing(target):
         for path in target.glob("[0-9]*") if known != about else ():
             path.unlink()
-        keep_space(folder, space)
+        shards.keep_space(folder, space)
         outputs.write_whole(target / SOURCE, (json.dumps(about, indent=2) + "\n").encode())
     return LabelWriter(target, keys, space)
 
@@ -105,11 +93,11 @@ class LabelWriter:
             return
         first = min(self._waiting, default=block or 0) // BLOCK * BLOCK
         parts = [
-            tar_part(self._keys[number], {LABEL_FILE: pack_labels({self.folder.name: labels})})[0]
+            shards.tar_part(self._keys[number], {shards.LABEL_FILE: shards.pack_labels({self.folder.name: labels})})[0]
             for number, labels in sorted(self._waiting.items())
         ]
         with outputs.writing(self.folder):
-            outputs.write_whole(self.folder / f"{first:06d}.tar", b"".join([*parts, END]))
+            outputs.write_whole(self.folder / f"{first:06d}.tar", b"".join([*parts, shards.END]))
         self._note_done(first)
         self._waiting.clear()
 
@@ -119,7 +107,7 @@ class LabelWriter:
     def __enter__(self) -> "LabelWriter":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
         if kind is None:
             self.flush()
 
@@ -129,7 +117,7 @@ class AddedLabels:
 
     def __init__(self, folder: Path, spaces: Mapping[str, LabelSpace]) -> None:
         self.folder, self._spaces = folder, spaces
-        self.space = space_named(spaces, read_source(folder)["space"])
+        self.space = shards.space_named(spaces, read_source(folder)["space"])
         self._blocks: dict[int, dict[str, tuple[int, int]]] = {}
 
     def of(self, number: int, key: str) -> PointLabels | None:
@@ -142,13 +130,13 @@ class AddedLabels:
                     self._blocks[first] = {file.name: (file.offset_data, file.size) for file in tar}
             except tarfile.TarError as error:
                 raise UserError(f"{path} is damaged ({error}); remove it and make its labels again") from error
-        place = self._blocks.get(first, {}).get(f"{key}.{LABEL_FILE}")
-        return place and unpack_labels(read_part(path, *place), self._spaces)[self.folder.name]
+        place = self._blocks.get(first, {}).get(f"{key}.{shards.LABEL_FILE}")
+        return place and shards.unpack_labels(shards.read_part(path, *place), self._spaces)[self.folder.name]
 
 
 def sources(folder: Path, spaces: Mapping[str, LabelSpace]) -> dict[str, AddedLabels]:
     """The sources that were added to a set, by name."""
-    found = sorted(path.parent for path in (folder / LABELS).glob(f"*/{SOURCE}"))
+    found = sorted(path.parent for path in (folder / shards.LABELS).glob(f"*/{SOURCE}"))
     return {path.name: AddedLabels(path, spaces) for path in found}
 
 

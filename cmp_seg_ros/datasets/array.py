@@ -1,13 +1,12 @@
 """NumPy arrays (.npy) and bare numbers (.bin): x, y, z and, where there is a fourth column, intensity."""
 
-import io
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from cmp_seg_ros.datasets import bare
-from cmp_seg_ros.datasets.base import Array, ScanFile, head, read_bytes
+from cmp_seg_ros.datasets.base import Array, ScanFile, head, read_bytes, read_npy
 from cmp_seg_ros.errors import UserError
 
 MAGIC = b"\x93NUMPY"
@@ -27,13 +26,13 @@ class DataSet(ScanFile):
         return head(path).startswith(MAGIC) or (path.suffix == ".bin" and path.is_file())
 
     def columns(self) -> tuple[Mapping[str, Array], tuple[int, int]]:
-        content = read_bytes(self.path)
-        table = self._npy(content) if content.startswith(MAGIC) else self._bare(content)
+        table = read_npy(self.path) if head(self.path).startswith(MAGIC) else self._bare(read_bytes(self.path))
         if names := table.dtype.names:
             table = np.atleast_1d(table)
             shape = table.shape if table.ndim == 2 else (1, table.size)
             return {name: table[name].reshape(-1) for name in names if not name.startswith("_")}, shape
-        names, widths = (given, (len(given),)) if (given := self._given_names()) else (NAMES, (3, 4))
+        given = bare.parse(self.columns_given).names if self.columns_given else None
+        names, widths = (given, (len(given),)) if given else (NAMES, (3, 4))
         if table.ndim not in (2, 3) or table.shape[-1] not in widths or table.dtype.kind not in "fiu":
             raise UserError(
                 f"{self.path} is an array of {table.dtype} of shape {table.shape}; it must be numbers of shape (N, 3), "
@@ -43,18 +42,6 @@ class DataSet(ScanFile):
         table = table.reshape(-1, table.shape[-1])
         kept = {name: table[:, i] for i, name in enumerate(names[: table.shape[1]]) if not name.startswith("_")}
         return kept, shape
-
-    def _given_names(self) -> tuple[str, ...]:
-        return (bare.parse(self.columns_given).names or ()) if self.columns_given else ()
-
-    def _npy(self, content: bytes) -> Array:
-        try:
-            table: Array = np.load(io.BytesIO(content), allow_pickle=False)
-        except Exception as error:  # numpy raises anything for damaged bytes
-            raise UserError(
-                f"{self.path} is not a whole .npy of numbers ({error}); save it again with numpy.save"
-            ) from error
-        return table
 
     def _bare(self, content: bytes) -> Array:
         if not self.columns_given and bare.is_text(content):

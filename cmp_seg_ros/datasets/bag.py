@@ -6,7 +6,6 @@ from collections import Counter, deque
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property, lru_cache
-from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,14 +15,14 @@ from cmp_seg_ros.datasets import bag_index, livox, ouster, storage
 from cmp_seg_ros.datasets.base import DataSet as BaseDataSet
 from cmp_seg_ros.datasets.base import Problems
 from cmp_seg_ros.datasets.frame import TRUTH, Frame, PointLabels
-from cmp_seg_ros.datasets.storage import CDR, METADATA, ROS1, ZSTD, RawMessage, Topic
+from cmp_seg_ros.datasets.storage import METADATA, ZSTD
+from cmp_seg_ros.datasets.storage.base import CDR, ROS1, RawMessage, Topic, joined, line
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.geometry.motion import point_times
 from cmp_seg_ros.geometry.sensor_set import SensorSet
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.messages import cdr, point_cloud2
 from cmp_seg_ros.messages.cdr import POINT_CLOUD2
-from cmp_seg_ros.scan import Scan
 
 REMEDY = "copy it again, reindex it (rosbag reindex, ros2 bag reindex) or record it again"
 TRUTH_TOPIC = "/truth/points"  # as `cmp-seg simulate` records it
@@ -85,11 +84,7 @@ class Bag:
             self.notes.add(f"bag {path}: {note}")
         self.undecodable: dict[str, str] = {}  # why no message of a topic was found fit by `first`
         self._types = _Types()
-        self.topics: dict[str, Topic] = {}
-        for file in self._files.storages:
-            for name, topic in file.topics.items():
-                before = self.topics.setdefault(name, topic._replace(size=0))
-                self.topics[name] = before._replace(size=before.size + topic.size)
+        self.topics = joined(item for file in self._files.storages for item in file.topics.items())
         if not any(topic.size for topic in self.topics.values()):
             if self._files.damage:
                 raise UserError(f"{self.damage()}; {REMEDY}")
@@ -149,7 +144,7 @@ class Bag:
             try:
                 message = self._types.deserialise(self._types.cdr(raw.data, known), known)
             except Exception as error:  # whatever damaged bytes make of the library
-                self.undecodable.setdefault(topic, storage.line(error))
+                self.undecodable.setdefault(topic, line(error))
                 continue
             if fits(message):
                 return message
@@ -161,7 +156,7 @@ class Bag:
             yield from file.messages(known, start, stop)
 
     def _note_undecodable(self, topic: str, error: Exception) -> None:
-        what = f"bag {self.path} has a message on {topic} that cannot be decoded: {storage.line(error)}"
+        what = f"bag {self.path} has a message on {topic} that cannot be decoded: {line(error)}"
         self.problems.add(what, topic)
 
     def _note_missing(self, topics: Collection[str], count: Mapping[str, int]) -> None:
@@ -263,27 +258,30 @@ class DataSet(BaseDataSet):
             return
         yield from self._noted(self._joined())
 
-    def _noted(self, joined: Iterable[tuple[int, Scan, Any, PointLabels | None]]) -> Iterator[Frame]:
+    def _noted(self, frames: Iterable[Frame]) -> Iterator[Frame]:
         """The frames, with a note on stamps that are of no use."""
         before = 0
-        for number, scan, message, truth in joined:
-            if scan.stamp == 0:
+        for frame in frames:
+            stamp = frame.scan.stamp
+            if stamp == 0:
                 self.notes.add(
-                    f"scan {number:06d} on {self.topic} of {self.path} has the stamp zero: it cannot be matched in "
+                    f"scan {frame.key} on {self.topic} of {self.path} has the stamp zero: it cannot be matched in "
                     "time; let the driver set header.stamp",
                     "zero",
                 )
-            elif scan.stamp < before:
+            elif stamp < before:
                 self.notes.add(
-                    f"time runs backwards at scan {number:06d} on {self.topic} of {self.path}, by "
-                    f"{(before - scan.stamp) * 1e-9:.3f} s; split the bag there or mend the sensor's clock",
+                    f"time runs backwards at scan {frame.key} on {self.topic} of {self.path}, by "
+                    f"{(before - stamp) * 1e-9:.3f} s; split the bag there or mend the sensor's clock",
                     "backwards",
                 )
-            before = scan.stamp
-            yield self._frame(number, scan, message, truth)
+            before = stamp
+            yield frame
 
     def stretch(self, start: int, stop: int | None = None) -> Iterator[Frame]:
-        if not self.seeks or self._times != sorted(self._times):  # as files that are read as they lie may have it
+        if self.seeks and self._times != sorted(self._times):
+            self.seeks = False  # as files that are read as they lie may have it
+        if not self.seeks:
             yield from super().stretch(start, stop)
             return
         stop = len(self._times) if stop is None else min(stop, len(self._times))
@@ -292,25 +290,12 @@ class DataSet(BaseDataSet):
         margin = NEAR if self.label_spaces else 0  # the truth is recorded before or after
         begin, end = self._times[start] - margin, self._times[stop - 1] + 1 + margin
         joined = self._joined(bisect_left(self._times, begin), begin, end)
-        yield from self._noted(one for one in joined if start <= one[0] < stop)
+        yield from self._noted(frame for frame in joined if start <= frame.number < stop)
 
-    def __getitem__(self, number: int) -> Frame:
-        if not self.seeks:
-            return super().__getitem__(number)
-        if not 0 <= number < len(self._times):
-            raise IndexError(f"{self.path} has no scan {number} on {self.topic}")
-        time = self._times[number]
-        nth = number - self._times.index(time)  # of those recorded at the same time
-        found = next(islice(self.bag.messages([self.topic], time, time + 1), nth, None), None)
-        if found is None:
-            raise UserError(f"scan {number:06d} on {self.topic} of {self.path} cannot be read; {REMEDY}")
-        message, scan = self._decoded(found.message, number)
-        truth = None
-        if self.label_spaces:
-            near = self.bag.messages([TRUTH_TOPIC], time - NEAR, time + NEAR)
-            same = (m.message for m in near if point_cloud2.stamp_ns(m.message.header) == scan.stamp)
-            truth = self._truth_of(next(same, None), len(scan), number)
-        return self._frame(number, scan, message, truth)
+    def frame_at(self, number: int) -> Frame:
+        for frame in self.stretch(number, number + 1):
+            return frame
+        raise self._unreadable(number)
 
     @cached_property
     def _times(self) -> list[int]:
@@ -332,71 +317,59 @@ class DataSet(BaseDataSet):
         first = self.bag.first(self.topic, lambda message: point_cloud2.stamp_ns(message.header) != 0)
         return 0 if first is None else self.stamp_of(0, point_cloud2.stamp_ns(first.header))
 
-    def _decoded(self, message: Any, number: int) -> tuple[Any, Scan]:
-        """A message of the topic as PointCloud2, and its scan. Raises UserError."""
-
-        def note(text: str) -> None:
-            self.notes.add(f"scan {number:06d} on {self.topic} of {self.path}: {text}", text)
-
-        cloud = livox.cloud_of(message) if self._is_livox else message
-        return cloud, point_cloud2.decode(cloud, note=note)
-
-    def _joined(
-        self, number: int = 0, start: int | None = None, stop: int | None = None
-    ) -> Iterator[tuple[int, Scan, Any, PointLabels | None]]:
-        """Number, scan and message of each cloud that can be read, with the truth of its stamp.
+    def _joined(self, number: int = 0, start: int | None = None, stop: int | None = None) -> Iterator[Frame]:
+        """The frame of each cloud that can be read, with the truth of its stamp.
 
         Args:
             number: of the first cloud recorded from `start` on.
         """
         topics = [self.topic] if not self.label_spaces else [self.topic, TRUTH_TOPIC]
-        waiting: deque[tuple[int, Scan, Any]] = deque()
+        waiting: deque[Frame] = deque()
         truths: dict[int, Any] = {}
-
-        def next_one() -> tuple[int, Scan, Any, PointLabels | None]:
-            place, scan, message = waiting.popleft()
-            return place, scan, message, self._truth_of(truths.pop(scan.stamp, None), len(scan), place)
-
         for topic, _, message in self.bag.messages(topics, start, stop):
             if topic == TRUTH_TOPIC and topic != self.topic:
                 truths[point_cloud2.stamp_ns(message.header)] = message
                 if len(truths) > WAITING:
                     truths.pop(next(iter(truths)))
                     self.problems.add(f"a truth on {TRUTH_TOPIC} of {self.path} is of no scan's stamp", "truth")
-            elif _is_empty(message):
-                text = f"scan {number:06d} on {self.topic} of {self.path} is empty: it has no points"
-                self.notes.add(text, "empty")
-                number += 1
             else:
+                what = f"scan {number:06d} on {self.topic} of {self.path}"
                 try:
-                    cloud, scan = self._decoded(message, number)
-                    waiting.append((number, scan, cloud))
+                    if _is_empty(message):
+                        self.notes.add(f"{what} is empty: it has no points", "empty")
+                    else:
+                        waiting.append(self._frame(number, message, what))
                 except UserError as error:
-                    text = f"scan {number:06d} on {self.topic} of {self.path} is left out: {error}"
-                    self.problems.add(text, "cloud")
+                    self.problems.add(f"{what} is left out: {error}", "cloud")
                 number += 1
-            while waiting and (not self.label_spaces or waiting[0][1].stamp in truths or len(waiting) > WAITING):
-                yield next_one()
-        while waiting:
-            yield next_one()
+            while waiting and (not self.label_spaces or waiting[0].scan.stamp in truths or len(waiting) > WAITING):
+                frame = waiting.popleft()
+                yield self._with_truth(frame, truths.pop(frame.scan.stamp, None))
+        for frame in waiting:
+            yield self._with_truth(frame, truths.pop(frame.scan.stamp, None))
 
-    def _truth_of(self, message: Any, points: int, number: int) -> PointLabels | None:
+    def _with_truth(self, frame: Frame, message: Any) -> Frame:
+        """A frame with its truth, where there is one and it fits."""
         if message is None:
-            return None
+            return frame
         try:
             label = point_cloud2.decode_labels(message, TRUTH_SPACE).label
         except UserError as error:
-            self.problems.add(f"the truth of scan {number:06d} of {self.path} is left out: {error}", "truth")
-            return None
-        if len(label) != points:
+            self.problems.add(f"the truth of scan {frame.key} of {self.path} is left out: {error}", "truth")
+            return frame
+        if len(label) != len(frame.scan):
             self.problems.add(
-                f"scan {number:06d} of {self.path} has {points} points, its truth {len(label)}; simulate the bag again",
+                f"scan {frame.key} of {self.path} has {len(frame.scan)} points, its truth {len(label)}; simulate the "
+                "bag again",
                 "size",
             )
-            return None
-        return PointLabels(self.label_spaces[TRUTH], label)
+            return frame
+        return replace(frame, labels={TRUTH: PointLabels(self.label_spaces[TRUTH], label)})
 
-    def _frame(self, number: int, scan: Scan, message: Any, truth: PointLabels | None) -> Frame:
+    def _frame(self, number: int, message: Any, what: str) -> Frame:
+        """The frame of a message of the topic, without its truth. Raises UserError."""
+        cloud = livox.cloud_of(message) if self._is_livox else message
+        scan = point_cloud2.decode(cloud, note=lambda text: self.notes.add(f"{what}: {text}", text))
         scan = replace(scan, stamp=self.stamp_of(number, scan.stamp))
         stretch = (scan.stamp - self._begin) // STRETCH if scan.stamp else number // 100
         lidar = self.sensors.lidar
@@ -404,9 +377,8 @@ class DataSet(BaseDataSet):
             f"{number:06d}",
             scan if lidar is None else replace(scan, time=point_times(scan, lidar)),
             number,
-            message,
-            labels={} if truth is None else {TRUTH: truth},
-            images=bag_index.NearestImages(self._cameras, self._camera_stamp(scan)),
+            cloud,
+            images=bag_index.NearestImages(self._cameras, lidar.camera_stamp(scan.stamp) if lidar else scan.stamp),
             T_base_lidar=self.sensors.T_base_lidar,
             intensity_statistics=self.sensors.intensity_statistics,
             camera_offset=round(lidar.time_offset * 1e9) if lidar else 0,
@@ -414,10 +386,6 @@ class DataSet(BaseDataSet):
             sequence=str(self.path),
             group=f"{self.path.name}/{stretch}",
         )
-
-    def _camera_stamp(self, scan: Scan) -> int:
-        """By the cameras' clock."""
-        return self.sensors.lidar.camera_stamp(scan.stamp) if self.sensors.lidar else scan.stamp
 
 
 def bag_of(path: Path) -> Path:
@@ -438,9 +406,9 @@ def _topics_at(path: Path, _changed: int) -> frozenset[str]:
     return frozenset(Bag(path).topics)
 
 
-def choose_topic(bag: Bag, topic: str = "") -> str:
+def choose_topic(bag: Bag, topic: str) -> str:
     """The topic of clouds that is asked for, or the only one. Raises UserError with the topics that would do."""
-    with_points = clouds_of(bag)
+    with_points = next((group for group in _with_points(bag) if group), [])
     would_do = ", ".join(f"{name} ({bag.topics[name].size} messages)" for name in with_points)
     if topic:
         name = bag.named(topic)
@@ -453,15 +421,11 @@ def choose_topic(bag: Bag, topic: str = "") -> str:
         return with_points[0]
     if with_points:
         raise UserError(f"bag {bag.path} has several topics of clouds; choose one with --topic: {would_do}")
-    raise no_clouds(bag)
-
-
-def clouds_of(bag: Bag) -> list[str]:
-    """Topics of clouds with x, y and z, or else of Livox's messages, or else of packets that become such."""
-    return next((group for group in _with_points(bag) if group), [])
+    raise UserError(f"bag {bag.path} has no PointCloud2 with x, y and z; {_others(bag)}")
 
 
 def _with_points(bag: Bag) -> Iterator[list[str]]:
+    """Topics of clouds with x, y and z, of Livox's messages, of packets that become such; the best first."""
     topics = {name: topic for name, topic in bag.topics.items() if topic.size and topic.encoding in (CDR, ROS1)}
     yield [name for name, topic in topics.items() if topic.type == POINT_CLOUD2 and _has_points(bag, name)]
     yield [name for name, topic in topics.items() if topic.type in livox.TYPES and bag.first(name) is not None]
@@ -481,11 +445,6 @@ def _is_empty(message: Any) -> bool:
     """Whether a cloud holds nothing, as those that some drivers send until the sensor has started."""
     points = getattr(message, "points", None)  # Livox's
     return not len(points) if points is not None else not message.fields or 0 in (message.height, message.width)
-
-
-def no_clouds(bag: Bag) -> UserError:
-    """What is to be said of a bag without clouds."""
-    return UserError(f"bag {bag.path} has no PointCloud2 with x, y and z; {_others(bag)}")
 
 
 def _others(bag: Bag) -> str:

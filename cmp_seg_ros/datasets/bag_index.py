@@ -1,7 +1,7 @@
 """Lookups by time in a bag: the image nearest to a scan, and the pose of the robot."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cmp_seg_ros.datasets.frame import CameraImage
-from cmp_seg_ros.datasets.storage import RawMessage
+from cmp_seg_ros.datasets.storage.base import RawMessage
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.geometry.calibration import CalibratedCamera, Transform
 from cmp_seg_ros.geometry.sensor_set import SensorSet
@@ -104,7 +104,9 @@ class ImageTopic:
     def __init__(self, bag: "Bag", topic: str, camera: CalibratedCamera | None, stamps: Stamps) -> None:
         self.bag, self.topic, self.camera = bag, topic, camera
         self._stamps = stamps
-        self._reader: _Reader | None = None
+        self._ahead: Iterator[RawMessage] = iter(())  # the messages from `_position` on, for this process
+        self._process = self._position = 0
+        self._last: tuple[int, int, Any] = (0, 0, None)  # stamp, time and message
 
     def nearest(self, stamp: int) -> CameraImage | None:
         """The image of nearest stamp; None where the nearest is too far, or the scan has no stamp."""
@@ -127,45 +129,30 @@ class ImageTopic:
         return b"" if hasattr(message, "encoding") else bytes(message.data)
 
     def _message(self, stamp: int, time: int) -> Any:
-        if self._reader is None or not self._reader.is_ahead(time):
-            self._reader = _Reader(self.bag, self.topic, time, self._stamps.stamp_of)
-        message = self._reader.find(stamp, time)
-        if message is None:  # in a bag that is not in the order of time
-            near = self.bag.serialised([self.topic], time, time + 1)
-            message = next((self.bag.deserialised(raw) for raw in near if self._stamps.stamp_of(raw) == stamp), None)
-        if message is None:
+        """Reads forwards, since scans ask for their images in the order of the bag, and a search costs more."""
+        if self._last[:2] != (stamp, time):
+            if self._process != os.getpid() or not self._position <= time < self._position + SOON:
+                self._process, self._position = os.getpid(), time
+                self._ahead = self.bag.serialised([self.topic], time)
+            raw = self._find(self._ahead, stamp, time)
+            if raw is None:  # in a bag that is not in the order of time
+                raw = self._find(self.bag.serialised([self.topic], time, time + 1), stamp, time)
+            self._last = (stamp, time, None if raw is None else self.bag.deserialised(raw))
+        if self._last[2] is None:
             raise UserError(f"the image of stamp {stamp} on {self.topic} of {self.bag.path} cannot be read")
-        return message
+        return self._last[2]
+
+    def _find(self, messages: Iterator[RawMessage], stamp: int, time: int) -> RawMessage | None:
+        for raw in messages:
+            self._position = raw.time
+            if raw.time == time and self._stamps.stamp_of(raw) == stamp:
+                return raw
+            if raw.time > time:
+                return None
+        return None
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_reader": None}
-
-
-class _Reader:
-    """Reads a topic forwards, since scans ask for their images in the order of the bag, and a search costs more."""
-
-    def __init__(self, bag: "Bag", topic: str, start: int, stamp_of: Callable[[RawMessage], int]) -> None:
-        self._bag, self._process, self._position, self._stamp_of = bag, os.getpid(), start, stamp_of
-        self._raw = bag.serialised([topic], start)
-        self._last: tuple[int, int, Any] = (0, 0, None)
-
-    def is_ahead(self, time: int) -> bool:
-        """Whether the message of that time is the last one or comes soon; a forked process needs its own reader."""
-        return self._position <= time < self._position + SOON and self._process == os.getpid()
-
-    def find(self, stamp: int, time: int) -> Any:
-        """The message of that stamp and time, or None."""
-        if self._last[:2] != (stamp, time):
-            for raw in self._raw:
-                self._position = raw.time
-                if raw.time == time and self._stamp_of(raw) == stamp:
-                    self._last = (stamp, time, self._bag.deserialised(raw))
-                    break
-                if raw.time > time:
-                    return None
-            else:
-                return None
-        return self._last[2]
+        return self.__dict__ | {"_ahead": iter(()), "_process": 0, "_last": (0, 0, None)}
 
 
 class NearestImages(Mapping[str, CameraImage]):

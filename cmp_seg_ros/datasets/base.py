@@ -1,5 +1,6 @@
 """What every data set offers, and what those that are files share."""
 
+import io
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,6 +18,7 @@ from cmp_seg_ros.geometry.calibration import CalibratedCamera
 from cmp_seg_ros.geometry.sensor_set import SensorSet
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.messages import point_cloud2
+from cmp_seg_ros.messages.images import decompressed
 from cmp_seg_ros.scan import UInt8
 
 Array = npt.NDArray[Any]
@@ -47,7 +49,7 @@ class Problems:
         return len(self._found)
 
 
-class DataSet(ABC):
+class DataSet:
     """Frames in order, read when they are asked for. `data[i]` is the frame whose number is i.
 
     What cannot be read is left out and noted in `problems`, complete when an iteration has ended, as are `notes`.
@@ -82,13 +84,18 @@ class DataSet(ABC):
         self.uncalibrated = ""
 
     @classmethod
-    @abstractmethod
     def recognises(cls, path: Path) -> bool:
-        """Whether `path` is of this kind, by a look at its content."""
+        """Whether `path` is of this kind, by a look at its content; none is where frames come from elsewhere."""
+        return False
 
-    @abstractmethod
     def __iter__(self) -> Iterator[Frame]:
         """The frames. Raises UserError if none can be read."""
+        is_empty = True
+        for frame in self.stretch(0):
+            is_empty = False
+            yield frame
+        if is_empty:
+            raise UserError("; ".join(self.problems) or f"{self.path} holds no scans")
 
     def __len__(self) -> int:
         """Number of places for frames; where `count` is None all are read to know it."""
@@ -96,12 +103,24 @@ class DataSet(ABC):
 
     def __getitem__(self, number: int) -> Frame:
         """The frame of that number. Raises IndexError beyond the last, UserError where it cannot be read."""
+        if self.count is not None and not 0 <= number < self.count:
+            raise IndexError(f"{self.path} has {self.count} scans, none of number {number}")
+        if self.seeks:
+            return self.frame_at(number)
         for frame in self:
             if frame.number == number:
                 return frame
             if frame.number > number >= 0:
-                raise UserError(f"frame {number} of {self.path} cannot be read: {'; '.join(self.problems)}")
+                raise self._unreadable(number)
         raise IndexError(f"{self.path} has no frame {number}")
+
+    def _unreadable(self, number: int) -> UserError:
+        why = "; ".join([*self.problems, *self.notes])
+        return UserError(f"frame {number} of {self.path} cannot be read: {why}")
+
+    def frame_at(self, number: int) -> Frame:
+        """A frame that there is, of a data set that `seeks`; others override `__iter__`. Raises UserError."""
+        raise NotImplementedError
 
     def stretch(self, start: int, stop: int | None = None) -> Iterator[Frame]:
         """The frames numbered from `start` to before `stop`; of a data set that `seeks` without reading those before.
@@ -110,7 +129,10 @@ class DataSet(ABC):
         """
         if self.seeks:
             for number in range(start, len(self) if stop is None else min(stop, len(self))):
-                yield from self._tried(number)
+                try:
+                    yield self[number]
+                except UserError as error:  # noqa: PERF203
+                    self.problems.add(str(error))
             return
         for frame in self:
             if stop is not None and frame.number >= stop:
@@ -118,19 +140,12 @@ class DataSet(ABC):
             if frame.number >= start:
                 yield frame
 
-    def _tried(self, number: int) -> list[Frame]:
-        try:
-            return [self[number]]
-        except UserError as error:
-            self.problems.add(str(error))
-            return []
-
     def parts(self) -> Iterable["DataSet"]:
         """Data sets that have the same frames in the same order, and can be read side by side."""
         return (self,)
 
 
-class ScanFile(DataSet):
+class ScanFile(DataSet, ABC):
     """A file that holds one scan."""
 
     count = 1
@@ -177,12 +192,7 @@ def pictures_beside(path: Path, sensors: SensorSet) -> dict[str, CameraImage]:
 
 def read_picture(path: Path) -> UInt8:
     """(H, W, 3) red, green, blue of a file. Raises UserError."""
-    from PIL import Image
-
-    try:
-        return np.asarray(Image.open(path).convert("RGB"))
-    except (OSError, SyntaxError) as error:  # SyntaxError: of a damaged PNG
-        raise UserError(f"picture {path} cannot be read: {error}; copy it again or remove it") from error
+    return decompressed(read_bytes(path), f"picture {path}")
 
 
 def frame_of(
@@ -242,6 +252,16 @@ def read_bytes(path: Path) -> bytes:
     if not content:
         raise UserError(f"{path} is empty (0 bytes); copy or record it again")
     return content
+
+
+def read_npy(path: Path) -> Array:
+    """The array in a .npy. Raises UserError."""
+    content = read_bytes(path)
+    try:
+        table: Array = np.load(io.BytesIO(content), allow_pickle=False)
+    except Exception as error:  # numpy raises anything for damaged bytes
+        raise UserError(f"{path} is not a whole .npy of numbers ({error}); save it again with numpy.save") from error
+    return table
 
 
 def ascii_records(body: bytes, dtype: np.dtype[Any], count: int, path: Path) -> bytes:

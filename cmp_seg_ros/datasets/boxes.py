@@ -4,7 +4,7 @@ A room is a box seen from within; what stands in it is made of boxes, cylinders 
 ray has one interval inside each solid, in closed form: an affine map makes every solid a unit cube, cylinder or ball.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -62,9 +62,6 @@ class DataSet(Seeded):
     def __init__(self, seeds: Iterable[int], scans: int, sensor: str = "rings-16", kind: str = "plain") -> None:
         super().__init__(Path(f"box rooms ({kind})"), seeds, scans)
         self.sensor, self.kind = sensor, kind
-
-    def frames_of(self, seed: int) -> Iterator[Frame]:
-        return (self.frame_of(seed, index) for index in range(self.scans))
 
     def frame_of(self, seed: int, index: int) -> Frame:
         room = Room(np.random.default_rng([seed, KINDS.index(self.kind)]), self.kind)

@@ -13,7 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
-from itertools import chain, groupby
+from itertools import accumulate, chain, groupby
 from pathlib import Path
 from platform import node
 from shutil import rmtree
@@ -23,25 +23,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cmp_seg_ros import outputs
-from cmp_seg_ros.datasets import Folder, open_input, unified
+from cmp_seg_ros.datasets import Folder, open_input, shards, unified
 from cmp_seg_ros.datasets.base import DataSet, Problems
 from cmp_seg_ros.datasets.frame import Frame
-from cmp_seg_ros.datasets.shards import (
-    ABOUT,
-    FIELDS,
-    INDEX,
-    LABEL_FILE,
-    PARTS,
-    POINTS,
-    SHARDS,
-    SPACES,
-    Entry,
-    ShardWriter,
-    keep_space,
-    pack_labels,
-    sha256,
-    write_index,
-)
 from cmp_seg_ros.datasets.splits import split
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.geometry.calibration import Transform
@@ -86,7 +70,7 @@ class Source:
     def described(self) -> dict[str, Any]:
         """What decides its scans in the unified set, calibration included. Raises UserError."""
         file = self.sensors().file
-        checksum = None if file is None else sha256(file.read_bytes())
+        checksum = None if file is None else shards.sha256(file.read_bytes())
         return asdict(self) | {"calibration": checksum}
 
 
@@ -124,20 +108,14 @@ def sources_of(
     sources: list[Source] = []
     taken: set[str] = set()  # names of sequences
     for path in paths:
-        own = Source(
-            "",
-            str(path.resolve()),
-            topic,
-            str(calibration.resolve() if calibration else ""),
-            lidar,
-            columns,
-            with_images=with_images,
-        )
+        keeps_its_own = len(paths) > 1 and unified.DataSet.recognises(path)  # a set, merged with recordings
+        given = "" if calibration is None or keeps_its_own else str(calibration.resolve())
+        own = Source("", str(path.resolve()), topic, given, lidar, columns, with_images=with_images)
         data = None
         try:
             data = own.open()
         except UserError:
-            if not path.exists():
+            if len(paths) == 1 or not path.exists():
                 raise
         if isinstance(data, unified.DataSet):
             name = _new_name(plain(path.name), {source.name for source in sources})
@@ -158,7 +136,7 @@ def sources_of(
 
 
 def _new_name(name: str, taken: Collection[str]) -> str:
-    return next(one for one in (name, *(f"{name}-{number}" for number in range(2, 10**6))) if one not in taken)
+    return next(one for one in chain([name], (f"{name}-{number}" for number in range(2, 10**6))) if one not in taken)
 
 
 def plain(name: str) -> str:
@@ -194,23 +172,23 @@ def _opened(source: Source) -> DataSet:
 
 
 def manifest(out: Path, source: Source, part: int) -> Path:
-    return out / PARTS / f"{source.name}-{part:05d}.json"
+    return out / shards.PARTS / f"{source.name}-{part:05d}.json"
 
 
 def _write_part(out: Path, source: Source, part: int, frames: Iterable[Frame], data: DataSet) -> int:
     """Write the shards of a part, then its manifest; returns the number of scans. Raises UserError, OSError."""
     noted = [Counter(found.counts()) for found in (data.problems, data.notes)]
-    entries: list[Entry] = []
+    entries: list[shards.Entry] = []
     gaps: dict[str, list[int | None]] = defaultdict(list)  # ns from a scan to its image, by camera; None without stamps
-    with ShardWriter(out / SHARDS, f"{source.name}-{part:05d}") as shards:
+    with shards.ShardWriter(out / shards.SHARDS, f"{source.name}-{part:05d}") as writer:
         for frame in frames:
             if not source.with_images:
                 frame = replace(frame, images={})
             entry = _entry(frame, source)
             files = files_of(frame, entry.sequence, data.problems)
             for labels in frame.labels.values():
-                keep_space(out, labels.space)
-            entries.append(shards.add(entry, files))
+                shards.keep_space(out, labels.space)
+            entries.append(writer.add(entry, files))
             for camera, image in frame.images.items():
                 if f"{camera}.jpg" in files:
                     timed = image.stamp and frame.scan.stamp
@@ -223,27 +201,27 @@ def _write_part(out: Path, source: Source, part: int, frames: Iterable[Frame], d
     return len(entries)
 
 
-def _entry(frame: Frame, source: Source) -> Entry:
+def _entry(frame: Frame, source: Source) -> shards.Entry:
     """What the index says of a frame, without its place."""
     key = f"{source.prefix}{frame.key}"
     if not source.is_unified:
         part, _, name = frame.key.rpartition("/")
         key = f"{source.name}{part and '-' + plain(part)}/{plain(name)}"
     pose = None if frame.T_world_lidar is None else pose_of(frame.T_world_lidar)
-    return Entry(key, "", 0, 0, "", {}, frame.scan.stamp, len(frame.scan), pose, frame.split)
+    return shards.Entry(key, "", 0, 0, "", {}, frame.scan.stamp, len(frame.scan), pose, frame.split)
 
 
 def files_of(frame: Frame, sequence: str, problems: Problems) -> dict[str, bytes]:
     """The files of a scan, by what follows KEY. in their names; an image that cannot be read is left out and noted."""
     scan = frame.scan
-    columns = dict(zip(FIELDS, (*scan.xyz.T, scan.intensity, scan.time), strict=True))
-    points = np.full((len(scan), len(FIELDS)), np.nan, np.float32)
+    columns = dict(zip(shards.FIELDS, (*scan.xyz.T, scan.intensity, scan.time), strict=True))
+    points = np.full((len(scan), len(shards.FIELDS)), np.nan, np.float32)
     for number, values in enumerate(columns.values()):
         if values is not None:
             points[:, number] = values
     content = io.BytesIO()
     np.save(content, points)
-    files = {POINTS: content.getvalue()}
+    files = {shards.POINTS: content.getvalue()}
     cameras = {}
     for name, image in frame.images.items():
         if image.camera is None:
@@ -256,7 +234,7 @@ def files_of(frame: Frame, sequence: str, problems: Problems) -> dict[str, bytes
         camera = image.camera.model_dump(mode="json", exclude_none=True)
         cameras[plain(name)] = {"stamp": image.stamp, "camera": camera}
     if frame.labels:
-        files[LABEL_FILE] = pack_labels(frame.labels)
+        files[shards.LABEL_FILE] = shards.pack_labels(frame.labels)
     about = {
         "stamp": scan.stamp,
         "frame_id": scan.frame_id,
@@ -270,7 +248,7 @@ def files_of(frame: Frame, sequence: str, problems: Problems) -> dict[str, bytes
         "sequence": sequence,
         "group": frame.group,
     }
-    files[ABOUT] = (json.dumps(about) + "\n").encode()
+    files[shards.ABOUT] = (json.dumps(about) + "\n").encode()
     return files
 
 
@@ -300,7 +278,7 @@ class Conversion:
         self.left_out: list[str] = []
         jobs: list[Job] = []
         self._noted: list[dict[str, dict[str, int]]] = []  # when the sources were opened
-        outputs.require_writable(out, COMMAND, (REPORT, INDEX, SHARDS, PARTS, SPACES))
+        outputs.require_writable(out, COMMAND, (REPORT, shards.INDEX, shards.SHARDS, shards.PARTS, shards.SPACES))
         for source in sources:
             try:
                 data = source.open()
@@ -325,8 +303,8 @@ class Conversion:
         if not self.is_finished:
             with outputs.writing(out):
                 outputs.write_report(out, {"command": COMMAND, "finished": False, "sources": self._about})
-                (out / SHARDS).mkdir(exist_ok=True)
-                (out / PARTS).mkdir(exist_ok=True)
+                (out / shards.SHARDS).mkdir(exist_ok=True)
+                (out / shards.PARTS).mkdir(exist_ok=True)
         self._start = perf_counter()
 
     def _require_same(self, report: dict[str, Any]) -> None:
@@ -360,19 +338,20 @@ class Conversion:
         converted: Iterable[int] = chain.from_iterable(convert(job, self.out) for job in self.jobs)
         if count > 1 or runner != "local":
             converted = spread(partial(_convert_all, out=self.out.resolve()), self.jobs, count, runner)
-        done = 0
-        for scans in converted:
-            done += scans
-            yield done
+        return accumulate(converted)
 
     def finish(self) -> dict[str, Any]:
         """Put the index together and write the report, which is returned. Raises UserError if there is no scan."""
         if self.is_finished:
             report: dict[str, Any] = json.loads((self.out / REPORT).read_text())
             return report
-        parts = [json.loads(path.read_text()) for source in self.sources for path in _manifests(self.out, source)]
+        parts = [
+            json.loads(path.read_text())
+            for source in self.sources
+            for path in sorted((self.out / shards.PARTS).glob(f"{source.name}-[0-9][0-9][0-9][0-9][0-9].json"))
+        ]
         found = {kind: _summed(part[kind] for part in [*self._noted, *parts]) for kind in ("problems", "notes")}
-        entries = _with_splits([Entry(**entry) for part in parts for entry in part["entries"]])
+        entries = _with_splits([shards.Entry(**entry) for part in parts for entry in part["entries"]])
         if not entries:
             raise UserError("; ".join(found["problems"]) or "the inputs hold no scans")
         images = _pairing(part["gaps"] for part in parts)
@@ -392,20 +371,20 @@ class Conversion:
             "splits": Counter(entry.split or "left out" for entry in entries),
             "images": images,
             "bytes": sum(entry.size for entry in entries),
-            "sha256": sha256("".join(entry.sha256 for entry in entries).encode()),
+            "sha256": shards.sha256("".join(entry.sha256 for entry in entries).encode()),
             "seconds": round(perf_counter() - self._start, 1),  # of the last run
             **found,
         }
         with outputs.writing(self.out):
-            write_index(self.out, entries)
+            shards.write_index(self.out, entries)
             outputs.write_report(self.out, report)
-            rmtree(self.out / PARTS)
+            rmtree(self.out / shards.PARTS)
         return report
 
 
 def _convert_all(job: Job, out: Path) -> int:
     """All of a job, on whichever machine. Raises UserError."""
-    for path in (Path(job.source.path), out / PARTS):
+    for path in (Path(job.source.path), out / shards.PARTS):
         if not path.exists():
             raise UserError(f"{path} is not on this machine ({node()}); all need inputs and output at the same paths")
     return sum(convert(job, out))
@@ -420,11 +399,7 @@ def _summed(counts: Iterable[Mapping[str, int]]) -> list[str]:
     return list(problems)
 
 
-def _manifests(out: Path, source: Source) -> list[Path]:
-    return sorted((out / PARTS).glob(f"{source.name}-[0-9][0-9][0-9][0-9][0-9].json"))
-
-
-def _with_splits(entries: list[Entry]) -> list[Entry]:
+def _with_splits(entries: list[shards.Entry]) -> list[shards.Entry]:
     """Scans that come with a split keep it, and so do all others of their sequence."""
     sequences: dict[str, list[int]] = defaultdict(list)
     for place, entry in enumerate(entries):

@@ -14,7 +14,6 @@ from cmp_seg_ros.scan import UInt8
 
 if TYPE_CHECKING:
     from cmp_seg_ros.simulation.rig import Rig
-    from cmp_seg_ros.simulation.trajectory import Kind
 
 START = 1_700_000_000_000_000_000  # nanoseconds
 
@@ -28,7 +27,6 @@ class DataSet(Seeded):
         rate: scans and images a second.
         sensor: name of the lidar.
         cameras: as for `cmp-seg simulate`.
-        motion: how the robot moves.
         scene: folder of a furnished scene instead of generated buildings.
     """
 
@@ -39,29 +37,10 @@ class DataSet(Seeded):
         rate: float = 1.0,
         sensor: str = "os1-16",
         cameras: Iterable[str] = ("pinhole",),
-        motion: "Kind" = "wheeled",
         scene: Path | None = None,
     ) -> None:
         super().__init__(scene or Path("buildings"), seeds, scans)
-        self.rate, self.sensor, self.cameras, self.motion, self.scene = rate, sensor, tuple(cameras), motion, scene
-        self._shown: dict[str, tuple[UInt8, UInt8]] = {}  # by camera: the last image, and its truth
-
-    def parts(self) -> Iterator["DataSet"]:
-        """A drive each."""
-        for part in super().parts():
-            part._shown = {}
-            yield part
-
-    def truth_of(self, rgb: UInt8) -> UInt8:
-        """(H, W) ids in `indoor` of the last image that a camera gave, for teachers that are simulated.
-
-        Raises:
-            LookupError: it is none of these.
-        """
-        for image, truth in self._shown.values():
-            if image is rgb:
-                return truth
-        raise LookupError("only the truth of the last image of each camera is known; ask for no copies of it")
+        self.rate, self.sensor, self.cameras, self.scene = rate, sensor, tuple(cameras), scene
 
     def frames_of(self, seed: int) -> Iterator[Frame]:
         from cmp_seg_ros.simulation.rig import Rig, RigConfig
@@ -69,21 +48,17 @@ class DataSet(Seeded):
 
         cameras = tuple(RigCamera.parse(camera) for camera in self.cameras)
         seconds = self.scans / self.rate
-        rig = Rig(RigConfig(seed, self.sensor, seconds, self.rate, self.motion, cameras=cameras, scene=self.scene))
+        rig = Rig(RigConfig(seed, self.sensor, seconds, self.rate, cameras=cameras, scene=self.scene))
         calibrated = rig.calibration().cameras
         for index in range(self.scans):
-            stamp = START + round(rig.scan_time(index) * 1e9)
+            stamp, taken = (START + round(time * 1e9) for time in (rig.scan_time(index), rig.image_time(index)))
             swept = rig.scan(index, stamp)
             yield Frame(
                 f"{seed}/{index:03d}",
                 swept.scan,
                 labels={TRUTH: PointLabels(self.label_spaces[TRUTH], swept.label)},
                 images={
-                    name: CameraImage(
-                        START + round(rig.image_time(index) * 1e9),
-                        partial(self._show, rig, index, number, name),
-                        camera,
-                    )
+                    name: CameraImage(taken, partial(self.picture, rig, index, number), camera)
                     for number, (name, camera) in enumerate(calibrated.items())
                 },
                 T_base_lidar=rig.T_base_lidar,
@@ -92,10 +67,9 @@ class DataSet(Seeded):
                 group=str(seed),
             )
 
-    def _show(self, rig: "Rig", index: int, camera: int, name: str) -> UInt8:
-        image = rig.image(index, camera)
-        self._shown[name] = image.rgb, image.label
-        return image.rgb
+    def picture(self, rig: "Rig", index: int, camera: int) -> UInt8:
+        """(H, W, 3) of a camera at a scan."""
+        return rig.image(index, camera).rgb
 
 
 def _pose(rig: "Rig", stamp: int) -> Transform:

@@ -50,19 +50,15 @@ class CameraImage:
 
     Args:
         stamp: nanoseconds, by the camera's clock; 0 where it has none.
-        read: gives (H, W, 3) uint8 red, green, blue. Raises UserError.
+        rgb: reads it, (H, W, 3) uint8 red, green, blue. Raises UserError where it cannot be read.
         camera: its intrinsics and place, or None where they are not known.
         stored: gives the file or message that it lies in, where that may be a JPEG. Raises UserError.
     """
 
     stamp: int
-    read: Callable[[], UInt8]
+    rgb: Callable[[], UInt8]
     camera: CalibratedCamera | None = None
     stored: Callable[[], bytes] | None = None
-
-    def rgb(self) -> UInt8:
-        """(H, W, 3) uint8. Raises UserError where it cannot be read."""
-        return self.read()
 
     def jpeg(self) -> bytes:
         """The image as JPEG: as it lies where it is one already. Raises UserError where it cannot be read."""

@@ -62,10 +62,6 @@ class Labelled(DataSet):
         self.has_topics, self.has_columns = data.has_topics, data.has_columns
         self.label_spaces = {**data.label_spaces, name: source.space}
 
-    @classmethod
-    def recognises(cls, path: Path) -> bool:
-        return False
-
     def __iter__(self) -> Iterator[Frame]:
         for frame in self.data:
             try:
@@ -91,12 +87,8 @@ class Labelled(DataSet):
         return replace(frame, labels={**frame.labels, self.name: PointLabels(self.source.space, label)})
 
 
-def with_hand_labels(data: DataSet, path: str | Path, space: str | Path | None = None, field: str = "") -> Labelled:
+def with_hand_labels(data: DataSet, path: str | Path) -> Labelled:
     """The data set with labels from a folder, a file (if it has one scan), or a bag of labelled clouds.
-
-    Args:
-        space: name or file of the label space of the ids; None: the label_space.yaml beside the files or in the bag.
-        field: of the labels in a cloud, if it is not called label, class or classification.
 
     Raises:
         UserError: there are no such labels, or their label space is not known.
@@ -106,8 +98,7 @@ def with_hand_labels(data: DataSet, path: str | Path, space: str | Path | None =
         raise UserError(
             f"labels {path} do not exist; give a folder of label files, a file, or a bag of labelled clouds"
         )
-    source: Source = BagLabels(path, space, field) if BagDataSet.recognises(path) else FileLabels(path, space, field)
-    return Labelled(data, source)
+    return Labelled(data, BagLabels(path) if BagDataSet.recognises(path) else FileLabels(path))
 
 
 class FileLabels:
@@ -117,9 +108,9 @@ class FileLabels:
         UserError: there is no file, or the label space is not known.
     """
 
-    def __init__(self, path: Path, space: str | Path | None = None, field: str = "") -> None:
-        self.path, self.field = path, field
-        folder = path if path.is_dir() else path.parent
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        space = (path if path.is_dir() else path.parent) / SPACE_FILE
         found = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES) if path.is_dir() else [path]
         self.files = {file.stem: file for file in found}
         if not self.files:
@@ -129,12 +120,11 @@ class FileLabels:
             raise UserError(
                 f"{path} has two files for scan {twice.stem}: {twice.name} and {self.files[twice.stem].name}"
             )
-        if space is None and not (folder / SPACE_FILE).is_file():
+        if not space.is_file():
             raise UserError(
-                f"what do the ids in {path} mean? Put {SPACE_FILE} beside them, or give --label-space (a file, or a "
-                "name such as structural6)"
+                f"what do the ids in {path} mean? Put {SPACE_FILE} beside them, a label space (docs/mapping.md)"
             )
-        self.space = LabelSpace.load(space or folder / SPACE_FILE)
+        self.space = LabelSpace.load(space)
 
     def labels_of(self, frame: Frame) -> UInt8 | None:
         file = self.files.get(file_name(frame.key)) or (
@@ -145,7 +135,7 @@ class FileLabels:
         if file.suffix == LABEL:
             return on_scan(read_label_file(file), None, frame, self.space, str(file))
         columns = point_files.read(file)
-        ids = columns[label_column(columns, self.field, file)]
+        ids = columns[label_column(columns, "", file)]
         xyz = np.stack([columns[axis].astype(np.float64) for axis in "xyz"], axis=1)
         return on_scan(ids, xyz, frame, self.space, str(file))
 
@@ -153,29 +143,29 @@ class FileLabels:
 class BagLabels:
     """Labels from the clouds of a bag that have a field for them, by stamp. Raises UserError if there are none."""
 
-    def __init__(self, path: Path, space: str | Path | None = None, field: str = "") -> None:
-        self.path, self.field = path, field or "label"
+    def __init__(self, path: Path) -> None:
+        self.path = path
         self.bag = Bag(path)
         clouds = [name for name, topic in self.bag.topics.items() if topic.type == cdr.POINT_CLOUD2 and topic.size]
         self.topic = next((name for name in clouds if self._has_labels(name)), "")
         if not self.topic:
             raise UserError(
-                f"no cloud in {path} has a field '{self.field}' (topics: {', '.join(clouds) or 'none'}); give a bag of "
+                f"no cloud in {path} has a field 'label' (topics: {', '.join(clouds) or 'none'}); give a bag of "
                 "labelled clouds such as that of cmp-seg label"
             )
-        self.space = LabelSpace.load(space) if space is not None else self._space()
+        self.space = self._space()
         self._times = {cdr.stamp_ns(raw.data): raw.time for raw in self.bag.serialised([self.topic])}
 
     def _has_labels(self, topic: str) -> bool:
         cloud = self.bag.first(topic)
-        return cloud is not None and self.field in {field.name for field in cloud.fields}
+        return cloud is not None and "label" in {field.name for field in cloud.fields}
 
     def _space(self) -> LabelSpace:
         """As `cmp-seg label` and the node publish it beside their clouds."""
         topic = f"{self.topic.rpartition('/')[0]}/label_space"
         message = self.bag.first(topic) if topic in self.bag.topics else None
         if message is None:
-            raise UserError(f"{self.path} has no topic {topic} with the label space of its ids; give --label-space")
+            raise UserError(f"{self.path} has no topic {topic} with the label space of its ids; record it, too")
         return LabelSpace.from_yaml(message.data, f"{topic} of {self.path}")
 
     def labels_of(self, frame: Frame) -> UInt8 | None:
@@ -185,7 +175,7 @@ class BagLabels:
         what = f"the cloud of stamp {frame.scan.stamp} on {self.topic} of {self.path}"
         for found in self.bag.messages([self.topic], time, time + 1):
             if point_cloud2.stamp_ns(found.message.header) == frame.scan.stamp:
-                ids = point_cloud2.decode_fields(found.message, self.field)[self.field]
+                ids = point_cloud2.decode_fields(found.message, "label")["label"]
                 return on_scan(ids, point_cloud2.decode(found.message).xyz, frame, self.space, what)
         raise UserError(f"{what} cannot be read; copy the bag again")
 
@@ -229,7 +219,7 @@ def known_ids(ids: Array, space: LabelSpace, what: str) -> UInt8:
         classes = ", ".join(f"{c.id} {c.name}" for c in space.classes)
         raise UserError(
             f"{what} has ids that label space {space.name} lacks: {listed}; it has {classes}, and {UNLABELLED} for "
-            "no label. Give the right --label-space, or correct the labels"
+            f"no label. Correct the labels, or the {SPACE_FILE} beside them"
         )
     label = values.astype(np.uint8)
     if 0 not in space.ids:
@@ -284,4 +274,7 @@ def label_column(columns: Mapping[str, Array], field: str, path: Path) -> str:
         if name in plain:
             return plain[name]
     others = ", ".join(name for name in columns if name not in "xyz") or "none"
-    raise UserError(f"{path} has no field {' or '.join(wanted)} with labels; it has: {others}. Name it with --field")
+    raise UserError(
+        f"{path} has no field {' or '.join(wanted)} with labels; it has: {others}. Rename it to label, "
+        "or name it with --field (annotate import)"
+    )

@@ -17,11 +17,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from cmp_seg_ros import configuration
 from cmp_seg_ros.datasets import bag
 from cmp_seg_ros.datasets.base import DataSet as BaseDataSet
-from cmp_seg_ros.datasets.base import natural
+from cmp_seg_ros.datasets.base import natural, read_npy
 from cmp_seg_ros.datasets.frame import HAND, Frame, PointLabels
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.geometry.sensor_set import SensorSet
 from cmp_seg_ros.label_space import LabelSpace
+from cmp_seg_ros.scan import UInt8
 
 FILE = "itc.yaml"
 
@@ -64,9 +65,6 @@ class DataSet(BaseDataSet):
     def recognises(cls, path: Path) -> bool:
         return (path / FILE).is_file()
 
-    def __iter__(self) -> Iterator[Frame]:
-        return self.stretch(0)
-
     def stretch(self, start: int, stop: int | None = None) -> Iterator[Frame]:
         for one, first in zip(self.bags, self._firsts, strict=True):
             last = len(one) if stop is None else min(stop - first, len(one))
@@ -74,9 +72,7 @@ class DataSet(BaseDataSet):
                 for frame in one.stretch(max(start - first, 0), last):
                     yield self._labelled(frame, one.path.stem, first)
 
-    def __getitem__(self, number: int) -> Frame:
-        if not 0 <= number < len(self):
-            raise IndexError(f"{self.path} has {len(self)} scans, none of number {number}")
+    def frame_at(self, number: int) -> Frame:
         place = bisect_right(self._firsts, number) - 1
         one, first = self.bags[place], self._firsts[place]
         return self._labelled(one[number - first], one.path.stem, first)
@@ -86,14 +82,16 @@ class DataSet(BaseDataSet):
         file = self.path / self.about.labels / f"{frame.scan.stamp}.npy"
         labels = {}
         try:
-            label = np.load(file) if file.is_file() else None
-        except (OSError, ValueError, EOFError) as error:
-            label = None
-            self.problems.add(f"{file} cannot be read ({error}); save it again")
-        if label is not None and (label.shape != (len(frame.scan),) or label.dtype != np.uint8):
-            self.problems.add(
-                f"{file} holds {label.dtype} {label.shape}, its scan {len(frame.scan)} points; save uint8"
-            )
-        elif label is not None:
-            labels = {HAND: PointLabels(self.label_spaces[HAND], label)}
+            if file.is_file():
+                labels = {HAND: PointLabels(self.label_spaces[HAND], self._read(file, len(frame.scan)))}
+        except UserError as error:
+            self.problems.add(str(error))
         return replace(frame, number=frame.number + first, key=f"{name}/{frame.key}", labels=labels)
+
+    @staticmethod
+    def _read(file: Path, points: int) -> UInt8:
+        """(N,) labels. Raises UserError."""
+        label = read_npy(file)
+        if label.shape != (points,) or label.dtype != np.uint8:
+            raise UserError(f"{file} holds {label.dtype} {label.shape}, its scan {points} points; save uint8")
+        return label

@@ -10,7 +10,6 @@ lidar2back are T_camera_lidar; the pictures are rectified). Poses are taken as t
 """
 
 import csv
-from collections.abc import Iterator
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
@@ -59,7 +58,7 @@ class DataSet(BaseDataSet):
 
     def __init__(self, path: Path, topic: str = "", sensors: SensorSet | None = None) -> None:
         if sensors is None or sensors.file is None:
-            sensors = SensorSet.of(calibration())
+            sensors = SensorSet(calibration=calibration())
         super().__init__(path, topic, sensors)
         self.rows = self._read(path / TABLE)
         self.count = len(self.rows)
@@ -77,12 +76,7 @@ class DataSet(BaseDataSet):
         except (OSError, UnicodeDecodeError):
             return False
 
-    def __iter__(self) -> Iterator[Frame]:
-        return self.stretch(0)
-
-    def __getitem__(self, number: int) -> Frame:
-        if not 0 <= number < len(self.rows):
-            raise IndexError(f"{self.path} has {len(self.rows)} scans, none of number {number}")
+    def frame_at(self, number: int) -> Frame:
         row = self.rows[number]
         folder, stamp = self._folder(row), nanoseconds(row["lidar_ts"])
         name = folder.relative_to(self.path).as_posix()
@@ -115,10 +109,10 @@ class DataSet(BaseDataSet):
     @staticmethod
     def _points(path: Path) -> Any:
         """(N, 4). Raises UserError."""
-        content = read_bytes(path)
-        if len(content) % 16:
-            raise UserError(f"{path} is cut short: {len(content)} bytes are no points of four float32; copy it again")
-        return np.frombuffer(content, "<f4").reshape(-1, 4)
+        try:
+            return np.frombuffer(read_bytes(path), "<f4").reshape(-1, 4)
+        except ValueError as error:
+            raise UserError(f"{path} is cut short: it holds no whole points of four float32; copy it again") from error
 
     @staticmethod
     def _read(path: Path) -> list[dict[str, str]]:

@@ -6,7 +6,6 @@ import numpy as np
 import numpy.typing as npt
 
 from cmp_seg_ros.datasets.base import message_of
-from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.messages.point_cloud2 import stamp_ns
 
 POINT = "uint32 offset_time\nfloat32 x\nfloat32 y\nfloat32 z\nuint8 reflectivity\nuint8 tag\nuint8 line\n"
@@ -27,13 +26,9 @@ KINDS = {"offset_time": np.uint32, "reflectivity": np.uint8, "tag": np.uint8, "l
 def cloud_of(message: Any) -> Any:
     """The PointCloud2 with the points of a CustomMsg, of whatever fields they have, and its stamp (or its timebase).
 
-    Times (`offset_time`) are nanoseconds from the stamp; `reflectivity` is the intensity; `line` the laser.
-
-    Raises:
-        UserError: it has no points.
+    Times (`offset_time`) are nanoseconds from the stamp; `reflectivity` is the intensity; `line` the laser. The message
+    must have points.
     """
-    if not message.points:
-        raise UserError("the cloud is empty: it has no points; check the driver's output")
     names = [name for name in vars(message.points[0]) if not name.startswith("_")]
     columns: dict[str, npt.NDArray[Any]] = {
         name: np.array([getattr(point, name) for point in message.points], KINDS.get(name, np.float32))

@@ -1,48 +1,22 @@
 """Folders of scans with pictures whose calibration lies beside them in a form of its own."""
 
-from abc import abstractmethod
-from collections.abc import Iterator
-from dataclasses import replace
+from abc import ABC, abstractmethod
 from pathlib import Path
 
-from cmp_seg_ros.datasets import pcd
-from cmp_seg_ros.datasets.base import DataSet, natural
-from cmp_seg_ros.datasets.frame import Frame
-from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.datasets import Folder
 from cmp_seg_ros.geometry.calibration import Calibration
 from cmp_seg_ros.geometry.sensor_set import SensorSet
 
 
-class PairsFolder(DataSet):
-    """NAME.pcd with NAME.jpg, in natural order; keys are names. A calibration file goes before its own."""
-
-    one_file_each = True
-    seeks = True
+class PairsFolder(Folder, ABC):
+    """NAME.pcd with NAME.jpg; a calibration file that is given goes before the folder's own."""
 
     def __init__(self, path: Path, topic: str = "", sensors: SensorSet | None = None) -> None:
         if sensors is None or sensors.file is None:
-            sensors = SensorSet.of(self.calibration(path))
+            sensors = SensorSet(calibration=self.calibration(path))
         super().__init__(path, topic, sensors)
-        self.files = sorted(path.glob("*.pcd"), key=natural)
-        self.count = len(self.files)
-        if not self.files:
-            raise UserError(f"folder {path} holds a calibration but no .pcd; copy the scans and pictures beside it")
 
     @staticmethod
     @abstractmethod
     def calibration(path: Path) -> Calibration:
         """That of a folder. Raises UserError."""
-
-    def __iter__(self) -> Iterator[Frame]:
-        found = 0
-        for frame in self.stretch(0):
-            found += 1
-            yield frame
-        if not found:
-            raise UserError("; ".join(self.problems))
-
-    def __getitem__(self, number: int) -> Frame:
-        if not 0 <= number < len(self.files):
-            raise IndexError(f"{self.path} has {len(self.files)} scans, none of number {number}")
-        [frame] = pcd.DataSet(self.files[number], sensors=self.sensors)
-        return replace(frame, number=number)

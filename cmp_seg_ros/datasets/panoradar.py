@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cmp_seg_ros.datasets.base import DataSet as BaseDataSet
-from cmp_seg_ros.datasets.base import natural
+from cmp_seg_ros.datasets.base import natural, read_npy
 from cmp_seg_ros.datasets.frame import TRUTH, Frame, PointLabels
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.geometry.sensor_set import SensorSet
@@ -56,12 +56,7 @@ class DataSet(BaseDataSet):
     def recognises(cls, path: Path) -> bool:
         return path.is_dir() and any(True for _ in _trajectories(path))
 
-    def __iter__(self) -> Iterator[Frame]:
-        return self.stretch(0)
-
-    def __getitem__(self, number: int) -> Frame:
-        if not 0 <= number < len(self.files):
-            raise IndexError(f"{self.path} has {len(self.files)} scans, none of number {number}")
+    def frame_at(self, number: int) -> Frame:
         file = self.files[number]
         trajectory = file.parent.parent
         ranges = self._load(file).reshape(-1).astype(np.float32) * UNIT
@@ -97,10 +92,7 @@ class DataSet(BaseDataSet):
 
     def _load(self, file: Path) -> npt.NDArray[Any]:
         """(64, 512). Raises UserError."""
-        try:
-            image = np.squeeze(np.load(file))
-        except (OSError, ValueError, EOFError) as error:
-            raise UserError(f"{file} cannot be read ({error}); unpack it again") from error
+        image = np.squeeze(read_npy(file))
         if image.shape != SHAPE:
             raise UserError(f"{file} is {image.shape}, not {SHAPE}; unpack it again")
         return image

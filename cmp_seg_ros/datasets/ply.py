@@ -15,7 +15,7 @@ from cmp_seg_ros.datasets.base import Array, ScanFile, ascii_records, head, read
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.messages.point_cloud2 import INTENSITY_NAMES
-from cmp_seg_ros.scan import Labels, Scan
+from cmp_seg_ros.scan import Float32, Labels, Scan, UInt8
 
 ORDERS = {"ascii": "<", "binary_little_endian": "<", "binary_big_endian": ">"}
 KINDS = {
@@ -182,12 +182,15 @@ class DataSet(ScanFile):
 
 def write_labelled(path: Path, scan: Scan, labels: Labels, space: LabelSpace) -> None:
     """Write a labelled scan for CloudCompare, MeshLab, Open3D: coloured vertices with `label` and `confidence`."""
-    columns: dict[str, Array] = {axis: scan.xyz[:, i] for i, axis in enumerate("xyz")}
-    if scan.intensity is not None:
-        columns["intensity"] = scan.intensity
-    columns |= dict(zip(("red", "green", "blue"), space.palette[labels.label].T, strict=True))
-    columns |= {"label": labels.label, "confidence": labels.confidence}
-    write(path, columns, space)
+    columns = coloured(scan.xyz, labels.label, space, intensity=scan.intensity)
+    write(path, columns | {"confidence": labels.confidence}, space)
+
+
+def coloured(xyz: Float32, label: UInt8, space: LabelSpace, **others: Array | None) -> dict[str, Array]:
+    """(N,) columns of a labelled cloud: x, y, z, the others that there are, red, green, blue, and label."""
+    columns: dict[str, Array] = {axis: xyz[:, i] for i, axis in enumerate("xyz")}
+    columns |= {name: values for name, values in others.items() if values is not None}
+    return columns | dict(zip(("red", "green", "blue"), space.palette[label].T, strict=True)) | {"label": label}
 
 
 def write(path: Path, columns: Mapping[str, Array], space: LabelSpace | None = None) -> None:

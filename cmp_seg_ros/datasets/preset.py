@@ -1,6 +1,6 @@
 """Published data sets that are bags: recognised by their topics, with what is known of their sensors."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -10,7 +10,7 @@ from cmp_seg_ros.geometry.calibration import Calibration
 from cmp_seg_ros.geometry.sensor_set import SensorSet
 
 
-class PublishedBag(bag.DataSet):
+class PublishedBag(bag.DataSet, ABC):
     """A bag of a published set. A calibration file that is given goes before the published calibration.
 
     Attributes:
@@ -26,7 +26,7 @@ class PublishedBag(bag.DataSet):
         topics = bag.topics_at(path)
         topic = topic or next((name for name in self.lidars if name in topics), "")
         if sensors is None or sensors.file is None:
-            sensors = SensorSet.of(self.calibration(self.lidars.get(topic, "")))
+            sensors = SensorSet(calibration=self.calibration(self.lidars.get(topic, "")))
         super().__init__(path, topic, sensors)
 
     @classmethod

@@ -39,9 +39,6 @@ class DataSet(Seeded, SeedFiles):
         version = hashlib.sha256(f"{FORMAT} {simulator_version()}".encode()).hexdigest()[:8]
         return self.path / f"{self.sensor or 'any'}-{self.scans}-{version}"
 
-    def frames_of(self, seed: int) -> Iterator[Frame]:
-        return (self.frame_of(seed, index) for index in range(self.scans))
-
     def frame_of(self, seed: int, index: int) -> Frame:
         found = Returns(**self.read(seed, index, Returns._fields))
         return Frame(

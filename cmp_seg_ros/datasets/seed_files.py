@@ -16,8 +16,6 @@ from cmp_seg_ros.workers import process_map
 
 Array = npt.NDArray[Any]
 
-OTHER_CACHE = "free some space, or give another --cache"  # remedy of a full disk
-
 
 class SeedFiles(ABC):
     """The files of some seeds, each with the arrays of several items.
@@ -61,7 +59,7 @@ class SeedFiles(ABC):
         yield from (seed for seed in self.seeds if seed not in set(missing))
         if not missing:
             return
-        with outputs.writing(self.folder, OTHER_CACHE):
+        with outputs.writing(self.folder, "free some space, or give another --cache"):
             yield from process_map(self.make_file, missing, processes)
 
     def make_file(self, seed: int) -> int:

@@ -1,6 +1,5 @@
 """What simulated data sets share: so many scans for each seed, made when they are asked for."""
 
-from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from copy import copy
 from dataclasses import replace
@@ -30,13 +29,9 @@ class Seeded(BaseDataSet):
         self.count = len(self.seeds) * scans
         self.label_spaces = {TRUTH: LabelSpace.load("indoor")}
 
-    @classmethod
-    def recognises(cls, path: Path) -> bool:
-        return False
-
-    @abstractmethod
     def frames_of(self, seed: int) -> Iterator[Frame]:
-        """The frames of a seed, in order; their numbers are set later."""
+        """The frames of a seed, in order; their numbers are set later. A data set overrides this or `frame_of`."""
+        return (self.frame_of(seed, index) for index in range(self.scans))
 
     def frame_of(self, seed: int, index: int) -> Frame:
         """One of the frames of a seed."""

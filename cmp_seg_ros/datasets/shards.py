@@ -3,12 +3,9 @@
 import hashlib
 import io
 import json
-import os
 import tarfile
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any, NamedTuple
 
 import numpy as np
@@ -98,7 +95,7 @@ def tar_part(key: str, files: Mapping[str, bytes]) -> tuple[bytes, dict[str, tup
 class ShardWriter:
     """Writes scans to FOLDER/NAME-00.tar, NAME-01.tar, ..., each at most LARGEST bytes.
 
-    The shards get their names when the block ends, and are removed where it ends by an exception.
+    What a run that was broken off left under these names is overwritten: shards count once a manifest names them.
 
     with ShardWriter(folder, name) as shards:
         entry = shards.add(entry, files)
@@ -106,51 +103,31 @@ class ShardWriter:
 
     def __init__(self, folder: Path, name: str) -> None:
         self._folder, self._name = folder, name
-        self._shards: list[tuple[Path, Path]] = []  # under its name while it is written, and later
+        self._shards = 0
         self._stream: IO[bytes] | None = None
-        self._size = 0
 
     def add(self, entry: Entry, files: Mapping[str, bytes]) -> Entry:
         """Write the files of a scan; its entry with the place and the checksum. Raises OSError."""
         content, places = tar_part(entry.key, files)
-        if self._stream is None or self._size + len(content) + len(END) > LARGEST:
+        if self._stream is None or self._stream.tell() + len(content) + len(END) > LARGEST:
             self._close()
-            self._stream = self._next()
-        start = self._size
+            self._stream = (self._folder / f"{self._name}-{self._shards:02d}.tar").open("wb")
+            self._shards += 1
+        start, shard = self._stream.tell(), Path(self._stream.name).name
         self._stream.write(content)
-        self._size += len(content)
         moved = {name: (start + offset, size) for name, (offset, size) in places.items()}
-        shard = self._shards[-1][1].name
         return entry._replace(shard=shard, offset=start, size=len(content), sha256=sha256(content), files=moved)
-
-    def _next(self) -> IO[bytes]:
-        path = self._folder / f"{self._name}-{len(self._shards):02d}.tar"
-        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-        self._shards.append((temporary, path))
-        self._size = 0
-        return temporary.open("wb")
 
     def _close(self) -> None:
         if self._stream is not None:
             with self._stream:
                 self._stream.write(END)
-            self._stream = None
 
     def __enter__(self) -> "ShardWriter":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        try:
-            if kind is None:
-                self._close()
-                for temporary, path in self._shards:
-                    temporary.replace(path)
-        finally:
-            if self._stream is not None:
-                with suppress(OSError):  # on a full disk; the first error is reported
-                    self._stream.close()
-            for temporary, _path in self._shards:
-                temporary.unlink(missing_ok=True)
+    def __exit__(self, *_: object) -> None:
+        self._close()
 
 
 def sha256(content: bytes) -> str:
@@ -168,14 +145,6 @@ def read_part(path: Path, offset: int, size: int) -> bytes:
     if len(content) < size:
         raise UserError(f"{path} is cut short; {AGAIN}")
     return content
-
-
-def is_whole(folder: Path, entry: Entry) -> bool:
-    """Whether the bytes of a scan of the set in `folder` are those of its checksum."""
-    try:
-        return sha256(read_part(folder / SHARDS / entry.shard, entry.offset, entry.size)) == entry.sha256
-    except UserError:
-        return False
 
 
 def pack_labels(labels: Mapping[str, PointLabels]) -> bytes:

@@ -93,11 +93,6 @@ class Runtime(ABC):
         """Why it cannot run here, and what to do; empty if it can."""
         return "; ".join(f"{lack.what}: {lack.remedy}" for lack in self.missing())
 
-    def require(self) -> None:
-        """Raise UserError if it cannot run here."""
-        if reason := self.reason():
-            raise UserError(f"engine '{self.name}' cannot run here: {reason}")
-
     @property
     def sources(self) -> list[Path]:
         """Source files of ours that a built engine depends on, besides those of the network."""

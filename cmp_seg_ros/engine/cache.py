@@ -7,7 +7,6 @@ in memory at every start, with a warning.
 """
 
 import hashlib
-import json
 import logging
 import os
 import re
@@ -17,7 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import filelock
 import llvmlite.binding as llvm
@@ -91,7 +90,7 @@ def obtain(key: Key, build: Callable[[], bytes], fresh: bool = False, must_keep:
         return Kept(found, False)
     try:
         lock = _locked(path)
-    except OSError as error:
+    except (OSError, NotImplementedError) as error:  # a folder that cannot be written, a file system without locks
         _cannot_keep(error, must_keep)
         return Kept(_timed(key, build), True)
     with lock:
@@ -115,22 +114,21 @@ def require_writable(kept_in: Path) -> None:
         raise UserError(f"cache folder {kept_in} is not writable: {error.strerror or error}; {REMEDY}") from error
 
 
-def remember(key: Key, about: str, found: dict[str, Any]) -> None:
+def remember(key: Key, about: str, found: bytes) -> None:
     """Store a result about an engine, if the cache is writable."""
     try:
         folder().mkdir(parents=True, exist_ok=True)
-        write_whole(folder() / f"{key}.{about}.json", json.dumps({"key": str(key)} | found).encode())
+        write_whole(folder() / f"{key}.{about}.json", found)
     except OSError as error:
         logger.info("the check of %s cannot be stored in %s: %s", key, folder(), error)
 
 
-def recall(key: Key, about: str) -> dict[str, Any] | None:
-    """What `remember` stored; None if it is missing or damaged."""
+def recall(key: Key, about: str) -> bytes:
+    """What `remember` stored; empty if it is missing."""
     try:
-        found = json.loads(_use(folder() / f"{key}.{about}.json"))
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) and found.pop("key", None) == str(key) else None
+        return _use(folder() / f"{key}.{about}.json")
+    except OSError:
+        return b""
 
 
 @cache
@@ -187,15 +185,15 @@ def _prune() -> None:
                 logger.info("%s was not used for long and is deleted", path)
 
 
-def _cannot_keep(error: OSError, must_keep: bool) -> None:
-    what = f"the engine cannot be kept in {folder()}: {error.strerror or error}"
+def _cannot_keep(error: Exception, must_keep: bool) -> None:
+    what = f"the engine cannot be kept in {folder()}: {getattr(error, 'strerror', None) or error}"
     if must_keep:
         raise UserError(f"{what}; {REMEDY}") from error
     logger.warning("%s; it is built at every start. To mend this, %s", what, REMEDY)
 
 
 def _locked(path: Path) -> filelock.AcquireReturnProxy:
-    """Inside, no other process builds the same. Raises OSError where the folder cannot be written."""
+    """Inside, no other process builds the same. Raises OSError, or NotImplementedError, where there can be no lock."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(path.with_suffix(".lock"))
     try:
@@ -203,5 +201,3 @@ def _locked(path: Path) -> filelock.AcquireReturnProxy:
     except filelock.Timeout:
         logger.warning("another process builds %s; waiting for it", path.name, extra=PROGRESS)
         return lock.acquire()
-    except NotImplementedError as error:  # a file system without locks
-        raise OSError(str(error)) from error

@@ -48,7 +48,8 @@ class Loader:
     """Loads engines of one bundle with one runtime. Raises UserError if that runtime cannot run here."""
 
     def __init__(self, bundle: Bundle, runtime: Runtime) -> None:
-        runtime.require()
+        if reason := runtime.reason():
+            raise UserError(f"engine '{runtime.name}' cannot run here: {reason}")
         self.bundle, self.runtime = bundle, runtime
         self.network = network_of(bundle)
         self.precisions = runtime.precisions()

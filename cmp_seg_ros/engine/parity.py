@@ -5,7 +5,7 @@ random and only probabilities are compared. Samples come in groups; the worst gr
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -54,14 +54,13 @@ class Agreement:
         )
 
     def remember(self, key: cache.Key, network: WaffleIron) -> None:
-        cache.remember(key, _about(network), asdict(self))
+        cache.remember(key, _about(network), _AGREEMENT.dump_json(self))
 
     @classmethod
     def recall(cls, key: cache.Key, network: WaffleIron) -> "Agreement | None":
         """The result of an earlier check; None if it is missing or damaged."""
-        found = cache.recall(key, _about(network))
         try:
-            return None if found is None else _AGREEMENT.validate_python(found)
+            return _AGREEMENT.validate_json(cache.recall(key, _about(network)))
         except ValidationError:
             return None
 

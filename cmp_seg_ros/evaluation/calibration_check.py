@@ -6,6 +6,7 @@ found.offset, found.T_camera_lidar
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ Float64 = npt.NDArray[np.float64]
 REFINED = "calibration-refined.yaml"
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 FEWEST = 4  # views: fewer say little
+START = np.array([1, 1, -1, 1, -1, 1.0])  # units from the given extrinsics: where a search of half the views starts
 BEYOND = 8.0, 80.0  # degrees and centimetres: twice what the search finds; farther off it has gone astray
 OFF, AWAY = 2.0, 20.0  # degrees and centimetres beyond which a calibration is wrong; good ones are up to 1 degree away
 
@@ -45,7 +47,7 @@ class Checked:
         camera: as given.
         T_camera_lidar: (4, 4) the extrinsics of the highest score.
         before, after: scores of the given extrinsics and of these.
-        halves: those that every other view, and the rest, would have; none where there are too few views.
+        others: those that every other view, and the rest, give from other starts; none where there are too few views.
         views: that were looked at.
     """
 
@@ -53,7 +55,7 @@ class Checked:
     T_camera_lidar: Transform
     before: float
     after: float
-    halves: tuple[Transform, ...]
+    others: tuple[Transform, ...]
     views: list[View]
 
     @property
@@ -72,35 +74,38 @@ class Checked:
 
     @property
     def uncertainty(self) -> tuple[float, float] | None:
-        """Degrees and centimetres between what the two halves of the views say; None with too few views."""
-        if len(self.halves) < 2:
+        """Largest degrees and centimetres between the ends of any two searches; None with too few views."""
+        if not self.others:
             return None
-        degrees, metres = alignment.difference(*self.halves)
-        return float(np.linalg.norm(degrees)), 100 * float(np.linalg.norm(metres))
+        apart = [alignment.difference(*pair) for pair in combinations((self.T_camera_lidar, *self.others), 2)]
+        degrees, metres = np.linalg.norm(np.array(apart), axis=2).max(axis=0)
+        return float(degrees), 100 * float(metres)
 
     @property
-    def is_beyond(self) -> bool:
-        """Whether the best extrinsics are farther off than what the search finds reliably."""
-        return _astray(self.degrees, self.centimetres)
+    def doubt(self) -> str:
+        """Why nothing can be said; empty if something can."""
+        if self.uncertainty is None:
+            return f"{len(self.views)} images are too few; give {2 * FEWEST} or more"
+        if _astray(self.degrees, self.centimetres):
+            return (
+                f"the best place is {self.degrees:.1f} degrees, {self.centimetres:.0f} cm away, farther than the "
+                "search can be sure of: look at the picture, or give images of more places"
+            )
+        apart = self.uncertainty
+        if (apart[0] > OFF or apart[1] > AWAY) and not is_off(self.degrees, self.centimetres, apart):
+            return (
+                f"searches with half of the images end {apart[0]:.1f} degrees, {apart[1]:.0f} cm apart; "
+                "give more images of places with edges near by"
+            )
+        return ""
 
     @property
     def verdict(self) -> str:
-        """Whether the given extrinsics fit, in words, and what to do where they do not."""
-        if self.uncertainty is None:
-            return f"cannot tell, because {len(self.views)} images are too few; give {2 * FEWEST} or more"
-        if self.is_beyond:
-            return (
-                f"cannot tell, because the best place is {self.degrees:.1f} degrees, {self.centimetres:.0f} cm away, "
-                "farther than the search can be sure of: look at the picture, or give images of more places"
-            )
+        """Whether the given extrinsics fit, in words."""
+        if self.doubt:
+            return f"cannot tell, because {self.doubt}"
         if is_off(self.degrees, self.centimetres, self.uncertainty):
-            return f"off by {self.degrees:.1f} degrees, {self.centimetres:.0f} cm: use --refine"
-        degrees, centimetres = self.uncertainty
-        if degrees > OFF or centimetres > AWAY:
-            return (
-                f"cannot tell, because two halves of the images differ by {degrees:.1f} degrees, {centimetres:.0f} cm; "
-                "give more images of places with edges near by"
-            )
+            return f"off by {self.degrees:.1f} degrees, {self.centimetres:.0f} cm"
         return f"fits, as far as this check can tell ({OFF:g} degrees, {AWAY:g} cm)"
 
     def summary(self) -> dict[str, Any]:
@@ -144,9 +149,9 @@ class Checked:
         figure.savefig(path)
 
 
-def is_off(degrees: float, centimetres: float, between_halves: tuple[float, float] | None) -> bool:
-    """Whether extrinsics are clearly wrong: farther from the best ones than both halves of the images are apart."""
-    unsure = between_halves or (float("inf"), float("inf"))
+def is_off(degrees: float, centimetres: float, apart: tuple[float, float] | None) -> bool:
+    """Whether extrinsics are clearly wrong: farther from the best ones than the searches end apart."""
+    unsure = apart or (float("inf"), float("inf"))
     if _astray(degrees, centimetres):
         return False  # places without edges look alike from far off
     return (degrees > OFF and degrees > unsure[0]) or (centimetres > AWAY and centimetres > unsure[1])
@@ -191,9 +196,12 @@ def check(
 def _checked(camera: CalibratedCamera, views: list[View]) -> Checked:
     T = np.array(camera.T_camera_lidar)
     best = alignment.refine(Alignment(views, camera, T), T)
-    parts = (views[::2], views[1::2]) if len(views) >= 2 * FEWEST else ()
-    halves = [alignment.settle(Alignment(half, camera, T), best.T_camera_lidar) for half in parts]
-    return Checked(camera, best.T_camera_lidar, best.before, best.after, tuple(halves), views)
+    halves = ((views[::2], START), (views[1::2], -START)) if len(views) >= 2 * FEWEST else ()
+    others = [
+        alignment.refine(Alignment(half, camera, T), alignment.offset_by(T, start)).T_camera_lidar
+        for half, start in halves
+    ]
+    return Checked(camera, best.T_camera_lidar, best.before, best.after, tuple(others), views)
 
 
 def _views(data: DataSet, camera: str, frames: int) -> dict[str, tuple[CalibratedCamera, list[View]]]:

@@ -261,7 +261,10 @@ def plane_tables(scores: PlaneReport) -> list[Table]:
     if scores.perfect_median is not None:
         medians.append(row("perfect labeller", scores.perfect_median))
     scans = [row(scan.key, scan) for scan in scores.scans]
-    return [Table(header, medians), Table(header, scans, "Scan by scan", folded=len(scans) > MANY)]
+    return [
+        Table(header, medians, "Labels against planes"),
+        Table(header, scans, "Scan by scan", folded=len(scans) > MANY),
+    ]
 
 
 def planes(report: Report, folder: Path) -> list[Block]:

@@ -131,14 +131,6 @@ def refine(alignment: Alignment, T_camera_lidar: Transform) -> Found:
     return Found(offset_by(T_camera_lidar, end), score(np.zeros(6)), score(end))
 
 
-def settle(alignment: Alignment, T_camera_lidar: Transform) -> Transform:
-    """The extrinsics of the highest score close to the given ones: within some degree and 10 cm."""
-    rng = np.random.default_rng(0)
-    offsets = np.concatenate([np.zeros((1, 6)), rng.normal(0, SPREAD, (SAMPLES // 2, 6))])
-    score, _ = _score(alignment, T_camera_lidar, offsets, sharpness=1)
-    return offset_by(T_camera_lidar, _climb(score, np.zeros(6), size=0.3, steps=150))
-
-
 def offset_by(T_camera_lidar: Transform, offset: Float64) -> Transform:
     """Extrinsics turned and shifted in the camera's frame by (6,) an offset in UNITs: rotation vector, translation."""
     from scipy.spatial.transform import Rotation

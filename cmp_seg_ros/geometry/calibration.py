@@ -2,7 +2,7 @@
 
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,8 @@ from cmp_seg_ros.messages import camera_info as camera_info_of_ros
 
 Transform = npt.NDArray[np.float64]
 T = TypeVar("T")
+C = TypeVar("C", bound="ImageCamera")
+File = TypeVar("File", bound="_CalibrationFile[Any]")
 
 STAMPED = {"start": 0.0, "middle": 0.5, "end": 1.0}  # share of a sweep that lies before its stamp
 REMEDY = "give a calibration file like the one that `cmp-seg simulate` writes"
@@ -96,7 +98,20 @@ class CalibratedLidar(KnownFields):
         return stamp + round((self.time_offset - self.before_stamp) * 1e9) if stamp else 0
 
 
-class _CalibrationFile(KnownFields):
+class _CalibrationFile(KnownFields, Generic[C]):
+    """A calibration file, with cameras of a kind."""
+
+    cameras: dict[str, C] = Field(default={})
+
+    @classmethod
+    def load(cls: type[File], path: str | Path) -> File:
+        """Read a calibration file. Raises UserError naming the file, the field and what is wrong with it."""
+        return configuration.read(cls, "calibration file", path, REMEDY)
+
+    def camera(self, name: str = "") -> C:
+        """The camera `name`, or the only one. Raises UserError."""
+        return _pick(self.cameras, name, "camera")
+
     @model_validator(mode="before")
     @classmethod
     def _is_no_camera_info(cls, given: Any) -> Any:
@@ -133,16 +148,10 @@ def _rewritten(camera_info: dict[str, Any]) -> str:
     return yaml.safe_dump(cameras, sort_keys=False, default_flow_style=True, width=10**6).strip()
 
 
-class Calibration(_CalibrationFile):
+class Calibration(_CalibrationFile[CalibratedCamera]):
     """Calibration of all sensors of a robot."""
 
-    cameras: dict[str, CalibratedCamera] = Field(default={})
     lidars: dict[str, CalibratedLidar] = Field(default={})
-
-    @classmethod
-    def load(cls, path: str | Path) -> "Calibration":
-        """Read a calibration file. Raises UserError naming the file, the field and what is wrong with it."""
-        return configuration.read(cls, "calibration file", path, REMEDY)
 
     def save(self, path: str | Path) -> None:
         data = self.model_dump(mode="json", exclude_none=True)
@@ -152,25 +161,11 @@ class Calibration(_CalibrationFile):
         """The lidar `name`, or the only one. Raises UserError."""
         return _pick(self.lidars, name, "lidar")
 
-    def camera(self, name: str = "") -> CalibratedCamera:
-        """The camera `name`, or the only one. Raises UserError."""
-        return _pick(self.cameras, name, "camera")
 
-
-class ImageCalibration(_CalibrationFile):
+class ImageCalibration(_CalibrationFile[ImageCamera]):
     """The cameras of a calibration file; a robot without a lidar has only these."""
 
-    cameras: dict[str, ImageCamera] = Field(default={})
     lidars: Any = None  # not used, and not checked
-
-    @classmethod
-    def load(cls, path: str | Path) -> "ImageCalibration":
-        """As `Calibration.load`."""
-        return configuration.read(cls, "calibration file", path, REMEDY)
-
-    def camera(self, name: str = "") -> ImageCamera:
-        """The camera `name`, or the only one. Raises UserError."""
-        return _pick(self.cameras, name, "camera")
 
 
 def _pick(sensors: dict[str, T], name: str, what: str) -> T:

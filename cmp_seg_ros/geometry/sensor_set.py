@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cmp_seg_ros.geometry.calibration import CalibratedCamera, Calibration, Transform
+from cmp_seg_ros.geometry.calibration import Calibration, Transform
 
 CALIBRATION = "calibration.yaml"
 
@@ -13,35 +13,32 @@ class SensorSet:
     """The calibration of a robot's sensors, with one lidar selected.
 
     Args:
-        file: the calibration file; None: no calibration.
+        file: the calibration file, or None.
         lidar: name of the lidar; needed only if the calibration has several.
+        calibration: without a file; None: no calibration.
 
     Attributes:
         name: of the lidar, as given.
         lidar: its calibration, or None.
+        given: whether the user named the file.
 
     Raises:
         UserError: the file is not valid, or has no such lidar.
     """
 
-    def __init__(self, file: Path | None = None, lidar: str = "") -> None:
+    def __init__(self, file: Path | None = None, lidar: str = "", calibration: Calibration | None = None) -> None:
         self.file, self.name = file, lidar
-        self.calibration = Calibration() if file is None else Calibration.load(file)
+        self.calibration = Calibration.load(file) if file is not None else calibration or Calibration()
         self.lidar = self.calibration.lidar(lidar) if lidar or self.calibration.lidars else None
-
-    @classmethod
-    def of(cls, calibration: Calibration, lidar: str = "") -> "SensorSet":
-        """The sensors of a calibration that comes from no file. Raises UserError."""
-        sensors = cls()
-        sensors.calibration = calibration
-        sensors.lidar = calibration.lidar(lidar) if lidar or calibration.lidars else None
-        return sensors
+        self.given = False
 
     @classmethod
     def around(cls, path: Path, file: Path | None = None, lidar: str = "") -> "SensorSet":
         """The sensors of an input; without a file, a calibration.yaml in the input or beside it is used."""
         found = (folder / CALIBRATION for folder in (path, path.resolve().parent))
-        return cls(file or next((candidate for candidate in found if candidate.is_file()), None), lidar)
+        sensors = cls(file or next((candidate for candidate in found if candidate.is_file()), None), lidar)
+        sensors.given = file is not None
+        return sensors
 
     @property
     def T_base_lidar(self) -> Transform | None:
@@ -54,8 +51,3 @@ class SensorSet:
         if self.lidar is None or self.lidar.intensity_mean is None or self.lidar.intensity_std is None:
             return None
         return self.lidar.intensity_mean, self.lidar.intensity_std
-
-    def camera(self) -> CalibratedCamera | None:
-        """The only camera."""
-        cameras = list(self.calibration.cameras.values())
-        return cameras[0] if len(cameras) == 1 else None

@@ -25,24 +25,18 @@ class Track:
         self.stamps = np.array(sorted(poses), np.int64)  # (M,)
         self.poses = np.array([poses[stamp] for stamp in self.stamps.tolist()], np.float64).reshape(-1, 7)
 
-    def __len__(self) -> int:
-        return len(self.stamps)
-
     def at(self, stamp: int) -> Transform | None:
         """(4, 4) at a stamp: straight and at constant speed between two poses; None before the first, after the last.
 
         A pose's own stamp needs no other pose.
         """
-        if not len(self) or not self.stamps[0] <= stamp <= self.stamps[-1]:
+        from scipy.spatial.transform import Rotation, Slerp
+
+        if not len(self.stamps) or not self.stamps[0] <= stamp <= self.stamps[-1]:
             return None
         after = int(np.searchsorted(self.stamps, stamp))
         if self.stamps[after] == stamp:
             return matrix_of(self.poses[after])
-        return self._between(after, stamp)
-
-    def _between(self, after: int, stamp: int) -> Transform:
-        from scipy.spatial.transform import Rotation, Slerp
-
         poses, stamps = self.poses[after - 1 : after + 1], self.stamps[after - 1 : after + 1]
         share = float(stamp - stamps[0]) / float(stamps[1] - stamps[0])
         turned = Slerp([0, 1], Rotation.from_quat(poses[:, 3:]))(share)

@@ -71,42 +71,31 @@ class Workspace(NamedTuple):
     high: Float32
 
 
-def hidden(weights: Weights, features: Map, places: Places, index: Int32, out: Float32) -> None:
-    """out (R, H) <- relu(code's part + bilinear sample): the hidden layer at the points `index` (R,)."""
-    launch(_hidden, weights, features, places, index, out, blocks=-(-len(index) // BLOCK))
+def evaluate(weights: Weights, features: Map, places: Places, index: Int32, out: Float32) -> None:
+    """The hidden layer, relu(code's part + bilinear sample), at the points `index` (R,).
 
-
-def density(weights: Weights, features: Map, places: Places, index: Int32, out: Float32) -> None:
-    """out (R,) <- hidden @ weights.density at the points `index` (R,)."""
-    launch(_density, weights, features, places, index, out, blocks=-(-len(index) // BLOCK))
+    out (R, H) <- the hidden layer, or out (R,) <- its product with weights.density.
+    """
+    launch(_evaluate, weights, features, places, index, out, blocks=-(-len(index) // BLOCK))
 
 
 @kernel
-def _hidden(weights: Weights, features: Map, places: Places, index: Any, out: Any, sync: Any, threads: int) -> None:
+def _evaluate(weights: Weights, features: Map, places: Places, index: Any, out: Any, sync: Any, threads: int) -> None:
     workspace = _make_workspace(weights)
     while True:
         first = next_block(sync, 0) * BLOCK
         if first >= len(index):
             return
         some = index[first : first + BLOCK]
-        _evaluate(weights, features, places, some, workspace)
+        _find_hidden(weights, features, places, some, workspace)
         for i in range(len(some)):
-            to, high = out[first + i], workspace.high[i]
-            for c in range(out.shape[1]):
-                to[c] = high[c]
-
-
-@kernel
-def _density(weights: Weights, features: Map, places: Places, index: Any, out: Any, sync: Any, threads: int) -> None:
-    workspace = _make_workspace(weights)
-    while True:
-        first = next_block(sync, 0) * BLOCK
-        if first >= len(index):
-            return
-        some = index[first : first + BLOCK]
-        _evaluate(weights, features, places, some, workspace)
-        for i in range(len(some)):
-            out[first + i] = _dot(workspace.high[i], weights.density)
+            high = workspace.high[i]
+            if out.ndim == 1:  # known when it is compiled
+                out[first + i] = _dot(high, weights.density)
+            else:
+                to = out[first + i]
+                for c in range(len(to)):
+                    to[c] = high[c]
 
 
 @reduction
@@ -118,7 +107,7 @@ def _dot(a: Any, b: Any) -> Any:
 
 
 @kernel
-def _evaluate(weights: Weights, features: Map, places: Places, index: Any, workspace: Workspace) -> None:
+def _find_hidden(weights: Weights, features: Map, places: Places, index: Any, workspace: Workspace) -> None:
     """workspace.high <- hidden layer at the points `index`, at most BLOCK."""
     code = workspace.code
     for i in range(len(index)):

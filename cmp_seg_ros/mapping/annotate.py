@@ -5,7 +5,6 @@ its label is carried back to the points of every scan in it.
 """
 
 import hashlib
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -59,9 +58,6 @@ class ScanExport(Consumer):
         self.data, self.space, self.out, self.every = data, space, out, every
         self.about = _about("scans", data, space)
 
-    def begin(self) -> None:
-        (self.out / hand.SPACE_FILE).write_text(self.space.to_yaml())
-
     def add(self, result: Result, report: Report) -> None:
         frame, labels = result.frame, result.labels
         if labels is None or frame.number % self.every:
@@ -70,15 +66,14 @@ class ScanExport(Consumer):
         path = self.out / f"{hand.file_name(frame.key)}.ply"
         if path.exists():
             raise UserError(f"{path} exists, and may hold labels made by hand; give another --out")
-        columns: dict[str, Array] = {axis: frame.scan.xyz[kept, i] for i, axis in enumerate("xyz")}
-        if frame.scan.intensity is not None:
-            columns["intensity"] = frame.scan.intensity[kept]
-        ply.write(path, _for_hand(columns, labels.label[kept], self.space), self.space)
+        intensity = None if frame.scan.intensity is None else frame.scan.intensity[kept]
+        columns = ply.coloured(frame.scan.xyz[kept], labels.label[kept], self.space, intensity=intensity)
+        _write_cloud(path, columns, self.space)
         self.about.points[path.stem] = len(kept)
         self.about.sha256[frame.key] = digest(frame)
 
     def finish(self, report: Report) -> None:
-        _write_about(self.out, self.about)
+        _write_about(self.out, self.about, self.space)
         report.files += [ABOUT, hand.SPACE_FILE, *(f"{name}.ply" for name in self.about.points)]
 
 
@@ -105,9 +100,8 @@ class MapExport(DriveMap):
     def finish(self, report: Report) -> None:
         super().finish(report)
         found = self.map.voxels.voxels()
-        columns: dict[str, Array] = {axis: found.xyz[:, i] for i, axis in enumerate("xyz")}
-        columns |= {"confidence": found.confidence, "scans": found.scans}
-        ply.write(self.folder / MAP, _for_hand(columns, found.label, self.space), self.space)
+        columns = ply.coloured(found.xyz, found.label, self.space, confidence=found.confidence, scans=found.scans)
+        _write_cloud(self.folder / MAP, columns, self.space)
         np.savez_compressed(
             self.folder / VOXELS,
             keys=self.map.voxels.keys(),
@@ -116,16 +110,14 @@ class MapExport(DriveMap):
             start=np.array([motion.start for motion in self.motions.values()]),
             velocity=np.array([motion.velocity for motion in self.motions.values()]),
         )
-        (self.folder / hand.SPACE_FILE).write_text(self.space.to_yaml())
         self.about.points[Path(MAP).stem] = len(found)
-        _write_about(self.folder, self.about)
+        _write_about(self.folder, self.about, self.space)
         report.files += [ABOUT, hand.SPACE_FILE, MAP, VOXELS]
 
 
-def _for_hand(columns: dict[str, Array], label: UInt8, space: LabelSpace) -> dict[str, Array]:
-    """The columns with colours, the label to correct, and the number of each point."""
-    colours = dict(zip(("red", "green", "blue"), space.palette[label].T, strict=True))
-    return columns | colours | {"label": label, INDEX: np.arange(len(label), dtype=np.uint32)}
+def _write_cloud(path: Path, columns: dict[str, Array], space: LabelSpace) -> None:
+    """A cloud with the label to correct, and the number of each point."""
+    ply.write(path, columns | {INDEX: np.arange(len(columns["label"]), dtype=np.uint32)}, space)
 
 
 def _about(kind: Literal["scans", "map"], data: DataSet, space: LabelSpace) -> About:
@@ -133,8 +125,9 @@ def _about(kind: Literal["scans", "map"], data: DataSet, space: LabelSpace) -> A
     return About(kind=kind, input=path, topic=data.topic, label_space=space.name, points={}, sha256={})
 
 
-def _write_about(folder: Path, about: About) -> None:
-    outputs.write_whole(folder / ABOUT, (json.dumps(about.model_dump(), indent=1) + "\n").encode())
+def _write_about(folder: Path, about: About, space: LabelSpace) -> None:
+    (folder / hand.SPACE_FILE).write_text(space.to_yaml())
+    outputs.write_whole(folder / ABOUT, (about.model_dump_json(indent=1) + "\n").encode())
 
 
 def digest(frame: Frame) -> str:
@@ -162,7 +155,6 @@ class Import:
         except ValidationError as error:
             raise UserError(f"{folder / ABOUT} is not valid: {describe_invalid(error)}; export again") from error
         self.space = LabelSpace.load(folder / hand.SPACE_FILE)
-        self.changed: dict[str, int] = {}  # points whose label was changed, by file
         self._motions: dict[int, Motion] = {}
         if self.about.kind == "map":
             self._load_map()

@@ -6,7 +6,6 @@ from time import perf_counter
 
 import numpy as np
 
-from cmp_seg_ros.datasets import pcd, ply
 from cmp_seg_ros.datasets.base import DataSet, Problems
 from cmp_seg_ros.datasets.frame import TRUTH, Frame
 from cmp_seg_ros.errors import UserError
@@ -14,7 +13,7 @@ from cmp_seg_ros.evaluation.pipeline import Consumer, Result
 from cmp_seg_ros.evaluation.report import MapReport, Report
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.mapping import files
-from cmp_seg_ros.mapping.fusion import VOXEL, Float64, Voxels
+from cmp_seg_ros.mapping.fusion import VOXEL
 from cmp_seg_ros.mapping.gain import FusionScore, Gain
 from cmp_seg_ros.mapping.grid import RESOLUTION, Grid, grid_of
 from cmp_seg_ros.mapping.odometry import Motion, NoPose, Odometry, odometry_of
@@ -43,7 +42,7 @@ class DriveMap(Consumer):
         grid: the floor plan, once finished.
     """
 
-    replaces: tuple[str, ...] = (files.PLY, files.PCD, files.PGM, files.YAML, files.PNG, files.SVG)
+    replaces: tuple[str, ...] = files.FILES
 
     def __init__(
         self,
@@ -109,6 +108,7 @@ class DriveMap(Consumer):
         still = self.map.still()
         grid = self.grid = grid_of(still, self.space, self.resolution)
         way = np.array([motion.start[:2, 3] for motion in self.motions.values()]).reshape(-1, 2)
+        area = np.bincount(grid.label.ravel(), minlength=256) * grid.resolution**2
         report.map = self.result = MapReport(
             odometry=self._odometry.name if self._odometry else "",
             complete=report.finished and not self.lost,
@@ -118,19 +118,16 @@ class DriveMap(Consumer):
             voxels=len(found),
             moving=int(moves.sum()),
             still=len(still),
-            area=self._areas(grid),
+            area={c.name: round(float(area[c.id]), 2) for c in self.space.classes},
             seconds={name: round(value, 3) for name, value in self._seconds.items()},
             memory_mb=round(peak_mb()),
             gain=self._gain() if report.finished else None,
         )
         if self.out is not None:
-            self._write(still, grid, way, report)
-
-    def _areas(self, grid: Grid) -> dict[str, float]:
-        """Square metres of the floor plan by class."""
-        count = np.bincount(grid.label.ravel(), minlength=256)
-        area = grid.resolution**2
-        return {c.name: round(float(count[c.id] * area), 2) for c in self.space.classes}
+            made = self.result
+            title = f"{made.scans:,} scans, {made.metres:.0f} m, {made.odometry} odometry"
+            files.write_map(self.out, still, grid, self.space, way, title)
+            report.files += self.replaces
 
     def _gain(self) -> dict[str, Gain] | None:
         """Single scans and map against the truth; reads the data once more."""
@@ -147,14 +144,3 @@ class DriveMap(Consumer):
             fused = self.map.labels_of(frame.scan, single, self.motions[frame.number])
             score.add(frame.group, frame.scan, frame.labels[TRUTH].label, single, fused)
         return score.gains()
-
-    def _write(self, still: Voxels, grid: Grid, way: Float64, report: Report) -> None:
-        assert self.out is not None
-        columns = files.columns_of(still, self.space)
-        ply.write(self.out / files.PLY, columns, self.space)
-        pcd.write(self.out / files.PCD, files.with_rgb(columns))
-        files.write_grid(self.out, grid)
-        metres = report.map.metres if report.map else 0.0
-        title = f"{len(self.motions):,} scans, {metres:.0f} m, {self._odometry.name if self._odometry else ''} odometry"
-        files.draw_floor_plan(self.out, grid, self.space, way, title)
-        report.files += self.replaces

@@ -7,6 +7,7 @@ import numpy as np
 import yaml
 
 from cmp_seg_ros import outputs
+from cmp_seg_ros.datasets import pcd, ply
 from cmp_seg_ros.datasets.base import Array
 from cmp_seg_ros.evaluation.plots import patch
 from cmp_seg_ros.label_space import LabelSpace
@@ -18,16 +19,24 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 PLY, PCD, PGM, YAML, PNG, SVG = "map.ply", "map.pcd", "grid.pgm", "grid.yaml", "floor_plan.png", "floor_plan.svg"
+FILES = (PLY, PCD, PGM, YAML, PNG, SVG)
 SHADES = {OCCUPIED: 0, FREE: 254, UNKNOWN: 205}  # of the PGM, as map_saver writes them
 INCHES = 9.0  # the longer side of a floor plan
 DPI = 110
 
 
+def write_map(folder: Path, found: Voxels, grid: Grid, space: LabelSpace, way: Float64, title: str) -> None:
+    """Write all FILES of a map: `found` are its voxels, `way` the (K, 2) places of the lidar. Raises OSError."""
+    columns = columns_of(found, space)
+    ply.write(folder / PLY, columns, space)
+    pcd.write(folder / PCD, with_rgb(columns))
+    write_grid(folder, grid)
+    draw_floor_plan(folder, grid, space, way, title)
+
+
 def columns_of(found: Voxels, space: LabelSpace) -> dict[str, Array]:
     """The named columns of a map's cloud."""
-    columns: dict[str, Array] = {axis: found.xyz[:, i] for i, axis in enumerate("xyz")}
-    columns |= dict(zip(("red", "green", "blue"), space.palette[found.label].T, strict=True))
-    return columns | {"label": found.label, "confidence": found.confidence}
+    return ply.coloured(found.xyz, found.label, space) | {"confidence": found.confidence}
 
 
 def with_rgb(columns: dict[str, Array]) -> dict[str, Array]:
@@ -40,10 +49,8 @@ def with_rgb(columns: dict[str, Array]) -> dict[str, Array]:
 def write_grid(folder: Path, grid: Grid) -> None:
     """Write the occupancy grid as nav2's map_server and ROS 1's read it: grid.pgm and grid.yaml."""
     height, width = grid.occupancy.shape
-    shades = np.full(256, SHADES[UNKNOWN], np.uint8)
-    for value, shade in SHADES.items():
-        shades[np.uint8(value % 256)] = shade
-    pixels = shades[grid.occupancy.astype(np.uint8)][::-1]  # the first row of an image is its top
+    shades = np.select([grid.occupancy == value for value in SHADES], list(SHADES.values())).astype(np.uint8)
+    pixels = shades[::-1]  # the first row of an image is its top
     outputs.write_whole(folder / PGM, f"P5\n{width} {height}\n255\n".encode() + pixels.tobytes())
     about = {
         "image": PGM,
@@ -57,7 +64,7 @@ def write_grid(folder: Path, grid: Grid) -> None:
     outputs.write_whole(folder / YAML, yaml.safe_dump(about, sort_keys=False).encode())
 
 
-def draw_floor_plan(folder: Path, grid: Grid, space: LabelSpace, way: Float64 | None = None, title: str = "") -> None:
+def draw_floor_plan(folder: Path, grid: Grid, space: LabelSpace, way: Float64, title: str) -> None:
     """Draw the floor plan by class as floor_plan.png and, in metres and as vectors, floor_plan.svg.
 
     Args:
@@ -80,14 +87,9 @@ def draw_floor_plan(folder: Path, grid: Grid, space: LabelSpace, way: Float64 | 
     axes.set_ylim(grid.origin[1], grid.origin[1] + height)
     axes.set_aspect("equal", anchor="C")
     axes.set_axis_off()
-    if way is not None and len(way):
-        axes.plot(*way.T, color="black", linewidth=0.8, alpha=0.6)
     area = grid.resolution**2
     patches: list[Any] = [patch(c.color, f"{c.name}  {(grid.label == c.id).sum() * area:.1f} m²") for c in shown]
-    if way is not None and len(way):
-        from matplotlib.lines import Line2D
-
-        patches.append(Line2D([], [], color="black", linewidth=0.8, alpha=0.6, label="way of the lidar"))
+    patches += axes.plot(*way.T, color="black", linewidth=0.8, alpha=0.6, label="way of the lidar")
     figure.legend(handles=patches, loc="center right", fontsize=9, frameon=False, title="Class, area of its cells")
     _draw_scale(axes, grid, width)
     figure.suptitle(title, fontsize=11)

@@ -65,17 +65,6 @@ class _Arrays(NamedTuple):
     mean: Float32  # (M, 3)
     through: Int32  # (M,)
 
-    @classmethod
-    def of(cls, classes: int) -> "_Arrays":
-        """Of no voxels."""
-        whole, fraction = np.zeros(0, np.int32), np.zeros(0, np.float32)
-        sums, mean = np.zeros((0, classes), np.float32), np.zeros((0, 3), np.float32)
-        return cls(np.zeros(0, np.int64), sums, fraction, whole, whole, mean, whole)
-
-    def rows(self, kept: Int64) -> "_Arrays":
-        """Of some of the voxels."""
-        return _Arrays._make(array[kept] for array in self)
-
 
 class VoxelMap:
     """Voxels with the votes of all scans; memory grows with the surface seen (about 75 bytes a voxel).
@@ -94,7 +83,9 @@ class VoxelMap:
         self.space, self.voxel_size, self._independent = space, voxel_size, independent
         self._classes = len(space.classes)
         self._count = 0
-        self._arrays = _Arrays.of(self._classes)
+        whole, fraction = np.zeros(0, np.int32), np.zeros(0, np.float32)
+        sums, mean = np.zeros((0, self._classes), np.float32), np.zeros((0, 3), np.float32)
+        self._arrays = _Arrays(np.zeros(0, np.int64), sums, fraction, whole, whole, mean, whole)
         self._resize(SMALLEST)
 
     def __len__(self) -> int:
@@ -203,7 +194,7 @@ class VoxelMap:
         kept = np.flatnonzero((away**2).sum(axis=1) <= radius**2)
         removed = self._count - len(kept)
         if removed:
-            self._arrays = self._arrays.rows(kept)
+            self._arrays = _Arrays._make(array[kept] for array in self._arrays)
             self._count = len(kept)
             self._resize(max(SMALLEST, 1 << (2 * len(kept)).bit_length()))
         return removed

@@ -23,7 +23,6 @@ class FusionScore:
         self.merges = merges(truth, labels)
         self._confusion = Confusion(truth, labels)
         self.groups: dict[str, Int64] = {}  # (2, C_truth, C_predicted + 1): single scans, map
-        self.scans = 0
 
     def add(self, group: str, scan: Scan, truth: UInt8, single: Labels, fused: Labels) -> None:
         """Add a scan; `group` is the unit of resampling."""
@@ -31,7 +30,6 @@ class FusionScore:
         part = np.zeros(len(true), np.int64)
         both = np.stack([self._confusion.count(true, found.label, part, 1)[0] for found in (single, fused)])
         self.groups[group] = self.groups.get(group, np.zeros_like(both)) + both
-        self.scans += 1
 
     def gains(self) -> dict[str, Gain]:
         """By reading: the truth's own space and structural4 (see `metrics.merges`)."""

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.mapping.fusion import Voxels
-from cmp_seg_ros.mapping.roles import FLOOR, OBSTACLE, Roles
+from cmp_seg_ros.mapping.roles import FLOOR, OBSTACLE, roles_of
 from cmp_seg_ros.scan import UNLABELLED, Bool, Float32, UInt8
 
 FREE, OCCUPIED, UNKNOWN = 0, 100, -1  # as nav_msgs/OccupancyGrid has them
@@ -38,8 +38,8 @@ class Grid:
 
 def grid_of(found: Voxels, space: LabelSpace, resolution: float = RESOLUTION) -> Grid:
     """The grid of a map's voxels; `resolution` in metres a cell."""
-    roles = Roles(space)
-    role = roles.of(found.label)
+    roles = roles_of(space)
+    role = roles[found.label]
     cells = np.floor(found.xyz[:, :2] / resolution).astype(np.int64)
     kept = (role == FLOOR) | (role == OBSTACLE)
     first = cells[kept].min(axis=0) if kept.any() else np.zeros(2, np.int64)
@@ -53,7 +53,7 @@ def grid_of(found: Voxels, space: LabelSpace, resolution: float = RESOLUTION) ->
     above = found.xyz[obstacle, 2] - level[row[obstacle], column[obstacle]]
     obstacle = obstacle[(above >= LOW) & (above <= HIGH)]
     label = np.full((height, width), UNLABELLED, np.uint8)
-    for c in space.ids[roles.of(space.ids) == FLOOR][:1]:
+    for c in space.ids[roles[space.ids] == FLOOR][:1]:
         label[_closed(floor)] = c
     count = np.zeros((len(space.classes), height, width), np.int32)
     np.add.at(count, (space.index_of_id[found.label[obstacle]], row[obstacle], column[obstacle]), 1)

@@ -10,8 +10,8 @@ import numpy.typing as npt
 from cmp_seg_ros.geometry.calibration import Transform
 from cmp_seg_ros.kernels import fusion as kernels
 from cmp_seg_ros.mapping.fusion import VoxelMap, Voxels
-from cmp_seg_ros.mapping.roles import FLOOR, MOVING, OVERHEAD, Roles
-from cmp_seg_ros.scan import Bool, Float32
+from cmp_seg_ros.mapping.roles import FLOOR, MOVING, OVERHEAD
+from cmp_seg_ros.scan import Bool, Float32, UInt8
 
 ROWS, COLUMNS = 360, 1024  # directions of a sphere: half a degree, a third of a degree
 NEAR, FAR = 0.7, 10.0  # metres; farther off, rays are too far apart to say much
@@ -33,13 +33,14 @@ def note_seen_through(voxels: VoxelMap, xyz: Float32, T_world_lidar: Transform) 
     voxels.note_through(passed)
 
 
-def moves(found: Voxels, roles: Roles, every: int = 1) -> Bool:
+def moves(found: Voxels, roles: UInt8, every: int) -> Bool:
     """(M,) whether each voxel is left out of the map.
 
     Args:
+        roles: (256,) of the ids, see `roles_of`.
         every: only one in so many scans was given to `note_seen_through`.
     """
-    role = roles.of(found.label)
+    role = roles[found.label]
     through = found.through.astype(np.float32) * every > RATIO * found.scans
     left_out: npt.NDArray[np.bool_] = (role == MOVING) | (through & (role != FLOOR) & (role != OVERHEAD))
     return left_out

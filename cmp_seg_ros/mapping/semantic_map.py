@@ -14,7 +14,7 @@ from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.mapping import moving
 from cmp_seg_ros.mapping.fusion import VOXEL, Float64, VoxelMap, Voxels
 from cmp_seg_ros.mapping.odometry import Motion
-from cmp_seg_ros.mapping.roles import Roles
+from cmp_seg_ros.mapping.roles import roles_of
 from cmp_seg_ros.scan import UNLABELLED, Bool, Labels, Scan
 
 EVERY = 5  # scans from one that looks for free space to the next
@@ -32,7 +32,7 @@ class SemanticMap:
 
     def __init__(self, space: LabelSpace, voxel_size: float = VOXEL, radius: float | None = None) -> None:
         self.space, self.radius = space, radius
-        self.roles = Roles(space)
+        self._roles = roles_of(space)
         self.voxels = VoxelMap(space, voxel_size)
         self.scans = 0
         self._pruned: Float64 | None = None
@@ -45,12 +45,9 @@ class SemanticMap:
         if self.scans % EVERY == 0:
             moving.note_seen_through(self.voxels, scan.xyz[scan.valid()], motion.start)
         self.scans += 1
-        self._prune(motion.start[:3, 3])
-
-    def _prune(self, place: Float64) -> None:
-        """Forget what is beyond the radius, each time that the lidar has moved by a tenth of it."""
         if self.radius is None:
             return
+        place = motion.start[:3, 3]  # each time that it has moved by a tenth of the radius, what is beyond is forgotten
         if self._pruned is None or np.linalg.norm(place - self._pruned) > 0.1 * self.radius:
             self._pruned = place
             self.voxels.forget(place, self.radius)
@@ -58,7 +55,7 @@ class SemanticMap:
     def every(self) -> tuple[Voxels, Bool]:
         """All voxels, and which of them are left out since they move."""
         found = self.voxels.voxels()
-        return found, moving.moves(found, self.roles, EVERY)
+        return found, moving.moves(found, self._roles, EVERY)
 
     def still(self) -> Voxels:
         """The voxels of what does not move, without those of a single scan."""

@@ -27,10 +27,7 @@ def new_typestore() -> "Typestore":
     return get_typestore(Stores.ROS2_HUMBLE)
 
 
-@cache
-def typestore() -> "Typestore":
-    """The common messages of ROS 2."""
-    return new_typestore()
+typestore = cache(new_typestore)  # one for all, to which nothing is added
 
 
 def deserialize(data: bytes, name: str) -> Any:

@@ -6,7 +6,6 @@ Encodings beyond LAYOUTS (Bayer, YUV) are left to cv_bridge, where that is insta
 import io
 import sys
 from array import array
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -38,7 +37,7 @@ RGB |= {"8UC3": RGB["bgr8"]}  # as OpenCV has it
 def to_rgb(msg: Any) -> UInt8:
     """(H, W, 3) red, green, blue of an Image or a CompressedImage. Raises UserError."""
     if not hasattr(msg, "encoding"):
-        return _decompressed(msg)
+        return decompressed(bytes(msg.data), f"the compressed image ('{msg.format}')")
     encoding = str(msg.encoding)
     if encoding not in LAYOUTS:
         return _by_cv_bridge(msg)
@@ -78,13 +77,14 @@ def _by_cv_bridge(msg: Any) -> UInt8:
     return rgb
 
 
-def _decompressed(msg: Any) -> UInt8:
+def decompressed(content: bytes, what: str) -> UInt8:
+    """(H, W, 3) red, green, blue of a JPEG, a PNG, ... Raises UserError, which calls it `what`."""
     from PIL import Image
 
     try:
-        return np.asarray(Image.open(io.BytesIO(bytes(msg.data))).convert("RGB"))
-    except OSError as error:
-        raise UserError(f"the compressed image ('{msg.format}') cannot be read: {error}") from error
+        return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+    except (OSError, SyntaxError) as error:  # SyntaxError: of a damaged PNG
+        raise UserError(f"{what} cannot be read: {error}; copy or record it again, or remove it") from error
 
 
 def is_jpeg(content: bytes) -> bool:
@@ -100,11 +100,6 @@ def to_jpeg(rgb: UInt8) -> bytes:
     content = io.BytesIO()
     Image.fromarray(rgb[..., 0] if grey else rgb).save(content, "JPEG", quality=QUALITY)
     return content.getvalue()
-
-
-def from_jpeg(content: bytes) -> UInt8:
-    """(H, W, 3) of a JPEG. Raises UserError."""
-    return to_rgb(SimpleNamespace(data=content, format="jpeg"))
 
 
 def encode(pixels: Array, encoding: str, header: Any, image: type) -> Any:

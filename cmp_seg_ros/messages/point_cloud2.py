@@ -154,7 +154,6 @@ def encode(
     shape: tuple[int, int],
     offsets: Mapping[str, int] | None = None,
     point_step: int = 0,
-    is_bigendian: bool = False,
 ) -> Cloud:
     """A cloud from arrays of N = height * width values, each a field of its type.
 
@@ -172,8 +171,8 @@ def encode(
     step = point_step or max(field.end for field in described)
     data = array("B", [0]) * (shape[0] * shape[1] * step)
     for field in described:
-        _write(data, step, field, fields[field.name], is_bigendian)
-    return Cloud(*shape, tuple(described), step, shape[1] * step, is_bigendian, False, data)
+        _write(data, step, field, fields[field.name])
+    return Cloud(*shape, tuple(described), step, shape[1] * step, False, False, data)
 
 
 def encode_labelled(
@@ -358,9 +357,9 @@ def _seconds(layout: _Layout, field: Field) -> Float32:
     return ((wide - origin) * unit).astype(np.float32)
 
 
-def _write(data: array, step: int, field: Field, values: Array, is_bigendian: bool) -> None:
+def _write(data: array, step: int, field: Field, values: Array, order: str = "<") -> None:
     """Put (N,) values into the field of N points of `step` bytes."""
-    kind = np.dtype((">" if is_bigendian else "<") + TYPES[field.datatype])
+    kind = np.dtype(order + TYPES[field.datatype])
     np.ndarray((len(values),), kind, memoryview(data), field.offset, (step,))[...] = values
 
 
@@ -381,7 +380,7 @@ def _append(layout: _Layout, added: Mapping[str, Array], is_dense: bool) -> Clou
     target = np.ndarray((height, width), f"V{base}", memoryview(data), 0, (width * step, step))
     target[...] = np.ndarray((height, width), f"V{base}", layout.bytes.data, 0, (layout.row_step, layout.point_step))
     for field in fields:
-        _write(data, step, field, added[field.name], layout.order == ">")
+        _write(data, step, field, added[field.name], layout.order)
     return Cloud(height, width, (*kept, *fields), step, width * step, layout.order == ">", bool(is_dense), data)
 
 

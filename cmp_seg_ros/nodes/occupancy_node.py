@@ -1,6 +1,6 @@
 """Turns single images into semantic occupancy: Image and CameraInfo in, occupied voxels out.
 
-    occupancy_node --ros-args -r image:=/camera/image -r camera_info:=/camera/info -p calibration_file:=robot.yaml
+    occupancy_node --ros-args -r image:=/camera/image -r camera_info:=/camera/camera_info -p calibration_file:=r.yaml
 
 The newest image is processed; older ones are dropped and counted. Each output is computed only while it has
 subscribers, and at most at its own rate. docs/node.md has more.
@@ -29,9 +29,9 @@ from cmp_seg_ros.occupancy.feature_colours import FeatureColours
 from cmp_seg_ros.occupancy.grid import FREE, Grid, occupancy_slice
 from cmp_seg_ros.occupier import Occupier, Rendered, View, Voxels
 from cmp_seg_ros.ros import grids, node
+from cmp_seg_ros.ros.camera import Intrinsics
 from cmp_seg_ros.ros.diagnostics import WARN
 from cmp_seg_ros.ros.inputs import Arrival
-from cmp_seg_ros.ros.intrinsics import Intrinsics
 from cmp_seg_ros.ros.node import NotYet, Rejected, WorkerNode
 from cmp_seg_ros.ros.parameters import Parameter
 from cmp_seg_ros.ros.report import Problem

@@ -35,7 +35,7 @@ from cmp_seg_ros.ros.report import Problem
 from cmp_seg_ros.ros.sensors import Sensors
 from cmp_seg_ros.ros.stopwatch import Stopwatch
 from cmp_seg_ros.ros.synchroniser import Match
-from cmp_seg_ros.scan import UNLABELLED, Bool, Labels, Scan, UInt8
+from cmp_seg_ros.scan import UNLABELLED, Bool, Float32, Labels, Scan, UInt8
 
 if TYPE_CHECKING:
     from cmp_seg_ros.segmenter import Segmenter
@@ -123,8 +123,8 @@ class SegmentationNode(WorkerNode[Labelled]):
         self.add_output(PointCloud2, "~/labelled_points", self._encode)
         if self.parameters["filter.classes"]:
             self.add_output(PointCloud2, "~/filtered_points", self._filter)
-        self.add_output(Image, "~/label_image", lambda labelled: self._image(labelled, labelled.labels.label))
-        self.add_output(Image, "~/confidence_image", self._confidence_image)
+        self.add_output(Image, "~/label_image", lambda it: self._image(it, it.labels.label))
+        self.add_output(Image, "~/confidence_image", lambda it: self._image(it, np.rint(it.labels.confidence * 255)))
         self.overlay = self.add_output(Image, "~/overlay", self._draw, late=True)
         self.add_output(DiagnosticStatus, "~/scan_info", self._describe, late=True)
         self._space_publisher = self.create_publisher(String, "~/label_space", qos.LATCHED)
@@ -261,16 +261,15 @@ class SegmentationNode(WorkerNode[Labelled]):
         chosen = named if p["filter.keep"] else labelled.scan.valid() & ~named
         return cdr.serialize_cloud(point_cloud2.encode_chosen(labelled.message, chosen), labelled.message.header)
 
-    def _confidence_image(self, labelled: Labelled) -> bytes:
-        return self._image(labelled, np.rint(labelled.labels.confidence * 255).astype(np.uint8))
-
-    def _image(self, labelled: Labelled, values: UInt8) -> bytes:
-        """(N,) values as an image of the cloud's shape. Raises UserError."""
+    def _image(self, labelled: Labelled, values: UInt8 | Float32) -> bytes:
+        """(N,) values from 0 to 255 as an image of the cloud's shape. Raises UserError."""
         height, width = labelled.scan.shape
         if height == 1:
             raise UserError("the clouds are not organised (height 1); have the driver publish rows and columns")
         header, image = labelled.message.header, cdr.message_class(cdr.IMAGE)
-        return cdr.serialize(images.encode(values.reshape(height, width), "mono8", header, image), cdr.IMAGE)
+        return cdr.serialize(
+            images.encode(values.astype(np.uint8).reshape(height, width), "mono8", header, image), cdr.IMAGE
+        )
 
     def _draw(self, labelled: Labelled) -> bytes | None:
         if labelled.match is None:

@@ -21,7 +21,6 @@ from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
 from cmp_seg_ros import outputs
-from cmp_seg_ros.datasets import pcd, ply
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.mapping import files
@@ -255,14 +254,10 @@ class SemanticMapNode(WorkerNode[Fused]):
                 raise UserError("there is no map yet: no labelled cloud with a pose has come")
             still, scans, space = self.map.still(), self.map.scans, self.map.space
             way = np.array(self._way).reshape(-1, 2)
-        outputs.claim(folder, NAME, (outputs.REPORT, files.PLY, files.PCD, files.PGM, files.YAML, files.PNG, files.SVG))
+        outputs.claim(folder, NAME, (outputs.REPORT, *files.FILES))
         with outputs.writing(folder):
-            columns = files.columns_of(still, space)
-            ply.write(folder / files.PLY, columns, space)
-            pcd.write(folder / files.PCD, files.with_rgb(columns))
             grid = grid_of(still, space, self.parameters["resolution"])
-            files.write_grid(folder, grid)
-            files.draw_floor_plan(folder, grid, space, way, f"{scans:,} scans")
+            files.write_map(folder, still, grid, space, way, f"{scans:,} scans")
             about = {"command": NAME, "finished": True, "scans": scans, "voxels": len(still)}
             outputs.write_report(folder, about)
         return len(still)

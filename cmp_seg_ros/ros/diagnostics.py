@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -54,36 +54,35 @@ class Tally:
         with self._lock:
             self._notes[what] += count
 
-    def snapshot(self) -> dict[str, Any]:
-        """All counters, the rates, and percentiles by stage."""
+    def snapshot(self) -> tuple[dict[str, Any], Counter[str], bool]:
+        """Values for /diagnostics, messages dropped by reason, and whether there are enough arrivals to judge the rate.
+
+        The values are `in`, `out`, `dropped`, `pending`, `rate_hz`, `in_rate_hz`, and such as `dropped.superseded`,
+        `note.no_intensity`, `ms.network.p95`.
+        """
+        now = time.monotonic()
         with self._lock:
+            came, went = ([t for t in times if now - t < RATE_WINDOW] for times in (self._arrivals, self._departures))
+            steady = len(came) > 1 and now - came[0] >= 0.8 * RATE_WINDOW and now - came[-1] < 0.2 * RATE_WINDOW
             dropped = sum(self._dropped.values())
-            return {
+            values = {
                 "in": self._received,
                 "out": self._published,
                 "dropped": dropped,
                 "pending": self._received - self._published - dropped,
-                "dropped_by_reason": dict(self._dropped),
-                "notes": dict(self._notes),
-                "rate_hz": _rate(self._departures),
-                "in_rate_hz": _rate(self._arrivals),
-                "steady": _spans(self._arrivals, RATE_WINDOW * 0.8),
-                "stages_ms": {stage: percentiles(values) for stage, values in self._stages.items()},
+                "rate_hz": _rate(went),
+                "in_rate_hz": _rate(came),
             }
+            values |= {f"dropped.{reason}": count for reason, count in self._dropped.items()}
+            values |= {f"note.{what}": count for what, count in self._notes.items()}
+            for stage, taken in self._stages.items():
+                values |= {f"ms.{stage}.{name}": value for name, value in percentiles(taken).items()}
+            return values, self._dropped.copy(), steady
 
 
-def _rate(times: Iterable[float]) -> float:
-    """Events per second over the last RATE_WINDOW seconds, from monotonic times."""
-    now = time.monotonic()
-    recent = [t for t in times if now - t < RATE_WINDOW]
+def _rate(recent: list[float]) -> float:
+    """Events per second, from their times."""
     return (len(recent) - 1) / (recent[-1] - recent[0]) if len(recent) > 1 else 0.0
-
-
-def _spans(times: Iterable[float], seconds: float) -> bool:
-    """Whether recent events cover enough time for a meaningful rate."""
-    now = time.monotonic()
-    recent = [t for t in times if now - t < RATE_WINDOW]
-    return len(recent) > 1 and now - recent[0] >= seconds and now - recent[-1] < RATE_WINDOW - seconds
 
 
 def percentiles(values: Any) -> dict[str, float]:
@@ -118,18 +117,6 @@ def status(name: str, level: bytes, message: str, hardware_id: str, values: Mapp
 def values(message: Any) -> dict[str, str]:
     """The key-value pairs of a DiagnosticStatus."""
     return {pair.key: pair.value for pair in message.values}
-
-
-def flat(snapshot: Mapping[str, Any]) -> dict[str, Any]:
-    """A snapshot with flat keys such as `in`, `dropped.superseded`, `note.no_intensity`, `ms.network.p95`."""
-    flattened: dict[str, Any] = {
-        key: snapshot[key] for key in ("in", "out", "dropped", "pending", "rate_hz", "in_rate_hz")
-    }
-    flattened |= {f"dropped.{reason}": count for reason, count in snapshot["dropped_by_reason"].items()}
-    flattened |= {f"note.{what}": count for what, count in snapshot["notes"].items()}
-    for stage, figures in snapshot["stages_ms"].items():
-        flattened |= {f"ms.{stage}.{name}": value for name, value in figures.items()}
-    return flattened
 
 
 def _text(value: Any) -> str:

@@ -63,19 +63,13 @@ class Report:
 
     def warn(self, message: str) -> None:
         """Log a warning. Repetitions, apart from their numbers, are throttled."""
-        if text := self._throttled(message):
-            self._node.get_logger().warning(text)
+        held_back = self._throttle(_without_numbers(message))
+        if held_back is not None:
+            self._node.get_logger().warning(message + (f" ({held_back} more like it)" if held_back else ""))
 
     def inform(self, message: str) -> None:
-        """Log an information, throttled in the same way."""
-        if text := self._throttled(message):
-            self._node.get_logger().info(text)
-
-    def _throttled(self, message: str) -> str:
-        held_back = self._throttle(_without_numbers(message))
-        if held_back is None:
-            return ""
-        return message + (f" ({held_back} more like it)" if held_back else "")
+        """Log an information."""
+        self._node.get_logger().info(message)
 
     def publish(
         self, values: dict[str, Any], problems: list[Problem], least_rate_hz: float = 0.0, asleep: str = ""
@@ -89,42 +83,35 @@ class Report:
             asleep: why the node is idle on purpose; empty if it is not.
         """
         self._log(problems)
-        snapshot = self.tally.snapshot()
-        found = sorted(
-            [*problems, *self._counted(snapshot, 0.0 if asleep else least_rate_hz)], key=lambda p: -p.level[0]
-        )
-        rate, in_rate = snapshot["rate_hz"], snapshot["in_rate_hz"]
-        fine = asleep or f"{self._work} {rate:.1f} of {in_rate:.1f} {self._things} a second"
-        message = "; ".join(problem.message for problem in found) or fine
+        counted, dropped, is_steady = self.tally.snapshot()
+        rate, in_rate = counted["rate_hz"], counted["in_rate_hz"]
+        rates = f"{self._work} {rate:.1f} of {in_rate:.1f} {self._things} a second"
+        found = problems + self._lost(dropped)
+        if is_steady and not asleep and rate < min(least_rate_hz, in_rate / 2):
+            found.append(Problem(ERROR, f"{rates}, fewer than error_rate_hz {least_rate_hz:g}"))
+        found += [Problem(WARN, message) for message, until in list(self._odd.values()) if time.monotonic() < until]
+        found.sort(key=lambda problem: -problem.level[0])
+        message = "; ".join(problem.message for problem in found) or asleep or rates
         name = f"{self._node.get_fully_qualified_name()}: {self._things}"
         level = found[0].level if found else OK
-        status = diagnostics.status(name, level, message, self.frame, diagnostics.flat(snapshot) | values)
+        status = diagnostics.status(name, level, message, self.frame, counted | values)
         array = DiagnosticArray(status=[status])
         array.header.stamp = self._node.get_clock().now().to_msg()
         self._publisher.publish(array)
 
     def _log(self, problems: list[Problem]) -> None:
         """Log each problem when it begins."""
-        before, self._text = self._logged, {_without_numbers(problem.message) for problem in problems}
+        before, self._logged = self._logged, {_without_numbers(problem.message) for problem in problems}
         for problem in problems:
             if not problem.quiet and _without_numbers(problem.message) not in before:
                 self.warn(problem.message)
 
-    def _counted(self, snapshot: dict[str, Any], least_rate_hz: float) -> list[Problem]:
-        """Problems since the last report, from the counters."""
-        now = Counter(snapshot["dropped_by_reason"])
-        fresh, self._dropped = now - self._dropped, now
+    def _lost(self, dropped: Counter[str]) -> list[Problem]:
+        """Messages dropped since the last report that should not have been."""
+        fresh, self._dropped = dropped - self._dropped, dropped
         lost = {reason: count for reason, count in fresh.items() if reason not in EXPECTED}
-        problems = []
-        if lost:
-            text = ", ".join(f"{count} {reason}" for reason, count in lost.items())
-            problems.append(Problem(ERROR if "failed" in lost else WARN, f"{self._things} dropped: {text}"))
-        rate, in_rate = snapshot["rate_hz"], snapshot["in_rate_hz"]
-        if snapshot["steady"] and rate < min(least_rate_hz, in_rate / 2):
-            text = f"{self._work} {rate:.1f} of {in_rate:.1f} {self._things} a second"
-            problems.append(Problem(ERROR, f"{text}, fewer than error_rate_hz {least_rate_hz:g}"))
-        odd = [message for message, until in list(self._odd.values()) if time.monotonic() < until]
-        return problems + [Problem(WARN, message) for message in odd]
+        text = ", ".join(f"{count} {reason}" for reason, count in lost.items())
+        return [Problem(ERROR if "failed" in lost else WARN, f"{self._things} dropped: {text}")] if lost else []
 
 
 def _without_numbers(message: str) -> str:

@@ -144,7 +144,7 @@ class Folded(Plain):
     def density(self, features: Tensor, points: Points) -> Float32:
         assert points.places is not None and points.rank is not None
         out = np.empty(len(points.rank), np.float32)
-        kernels.density(self.weights, self._map(features), points.places, np.arange(len(out), dtype=np.int32), out)
+        kernels.evaluate(self.weights, self._map(features), points.places, np.arange(len(out), dtype=np.int32), out)
         return functional.softplus(torch.from_numpy(out[points.rank]).add_(self.last_bias[0])).numpy()
 
     @torch.inference_mode()
@@ -168,7 +168,7 @@ class Folded(Plain):
         """(R, H) hidden layer of the point MLP."""
         assert points.places is not None and points.rank is not None
         out = np.empty((len(rows), self.hidden), np.float32)
-        kernels.hidden(self.weights, self._map(features), points.places, points.rank[rows], out)
+        kernels.evaluate(self.weights, self._map(features), points.places, points.rank[rows], out)
         return torch.from_numpy(out)
 
     def _map(self, features: Tensor) -> kernels.Map:

@@ -138,7 +138,8 @@ def _require_same(out: Path, settings: dict[str, Any]) -> None:
     other = [name for name, value in settings.items() if known.get(name) != value]
     if other and report.get("finished", True):
         raise UserError(
-            f"{out} holds a recording with another {', '.join(other)}; give another --out, or --again to replace it"
+            f"{out} has a recording made with other settings ({', '.join(other)}); give another --out, or --again to "
+            "replace it"
         )
 
 

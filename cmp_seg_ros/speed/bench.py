@@ -5,7 +5,6 @@ An engine's figures are of whole scans, from message to message through a `Segme
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -24,15 +23,15 @@ from cmp_seg_ros.speed.cases import Case
 
 WIDTHS = (128, 256, 768)
 VOXELS = (2000, 5000, 8000, 16000, 32000, 64000)
+TIME_LIMIT = 60.0  # seconds
 ALONE = 5000  # voxels of the scan that an engine labels in a process of its own
 TRUTH, PLAIN = "reference-fp32", "plain"
 
 Rivals = dict[str, Callable[[], Any]]
 
 
-@dataclass(frozen=True)
-class Options:
-    """What to measure.
+class Bench:
+    """One run.
 
     Args:
         engines: names as for `engine:`, without a precision in all that they have; empty for all engines.
@@ -41,21 +40,6 @@ class Options:
         time_limit: seconds for one width and size of scan; what is not expected to fit in is left out.
         sensors: whether to measure scans at the bundle's own voxel size too.
         processes: widths at which each engine's start and memory are measured in a process of its own; None for all.
-    """
-
-    engines: Sequence[str] = ()
-    widths: Sequence[int] = WIDTHS
-    voxels: Sequence[int] = VOXELS
-    time_limit: float = 60.0
-    sensors: bool = True
-    processes: Sequence[int] | None = None
-
-
-class Bench:
-    """One run.
-
-    Args:
-        options: what to measure.
         progress: called with what is being measured.
         warn: called with what makes figures unreliable.
 
@@ -64,11 +48,21 @@ class Bench:
     """
 
     def __init__(
-        self, options: Options, progress: Callable[[str], None] = print, warn: Callable[[str], None] = print
+        self,
+        engines: Sequence[str] = (),
+        widths: Sequence[int] = WIDTHS,
+        voxels: Sequence[int] = VOXELS,
+        time_limit: float = TIME_LIMIT,
+        sensors: bool = True,
+        processes: Sequence[int] | None = None,
+        progress: Callable[[str], None] = print,
+        warn: Callable[[str], None] = print,
     ) -> None:
-        self.options, self.progress, self.warn = options, progress, warn
+        self.widths, self.voxels, self.time_limit, self.sensors = widths, voxels, time_limit, sensors
+        self.processes = widths if processes is None else processes
+        self.progress, self.warn = progress, warn
         self.skipped: dict[str, str] = {}  # why, by engine
-        self.names = list(self._names())
+        self.names = list(self._names(engines or registry.files()))
         self._measured: dict[tuple[int, str], tuple[int, float]] = {}  # (width, rival) -> last (voxels, milliseconds)
 
     def run(self) -> dict[str, Any]:
@@ -86,7 +80,7 @@ class Bench:
         rows: list[dict[str, Any]] = []
         with tempfile.TemporaryDirectory() as folder, clock.watch() as taken:
             try:
-                for width in self.options.widths:
+                for width in self.widths:
                     for row in self._width(cases.bundle_of(width, Path(folder))):
                         rows.append(row)  # noqa: PERF402  one by one, so that none is lost
             except KeyboardInterrupt:
@@ -103,9 +97,9 @@ class Bench:
     def _nothing_runs(self) -> UserError:
         return UserError(f"no engine can run here. {'; '.join(f'{k}: {v}' for k, v in self.skipped.items())}")
 
-    def _names(self) -> Iterator[str]:
+    def _names(self, engines: Sequence[str]) -> Iterator[str]:
         """Engines with their precisions."""
-        for asked in dict.fromkeys(self.options.engines or registry.files()):
+        for asked in dict.fromkeys(engines):
             known, precision = registry.find_all(asked)
             for runtime in known:
                 if reason := runtime.reason():
@@ -128,7 +122,7 @@ class Bench:
             return
         truth = segmenters.get(TRUTH) or Segmenter(bundle, TRUTH, intensity_mean=0.0, intensity_std=1.0)
         processes: dict[str, dict[str, Any]] = {}
-        if self.options.processes is None or width in self.options.processes:
+        if width in self.processes:
             example = cases.case(ALONE, preprocess)
             for name, segmenter in segmenters.items():
                 self.progress(f"width {width}: {name} in a process of its own")
@@ -137,14 +131,14 @@ class Bench:
                     processes[name] = alone.measure(bundle.path, name, example)
                 except Exception as error:
                     self._skip(f"start and memory of {name}", width, example.voxels, error)
-        for voxels in sorted(self.options.voxels):
+        for voxels in sorted(self.voxels):
             try:
                 case = cases.case(voxels, preprocess)
             except UserError as error:
                 self._skip("all engines", width, voxels, error)
                 continue
             yield from self._case(bundle, case, segmenters, truth, processes)
-        if self.options.sensors:
+        if self.sensors:
             default = self._default(bundle, segmenters)
             for sensor in (cases.SPARSE, cases.DENSE):
                 scan = cases.natural_case(sensor, preprocess)
@@ -169,12 +163,13 @@ class Bench:
         engines = {name: EndToEnd(case, segmenter) for name, segmenter in segmenters.items()}
         exact = engines.get(TRUTH) or EndToEnd(case, truth)
         rivals = self._fitting(self._rivals(bundle, case, engines), width, case)
-        runs = clock.race(
-            rivals, self.options.time_limit, lambda name, error: self._skip(name, width, case.voxels, error)
-        )
+        runs = clock.race(rivals, self.time_limit, lambda name, error: self._skip(name, width, case.voxels, error))
         typical = {name: float(np.median([run.ms for run in found])) for name, found in runs.items()}
         self._measured |= {(width, name): (case.voxels, milliseconds) for name, milliseconds in typical.items()}
-        answer = self._answer(exact, width) if self._has_time(typical, width, case) else None
+        slowest = typical.get(
+            TRUTH, typical.get(PLAIN, np.inf)
+        )  # without the reference, about the plain network's time
+        answer = self._answer(exact, width) if self._is_short(slowest) else None
         for name in (name for name in engines if name in runs):
             engine, stages = engines[name], [run.result for run in runs[name]]
             matmuls = {key.split()[1]: took for key, took in typical.items() if key.startswith(f"{engine.products} ")}
@@ -225,7 +220,7 @@ class Bench:
             voxels, milliseconds = self._measured.get((width, name), (1, 0.0))
             expected[name] = milliseconds * case.voxels / voxels
         rivals: Rivals = {}
-        left = 1e3 * self.options.time_limit
+        left = 1e3 * self.time_limit
         for name in sorted(ready, key=lambda name: expected[name]):
             products, _, library = name.partition(" ")
             slower = any(other.startswith(f"{products} ") for other in rivals)  # there is a faster library
@@ -247,11 +242,6 @@ class Bench:
         if not isinstance(error, ImportError):  # a library of products that is not installed is not worth a line
             self.skipped[f"{name}, {_called(width, voxels)}"] = describe(error).splitlines()[0]
 
-    def _has_time(self, typical: Mapping[str, float], width: int, case: Case) -> bool:
-        """Whether there is time to ask the reference for its labels of the scan."""
-        voxels, plain = self._measured.get((width, PLAIN), (case.voxels, 0.0))
-        return self._is_short(typical.get(TRUTH, plain * case.voxels / voxels))
-
     def _answer(self, engine: "EndToEnd", width: int) -> Labels | None:
         try:
             return engine.answer()
@@ -261,7 +251,7 @@ class Bench:
 
     def _is_short(self, milliseconds: float) -> bool:
         """Whether there is time for one more such run."""
-        return milliseconds < 1e3 * self.options.time_limit / 4
+        return milliseconds < 1e3 * self.time_limit / 4
 
     def _warn_if_busy(self, share: float, when: str) -> None:
         if share > clock.BUSY:

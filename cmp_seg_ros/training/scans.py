@@ -20,7 +20,6 @@ from cmp_seg_ros import outputs
 from cmp_seg_ros.datasets import open_input
 from cmp_seg_ros.datasets.base import DataSet
 from cmp_seg_ros.datasets.frame import PSEUDO, Frame, PointLabels, Returns
-from cmp_seg_ros.datasets.seed_files import OTHER_CACHE
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.geometry.sensor_set import SensorSet
 from cmp_seg_ros.label_space import LabelSpace
@@ -115,7 +114,7 @@ class KeptScans:
         if (self.folder / INDEX).is_file():
             return
         count = 0
-        with outputs.writing(self.folder, OTHER_CACHE):
+        with outputs.writing(self.folder, "free some space, or give another --cache"):
             for source in self.sets:
                 for frame in source.frames():
                     for arrays in self.make(frame, source):

@@ -9,25 +9,11 @@ from tempfile import TemporaryDirectory, gettempdir
 import yaml
 import zstandard
 
-from cmp_seg_ros.datasets.storage.base import CDR, ROS1, UNCLOSED, RawMessage, Storage, Topic, line
+from cmp_seg_ros.datasets.storage.base import UNCLOSED, Storage, Topic, line
 from cmp_seg_ros.datasets.storage.mcap import Mcap
 from cmp_seg_ros.datasets.storage.ros1 import Ros1
 from cmp_seg_ros.datasets.storage.sqlite import Sqlite
 from cmp_seg_ros.errors import UserError
-
-__all__ = [
-    "CDR",
-    "METADATA",
-    "ROS1",
-    "ZSTD",
-    "BagFiles",
-    "RawMessage",
-    "Storage",
-    "Topic",
-    "kind_of",
-    "line",
-    "open_files",
-]
 
 KINDS: tuple[type[Storage], ...] = (Ros1, Mcap, Sqlite)
 METADATA = "metadata.yaml"

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -71,12 +71,7 @@ class Storage(ABC):
         if topics is not None:
             return topics
         self._indexed = False
-        found: dict[str, Topic] = {}
-        count = Counter[str]()
-        for topic, raw in self._scan():
-            found.setdefault(raw.topic, topic)
-            count[raw.topic] += 1
-        return {name: found[name]._replace(size=count[name]) for name in sorted(found)}
+        return dict(sorted(joined((raw.topic, topic._replace(size=1)) for topic, raw in self._scan()).items()))
 
     def messages(
         self, topics: Collection[str], start: int | None = None, stop: int | None = None
@@ -112,6 +107,15 @@ class Storage(ABC):
     @abstractmethod
     def _scan(self) -> Iterator[tuple[Topic, RawMessage]]:
         """All messages that are whole, with their topic (`size` is of no use). Raises nothing, notes `damage`."""
+
+
+def joined(parts: Iterable[tuple[str, Topic]]) -> dict[str, Topic]:
+    """Topics by name, the first of each name with the messages of all."""
+    topics: dict[str, Topic] = {}
+    for name, part in parts:
+        known = topics.get(name)
+        topics[name] = part if known is None else known._replace(size=known.size + part.size)
+    return topics
 
 
 def ros_type(name: str) -> str:

@@ -11,7 +11,7 @@ from mcap.reader import make_reader
 from mcap.records import Channel, Chunk, Message, Schema
 from mcap.stream_reader import get_chunk_data_stream
 
-from cmp_seg_ros.datasets.storage.base import CDR, ROS1, UNCLOSED, RawMessage, Storage, Topic, line, ros_type
+from cmp_seg_ros.datasets.storage.base import CDR, ROS1, UNCLOSED, RawMessage, Storage, Topic, joined, line, ros_type
 
 READ = (Opcode.SCHEMA, Opcode.CHANNEL, Opcode.MESSAGE, Opcode.CHUNK, Opcode.FOOTER)
 HEADER = struct.Struct("<BQ")  # of a record: opcode and size of the content
@@ -35,11 +35,10 @@ class Mcap(Storage):
         counts, channels, schemas = summary.statistics.channel_message_counts, summary.channels, summary.schemas
         if counts.keys() - channels.keys() or {c.schema_id for c in channels.values()} - schemas.keys() - {0}:
             return None  # channels or schemas stand only beside the messages
-        topics: dict[str, Topic] = {}
-        for number, channel in sorted(channels.items(), key=lambda item: item[1].topic):
-            topic = topics.setdefault(channel.topic, _topic(channel, schemas.get(channel.schema_id)))
-            topics[channel.topic] = topic._replace(size=topic.size + counts.get(number, 0))
-        return topics
+        return joined(
+            (channel.topic, _topic(channel, schemas.get(channel.schema_id))._replace(size=counts.get(number, 0)))
+            for number, channel in sorted(channels.items(), key=lambda item: item[1].topic)
+        )
 
     def _read(self, topics: Collection[str], start: int | None, stop: int | None) -> Iterator[RawMessage]:
         with self.path.open("rb") as file:

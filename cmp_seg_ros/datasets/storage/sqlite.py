@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import quote
 
-from cmp_seg_ros.datasets.storage.base import CDR, RawMessage, Storage, Topic, line, ros_type
+from cmp_seg_ros.datasets.storage.base import CDR, RawMessage, Storage, Topic, joined, line, ros_type
 
 MOST_FAILED = 1000  # ids in a row that have no message that can be read: the end
 LOG = "-wal"  # ends the name of SQLite's write-ahead log
@@ -38,12 +38,12 @@ class Sqlite(Storage):
                     "SELECT topic_type, encoding, encoded_message_definition FROM message_definitions"
                 )
                 definitions = {ros_type(name): (text, encoding == "ros2idl") for name, encoding, text in found}
-            topics: dict[str, Topic] = {}
-            for number, (name, described) in _topics(connection).items():
-                definition, is_idl = definitions.get(described.type, ("", False))
-                topic = topics.setdefault(name, described._replace(definition=definition, is_idl=is_idl))
-                topics[name] = topic._replace(size=topic.size + counts.get(number, 0))
-            return topics
+            topics = []
+            for number, (name, topic) in _topics(connection).items():
+                definition, is_idl = definitions.get(topic.type, ("", False))
+                size = counts.get(number, 0)
+                topics.append((name, topic._replace(size=size, definition=definition, is_idl=is_idl)))
+            return joined(topics)
 
     def _read(self, topics: Collection[str], start: int | None, stop: int | None) -> Iterator[RawMessage]:
         with closing(self._connect()) as connection:

@@ -40,7 +40,7 @@ class OnnxRuntime(Runtime):
         return str(_package().__version__)
 
     def hardware(self) -> str:
-        return cuda.gpu() or "gpu" if self.on_gpu else super().hardware()
+        return str(cuda.gpu() or "gpu") if self.on_gpu else super().hardware()
 
     def open(self, network: WaffleIron, built: bytes, precision: str) -> Engine:
         """Raises Stale if the model cannot be read, UserError if the provider does not start."""

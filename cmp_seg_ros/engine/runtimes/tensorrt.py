@@ -2,15 +2,16 @@
 
 Strongly typed: precision comes from the casts in the graph. Inputs are padded to few shapes (`WaffleIron.feed`); each
 shape has its own execution context, which is recorded as a CUDA graph when the shape is seen again. All contexts share
-one block of pinned memory, one of GPU memory and one for activations.
+one block of pinned memory, one of GPU memory and one for activations. Memory, streams and graphs are those of PyTorch.
 
-Not yet run on a GPU; the tests check the calls of TensorRT and of the CUDA runtime.
+Not yet run on a GPU; the tests check the calls of TensorRT and of PyTorch.
 """
 
 import logging
 import re
 import time
 from collections import OrderedDict
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -28,8 +29,9 @@ from cmp_seg_ros.scan import Arrays
 from cmp_seg_ros.waffleiron.layout import Shape
 from cmp_seg_ros.waffleiron.model import WaffleIron
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # the doctor imports this file, but not PyTorch
     import tensorrt
+    import torch
 
 OLDEST = (10, 3)  # TensorRT of JetPack 6.1; the memory management needs 10.1
 LEAST_CAPABILITY = (7, 5)  # of a GPU, for TensorRT 10.5 on
@@ -39,17 +41,9 @@ KEPT = 32  # prepared shapes kept at a time
 ALIGNMENT = 256  # bytes
 REPORT_EVERY = 10.0  # seconds, while building
 
+ADVICE = "run `cmp-seg doctor` to check this machine"
+
 logger = logging.getLogger(__name__)
-
-
-class Device(NamedTuple):
-    """A GPU."""
-
-    name: str
-    capability: tuple[int, int]
-
-    def __str__(self) -> str:
-        return f"{self.name}.{_dotted(self.capability)}"
 
 
 class TensorRt(Runtime):
@@ -73,17 +67,14 @@ class TensorRt(Runtime):
         return [*lacks, *_gpu_missing()]
 
     def precisions(self) -> list[str]:
-        return ["fp16", *(["bf16"] if device().capability >= BFLOAT16_CAPABILITY else []), "fp32"]
+        gpu = cuda.gpu()
+        return ["fp16", *(["bf16"] if gpu and gpu.capability >= BFLOAT16_CAPABILITY else []), "fp32"]
 
     def version(self) -> str:
         return str(load_package("tensorrt", self.name).__version__)
 
     def hardware(self) -> str:
-        return str(device())
-
-    @property
-    def sources(self) -> list[Path]:
-        return [*super().sources, Path(cuda.__file__)]
+        return str(cuda.gpu())
 
     def build(self, network: WaffleIron, precision: str) -> bytes:
         timing = re.sub(r"[^\w.-]+", "_", f"tensorrt-{self.version()}-{self.hardware()}.timing")
@@ -95,35 +86,20 @@ class TensorRt(Runtime):
 
 def _gpu_missing() -> list[Missing]:
     """Unmet requirements on driver and GPU."""
-    try:
-        runtime = cuda.runtime()
-    except ImportError as error:
-        return [Missing(f"no cuda-bindings: {error}", "pip install cuda-bindings")]
-    found = runtime.cudaDriverGetVersion()[1]
-    if not found:
-        return [Missing("no NVIDIA driver", "install NVIDIA's driver, or use engine 'cpu'; in a container: --gpus all")]
-    wanted = max(runtime.cudaRuntimeGetVersion()[1] // 1000, _cuda_of_tensorrt())
-    if found // 1000 < wanted:
-        what = f"the driver is for CUDA {found // 1000}.{found % 1000 // 10}, the packages are for {wanted}"
-        older = f"pip install tensorrt-cu{found // 1000} 'cuda-bindings<{found // 1000 + 1}'"
-        return [Missing(what, f"update the driver to {DRIVERS.get(wanted, 'its newest')} or newer, or {older}")]
-    status, count = runtime.cudaGetDeviceCount()
-    if int(status) != 0 or not count:
-        reason = cuda.describe(status) if int(status) != 0 else "the driver reports none"
-        return [Missing(f"no GPU: {reason}", "see `nvidia-smi` and CUDA_VISIBLE_DEVICES, or use engine 'cpu'")]
-    gpu = device()
+    gpu, wanted = cuda.gpu(), _cuda_of_tensorrt()
+    if gpu is None:
+        remedy = "install NVIDIA's driver, see `nvidia-smi` and CUDA_VISIBLE_DEVICES, or use engine 'cpu'"
+        return [Missing("no NVIDIA driver, or it shows no GPU", f"{remedy}; in a container: --gpus all")]
+    if gpu.cuda[0] < wanted:
+        what = f"the driver is for CUDA {_dotted(gpu.cuda)}, TensorRT is for {wanted}"
+        remedy = f"update the driver to {DRIVERS[wanted]} or newer, or pip install tensorrt-cu{gpu.cuda[0]}"
+        return [Missing(what, remedy)]
     if gpu.capability < LEAST_CAPABILITY:
         what = f"{gpu.name} has compute capability {_dotted(gpu.capability)}; {_dotted(LEAST_CAPABILITY)} is required"
         return [Missing(what, "use engine 'cpu'")]
+    if version("torch").endswith("+cpu"):
+        return [Missing("PyTorch is installed without CUDA", "install it as https://pytorch.org says")]
     return []
-
-
-def device() -> Device:
-    """The first GPU visible to this process. Raises UserError."""
-    properties = cuda.call("cudaGetDeviceProperties", 0)
-    name = properties.name
-    text = name.decode() if isinstance(name, bytes) else str(name)
-    return Device(text.strip("\0 "), (int(properties.major), int(properties.minor)))
 
 
 def build(model: bytes, shapes: dict[str, tuple[Shape, Shape, Shape]], timing: Path) -> bytes:
@@ -142,7 +118,8 @@ def build(model: bytes, shapes: dict[str, tuple[Shape, Shape, Shape]], timing: P
     log = _log()
     trt.init_libnvinfer_plugins(log, "")
     builder = trt.Builder(log)
-    network = builder.create_network(_flags(trt))
+    typed = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)  # releases without the flag always are
+    network = builder.create_network(0 if typed is None else 1 << int(typed))
     parser = trt.OnnxParser(network, log)
     if not parser.parse(model):
         faults = "; ".join(str(parser.get_error(index)) for index in range(parser.num_errors))
@@ -161,7 +138,9 @@ def build(model: bytes, shapes: dict[str, tuple[Shape, Shape, Shape]], timing: P
         raise UserError(
             f"TensorRT {trt.__version__} rejects the shapes: {log.last()}; use engine 'cpu', and report this"
         )
-    _set_timing_cache(config, timing)
+    kept = timing.read_bytes() if timing.is_file() else b""
+    if not config.set_timing_cache(config.create_timing_cache(kept), False):  # of another GPU or version
+        config.set_timing_cache(config.create_timing_cache(b""), False)
     logger.warning("TensorRT %s needs some minutes to build the engine", trt.__version__, extra=cache.PROGRESS)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
@@ -185,13 +164,14 @@ class TensorRtEngine:
 
     Raises:
         Stale: the plan is damaged, or of another network, version or GPU.
-        UserError: the GPU is out of memory.
+        UserError: PyTorch cannot use the GPU.
     """
 
     name = "tensorrt"
 
     def __init__(self, network: WaffleIron, plan: bytes, precision: str) -> None:
         import tensorrt as trt
+        import torch
 
         self.precision = precision
         self.network = network
@@ -209,8 +189,11 @@ class TensorRtEngine:
         }
         if profile != shapes:
             raise Stale("the TensorRT plan belongs to another network or other shapes; it is rebuilt")
-        self._stream = cuda.Stream()
-        self._blocks: _Blocks | None = None
+        try:
+            self._stream = torch.cuda.Stream()
+        except RuntimeError as error:
+            raise _failed(error) from error
+        self._memory: _Memory | None = None
         self._records = True
         self._passes: OrderedDict[tuple[Shape, ...], _Pass] = OrderedDict()
 
@@ -218,112 +201,130 @@ class TensorRtEngine:
         """Run the network. Raises UserError if the scan is too large or the GPU fails."""
         feed = self.network.feed(inputs, rounded=True)
         key = tuple(values.shape for values in feed.values())
-        prepared = self._passes.get(key) or self._prepare(key, feed)
-        self._passes.move_to_end(key)
-        for name, values in feed.items():
-            prepared.inputs[name][...] = values
-        self._run(prepared)
-        outputs = self.network.trim(prepared.outputs, inputs)
+        try:
+            prepared = self._passes.get(key) or self._prepare(key, feed)
+            self._passes.move_to_end(key)
+            for name, values in feed.items():
+                prepared.arrays[name][...] = values
+            self._run(prepared)
+        except RuntimeError as error:
+            raise _failed(error) from error
+        outputs = self.network.trim({name: prepared.arrays[name] for name in self._outputs}, inputs)
         return {name: values.copy() for name, values in outputs.items()}
 
     def _run(self, prepared: "_Pass") -> None:
         """The first scan of a shape runs directly, the second is recorded as a CUDA graph, later ones replay it."""
-        if prepared.graph is None and prepared.scans and self._records:
+        import torch
+
+        with torch.cuda.stream(self._stream):
+            if prepared.graph is None and prepared.has_run and self._records:
+                self._record(prepared)
+            if prepared.graph is None:
+                self._enqueue(prepared)
+            else:
+                prepared.graph.replay()
+        self._stream.synchronize()
+        prepared.has_run = True
+
+    def _record(self, prepared: "_Pass") -> None:
+        import torch
+
+        graph = torch.cuda.CUDAGraph()
+        try:
+            graph.capture_begin(capture_error_mode="thread_local")
             try:
-                prepared.graph = self._stream.record(lambda: self._enqueue(prepared))
-            except UserError as error:
-                logger.warning("TensorRT cannot be recorded as a CUDA graph, so launches are slower: %s", error)
-                self._records = False
-        if prepared.graph is None:
-            self._enqueue(prepared)
-        else:
-            prepared.graph.launch()
-        self._stream.wait()
-        prepared.scans += 1
+                self._enqueue(prepared)
+            finally:  # or the stream becomes unusable
+                graph.capture_end()
+            prepared.graph = graph
+        except (RuntimeError, UserError) as error:
+            logger.warning("TensorRT cannot be recorded as a CUDA graph, so launches are slower: %s", error)
+            self._records = False
 
     def _enqueue(self, prepared: "_Pass") -> None:
-        blocks = prepared.blocks
-        self._stream.upload(blocks.device, blocks.host, prepared.start)
-        if not prepared.context.execute_async_v3(int(self._stream.handle)):
-            raise UserError(f"TensorRT failed: {self._log.last()}; {cuda.ADVICE}")
-        at, size = prepared.start, prepared.end - prepared.start
-        self._stream.download(blocks.host.address + at, blocks.device.address + at, size)
+        host, device = prepared.memory.host, prepared.memory.device
+        inputs, outputs = slice(prepared.start), slice(prepared.start, prepared.end)
+        device[inputs].copy_(host[inputs], non_blocking=True)
+        if not prepared.context.execute_async_v3(self._stream.cuda_stream):
+            raise UserError(f"TensorRT failed: {self._log.last()}; {ADVICE}")
+        host[outputs].copy_(device[outputs], non_blocking=True)
 
     def _prepare(self, key: tuple[Shape, ...], feed: Arrays) -> "_Pass":
-        """A context for these shapes; replaces the least recently used one."""
+        """A context for these shapes, bound to memory; replaces the least recently used one."""
         import tensorrt as trt
 
         context = self._engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
         if context is None:
             raise UserError(f"TensorRT cannot create a context for a new shape: {self._log.last()}; use engine 'cpu'")
-        prepared = _Pass(context, feed, self._outputs)
-        activations = context.update_device_memory_size_for_shapes()
-        if self._blocks is None or not self._blocks.hold(prepared.end, activations):
-            self._passes.clear()  # their graphs point into the memory that is freed now
-            self._blocks = None
-            self._blocks = _Blocks(prepared.end * 5 // 4, activations * 5 // 4)
-        prepared.bind(self._blocks)
-        while len(self._passes) >= KEPT:
-            self._passes.popitem(last=False)
-        self._passes[key] = prepared
-        return prepared
-
-
-class _Blocks:
-    """Memory shared by all passes: inputs and outputs on both sides, and activations."""
-
-    def __init__(self, size: int, activations: int) -> None:
-        self.host, self.device = cuda.Memory(size, pinned=True), cuda.Memory(size)
-        self.activations = cuda.Memory(activations)
-
-    def hold(self, size: int, activations: int) -> bool:
-        """Whether the blocks are large enough."""
-        return size <= self.host.size and activations <= self.activations.size
-
-
-class _Pass:
-    """One shape, ready to run once it is bound to memory.
-
-    Args:
-        context: execution context for these shapes.
-        feed: inputs of these shapes.
-        outputs: names of the outputs.
-    """
-
-    blocks: _Blocks
-    inputs: dict[str, npt.NDArray[Any]]
-    outputs: dict[str, npt.NDArray[Any]]
-
-    def __init__(self, context: "tensorrt.IExecutionContext", feed: Arrays, outputs: list[str]) -> None:
-        self.context = context
-        self.graph: cuda.Graph | None = None
-        self.scans = 0
         taken = [context.set_input_shape(name, values.shape) for name, values in feed.items()]
         if not all(taken) or context.infer_shapes():
             sizes = ", ".join(f"{name} {values.shape}" for name, values in feed.items())
             raise UserError(f"TensorRT rejects inputs of {sizes}; use engine 'cpu', and report this")
-        self._inputs = {name: (values.shape, values.dtype) for name, values in feed.items()}
-        self._outputs = {name: (_shape(context.get_tensor_shape(name)), np.dtype(np.float32)) for name in outputs}
-        self.start = sum(_size(*tensor) for tensor in self._inputs.values())  # of the outputs
-        self.end = self.start + sum(_size(*tensor) for tensor in self._outputs.values())
+        tensors = {name: (values.shape, values.dtype) for name, values in feed.items()}
+        tensors |= {name: (_shape(context.get_tensor_shape(name)), np.dtype(np.float32)) for name in self._outputs}
+        *offsets, end = np.cumsum([0, *(_size(*tensor) for tensor in tensors.values())]).tolist()
+        memory = self._reserve(end, context.update_device_memory_size_for_shapes())
+        host, arrays = memory.host.numpy(), {}
+        for (name, (shape, kind)), offset in zip(tensors.items(), offsets, strict=True):
+            context.set_tensor_address(name, memory.device.data_ptr() + offset)
+            arrays[name] = np.ndarray(shape, kind, host, offset)
+        context.set_device_memory(memory.activations.data_ptr(), len(memory.activations))
+        while len(self._passes) >= KEPT:
+            self._passes.popitem(last=False)
+        self._passes[key] = _Pass(context, memory, arrays, offsets[len(feed)], end)
+        return self._passes[key]
 
-    def bind(self, blocks: _Blocks) -> None:
-        """Place the inputs, then the outputs, one after the other in the blocks."""
-        self.blocks = blocks
-        arrays, offset = {}, 0
-        for name, (shape, kind) in (self._inputs | self._outputs).items():
-            self.context.set_tensor_address(name, blocks.device.address + offset)
-            arrays[name] = blocks.host.array(offset, shape, kind)
-            offset += _size(shape, kind)
-        self.context.set_device_memory(blocks.activations.address, blocks.activations.size)
-        self.inputs = {name: arrays[name] for name in self._inputs}
-        self.outputs = {name: arrays[name] for name in self._outputs}
+    def _reserve(self, size: int, activations: int) -> "_Memory":
+        """Memory of at least so many bytes. If it has to grow, all passes go, since their graphs point into it."""
+        import torch
+
+        memory = self._memory
+        if memory is None or size > len(memory.host) or activations > len(memory.activations):
+            self._passes.clear()
+            self._memory = memory = None  # freed before there is more
+            size, activations = size * 5 // 4, max(1, activations * 5 // 4)
+            self._memory = memory = _Memory(
+                torch.empty(size, dtype=torch.uint8, pin_memory=True),
+                torch.empty(size, dtype=torch.uint8, device="cuda"),
+                torch.empty(activations, dtype=torch.uint8, device="cuda"),
+            )
+        return memory
 
 
-def _flags(trt: Any) -> int:
-    """The flag for strongly typed networks; releases without it are always strongly typed."""
-    flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
-    return 0 if flag is None else 1 << int(flag)
+class _Memory(NamedTuple):
+    """Bytes shared by all passes: inputs and outputs on both sides, and activations."""
+
+    host: "torch.Tensor"
+    device: "torch.Tensor"
+    activations: "torch.Tensor"
+
+
+@dataclass(eq=False)
+class _Pass:
+    """One shape, ready to run.
+
+    Args:
+        context: execution context for these shapes.
+        memory: of its inputs, then its outputs.
+        arrays: inputs and outputs by name, in the memory of the host.
+        start, end: of the outputs in the memory.
+        graph: once it is recorded.
+    """
+
+    context: "tensorrt.IExecutionContext"
+    memory: _Memory
+    arrays: dict[str, npt.NDArray[Any]]
+    start: int
+    end: int
+    graph: "torch.cuda.CUDAGraph | None" = None
+    has_run: bool = False
+
+
+def _failed(error: RuntimeError) -> UserError:
+    """For an error of PyTorch on the GPU."""
+    reason = str(error).splitlines()[0]
+    remedy = "use larger voxels, or engine 'cpu'" if "out of memory" in reason else ADVICE
+    return UserError(f"the GPU failed: {reason}; {remedy}")
 
 
 def _cuda_of_tensorrt() -> int:
@@ -335,13 +336,6 @@ def _cuda_of_tensorrt() -> int:
             continue
         return major
     return 0
-
-
-def _set_timing_cache(config: "tensorrt.IBuilderConfig", path: Path) -> None:
-    """Use the timing cache of an earlier build; a new one if there is none, or it is of another GPU or version."""
-    kept = path.read_bytes() if path.is_file() else b""
-    if not config.set_timing_cache(config.create_timing_cache(kept), False):
-        config.set_timing_cache(config.create_timing_cache(b""), False)
 
 
 @lru_cache

@@ -42,6 +42,7 @@ Float64 = npt.NDArray[np.float64]
 SCENES = "scenes"
 DATA_VARIABLE = "CMP_SEG_SHARED_DATA"
 PARTS = "parts"
+NOT_COUNTING = ("adaptation", "cli", "nodes", "ros", "training")  # folders that change no count
 LIBRARIES = ("numpy", "numba", "scipy", "embreex")  # that scans and labels are computed with
 
 
@@ -296,8 +297,7 @@ class SuiteRun:
 
     def _key(self, folder: Path | None, recording: Recording | None = None) -> str:
         """Changes with all that the counts depend on: suite, bundle, engine, voxels, buildings, files, program."""
-        program = [*Path(__file__).resolve().parents[1].rglob("*.py"), *data_files()]
-        program.append(resources.resource(scene_folder.TABLE))
+        program = [*program_files(), *data_files(), resources.resource(scene_folder.TABLE)]
         settings = {
             "suite": recording.model_dump(exclude={"false_person"})
             if recording
@@ -310,6 +310,12 @@ class SuiteRun:
             "program": digest(program, *map(_version, LIBRARIES)),
         }
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def program_files() -> list[Path]:
+    """The source files that may decide what is counted: all but commands, nodes and training."""
+    package = Path(__file__).resolve().parents[2]
+    return [path for path in package.rglob("*.py") if path.relative_to(package).parts[0] not in NOT_COUNTING]
 
 
 def _files(path: Path) -> list[Path]:

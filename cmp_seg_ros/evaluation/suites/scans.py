@@ -38,10 +38,6 @@ class Scans(DataSet):
         self.label_spaces = self.source.label_spaces
         self.digests = dict.fromkeys(rows, "")
 
-    @classmethod
-    def recognises(cls, path: Path) -> bool:
-        return False
-
     def parts(self) -> Iterator["Scans"]:
         """A building each."""
         for seed in self.seeds:
