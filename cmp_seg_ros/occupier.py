@@ -98,12 +98,7 @@ class Warp:
         self.source = camera
         if focal is None:
             focal = camera.intrinsics[0] * width / camera.width
-        self.camera = Camera(
-            model="pinhole",
-            intrinsics=(focal, focal, (width - 1) / 2, (height - 1) / 2),
-            width=width,
-            height=height,
-        )
+        self.camera = Camera.centred(focal, size)
         v, u = np.mgrid[0:height, 0:width].astype(np.float32)
         uv, inside = camera.project(self.camera.unproject(np.stack([u.ravel(), v.ravel()], axis=1)))
         self.inside: Bool = inside.reshape(size)
@@ -137,8 +132,7 @@ class Warp:
     @cached_property
     def intrinsics(self) -> Tensor:
         """(3, 3) normalised, of the network's camera."""
-        fx, fy, cx, cy = self.camera.intrinsics
-        return normalised_intrinsics((fx, fy), (cx, cy), (self.camera.height, self.camera.width))
+        return normalised_intrinsics(self.camera)
 
 
 class Occupier:

@@ -9,6 +9,7 @@ from fields import SMALL
 from torch import Tensor
 
 from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.geometry.cameras import Camera
 from cmp_seg_ros.network_weights import load_state
 from cmp_seg_ros.scenedino import checkpoint
 from cmp_seg_ros.scenedino.config import ClusterConfig, DecoderConfig, FieldConfig, VitConfig
@@ -150,7 +151,7 @@ def test_rays_end_at_a_wall_and_show_its_features() -> None:
         wall = (points[..., 2] > 4) & (points[..., 0] < 0)
         return wall * 1e4, points[..., 2:]
 
-    intrinsics = normalised_intrinsics((50, 50), (31.5, 23.5), (48, 64))[None]
+    intrinsics = normalised_intrinsics(Camera.centred(50, (48, 64)))[None]
     rays = rays_of(intrinsics, (48, 64))
     assert torch.allclose(rays[0, 0], torch.nn.functional.normalize(torch.tensor([-31.5, -23.5, 50]), dim=0))
     rendered = render(query, rays, (0.5, 20), samples=400)
@@ -179,7 +180,7 @@ def test_the_encoders_and_variants_run_and_have_their_sizes() -> None:
         field = FeatureField(config).eval()
         features = field.encode(torch.rand(1, 3, *config.image))
         assert features.shape[2:] == size
-        intrinsics = normalised_intrinsics((50, 50), (24, 16), config.image)[None]
+        intrinsics = normalised_intrinsics(Camera.centred(50, config.image))[None]
         found = field.query(features, torch.rand(1, 7, 3) + 1, intrinsics)
         assert found.density.shape == (1, 7) and (found.density > 0).all()
         assert field.classes(found.features).shape == (1, 7)

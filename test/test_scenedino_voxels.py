@@ -28,7 +28,7 @@ PUBLISHED = FieldConfig(  # in small; as wide as Winograd's form needs
     hidden=16,
     features=12,
 )
-CAMERA = Camera(model="pinhole", intrinsics=(100, 100, 63.5, 47.5), width=128, height=96)
+CAMERA = Camera.centred(100, (96, 128))
 
 
 def random_field(config: FieldConfig) -> FeatureField:
@@ -54,10 +54,12 @@ class Answers(NamedTuple):
 
 def ask(evaluation: Plain, up: torch.Tensor | None = None) -> Answers:
     torch.manual_seed(2)
-    image = torch.rand(1, 3, *evaluation.field.config.image) * 2 - 1
+    height, width = evaluation.field.config.image
+    camera = Camera(model="pinhole", intrinsics=(30, 30, 20, 11), width=width, height=height)
+    image = torch.rand(1, 3, height, width) * 2 - 1
     xyz = torch.rand(3000, 3) * torch.tensor([8.0, 5.0, 6.0]) - torch.tensor([4.0, 2.5, 0.2])
     features = evaluation.look(image)
-    points = evaluation.plan(xyz, normalised_intrinsics((30, 30), (20, 11), evaluation.field.config.image), up)
+    points = evaluation.plan(xyz, normalised_intrinsics(camera), up)
     rows = np.arange(0, 3000, 2)
     found = evaluation.classes(features, points, rows), evaluation.point_features(features, points, rows)
     return Answers(evaluation.density(features, points), *found)
@@ -134,6 +136,6 @@ def test_images_are_warped_to_the_view_of_the_network() -> None:
     for u, v in np.round(warp.camera.project(directions)[0]).astype(int):
         assert image[v, u] > 0.5
     assert (image > 0).mean() < 0.02 and warp.inside.all()
-    narrow = Warp(Camera(model="pinhole", intrinsics=(140, 140, 63.5, 47.5), width=128, height=96), (64, 96), 70.0)
+    narrow = Warp(Camera.centred(140, (96, 128)), (64, 96), 70.0)
     assert narrow.inside.mean() == pytest.approx(0.5, abs=0.03)  # 64 x 48 of 96 x 64 pixels
     assert (narrow(np.full((96, 128, 3), 255, np.uint8))[0, :, ~narrow.inside] == 0).all()

@@ -91,9 +91,7 @@ class Config(TrainConfig):
     @property
     def camera(self) -> Camera:
         """The camera of all views."""
-        height, width = self.network.image
-        intrinsics = self.focal, self.focal, (width - 1) / 2, (height - 1) / 2
-        return Camera(model="pinhole", intrinsics=intrinsics, width=width, height=height)
+        return Camera.centred(self.focal, self.network.image)
 
 
 class Item(NamedTuple):
@@ -151,9 +149,7 @@ class Task(base.Task[Config, Any, Answer]):
         if isinstance(self.network.encoder, Encoder) and config.frozen:
             self.network.encoder.freeze(config.frozen)
         self._ids = truth_ids(self.space)
-        height, width = config.network.image
-        fx, fy, cx, cy = self.camera.intrinsics
-        self.intrinsics = normalised_intrinsics((fx, fy), (cx, cy), (height, width))[None]
+        self.intrinsics = normalised_intrinsics(self.camera)[None]
 
     def fixed(self) -> list[str]:
         return self.space.names
