@@ -99,8 +99,7 @@ class Warp:
         if focal is None:
             focal = camera.intrinsics[0] * width / camera.width
         self.camera = Camera.centred(focal, size)
-        v, u = np.mgrid[0:height, 0:width].astype(np.float32)
-        uv, inside = camera.project(self.camera.unproject(np.stack([u.ravel(), v.ravel()], axis=1)))
+        uv, inside = camera.project(self.camera.rays())
         self.inside: Bool = inside.reshape(size)
         if not inside.any():
             raise UserError(

@@ -98,6 +98,11 @@ class Camera(KnownFields):
         intrinsics = focal, focal, (width - 1) / 2, (height - 1) / 2
         return cls(model="pinhole", intrinsics=intrinsics, width=width, height=height)
 
+    def rays(self) -> Float32:
+        """(H W, 3) unit directions through all pixels, row by row; as `unproject`."""
+        v, u = np.mgrid[0 : self.height, 0 : self.width].astype(np.float32)
+        return self.unproject(np.stack([u.ravel(), v.ravel()], axis=1))
+
     @property
     def pixels_per_radian(self) -> Float64:
         """(2,) along u and v, at the principal point."""

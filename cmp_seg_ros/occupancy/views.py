@@ -52,8 +52,7 @@ def views_in(building: Building, count: int, camera: Camera, grid: Grid) -> Iter
     cells = np.array([room.cell for room in building.plan.rooms])
     low, high = (*cells[:, :2].min(axis=0), -0.5), (*cells[:, 2:].max(axis=0), 8.0)
     fabric = surface_points(building.mesh, low, high)
-    v, u = np.mgrid[0 : camera.height, 0 : camera.width].astype(np.float32)
-    ahead = camera.unproject(np.stack([u.ravel(), v.ravel()], axis=1))[:, 2].reshape(u.shape)
+    ahead = camera.rays()[:, 2].reshape(camera.height, camera.width)
     made = 0
     for attempt in range(4 * count):
         T_world_base, T_base_camera = _stand(rng, building)

@@ -74,8 +74,7 @@ class Renderer:
 
     def __init__(self, camera: Camera, building: Building) -> None:
         self.camera, self.lights = camera, Lights(building)
-        v, u = np.mgrid[0 : camera.height, 0 : camera.width].astype(np.float32)
-        rays = camera.unproject(np.stack([u.ravel(), v.ravel()], axis=1))
+        rays = camera.rays()
         self._seen: Bool = np.asarray(np.isfinite(rays).all(axis=1))
         self._rays = np.where(self._seen[:, None], rays, np.float32(0))
         self._rays[~self._seen, 2] = 1

@@ -334,8 +334,7 @@ class Task(base.Task[Config, Any, Answer]):
     @cached_property
     def _rays(self) -> Float32:
         """(H W, 3) directions through the pixels with z = 1."""
-        v, u = np.mgrid[0 : self.camera.height, 0 : self.camera.width].astype(np.float32)
-        rays = self.camera.unproject(np.stack([u.ravel(), v.ravel()], axis=1))
+        rays = self.camera.rays()
         return rays / rays[:, 2:]
 
 
