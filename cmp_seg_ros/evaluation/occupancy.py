@@ -91,7 +91,7 @@ def floor_depth(camera: Camera, T_base_camera: Transform) -> Float32:
     down = (rays / rays[:, 2:]) @ T_base_camera[2, :3]
     with np.errstate(divide="ignore"):
         depth = np.where(down < -1e-6, -T_base_camera[2, 3] / np.minimum(down, -1e-6), np.inf)
-    return depth.reshape(u.shape).astype(np.float32)
+    return depth.reshape(camera.height, camera.width).astype(np.float32)
 
 
 def sampled_depth(case: Case, camera: Camera) -> Float32:
