@@ -104,16 +104,8 @@ def _traced(module: nn.Module, inputs: tuple[Tensor, ...], names: list[str], out
     }
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # sizes become constants, as they should, and the exporter is an old one
-        torch.onnx.export(
-            module.eval(),
-            inputs,
-            file,
-            input_names=names,
-            output_names=outputs,
-            dynamic_axes=axes,
-            opset_version=OPSET,
-            dynamo=False,
-        )
+        options: dict[str, Any] = {"opset_version": OPSET, "dynamic_axes": axes, "dynamo": False}
+        torch.onnx.export(module.eval(), inputs, file, input_names=names, output_names=outputs, **options)
     return file.getvalue()
 
 

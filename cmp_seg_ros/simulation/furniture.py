@@ -34,9 +34,8 @@ def table(rng: Rng) -> Shape:
     """Rectangular or round, from coffee table to meeting table."""
     shape = Shape()
     top = m.GLASS if rng.random() < 0.05 else m.furniture(rng)
-    h = float(
-        rng.choice([rng.uniform(0.35, 0.5), rng.uniform(0.7, 0.78), rng.uniform(0.7, 0.78), rng.uniform(0.9, 1.1)])
-    )
+    heights = ((0.35, 0.5), (0.7, 0.78), (0.7, 0.78), (0.9, 1.1))
+    h = float(rng.choice([rng.uniform(*span) for span in heights]))
     thick = rng.uniform(0.018, 0.05)
     if rng.random() < 0.25:
         radius = rng.uniform(0.3, 0.75)

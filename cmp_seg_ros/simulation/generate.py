@@ -8,6 +8,7 @@ calibration file would contain; preprocessing rotates the points by it. The robo
 
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
+from functools import partial
 
 import numpy as np
 
@@ -70,11 +71,7 @@ def views_in(
             T_mounted = T_base_lidar.copy()
             if mount is not None:
                 T_mounted[:3, :3] = mount[:3, :3]
-            start = T_world_base @ T_mounted
-
-            def pose(times: Float64) -> Transform:
-                return moving_pose(start, velocity, yaw_rate, times)  # noqa: B023
-
+            pose = partial(moving_pose, T_world_base @ T_mounted, velocity, yaw_rate)
             result = sweep(lidar, scenes, pose, stream, noise)
             crammed |= float((result.range > 0.15).mean()) < (0.3 if building.second else 0.45)
             views.append((result.scan, result.label, T_mounted))

@@ -285,10 +285,8 @@ def _hole(rng: Rng, plan: Plan, wall: _Wall) -> None:
         top = ceiling - 0.02 if rng.random() < 0.4 else rng.uniform(2.0, max(2.05, ceiling - 0.1))
         kind = "passage"
     else:
-        width = float(
-            rng.choice([rng.uniform(0.75, 1.05), rng.uniform(0.75, 1.05), rng.uniform(1.3, 2.0)], p=[0.45, 0.4, 0.15])
-        )
-        width = min(width, high - low - 0.1)
+        widths = [rng.uniform(0.75, 1.05), rng.uniform(0.75, 1.05), rng.uniform(1.3, 2.0)]
+        width = min(float(rng.choice(widths, p=[0.45, 0.4, 0.15])), high - low - 0.1)
         top, kind = rng.uniform(1.95, 2.25), "door"
         if rng.random() < 0.08:
             top = ceiling - 0.05
@@ -356,9 +354,8 @@ def _windows(rng: Rng, plan: Plan) -> None:
             at = rng.uniform(low + 0.1, high - width - 0.1)
             if plan.rooms[i].free_span(side, at, at + width):
                 top = min(2.15, plan.rooms[i].height - 0.1)
-                plan.rooms[i].openings[side].append(
-                    Opening(at, at + width, 0.0, top, "door", plan.thickness, outer=True)
-                )
+                entrance = Opening(at, at + width, 0.0, top, "door", plan.thickness, outer=True)
+                plan.rooms[i].openings[side].append(entrance)
 
 
 def make_plan(rng: Rng, second: bool = False) -> Plan:
