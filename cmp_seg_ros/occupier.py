@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -21,21 +20,19 @@ from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.geometry.cameras import Camera
 from cmp_seg_ros.network_weights import load_state, read_safetensors
 from cmp_seg_ros.occupancy.grid import FREE, UNKNOWN, Grid, Transform
-from cmp_seg_ros.scan import Bool, Float32, UInt8
+from cmp_seg_ros.scan import Bool, Float32, Int64, UInt8
 from cmp_seg_ros.scenedino.field import FeatureField, normalised_intrinsics, project
 from cmp_seg_ros.scenedino.graph import OnnxRuntime
 from cmp_seg_ros.scenedino.rendering import composite, distances, rays_of
-from cmp_seg_ros.scenedino.voxels import Evaluation, Folded, Plain, Points
+from cmp_seg_ros.scenedino.voxels import Folded, Plain, Points
 
-ENGINES: dict[str, Callable[[FeatureField], Evaluation]] = {
+ENGINES: dict[str, Callable[[FeatureField], Plain]] = {
     "folded": Folded,
     "reference": Plain,
     "onnxruntime": OnnxRuntime,
 }
 RENDERED = (48, 80)  # pixels of rendered images
 SAMPLES = 48  # along a ray
-
-Int64 = npt.NDArray[np.int64]
 
 
 class Voxels(NamedTuple):
@@ -71,13 +68,17 @@ class View:
 
     features: Tensor
     warp: "Warp"
-    rgb: UInt8
     T_base_camera: Transform | None
 
     @property
     def up(self) -> Tensor | None:
         """(4,) height above the floor of a point (x, y, z, 1) before the camera."""
         return None if self.T_base_camera is None else torch.from_numpy(self.T_base_camera[2].astype(np.float32))
+
+    @property
+    def place(self) -> tuple["Warp", list[float] | None]:
+        """What plans of points depend on: the camera, and its height and lean to a millimetre."""
+        return self.warp, None if self.up is None else np.round(self.up.numpy(), 3).tolist()
 
 
 class Warp:
@@ -97,14 +98,8 @@ class Warp:
         self.source = camera
         if focal is None:
             focal = camera.intrinsics[0] * width / camera.width
-        self.camera = Camera(
-            model="pinhole",
-            intrinsics=(focal, focal, (width - 1) / 2, (height - 1) / 2),
-            width=width,
-            height=height,
-        )
-        v, u = np.mgrid[0:height, 0:width].astype(np.float32)
-        uv, inside = camera.project(self.camera.unproject(np.stack([u.ravel(), v.ravel()], axis=1)))
+        self.camera = Camera.centred(focal, size)
+        uv, inside = camera.project(self.camera.rays())
         self.inside: Bool = inside.reshape(size)
         if not inside.any():
             raise UserError(
@@ -136,8 +131,7 @@ class Warp:
     @cached_property
     def intrinsics(self) -> Tensor:
         """(3, 3) normalised, of the network's camera."""
-        fx, fy, cx, cy = self.camera.intrinsics
-        return normalised_intrinsics((fx, fy), (cx, cy), (self.camera.height, self.camera.width))
+        return normalised_intrinsics(self.camera)
 
 
 class Occupier:
@@ -163,11 +157,11 @@ class Occupier:
         field = FeatureField(section.network)
         load_state(field, read_safetensors(bundle.weights_path), str(bundle.weights_path))
         self.bundle, self.section, self.label_space = bundle, section, bundle.description.label_space
-        self.evaluation: Evaluation = ENGINES[engine](field.eval().requires_grad_(False))
+        self.evaluation = ENGINES[engine](field.eval().requires_grad_(False))
         self._warps: dict[str, Warp] = {}
-        self._plans: dict[str, tuple[tuple[Warp, list[float] | None], Points]] = {}
-        self._rows: dict[str, Int64] = {}  # of the last grid: its voxels in the view
-        self._voxels = np.zeros((0, 3), np.float32)
+        # Of the last grid and of the rays: what they depend on, the grid's voxels in the view, and the plan.
+        self._grid: tuple[object, Int64, Points] | None = None
+        self._rays: tuple[object, Points] | None = None
         self._marched: tuple[View, _March] | None = None
 
     @classmethod
@@ -185,7 +179,7 @@ class Occupier:
         if key not in self._warps:
             self._warps = {key: Warp(camera, self.section.network.image, self.section.focal)}
         warp = self._warps[key]
-        return View(self.evaluation.look(warp(rgb)), warp, rgb, T_base_camera)
+        return View(self.evaluation.look(warp(rgb)), warp, T_base_camera)
 
     def voxels(self, view: View, grid: Grid, T_grid_camera: Transform | None = None) -> Voxels:
         """Label a grid; `T_grid_camera` (4, 4) is the pose of the camera in its frame, by default that of the view.
@@ -199,11 +193,9 @@ class Occupier:
         solid = found > self.section.threshold
         label = np.full(grid.size, UNKNOWN, np.uint8)
         if solid.any():
-            ids = self.label_space.ids[self.evaluation.classes(view.features, points, np.flatnonzero(solid))]
-            label[rows[solid]] = ids
-        empty = ~solid
-        shown = self._in_sight(view, points, grid.voxel)
-        label[rows[empty & shown]] = FREE
+            classes = self.evaluation.classes(view.features, points, np.flatnonzero(solid))
+            label[rows[solid]] = self.label_space.ids[classes]
+        label[rows[~solid & self._in_sight(view, points, grid.voxel)]] = FREE
         return Voxels(label.reshape(grid.shape), density.reshape(grid.shape))
 
     def render(self, view: View) -> Rendered:
@@ -220,7 +212,10 @@ class Occupier:
             return self._marched[1]
         rays = rays_of(view.warp.intrinsics[None], RENDERED)[0]  # (R, 3)
         at = distances(len(rays), SAMPLES, self.section.network.depth, False, rays)  # (R, S)
-        points = self._plan("rays", view, lambda: (at[..., None] * rays[:, None]).flatten(0, 1))
+        if self._rays is None or self._rays[0] != view.place:
+            xyz = (at[..., None] * rays[:, None]).flatten(0, 1)
+            self._rays = view.place, self.evaluation.plan(xyz, view.warp.intrinsics, view.up)
+        points = self._rays[1]
         density = torch.from_numpy(self.evaluation.density(view.features, points)).view(1, len(rays), SAMPLES)
         rendered = composite(density, density[..., None], at[None])
         depth = (rendered.distance[0] * rays[:, 2]).view(RENDERED).numpy()
@@ -238,27 +233,15 @@ class Occupier:
                     "calibration, or take a grid in the camera's frame (indoor-camera)"
                 )
             T_grid_camera = np.eye(4)
-        key = f"{grid.model_dump_json()} {np.round(T_grid_camera, 6).tolist()}"
-        if key not in self._rows:
-            T_camera_grid = np.linalg.inv(T_grid_camera).astype(np.float32)
-            xyz = grid.centres() @ T_camera_grid[:3, :3].T + T_camera_grid[:3, 3]
-            uv, inside = view.warp.camera.project(xyz)
+        key = view.place, grid, np.round(T_grid_camera, 6).tolist()
+        if self._grid is None or self._grid[0] != key:
+            xyz, uv, inside = grid.seen_by(view.warp.camera, T_grid_camera)
             rows = np.flatnonzero(inside)
             column, row = np.round(uv[rows]).astype(np.int64).T
             rows = rows[view.warp.inside[row, column]]
-            self._rows = {key: rows}
-            self._voxels = xyz[rows]
-            self._plans.pop("voxels", None)
-        return self._rows[key], self._plan("voxels", view, lambda: torch.from_numpy(self._voxels))
-
-    def _plan(self, name: str, view: View, xyz: Callable[[], Tensor]) -> Points:
-        """The plan of that name, made anew for another camera or pose."""
-        key = view.warp, None if view.up is None else np.round(view.up.numpy(), 3).tolist()
-        before, found = self._plans.get(name, (None, None))
-        if found is None or before != key:
-            found = self.evaluation.plan(xyz(), view.warp.intrinsics, view.up)
-            self._plans[name] = key, found
-        return found
+            points = self.evaluation.plan(torch.from_numpy(xyz[rows]), view.warp.intrinsics, view.up)
+            self._grid = key, rows, points
+        return self._grid[1:]
 
     def _in_sight(self, view: View, points: Points, margin: float) -> Bool:
         """(N,) whether points lie before, or less than `margin` metres behind, the rendered surface."""

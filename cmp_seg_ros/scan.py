@@ -11,6 +11,9 @@ import numpy.typing as npt
 UNLABELLED = 255  # the id of "no label" in every label space
 
 Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+Int32 = npt.NDArray[np.int32]
+Int64 = npt.NDArray[np.int64]
 UInt8 = npt.NDArray[np.uint8]
 Bool = npt.NDArray[np.bool_]
 Arrays = Mapping[str, npt.NDArray[Any]]  # by name

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from cmp_seg_ros.scan import UNLABELLED
+from cmp_seg_ros.training.config import warmup_cosine
 from cmp_seg_ros.training.losses import distillation_loss, lovasz_softmax, segmentation_loss
-from cmp_seg_ros.training.schedule import warmup_cosine
 
 DATA = Path(__file__).parent / "data"  # inputs, weights and outputs of the published modules, at tiny sizes
 

@@ -5,23 +5,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from fields import SMALL
 from torch import Tensor
 
 from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.geometry.cameras import Camera
 from cmp_seg_ros.network_weights import load_state
 from cmp_seg_ros.scenedino import checkpoint
-from cmp_seg_ros.scenedino.config import (
-    ClusterConfig,
-    DecoderConfig,
-    EfficientNetLiteConfig,
-    FieldConfig,
-    LinearConfig,
-    VitConfig,
-)
+from cmp_seg_ros.scenedino.config import ClusterConfig, DecoderConfig, FieldConfig, VitConfig
 from cmp_seg_ros.scenedino.decoder import Decoder
-from cmp_seg_ros.scenedino.downsampler import Downsampler
 from cmp_seg_ros.scenedino.field import FeatureField, normalised_intrinsics, project, sample
-from cmp_seg_ros.scenedino.head import ClusterHead
+from cmp_seg_ros.scenedino.head import ClusterHead, Downsampler
 from cmp_seg_ros.scenedino.rendering import composite, rays_of, render
 
 DINO_B8 = FieldConfig()
@@ -157,10 +151,10 @@ def test_rays_end_at_a_wall_and_show_its_features() -> None:
         wall = (points[..., 2] > 4) & (points[..., 0] < 0)
         return wall * 1e4, points[..., 2:]
 
-    intrinsics = normalised_intrinsics((50, 50), (31.5, 23.5), (48, 64))[None]
+    intrinsics = normalised_intrinsics(Camera.centred(50, (48, 64)))[None]
     rays = rays_of(intrinsics, (48, 64))
     assert torch.allclose(rays[0, 0], torch.nn.functional.normalize(torch.tensor([-31.5, -23.5, 50]), dim=0))
-    rendered = render(query, torch.zeros_like(rays), rays, (0.5, 20), samples=400)
+    rendered = render(query, rays, (0.5, 20), samples=400)
     depth = (rendered.distance * rays[..., 2]).view(48, 64)
     assert (depth[:, :32] - 4).abs().max() < 0.15 and (rendered.features.view(48, 64)[:, :32] - 4).abs().max() < 0.15
     assert rendered.distance.view(48, 64)[:, 32:].max() < 1e-3  # nothing there: no weight
@@ -176,25 +170,17 @@ def test_compositing_is_the_formula() -> None:
 
 
 def test_the_encoders_and_variants_run_and_have_their_sizes() -> None:
-    small = FieldConfig(
-        encoder=EfficientNetLiteConfig(),
-        decoder=DecoderConfig(width=16, stages=(8, 8, 8, 8), light=True),
-        head=LinearConfig(classes=4),
-        image=(64, 96),
-        depth=(0.3, 12),
-        features=8,
-    )
     second = TINY.model_copy(
         update={
             "encoder": VitConfig(**{**TINY.encoder.model_dump(), "patch": 14, "stride": 16, "layer_scale": True}),
             "image": (32, 64),
         }
     )
-    for config, size in ((small, (16, 24)), (TINY, (32, 64)), (second, (32, 64))):
+    for config, size in ((SMALL, (16, 24)), (TINY, (32, 64)), (second, (32, 64))):
         field = FeatureField(config).eval()
         features = field.encode(torch.rand(1, 3, *config.image))
         assert features.shape[2:] == size
-        intrinsics = normalised_intrinsics((50, 50), (24, 16), config.image)[None]
+        intrinsics = normalised_intrinsics(Camera.centred(50, config.image))[None]
         found = field.query(features, torch.rand(1, 7, 3) + 1, intrinsics)
         assert found.density.shape == (1, 7) and (found.density > 0).all()
         assert field.classes(found.features).shape == (1, 7)

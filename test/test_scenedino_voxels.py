@@ -1,6 +1,9 @@
-"""The folded network against the network as it is; voxels of grids."""
+"""The engines against the network as it is; voxels of grids."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -11,10 +14,11 @@ from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.geometry.cameras import Camera
 from cmp_seg_ros.occupancy.grid import FREE, UNKNOWN, Grid
 from cmp_seg_ros.occupier import Occupier, Warp
+from cmp_seg_ros.scan import Float32, Int64
 from cmp_seg_ros.scenedino.config import ClusterConfig, DecoderConfig, FieldConfig, VitConfig
 from cmp_seg_ros.scenedino.field import FeatureField, normalised_intrinsics
-from cmp_seg_ros.scenedino.low import QUERIES, attention_by_parts
-from cmp_seg_ros.scenedino.voxels import Folded, Plain
+from cmp_seg_ros.scenedino.graph import OnnxRuntime
+from cmp_seg_ros.scenedino.voxels import QUERIES, Folded, Plain, attention_by_parts
 
 PUBLISHED = FieldConfig(  # in small; as wide as Winograd's form needs
     encoder=VitConfig(width=32, depth=4, heads=2, taps=(0, 1, 2)),
@@ -24,7 +28,7 @@ PUBLISHED = FieldConfig(  # in small; as wide as Winograd's form needs
     hidden=16,
     features=12,
 )
-CAMERA = Camera(model="pinhole", intrinsics=(100, 100, 63.5, 47.5), width=128, height=96)
+CAMERA = Camera.centred(100, (96, 128))
 
 
 def random_field(config: FieldConfig) -> FeatureField:
@@ -40,41 +44,44 @@ def random_field(config: FieldConfig) -> FeatureField:
 HEIGHTS = SMALL.model_copy(update={"heights": True, "code_near": 0.8})
 
 
-@pytest.mark.parametrize("config", [PUBLISHED, SMALL, HEIGHTS], ids=["published", "small", "heights"])
-def test_the_folded_network_equals_the_network(config: FieldConfig) -> None:
-    field = random_field(config)
-    image = torch.rand(1, 3, *config.image) * 2 - 1
+class Answers(NamedTuple):
+    """Of an engine at 3000 random points, the latter two at every second one."""
+
+    density: Float32
+    classes: Int64
+    features: Float32
+
+
+def ask(evaluation: Plain, up: torch.Tensor | None = None) -> Answers:
+    torch.manual_seed(2)
+    height, width = evaluation.field.config.image
+    camera = Camera(model="pinhole", intrinsics=(30, 30, 20, 11), width=width, height=height)
+    image = torch.rand(1, 3, height, width) * 2 - 1
     xyz = torch.rand(3000, 3) * torch.tensor([8.0, 5.0, 6.0]) - torch.tensor([4.0, 2.5, 0.2])
-    intrinsics = normalised_intrinsics((30, 30), (20, 11), config.image)
-    plain, folded = Plain(field), Folded(field, low=False)
-    wanted_map, found_map = plain.look(image), folded.look(image)
-    up = torch.tensor([0.1, -0.9, 0.3, 1.2])
-    wanted_points, found_points = plain.plan(xyz, intrinsics, up), folded.plan(xyz, intrinsics, up)
-    wanted, found = plain.density(wanted_map, wanted_points), folded.density(found_map, found_points)
-    np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-5)
-    assert wanted.std() > 0.01 * wanted.mean()
-    unknown = plain.density(wanted_map, plain.plan(xyz, intrinsics))
-    assert np.allclose(wanted, unknown) != config.heights
+    features = evaluation.look(image)
+    points = evaluation.plan(xyz, normalised_intrinsics(camera), up)
     rows = np.arange(0, 3000, 2)
-    classes = plain.classes(wanted_map, wanted_points, rows)
-    assert (folded.classes(found_map, found_points, rows) == classes).mean() > 0.998  # ties
-    assert len(np.unique(classes)) > 1
-    features = plain.point_features(wanted_map, wanted_points, rows)
-    np.testing.assert_allclose(folded.point_features(found_map, found_points, rows), features, rtol=1e-3, atol=1e-4)
+    found = evaluation.classes(features, points, rows), evaluation.point_features(features, points, rows)
+    return Answers(evaluation.density(features, points), *found)
+
+
+@pytest.mark.parametrize("engine", [partial(Folded, low=False), OnnxRuntime], ids=["folded", "onnxruntime"])
+@pytest.mark.parametrize("config", [PUBLISHED, SMALL, HEIGHTS], ids=["published", "small", "heights"])
+def test_an_engine_equals_the_network(config: FieldConfig, engine: Callable[[FeatureField], Plain]) -> None:
+    field, up = random_field(config), torch.tensor([0.1, -0.9, 0.3, 1.2])
+    wanted, found = ask(Plain(field), up), ask(engine(field), up)
+    np.testing.assert_allclose(found.density, wanted.density, rtol=1e-3, atol=1e-5)
+    assert wanted.density.std() > 0.01 * wanted.density.mean()
+    assert np.allclose(wanted.density, ask(Plain(field)).density) != config.heights
+    assert (found.classes == wanted.classes).mean() > 0.998 and len(np.unique(wanted.classes)) > 1  # ties
+    np.testing.assert_allclose(found.features, wanted.features, rtol=1e-3, atol=1e-4)
 
 
 def test_bfloat16_keeps_most_labels() -> None:
     field = random_field(PUBLISHED)
-    image, intrinsics = torch.rand(1, 3, 24, 40) * 2 - 1, normalised_intrinsics((30, 30), (20, 11), (24, 40))
-    xyz = torch.rand(3000, 3) * torch.tensor([8.0, 5.0, 6.0]) - torch.tensor([4.0, 2.5, 0.2])
-    ways = []
-    for evaluation in (Plain(field), Folded(field, low=True)):
-        features, points = evaluation.look(image), evaluation.plan(xyz, intrinsics)
-        density = evaluation.density(features, points)
-        ways.append((density, evaluation.classes(features, points, np.arange(3000))))
-    (wanted, classes), (found, labels) = ways
-    assert (labels == classes).mean() > 0.98
-    error = np.abs(found / wanted - 1)
+    wanted, found = ask(Plain(field)), ask(Folded(field, low=True))
+    assert (found.classes == wanted.classes).mean() > 0.98
+    error = np.abs(found.density / wanted.density - 1)
     assert 1e-4 < error.max() < 0.1 and np.median(error) < 0.02  # rounded, but not wrong
 
 
@@ -129,6 +136,6 @@ def test_images_are_warped_to_the_view_of_the_network() -> None:
     for u, v in np.round(warp.camera.project(directions)[0]).astype(int):
         assert image[v, u] > 0.5
     assert (image > 0).mean() < 0.02 and warp.inside.all()
-    narrow = Warp(Camera(model="pinhole", intrinsics=(140, 140, 63.5, 47.5), width=128, height=96), (64, 96), 70.0)
+    narrow = Warp(Camera.centred(140, (96, 128)), (64, 96), 70.0)
     assert narrow.inside.mean() == pytest.approx(0.5, abs=0.03)  # 64 x 48 of 96 x 64 pixels
     assert (narrow(np.full((96, 128, 3), 255, np.uint8))[0, :, ~narrow.inside] == 0).all()

@@ -81,7 +81,7 @@ def _small_images(monkeypatch: pytest.MonkeyPatch) -> None:
     from cmp_seg_ros.teachers import dinov2, oneformer, segformer
 
     for module in (dinov2, oneformer, segformer):
-        monkeypatch.setattr(module, "SIDE", 96)
+        monkeypatch.setattr(module.Teacher, "side", 96)
 
 
 @pytest.mark.parametrize("name", list(MAKERS))
@@ -99,7 +99,7 @@ def test_features_of_dinov2_are_those_before_the_final_norm(folders: Callable[[s
 
     teacher: Any = open_teacher(folders("dinov2"))
     rgb = scenery(98, 140)
-    found = teacher.network(teacher.pixels(rgb, (98, 140)))
+    found = teacher.network(teacher.pixels(rgb))
     normed = teacher.network.layernorm(torch.from_numpy(teacher.features(rgb).values))
     expected = found.last_hidden_state[0, 1:].reshape(normed.shape)
     torch.testing.assert_close(normed, expected, rtol=1e-4, atol=1e-4)

@@ -27,7 +27,7 @@ from cmp_seg_ros.datasets.frame import TRUTH, Frame, PointLabels, Returns
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.scan import UNLABELLED
 from cmp_seg_ros.training import pictures, tasks
-from cmp_seg_ros.training.augment import augment, voxels_and_targets
+from cmp_seg_ros.training.augment import augment, augmented_voxels
 from cmp_seg_ros.training.config import AugmentConfig
 from cmp_seg_ros.training.log import read
 from cmp_seg_ros.training.loop import Progress, Trainer
@@ -81,11 +81,8 @@ class Rooms(DataSet):
 def cache(tmp_path: Path) -> Path:
     """A folder of scans in which the rooms take the place of simulated buildings."""
     data = config().data
-    for kept in (
-        data.training(tmp_path / "scans"),
-        data.validation(tmp_path / "scans"),
-        data.calibration(tmp_path / "scans"),
-    ):
+    for make in (data.training, data.validation, data.calibration):
+        kept = make(tmp_path / "scans")
         kept.file(0).parent.mkdir(parents=True)
         for seed in kept.seeds:
             kept.keep(seed, [box_room(10 * seed + i)._asdict() for i in range(kept.scans)])
@@ -161,25 +158,28 @@ def test_groups_of_parameters_have_their_own_learning_rate(tmp_path: Path, monke
     assert changed and all(name.startswith("classif") for name in changed)
 
 
+def write_reversed_space(path: Path) -> None:
+    """structural6 with the ids the other way round."""
+    space = LabelSpace.load("structural6")
+    swapped = [c.model_copy(update={"id": number}) for number, c in enumerate(reversed(space.classes))]
+    path.write_text(space.model_copy(update={"classes": swapped}).to_yaml())
+
+
 def test_checkpoint_of_another_configuration_is_refused(tmp_path: Path) -> None:
     first = trainer(tmp_path / "run")
     first.save()
     with pytest.raises(UserError, match="another configuration"):
         trainer(tmp_path / "run", batch=1).run()
     trainer(tmp_path / "run", optimiser={"learning_rate": 1e-5})  # the remedy of a loss that became NaN
-    space = LabelSpace.load("structural6")
-    (tmp_path / "mine.yaml").write_text(space.to_yaml())
+    (tmp_path / "mine.yaml").write_text(LabelSpace.load("structural6").to_yaml())
     trainer(tmp_path / "mine", label_space=str(tmp_path / "mine.yaml")).save()
-    swapped = [c.model_copy(update={"id": number}) for number, c in enumerate(reversed(space.classes))]
-    (tmp_path / "mine.yaml").write_text(space.model_copy(update={"classes": swapped}).to_yaml())
+    write_reversed_space(tmp_path / "mine.yaml")
     with pytest.raises(UserError, match="another configuration"):
         trainer(tmp_path / "mine", label_space=str(tmp_path / "mine.yaml"))
 
 
 def test_truth_is_read_in_the_classes_of_the_run(tmp_path: Path) -> None:
-    space = LabelSpace.load("structural6")
-    swapped = [c.model_copy(update={"id": number}) for number, c in enumerate(reversed(space.classes))]
-    (tmp_path / "mine.yaml").write_text(space.model_copy(update={"classes": swapped}).to_yaml())
+    write_reversed_space(tmp_path / "mine.yaml")
     ours, mine = (
         trainer(tmp_path / name, label_space=label_space).task.batch(0)
         for name, label_space in (("ours", "structural6"), ("mine", str(tmp_path / "mine.yaml")))
@@ -422,7 +422,7 @@ def test_augmentation_keeps_truth_with_its_point() -> None:
     room = box_room(5)
     exact = AugmentConfig(tilt=0, jitter=0, scale=0.05)
     for seed in range(20):
-        scan = augment(room, exact, np.random.default_rng(seed))
+        scan, _ = augment(room, exact, np.random.default_rng(seed))
         floor = scan.xyz[scan.label == FLOOR, 2]
         ceiling = scan.xyz[scan.label == CEILING, 2]
         assert np.ptp(floor) < 1e-4 and floor.mean() == pytest.approx(-1.4, rel=0.051)
@@ -430,15 +430,14 @@ def test_augmentation_keeps_truth_with_its_point() -> None:
         assert len(scan.xyz) == len(scan.label) == len(scan.intensity) == len(scan.ring)
 
 
-def test_targets_are_those_of_the_representatives() -> None:
-    room = box_room(6)
-    settings = config().preprocess
+def test_rows_are_those_of_the_representatives() -> None:
+    """A scan turned about z alone has the same heights and distances from the axis."""
+    room, turned = box_room(6), AugmentConfig(tilt=0, mirror=0, scale=0, jitter=0, max_voxels=200)
     for seed in range(5):
-        rng = np.random.default_rng(seed)
-        voxels, target = voxels_and_targets(room, settings, AugmentConfig(max_voxels=200), rng)
+        voxels, rows = augmented_voxels(room, config().preprocess, None, turned, np.random.default_rng(seed))
         assert len(voxels) <= 200
-        expected = {tuple(p): label for p, label in zip(room.xyz.tolist(), room.label, strict=True)}
-        assert all(expected[tuple(p)] == t for p, t in zip(voxels.xyz.tolist(), target, strict=True))
+        found, expected = (np.c_[np.hypot(*p[:, :2].T), p[:, 2]] for p in (voxels.xyz, room.xyz[rows]))
+        np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
 def test_a_run_starts_with_the_bundle_of_another(tmp_path: Path) -> None:

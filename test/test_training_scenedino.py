@@ -4,22 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from fields import SMALL
 
 from cmp_seg_ros.occupancy.grid import FREE, UNKNOWN
 from cmp_seg_ros.occupier import Occupier
-from cmp_seg_ros.scenedino.config import DecoderConfig, EfficientNetLiteConfig, FieldConfig, LinearConfig
 from cmp_seg_ros.training.loop import Trainer
 from cmp_seg_ros.training.tasks.scenedino import Config, Task, ViewConfig
 
-NETWORK = FieldConfig(
-    encoder=EfficientNetLiteConfig(),
-    decoder=DecoderConfig(width=8, stages=(8, 8, 8, 8), light=True),
-    head=LinearConfig(classes=14),
-    image=(64, 96),
-    depth=(0.3, 12.0),
-    heights=True,
-    features=8,
-)
+NETWORK = SMALL.model_copy(update={"heights": True, "decoder": SMALL.decoder.model_copy(update={"width": 8})})
 DATA = ViewConfig(
     first_of_second_world=30_000_000,
     first_validation_building=30_000_000,

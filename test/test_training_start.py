@@ -31,26 +31,11 @@ PREPROCESS = PreprocessConfig(
     planes=["xy", "xz", "yz"],
     grids=[(40, 40), (40, 8), (40, 8)],
 )
-SPACE = LabelSpace.load("structural6")
 
 
 @pytest.fixture
-def bundle(tmp_path: Path) -> Bundle:
-    torch.manual_seed(0)
-    network = Segmenter(NARROW)
-    for name, buffer in network.named_buffers():
-        if name.endswith("running_mean"):
-            buffer.normal_(0, 0.3)
-        if name.endswith("running_var"):
-            buffer.uniform_(0.5, 2)
-    return Bundle.write(
-        tmp_path / "narrow",
-        weights.serialise(network, half=False),
-        name="narrow",
-        network=NARROW,
-        preprocess=PREPROCESS,
-        label_space=SPACE,
-    )
+def bundle(make_bundle: MakeBundle) -> Bundle:
+    return make_bundle(PREPROCESS, **NARROW.model_dump())
 
 
 def logits(network: Segmenter) -> torch.Tensor:
@@ -64,7 +49,7 @@ def logits(network: Segmenter) -> torch.Tensor:
 def test_it_says_what_the_bundle_says(bundle: Bundle, times: int) -> None:
     network = Segmenter(NARROW.model_copy(update={"width": 6 * times}))
     before = logits(network)
-    start_with(network, bundle, SPACE)
+    start_with(network, bundle, bundle.description.label_space)
     expected = logits(weights.load(bundle.weights_path, NARROW))
     assert torch.allclose(logits(network), expected, atol=1e-4 * float(expected.abs().max()))
     assert not torch.allclose(before, expected, atol=0.1 * float(expected.abs().max()))
@@ -72,7 +57,7 @@ def test_it_says_what_the_bundle_says(bundle: Bundle, times: int) -> None:
 
 def test_copies_of_a_channel_go_their_own_way(bundle: Bundle) -> None:
     network = Segmenter(NARROW.model_copy(update={"width": 12}))
-    start_with(network, bundle, SPACE)
+    start_with(network, bundle, bundle.description.label_space)
     first = network.waffleiron.channel_mix[0].mlp[0].weight
     assert torch.allclose(first[:6, :6] + first[:6, 6:], first[6:, :6] + first[6:, 6:], atol=1e-6)  # the same sums
     assert (first[:6] - first[6:]).abs().max() > 0.01  # of different summands
@@ -81,18 +66,17 @@ def test_copies_of_a_channel_go_their_own_way(bundle: Bundle) -> None:
 @pytest.mark.parametrize(
     ("change", "space", "told"),
     [
-        ({"width": 16}, "structural6", "6 wide, which does not divide 16; use network.width: 18"),
-        (
-            {"depth": 4, "head": "probe"},
-            "structural6",
-            "another network than the run: depth 3, not 4; head linear, not probe",
-        ),
-        ({"outputs": 4}, "structural4", "classes of structural6, the run those of structural4"),
+        ({"width": 16}, None, "6 wide, which does not divide 16; use network.width: 18"),
+        ({"depth": 4, "head": "probe"}, None, "another network than the run: depth 3, not 4; head linear, not probe"),
+        ({"outputs": 4}, "structural4", "classes of test, the run those of structural4"),
     ],
 )
-def test_a_bundle_that_does_not_fit_is_refused(bundle: Bundle, change: dict[str, int], space: str, told: str) -> None:
+def test_a_bundle_that_does_not_fit_is_refused(
+    bundle: Bundle, change: dict[str, int], space: str | None, told: str
+) -> None:
+    ours = LabelSpace.load(space) if space else bundle.description.label_space
     with pytest.raises(UserError, match=told):
-        start_with(Segmenter(NARROW.model_copy(update=change)), bundle, LabelSpace.load(space))
+        start_with(Segmenter(NARROW.model_copy(update=change)), bundle, ours)
 
 
 def test_the_mean_of_two_bundles(make_bundle: MakeBundle, tmp_path: Path) -> None:

@@ -156,10 +156,8 @@ def _network_camera(occupier: Any) -> "Camera":
     """A camera whose images the network takes without a change."""
     from cmp_seg_ros.geometry.cameras import Camera
 
-    height, width = occupier.section.network.image
-    focal = occupier.section.focal or 0.75 * width
-    intrinsics = (focal, focal, (width - 1) / 2, (height - 1) / 2)
-    return Camera(model="pinhole", intrinsics=intrinsics, width=width, height=height)
+    size = occupier.section.network.image
+    return Camera.centred(occupier.section.focal or 0.75 * size[1], size)
 
 
 def _cases(

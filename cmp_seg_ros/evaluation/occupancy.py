@@ -87,19 +87,17 @@ def rendered_camera(camera: Camera) -> Camera:
 
 def floor_depth(camera: Camera, T_base_camera: Transform) -> Float32:
     """(H, W) metres along the axis to the floor; infinite above the horizon."""
-    v, u = np.mgrid[0 : camera.height, 0 : camera.width].astype(np.float32)
-    rays = camera.unproject(np.stack([u.ravel(), v.ravel()], axis=1))
+    rays = camera.rays()
     down = (rays / rays[:, 2:]) @ T_base_camera[2, :3]
     with np.errstate(divide="ignore"):
         depth = np.where(down < -1e-6, -T_base_camera[2, 3] / np.minimum(down, -1e-6), np.inf)
-    return depth.reshape(u.shape).astype(np.float32)
+    return depth.reshape(camera.height, camera.width).astype(np.float32)
 
 
 def sampled_depth(case: Case, camera: Camera) -> Float32:
     """The true depth at the pixels of rendered images; 0 where unknown or out of the image."""
     small = rendered_camera(camera)
-    v, u = np.mgrid[0 : small.height, 0 : small.width].astype(np.float32)
-    uv, inside = case.camera.project(small.unproject(np.stack([u.ravel(), v.ravel()], axis=1)))
+    uv, inside = case.camera.project(small.rays())
     column, row = np.round(np.where(inside[:, None], uv, 0)).astype(np.int64).T
     depth = np.where(inside, case.depth[row, column], 0)
     return depth.reshape(RENDERED).astype(np.float32)

@@ -91,6 +91,18 @@ class Camera(KnownFields):
             rays /= np.linalg.norm(rays, axis=1, keepdims=True)
             return np.where(self._one_to_one(plane)[:, None], rays, np.nan).astype(np.float32)
 
+    @classmethod
+    def centred(cls, focal: float, size: tuple[int, int]) -> "Camera":
+        """A pinhole camera whose axis meets the middle of its image of (height, width) pixels."""
+        height, width = size
+        intrinsics = focal, focal, (width - 1) / 2, (height - 1) / 2
+        return cls(model="pinhole", intrinsics=intrinsics, width=width, height=height)
+
+    def rays(self) -> Float32:
+        """(H W, 3) unit directions through all pixels, row by row; as `unproject`."""
+        v, u = np.mgrid[0 : self.height, 0 : self.width].astype(np.float32)
+        return self.unproject(np.stack([u.ravel(), v.ravel()], axis=1))
+
     @property
     def pixels_per_radian(self) -> Float64:
         """(2,) along u and v, at the principal point."""

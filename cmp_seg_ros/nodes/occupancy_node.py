@@ -152,15 +152,15 @@ class OccupancyNode(WorkerNode[Seen]):
         self._grids = {name: Grid.load(name) for name in (p["grid"], FALLBACK_GRID)}
         if self._grids[p["grid"]].frame == "lidar":
             raise UserError(f"grid {p['grid']} is in the lidar's frame; give one in that of the base or the camera")
-        self.add_output(PointCloud2, "~/occupied", self._capped("occupied", "occupied", self._encode))
-        self.add_output(MarkerArray, "~/markers", self._capped("markers", "markers", self._encode_markers))
-        self.add_output(OccupancyGrid, "~/grid", self._capped("grid", "grid", self._encode_grid))
-        for name, make in (
-            ("depth_image", self._depth_image),
-            ("semantic_image", self._semantic_image),
-            ("feature_image", self._feature_image),
+        for message, name, rate, make in (
+            (PointCloud2, "occupied", "occupied", self._encode),
+            (MarkerArray, "markers", "markers", self._encode_markers),
+            (OccupancyGrid, "grid", "grid", self._encode_grid),
+            (Image, "depth_image", "images", self._depth_image),
+            (Image, "semantic_image", "images", self._semantic_image),
+            (Image, "feature_image", "images", self._feature_image),
         ):
-            self.add_output(Image, f"~/{name}", self._capped(name, "images", make))
+            self.add_output(message, f"~/{name}", self._capped(name, rate, make))
 
     def load(self) -> None:
         """Load the model and run it once, so that the first image finds everything ready."""
@@ -232,14 +232,7 @@ class OccupancyNode(WorkerNode[Seen]):
         """Occupied voxels as a cloud: x, y, z, density, rgb, label."""
         xyz, label, density = seen.occupied
         rgb = point_cloud2.packed_colours(label, seen.occupier.label_space.palette)
-        columns: dict[str, Any] = {
-            "x": xyz[:, 0],
-            "y": xyz[:, 1],
-            "z": xyz[:, 2],
-            "density": density,
-            "rgb": rgb,
-            "label": label,
-        }
+        columns = {**dict(zip("xyz", xyz.T, strict=True)), "density": density, "rgb": rgb, "label": label}
         cloud = point_cloud2.encode(columns, (1, len(xyz)))
         return cdr.serialize_cloud(cloud, cdr.header(point_cloud2.stamp_ns(seen.header), seen.frame))
 

@@ -17,7 +17,6 @@ from cmp_seg_ros.scan import Bool, Float32, UInt8
 POSES = "poses.txt"
 NEIGHBOURS = (-2, -1, 1, 2)  # frames whose depth is carried over
 JUMP = 1.0  # metres between neighbours; beyond it they are of another place
-AHEAD = np.array([[0.0, 0, 1], [-1, 0, 0], [0, -1, 0]])  # from the axes of a level camera to those of the base
 
 
 class Case(NamedTuple):
@@ -86,8 +85,8 @@ def rgbd(folder: Path, grid: Grid, every: int = 1) -> Iterator[tuple[Case, UInt8
             more = from_depth(grid, camera, T, frames.depth(other))
             better = (more != UNKNOWN) & ((both == UNKNOWN) | (more < FREE))
             both[better] = more[better]
-        view = _projected(grid, camera, T_base_camera)[1].reshape(grid.shape)
-        both[~view] = UNKNOWN
+        _, _, inside = grid.seen_by(camera, T_base_camera)
+        both[~inside.reshape(grid.shape)] = UNKNOWN
         visible = in_front(grid, camera, T_base_camera, np.where(depth > 0, depth, 0), grid.voxel)
         yield Case(frames.images[number].stem, rgb, camera, T_base_camera, depth, own, visible, False), both
 
@@ -150,13 +149,13 @@ def from_depth(grid: Grid, camera: Camera, T_grid_camera: Transform, depth: Floa
     """(X, Y, Z) what a depth image tells: occupied (the id of clutter) at its surfaces, FREE before them."""
     clutter = 19
     label = np.full(grid.size, UNKNOWN, np.uint8)
-    uv, inside = _projected(grid, camera, T_grid_camera)
+    xyz, uv, inside = grid.seen_by(camera, T_grid_camera)
     rows = np.flatnonzero(inside)
-    column, row = np.round(uv[rows, :2]).astype(np.int64).T
+    column, row = np.round(uv[rows]).astype(np.int64).T
     known = depth[row, column] > 0
     # The nearest surface around the pixel, so that a voxel at an edge does not count as free.
     nearest = ndimage.minimum_filter(np.where(depth > 0, depth, np.inf), 5)[row, column]
-    label[rows[known & (uv[rows, 2] < nearest - grid.voxel)]] = FREE
+    label[rows[known & (xyz[rows, 2] < nearest - grid.voxel)]] = FREE
     points = _unprojected(camera, depth) @ T_grid_camera[:3, :3].T + T_grid_camera[:3, 3]
     index, within = grid.index(points)
     label[np.unique(index[within])] = clutter
@@ -165,17 +164,9 @@ def from_depth(grid: Grid, camera: Camera, T_grid_camera: Transform, depth: Floa
 
 def in_front(grid: Grid, camera: Camera, T_grid_camera: Transform, depth: Float32, margin: float) -> Bool:
     """(X, Y, Z) whether voxels lie in the image, and less than `margin` behind its surface."""
-    uv, inside = _projected(grid, camera, T_grid_camera)
-    column, row = np.round(np.where(inside[:, None], uv[:, :2], 0)).astype(np.int64).T
-    return np.asarray(inside & (uv[:, 2] < depth[row, column] + margin)).reshape(grid.shape)
-
-
-def _projected(grid: Grid, camera: Camera, T_grid_camera: Transform) -> tuple[Float32, Bool]:
-    """(N, 3) pixel and depth of the voxels, (N,) whether in the image."""
-    T = np.linalg.inv(T_grid_camera).astype(np.float32)
-    xyz = grid.centres() @ T[:3, :3].T + T[:3, 3]
-    uv, inside = camera.project(xyz)
-    return np.column_stack([uv, xyz[:, 2]]), inside
+    xyz, uv, inside = grid.seen_by(camera, T_grid_camera)
+    column, row = np.round(np.where(inside[:, None], uv, 0)).astype(np.int64).T
+    return np.asarray(inside & (xyz[:, 2] < depth[row, column] + margin)).reshape(grid.shape)
 
 
 def _unprojected(camera: Camera, depth: Float32) -> Float32:

@@ -8,14 +8,14 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveInt
 
 from cmp_seg_ros import configuration
-from cmp_seg_ros.scan import UNLABELLED, Bool, Float32, UInt8
+from cmp_seg_ros.geometry.cameras import Camera
+from cmp_seg_ros.scan import UNLABELLED, Bool, Float32, Int64, UInt8
 
 FOLDER = "config/grids"
 FREE = 254  # in a grid of labels: known to be empty
 UNKNOWN = UNLABELLED  # in a grid of labels: outside the view, hidden, or without truth
 
 Transform = npt.NDArray[np.float64]
-Int64 = npt.NDArray[np.int64]
 
 
 class Grid(BaseModel):
@@ -49,6 +49,12 @@ class Grid(BaseModel):
         """(N, 3) centres in the grid's frame of the voxels with flat indices `rows`; None: all, the last axis first."""
         cells = np.stack(np.unravel_index(np.arange(self.size) if rows is None else rows, self.shape), axis=-1)
         return (np.asarray(self.origin) + self.voxel * (cells + 0.5)).astype(np.float32)
+
+    def seen_by(self, camera: Camera, T_grid_camera: Transform) -> tuple[Float32, Float32, Bool]:
+        """(N, 3) centres of all voxels in the frame of a camera, (N, 2) their pixels, (N,) whether in its image."""
+        T_camera_grid = np.linalg.inv(T_grid_camera).astype(np.float32)
+        xyz = self.centres() @ T_camera_grid[:3, :3].T + T_camera_grid[:3, 3]
+        return (xyz, *camera.project(xyz))
 
     def index(self, xyz: npt.NDArray[np.floating]) -> tuple[Int64, Bool]:
         """(N, 3) points in the grid's frame -> (N,) flat index of their voxel, 0 outside; (N,) whether inside."""

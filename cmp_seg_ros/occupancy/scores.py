@@ -25,32 +25,27 @@ class OccupancyScores:
 
     def __init__(self, space: LabelSpace) -> None:
         self.space = space
-        self._counts = np.zeros((2, 3), np.int64)  # (visible, occluded) x (hits, false alarms, misses)
-        count = len(space.classes)
-        self._matrix = np.zeros((count + 1, count + 1), np.int64)  # the last row and column: empty
+        size = len(space.classes) + 1  # the last row and column: empty
+        self._counts = np.zeros((2, size, size), np.int64)  # (occluded, visible) x truth x prediction
 
     def add(self, truth: UInt8, predicted: UInt8, visible: Bool) -> None:
         """Add a view: (N,) true and predicted labels or FREE or UNKNOWN, (N,) whether the camera sees the voxel."""
         known = truth != UNKNOWN
-        truth, predicted, visible = truth[known], predicted[known], visible[known]
-        there, found = truth < FREE, predicted < FREE
-        for part, rows in enumerate((visible, ~visible)):
-            hits = [(there & found & rows), (~there & found & rows), (there & ~found & rows)]
-            self._counts[part] += [int(np.count_nonzero(hit)) for hit in hits]
         empty = len(self.space.classes)
-        row, column = (np.minimum(self.space.index_of_id[ids], empty) for ids in (truth, predicted))
-        cells = row.astype(np.int64) * (empty + 1) + column
-        self._matrix += np.bincount(cells, minlength=(empty + 1) ** 2).reshape(empty + 1, empty + 1)
+        row, column = (np.minimum(self.space.index_of_id[ids[known]], empty) for ids in (truth, predicted))
+        cells = np.ravel_multi_index((visible[known].astype(np.uint8), row, column), self._counts.shape)
+        self._counts += np.bincount(cells, minlength=self._counts.size).reshape(self._counts.shape)
 
     def scores(self) -> dict[str, float]:
         """iou, precision, recall of each part (`iou` alone: of all), `miou`, and `iou_CLASS`; NaN where undefined."""
         found: dict[str, float] = {}
-        for part, (hits, false, missed) in zip(PARTS, [self._counts.sum(axis=0), *self._counts], strict=True):
+        matrix = self._counts.sum(axis=0)
+        for part, counts in zip(PARTS, (matrix, self._counts[1], self._counts[0]), strict=True):
+            hits, false, missed = counts[:-1, :-1].sum(), counts[-1, :-1].sum(), counts[:-1, -1].sum()
             end = "" if part == "all" else f"_{part}"
             found[f"occupancy_iou{end}"] = _ratio(hits, hits + false + missed)
             found[f"precision{end}"] = _ratio(hits, hits + false)
             found[f"recall{end}"] = _ratio(hits, hits + missed)
-        matrix = self._matrix
         union = matrix.sum(axis=0) + matrix.sum(axis=1) - matrix.diagonal()
         present = matrix.sum(axis=1) > 0
         ious = [_ratio(matrix[i, i], union[i]) if present[i] else float("nan") for i in range(len(matrix) - 1)]

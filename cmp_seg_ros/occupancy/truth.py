@@ -12,10 +12,8 @@ from scipy import ndimage
 
 from cmp_seg_ros.occupancy.grid import FREE, UNKNOWN, Grid, Transform
 from cmp_seg_ros.scan import Bool, Float32, UInt8
-from cmp_seg_ros.simulation.mesh import Mesh
+from cmp_seg_ros.simulation.mesh import Mesh, Rng
 from cmp_seg_ros.simulation.raycast import Scene
-
-Rng = np.random.Generator
 
 SPACING = 0.05  # metres between samples of a surface, at most
 

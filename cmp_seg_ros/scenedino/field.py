@@ -2,16 +2,15 @@
 
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from cmp_seg_ros.geometry.cameras import Camera
 from cmp_seg_ros.scenedino.config import ClusterConfig, FieldConfig
 from cmp_seg_ros.scenedino.decoder import Decoder
-from cmp_seg_ros.scenedino.downsampler import Downsampler
 from cmp_seg_ros.scenedino.encoders import make_encoder
-from cmp_seg_ros.scenedino.head import ClusterHead, LinearHead, UpProjection
+from cmp_seg_ros.scenedino.head import ClusterHead, Downsampler, LinearHead, UpProjection
 
 NEAREST = 1e-3  # metres along the optical axis
 NO_HEIGHT = (0.0, 0.0, 0.0, -4.0)  # `up` of a camera whose place is unknown: all points get one height, far below
@@ -134,16 +133,13 @@ def sample(features: Tensor, uv: Tensor) -> Tensor:
     return found.squeeze(3).transpose(1, 2)
 
 
-def normalised_intrinsics(focal: tuple[float, float], centre: tuple[float, float], size: tuple[int, int]) -> Tensor:
-    """(3, 3) intrinsics for `project` from those in pixels, whose first has its centre at 0; size (height, width)."""
-    height, width = size
-    return torch.tensor(
-        np.array(
-            [
-                [2 * focal[0] / width, 0, 2 * (centre[0] + 0.5) / width - 1],
-                [0, 2 * focal[1] / height, 2 * (centre[1] + 0.5) / height - 1],
-                [0, 0, 1],
-            ]
-        ),
-        dtype=torch.float32,
-    )
+def normalised_intrinsics(camera: Camera) -> Tensor:
+    """(3, 3) intrinsics of a pinhole camera for `project`; in pixels the first has its centre at 0."""
+    fx, fy, cx, cy = camera.intrinsics
+    width, height = camera.width, camera.height
+    rows = [
+        [2 * fx / width, 0, 2 * (cx + 0.5) / width - 1],
+        [0, 2 * fy / height, 2 * (cy + 0.5) / height - 1],
+        [0, 0, 1],
+    ]
+    return torch.tensor(rows, dtype=torch.float64).float()

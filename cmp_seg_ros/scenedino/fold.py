@@ -11,17 +11,14 @@
 
 from typing import NamedTuple
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from cmp_seg_ros.scan import Int64
 from cmp_seg_ros.scenedino.decoder import Decoder, OutputHead, ResidualUnit
 from cmp_seg_ros.scenedino.field import FeatureField
 from cmp_seg_ros.scenedino.head import ClusterHead, UpProjection
-
-Int64 = npt.NDArray[np.int64]
 
 TILE = 4  # outputs of a tile along each axis
 BANDS = 1 << 23  # elements of transformed tiles at a time, at most

@@ -104,21 +104,13 @@ def _traced(module: nn.Module, inputs: tuple[Tensor, ...], names: list[str], out
     }
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # sizes become constants, as they should, and the exporter is an old one
-        torch.onnx.export(
-            module.eval(),
-            inputs,
-            file,
-            input_names=names,
-            output_names=outputs,
-            dynamic_axes=axes,
-            opset_version=OPSET,
-            dynamo=False,
-        )
+        options: dict[str, Any] = {"opset_version": OPSET, "dynamic_axes": axes, "dynamo": False}
+        torch.onnx.export(module.eval(), inputs, file, input_names=names, output_names=outputs, **options)
     return file.getvalue()
 
 
 class OnnxRuntime(Plain):
-    """The engine `onnxruntime`: an `Evaluation` on the graphs, on a CUDA GPU where ONNX Runtime has one, else here.
+    """The engine `onnxruntime`: the graphs, on a CUDA GPU where ONNX Runtime has one, else here.
 
     Raises:
         UserError: onnx or onnxruntime is not installed.
@@ -139,18 +131,15 @@ class OnnxRuntime(Plain):
         return torch.from_numpy(self._sessions["image"].run(None, {"image": image.numpy()})[0])
 
     def density(self, features: Tensor, points: Points) -> Float32:
-        found: Float32 = self._run("density", features, points, np.arange(points.xyz.shape[1]))[0]
-        return found
+        return self._run("density", features, points, np.arange(points.xyz.shape[1]))[0]
 
     def classes(self, features: Tensor, points: Points, rows: Int64) -> Int64:
-        found: Int64 = self._run("classes", features, points, rows)[0]
-        return found
+        return self._run("classes", features, points, rows)[0]
 
     def point_features(self, features: Tensor, points: Points, rows: Int64) -> Float32:
-        found: Float32 = self._run("classes", features, points, rows)[1]
-        return found
+        return self._run("classes", features, points, rows)[1]
 
-    def _run(self, name: str, features: Tensor, points: Points, rows: Int64) -> list[Any]:
+    def _run(self, name: str, features: Tensor, points: Points, rows: Int64) -> Any:
         """Outputs of a graph at some points, CHUNK at a time."""
         session = self._sessions[name]
         up = torch.tensor(NO_HEIGHT) if points.up is None else points.up[0]

@@ -40,22 +40,21 @@ def composite(density: Tensor, features: Tensor, at: Tensor) -> Rendered:
 
 def render(
     query: Callable[[Tensor], tuple[Tensor, Tensor]],
-    origins: Tensor,
     directions: Tensor,
     depth: tuple[float, float],
-    samples: int = 32,
+    samples: int,
     jitter: bool = False,
 ) -> Rendered:
-    """Render rays through a field.
+    """Render rays from the camera through a field.
 
     Args:
         query: (B, N, 3) points -> (B, N) density, (B, N, F) features.
-        origins, directions: (B, R, 3) in the camera's frame; unit directions.
+        directions: (B, R, 3) in the camera's frame, of unit length.
         depth: (near, far) distances along the rays.
     """
     batch, rays = directions.shape[:2]
     at = distances(batch * rays, samples, depth, jitter, directions).view(batch, rays, samples)
-    points = origins[:, :, None] + at[..., None] * directions[:, :, None]  # (B, R, S, 3)
+    points = at[..., None] * directions[:, :, None]  # (B, R, S, 3)
     density, features = query(points.flatten(1, 2))
     return composite(density.view(batch, rays, samples), features.view(batch, rays, samples, -1), at)
 

@@ -1,27 +1,29 @@
 """Density and classes of a feature field at the voxels of a grid: the plain way, and the folded network's."""
 
-from typing import NamedTuple, Protocol
+from collections.abc import Iterator
+from copy import deepcopy
+from typing import NamedTuple, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from cmp_seg_ros.kernels import field as kernels
 from cmp_seg_ros.kernels.vector import HAS_BFLOAT16, LANES
-from cmp_seg_ros.scenedino.field import FeatureField, project
+from cmp_seg_ros.scan import Bool, Float32, Int32, Int64
+from cmp_seg_ros.scenedino.encoders.vit import Attention
+from cmp_seg_ros.scenedino.field import FeatureField, Samples, project
 from cmp_seg_ros.scenedino.fold import FoldedDecoder, FoldedHead, Phases, folded_head
 from cmp_seg_ros.scenedino.head import ClusterHead
-from cmp_seg_ros.scenedino.low import lowered
 from cmp_seg_ros.waffleiron.fold import pack
 
-Float32 = npt.NDArray[np.float32]
-Int32 = npt.NDArray[np.int32]
-Int64 = npt.NDArray[np.int64]
-
 CHUNK = 1 << 16  # points at a time
+QUERIES = 256  # at a time in bfloat16, whose scores then stay in the cache
 HEADED = 1 << 12  # points at a time in the head, whose widest layer then stays in the cache
+
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class Points(NamedTuple):
@@ -40,70 +42,51 @@ class Points(NamedTuple):
     xyz: Tensor
     intrinsics: Tensor
     up: Tensor | None
-    invalid: npt.NDArray[np.bool_]
+    invalid: Bool
     places: kernels.Places | None = None
     rank: Int32 | None = None
 
 
-class Evaluation(Protocol):
-    """What finds density and classes. `look` once an image, `plan` once a camera and grid, then the others."""
-
-    field: FeatureField
-
-    def look(self, image: Tensor) -> Tensor:
-        """(1, 3, H, W) in [-1, 1] -> map of features."""
-
-    def plan(self, xyz: Tensor, intrinsics: Tensor, up: Tensor | None = None) -> Points:
-        """(N, 3) points in the camera's frame, (3, 3) normalised intrinsics, (4,) height as for `query`."""
-
-    def density(self, features: Tensor, points: Points) -> Float32:
-        """(N,) densities, 1 / m."""
-
-    def classes(self, features: Tensor, points: Points, rows: Int64) -> Int64:
-        """(R,) ids of the classes of some points."""
-
-    def point_features(self, features: Tensor, points: Points, rows: Int64) -> Float32:
-        """(R, F) features of some points."""
-
-
 class Plain:
-    """The network as it is: density of all points first, then classes of some."""
+    """The network as it is: `look` once an image, `plan` once a camera and grid, then density and classes."""
 
     def __init__(self, field: FeatureField) -> None:
         self.field = field
 
     @torch.inference_mode()
     def look(self, image: Tensor) -> Tensor:
+        """(1, 3, H, W) in [-1, 1] -> map of features."""
         return self.field.encode(image)
 
     def plan(self, xyz: Tensor, intrinsics: Tensor, up: Tensor | None = None) -> Points:
-        above = None if up is None else up[None]
+        """(N, 3) points in the camera's frame, (3, 3) normalised intrinsics, (4,) height as for `query`."""
         _, invalid = project(xyz[None], intrinsics[None])
-        return Points(xyz[None], intrinsics[None], above, invalid[0].numpy())
+        return Points(xyz[None], intrinsics[None], None if up is None else up[None], invalid[0].numpy())
 
     @torch.inference_mode()
     def density(self, features: Tensor, points: Points) -> Float32:
-        parts = [
-            self.field.query(features, xyz, points.intrinsics, points.up).density
-            for xyz in points.xyz.split(CHUNK, dim=1)
-        ]
-        return torch.cat(parts, dim=1)[0].numpy()
+        """(N,) densities, 1 / m."""
+        return torch.cat([found.density[0] for found in self._chunks(features, points, points.xyz)]).numpy()
 
     @torch.inference_mode()
     def classes(self, features: Tensor, points: Points, rows: Int64) -> Int64:
-        chunks = points.xyz[:, torch.from_numpy(rows)].split(CHUNK, dim=1)
-        parts = [
-            self.field.classes(self.field.query(features, xyz, points.intrinsics, points.up).features) for xyz in chunks
-        ]
-        return torch.cat(parts, dim=1)[0].numpy()
+        """(R,) ids of the classes of some points."""
+        chunks = self._chunks(features, points, points.xyz[:, torch.from_numpy(rows)])
+        return torch.cat([self.field.classes(found.features)[0] for found in chunks]).numpy()
 
     @torch.inference_mode()
     def point_features(self, features: Tensor, points: Points, rows: Int64) -> Float32:
-        chosen = points.xyz[:, torch.from_numpy(rows)]
-        return self.field.query(features, chosen, points.intrinsics, points.up).features[0].numpy()
+        """(R, F) features of some points."""
+        chunks = self._chunks(features, points, points.xyz[:, torch.from_numpy(rows)])
+        return torch.cat([found.features[0] for found in chunks]).numpy()
+
+    def _chunks(self, features: Tensor, points: Points, xyz: Tensor) -> Iterator[Samples]:
+        """The field at (1, N, 3) of the points, CHUNK at a time."""
+        for part in xyz.split(CHUNK, dim=1):
+            yield self.field.query(features, part, points.intrinsics, points.up)
 
 
-class Folded:
+class Folded(Plain):
     """The network with the savings of `fold.py`, and with projections computed once a grid.
 
     Weights of `field` are shared where they stay the same.
@@ -113,7 +96,7 @@ class Folded:
     """
 
     def __init__(self, field: FeatureField, low: bool | None = None) -> None:
-        self.field = field
+        super().__init__(field)
         self.low = HAS_BFLOAT16 if low is None else low
         mlp, width = field.mlp, field.config.decoder.width
         first, bias = mlp.lin_in.weight.detach(), mlp.lin_in.bias.detach()
@@ -145,9 +128,9 @@ class Folded:
 
     @torch.inference_mode()
     def plan(self, xyz: Tensor, intrinsics: Tensor, up: Tensor | None = None) -> Points:
-        above = None if up is None else up[None]
-        uv, invalid = project(xyz[None], intrinsics[None])
-        coordinates = self.field.coordinates(xyz[None], uv, above)[0]
+        points = super().plan(xyz, intrinsics, up)
+        uv, _ = project(points.xyz, points.intrinsics)
+        coordinates = self.field.coordinates(points.xyz, uv, points.up)[0]
         size = torch.tensor([len(self._columns), len(self._rows)])  # (x, y)
         place = ((uv[0] + 1) * size / 2 - 0.5).clamp(torch.zeros(2), size - 1.0)  # pixels
         cell = torch.minimum(place.floor(), size - 2.0)
@@ -155,8 +138,7 @@ class Folded:
         found = coordinates[order], cell[order].int(), (place - cell)[order]
         rank = torch.empty(len(order), dtype=torch.int32)
         rank[order] = torch.arange(len(order), dtype=torch.int32)
-        places = kernels.Places(*(part.numpy() for part in found))
-        return Points(xyz[None], intrinsics[None], above, invalid[0].numpy(), places, rank.numpy())
+        return points._replace(places=kernels.Places(*(part.numpy() for part in found)), rank=rank.numpy())
 
     @torch.inference_mode()
     def density(self, features: Tensor, points: Points) -> Float32:
@@ -203,3 +185,27 @@ class Folded:
             y, x = (np.arange(-(-size // stride // 2) * 32) for size in (height, width))  # coarsest level rounds up
             rows, columns = Phases.addresses(y, x, len(x))
         return rows.astype(np.int32), columns.astype(np.int32)
+
+
+def lowered(network: Network) -> Network:
+    """A copy for autocast: weights of products are rounded once, not in every run; attention goes by parts."""
+    layers = [layer for layer in network.modules() if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d)]
+    rounded = {id(p): nn.Parameter(p.bfloat16(), False) for layer in layers for p in layer.parameters(recurse=False)}
+    copy = deepcopy(network, rounded)
+    for module in copy.modules():
+        if isinstance(module, Attention):
+            module.mix = attention_by_parts
+    return copy
+
+
+def attention_by_parts(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """softmax(q k' / sqrt(C)) v of (1, heads, N, C) each, some queries of one head at a time.
+
+    On processors without matrix units it takes 0.4 of the time of PyTorch's in bfloat16.
+    """
+    out = torch.empty_like(q)
+    for queries, keys, values, mixed in zip(q[0], k[0], v[0], out[0], strict=True):
+        scaled = keys.T * keys.shape[1] ** -0.5
+        for some, to in zip(queries.split(QUERIES), mixed.split(QUERIES), strict=True):
+            torch.mm((some @ scaled).softmax(dim=-1), values, out=to)
+    return out

@@ -3,23 +3,19 @@
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from cmp_seg_ros.scan import Bool
+from cmp_seg_ros.scan import Bool, Float64
 from cmp_seg_ros.simulation import goods as g
 from cmp_seg_ros.simulation import materials as m
 from cmp_seg_ros.simulation.furnishing import Furnisher, Top
 from cmp_seg_ros.simulation.layout import Plan, Room, make_plan
-from cmp_seg_ros.simulation.mesh import Mesh, Shape
+from cmp_seg_ros.simulation.mesh import Mesh, Rng, Shape
 from cmp_seg_ros.simulation.people import Person
-from cmp_seg_ros.simulation.walls import Floorspace, RoomFabric, Style
+from cmp_seg_ros.simulation.walls import Floorspace, RoomFabric, Style, touch
 
 # Seeds from here on belong to the second world: models of real shape, goods, machines, high halls, open windows, trees,
 # more lidars and mounts. For lower seeds, buildings and their scans stay bit for bit the same.
 SECOND_WORLD = 100_000_000
-
-Rng = np.random.Generator
-Float64 = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -105,18 +101,18 @@ def _outdoors(rng: Rng, shape: Shape, plan: Plan) -> None:
         return
     low = np.min([room.cell[:2] for room in plan.rooms], axis=0)
     high = np.max([room.cell[2:] for room in plan.rooms], axis=0)
-    far, z = 25.0, float(rng.uniform(-1.0, -0.05))
+    far, z = 25.0, rng.uniform(-1.0, -0.05)
     (x0, y0), (x1, y1) = low - far, high + far
     ground = m.ASPHALT if rng.random() < 0.5 else m.GRASS
     shape.quad((x0, y0, z), (x1, y0, z), (x1, y1, z), (x0, y1, z), "floor", ground)
     if rng.random() < 0.5:
-        y = float(low[1]) - float(rng.uniform(3, 15))
+        y = float(low[1]) - rng.uniform(3, 15)
         shape.quad((x0, y, z), (x1, y, z), (x1, y, 8), (x0, y, 8), "wall", m.paint(rng))
     for _ in range(int(rng.integers(0, 12))):
-        beyond = float(rng.uniform(1.8, 8))
+        beyond = rng.uniform(1.8, 8)
         y = float(rng.choice([low[1] - beyond, high[1] + beyond]))
         r = rng.uniform(0.4, 1.5, 3)
-        shape.ellipsoid((float(rng.uniform(low[0] - 8, high[0] + 8)), y, z + r[2]), r, "plant", m.LEAF, sides=7)
+        shape.ellipsoid((rng.uniform(low[0] - 8, high[0] + 8), y, z + r[2]), r, "plant", m.LEAF, sides=7)
     if plan.second:
         for _ in range(int(rng.integers(0, 14))):
             beyond = rng.uniform(1.0, 12)
@@ -125,7 +121,7 @@ def _outdoors(rng: Rng, shape: Shape, plan: Plan) -> None:
                 y = float(rng.choice([low[1] - beyond, high[1] + beyond]))
             if low[0] - 1 < x < high[0] + 1 and low[1] - 1 < y < high[1] + 1:
                 continue
-            shape.put((g.tree if rng.random() < 0.8 else g.car)(rng), (float(x), float(y), z), float(rng.uniform(0, 6)))
+            shape.put((g.tree if rng.random() < 0.8 else g.car)(rng), (float(x), float(y), z), rng.uniform(0, 6))
 
 
 def _people(rng: Rng, spaces: list[Floorspace], second: bool) -> list[Person]:
@@ -149,14 +145,8 @@ def _person(rng: Rng, space: Floorspace, second: bool) -> Person | None:
         start, end = rng.uniform([x0 + 0.35, y0 + 0.35], [x1 - 0.35, y1 - 0.35], (2, 2))
         path = start + np.linspace(0, 1, 9)[:, None] * (end - start if pose == "walk" else 0)
         bodies = [(x - 0.3, y - 0.3, x + 0.3, y + 0.3) for x, y in path]
-        if not any(
-            a[2] > r[0] and a[0] < r[2] and a[3] > r[1] and a[1] < r[3] for a in bodies for r in space.obstacles
-        ):
-            yaw, speed, phase = (
-                float(rng.uniform(0, 2 * np.pi)),
-                float(rng.uniform(0.5, 1.5)),
-                float(rng.uniform(0, 10)),
-            )
+        if not any(touch(body, obstacle) for body in bodies for obstacle in space.obstacles):
+            yaw, speed, phase = rng.uniform(0, 2 * np.pi), rng.uniform(0.5, 1.5), rng.uniform(0, 10)
             ends = (float(start[0]), float(start[1])), (float(end[0]), float(end[1]))
             person = Person(int(rng.integers(1 << 30)), pose, *ends, yaw, speed, phase)
             return person.varied(rng) if second else person

@@ -4,17 +4,13 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-import numpy.typing as npt
 
 from cmp_seg_ros.geometry.cameras import Camera
-from cmp_seg_ros.scan import UNLABELLED, Bool, Float32, UInt8
+from cmp_seg_ros.scan import UNLABELLED, Bool, Float32, Float64, Int64, UInt8
 from cmp_seg_ros.simulation.building import Building
-from cmp_seg_ros.simulation.mesh import Material
-from cmp_seg_ros.simulation.raycast import Hits, Scene, cast_all, rows_of
+from cmp_seg_ros.simulation.mesh import Material, Rng, Transform
+from cmp_seg_ros.simulation.raycast import Hits, Scene, cast_all
 from cmp_seg_ros.simulation.texture import GAMMA, TexturedMesh
-
-Rng = np.random.Generator
-Transform = npt.NDArray[np.float64]
 
 SKY = np.array([0.75, 0.85, 0.97], dtype=np.float32)
 LIGHT_CELL = 0.25  # metres; grid that maps places to the lamp of their room
@@ -78,8 +74,7 @@ class Renderer:
 
     def __init__(self, camera: Camera, building: Building) -> None:
         self.camera, self.lights = camera, Lights(building)
-        v, u = np.mgrid[0 : camera.height, 0 : camera.width].astype(np.float32)
-        rays = camera.unproject(np.stack([u.ravel(), v.ravel()], axis=1))
+        rays = camera.rays()
         self._seen: Bool = np.asarray(np.isfinite(rays).all(axis=1))
         self._rays = np.where(self._seen[:, None], rays, np.float32(0))
         self._rays[~self._seen, 2] = 1
@@ -107,7 +102,7 @@ class Renderer:
         rows = np.flatnonzero((hits.transmission > 0.05) | (hits.gloss > 0.95)).astype(np.int32)
         if not len(rows) or not layers:
             return color
-        seen = rows_of(hits, rows)
+        seen = hits.rows(rows)
         mirror = (seen.gloss > 0.95)[:, None]
         normal, way = seen.normal, directions[rows]
         onward = np.where(mirror, way - 2 * (way * normal).sum(axis=1, keepdims=True) * normal, way).astype(np.float32)
@@ -148,7 +143,7 @@ class Renderer:
             values = values.repeat(2, axis=0).repeat(2, axis=1)[: size[0], : size[1]]
         return values.reshape(-1, 1)
 
-    def _albedo(self, scenes: list[Scene], hits: Hits, places: Float32) -> tuple[Float32, npt.NDArray[np.bool_]]:
+    def _albedo(self, scenes: list[Scene], hits: Hits, places: Float32) -> tuple[Float32, Bool]:
         """(N, 3) colour of the material with its texture, (N,) whether it is a lamp."""
         color, texture = np.zeros((len(hits), 3), np.float32), np.zeros(len(hits), np.int64)
         offset = 0
@@ -175,7 +170,7 @@ TEXTURES = ("", "wood", "planks", "tiles", "carpet", "fabric", "noise", "bricks"
 
 
 @cache
-def _looks(materials: tuple[Material, ...]) -> tuple[Float32, npt.NDArray[np.int64]]:
+def _looks(materials: tuple[Material, ...]) -> tuple[Float32, Int64]:
     """(M, 3) colour and (M,) texture of each material."""
     names = [TEXTURES.index(m.texture) if m.texture in TEXTURES else 0 for m in materials]
     return np.array([m.color for m in materials], dtype=np.float32), np.array(names, dtype=np.int64)
@@ -188,12 +183,12 @@ def textures() -> Float32:
     size = TEXTURE_SIZE
     y, x = np.mgrid[0:size, 0:size] / size  # 0..1 is 2 m
 
-    def grain(cells: int, amount: float, stretch: int = 1) -> npt.NDArray[np.float64]:
+    def grain(cells: int, amount: float, stretch: int = 1) -> Float64:
         coarse = rng.normal(0, amount, (cells, max(1, cells // stretch)))
         rows, columns = (y * coarse.shape[0]).astype(int), (x * coarse.shape[1]).astype(int)
         return np.asarray(coarse[rows, columns])
 
-    def lines(step: float, width: float, value: npt.NDArray[np.float64], depth: float) -> npt.NDArray[np.float64]:
+    def lines(step: float, width: float, value: Float64, depth: float) -> Float64:
         return np.where((value / step) % 1 < width / step, -depth, 0.0)
 
     brick_row = np.floor(y / 0.04)

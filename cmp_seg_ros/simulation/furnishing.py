@@ -1,6 +1,7 @@
 """Places furniture: against walls, in corners, rows, islands and groups, without collisions or blocked doors."""
 
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 
@@ -8,10 +9,8 @@ from cmp_seg_ros.simulation import furniture as f
 from cmp_seg_ros.simulation import goods as g
 from cmp_seg_ros.simulation import materials as m
 from cmp_seg_ros.simulation.layout import SIDES, Rect, Room
-from cmp_seg_ros.simulation.mesh import Material, Shape
+from cmp_seg_ros.simulation.mesh import Material, Rng, Shape
 from cmp_seg_ros.simulation.walls import Floorspace, Side, Style
-
-Rng = np.random.Generator
 
 # Furniture of each kind of room: a maker of furniture.py, a placement (a method of Furnisher), the expected number per
 # 10 m2 of floor.
@@ -112,7 +111,7 @@ class Furnisher:
     def build(self) -> None:
         rng, room = self.rng, self.room
         if rng.random() > 0.05:  # few rooms are empty
-            density = self.style.density * float(rng.uniform(0.5, 1.5)) * (0.5 if room.area > 60 else 1.0)
+            density = self.style.density * rng.uniform(0.5, 1.5) * (0.5 if room.area > 60 else 1.0)
             for entry in filter(None, FURNISHING.get(room.kind, "").split(",")):
                 maker, place, rate = entry.split()
                 for _ in range(min(int(rng.poisson(float(rate) * density * room.area / 10)), 30)):
@@ -126,7 +125,7 @@ class Furnisher:
 
     def _second_world(self) -> None:
         rng, room = self.rng, self.room
-        density = float(rng.uniform(0.3, 1.6)) * (0.5 if room.area > 60 else 1.0)
+        density = rng.uniform(0.3, 1.6) * (0.5 if room.area > 60 else 1.0)
         entries = f"{SECOND_WORLD[room.kind]}, {ANYWHERE}" if room.kind in SECOND_WORLD else ANYWHERE
         for entry in entries.split(","):
             maker, place, rate = entry.split()
@@ -149,7 +148,7 @@ class Furnisher:
         w = float(high[0] - low[0])
         if side.length < w + 0.2 or high[2] > self.room.height - 0.05:
             return
-        s = float(self.rng.uniform(side.low + 0.05 + w / 2, side.high - w / 2 - 0.05))
+        s = self.rng.uniform(side.low + 0.05 + w / 2, side.high - w / 2 - 0.05)
         if self.space.wall_free(side.name, (s - w / 2, s + w / 2)):
             self.shape.put(item, side.point(s, 0.01 - float(low[1]), 0.0), side.yaw)
             self.space.hung[side.name].append((s - w / 2, s + w / 2))
@@ -163,20 +162,17 @@ class Furnisher:
         w, d, tall = (float(v) for v in high - low)
         if tall > self.room.height - 0.05:
             return
-        x0, y0, x1, y1 = self.room.inner
-        along_x = rng.random() < (0.75 if x1 - x0 > y1 - y0 else 0.25)
-        (a0, a1), (b0, b1) = ((x0, x1), (y0, y1)) if along_x else ((y0, y1), (x0, x1))
-        aisle, ends = float(rng.uniform(0.9, 3.0)), float(rng.uniform(0.8, 2.5))
+        along_x = rng.random() < (0.75 if self.room.lengthwise else 0.25)
+        (a0, a1), (b0, b1), at = self.room.axes(along_x)
+        aisle, ends = rng.uniform(0.9, 3.0), rng.uniform(0.8, 2.5)
         same = rng.random() < 0.5
-        for b in np.arange(b0 + float(rng.uniform(0.05, aisle)) + d / 2, b1 - d / 2, d + aisle):
+        for b in np.arange(b0 + rng.uniform(0.05, aisle) + d / 2, b1 - d / 2, d + aisle):
             if rng.random() < 0.1:
                 continue
             for i, a in enumerate(np.arange(a0 + ends + w / 2, a1 - ends - w / 2 + 0.01, w + 0.005)):
                 item = maker(np.random.default_rng(seed if same else [seed, i]))
                 if same or np.allclose(item.bounds()[1][:2], high[:2], rtol=0.3):
-                    self._set(
-                        item, 0.0 if along_x else np.pi / 2, (float(a), float(b)) if along_x else (float(b), float(a))
-                    )
+                    self._set(item, 0.0 if along_x else np.pi / 2, at(float(a), float(b), 0)[:2])
 
     def _wall(self, maker: f.Maker) -> None:
         """At a random place along a wall, its back to the wall."""
@@ -188,11 +184,11 @@ class Furnisher:
             w = float(high[0] - low[0])
             if side.length < w + 0.1:
                 continue
-            s = float(rng.uniform(side.low + w / 2 + 0.02, side.high - w / 2 - 0.02))
+            s = rng.uniform(side.low + w / 2 + 0.02, side.high - w / 2 - 0.02)
             if rng.random() < 0.35:
                 s = side.low + w / 2 + 0.03 if rng.random() < 0.5 else side.high - w / 2 - 0.03
             gap = float(rng.choice([0.01, rng.uniform(0.01, 0.12)]))
-            if self._set_against(item, side, s, gap, float(rng.normal(0, 0.015))):
+            if self._set_against(item, side, s, gap, rng.normal(0, 0.015)):
                 return
 
     def _run(self, maker: f.Maker) -> None:
@@ -201,7 +197,7 @@ class Furnisher:
         side = Side(self.room, SIDES[int(rng.integers(4))])
         low, high = maker(np.random.default_rng(seed)).bounds()
         w = float(high[0] - low[0]) + 0.01
-        s = float(rng.uniform(side.low + w / 2, max(side.low + w / 2 + 1e-3, side.high - w / 2)))
+        s = rng.uniform(side.low + w / 2, max(side.low + w / 2 + 1e-3, side.high - w / 2))
         if rng.random() < 0.5:
             s = side.low + w / 2 + 0.02
         for i in range(int(rng.integers(2, 9))):
@@ -224,15 +220,15 @@ class Furnisher:
             y = y0 + r + 0.02 if rng.random() < 0.5 else y1 - r - 0.02
             if rng.random() < 0.4:
                 along_x = rng.random() < 0.5
-                x, y = (float(rng.uniform(x0 + r, x1 - r)), y) if along_x else (x, float(rng.uniform(y0 + r, y1 - r)))
-            if self._set(item, float(rng.uniform(0, 2 * np.pi)), (x, y)):
+                x, y = (rng.uniform(x0 + r, x1 - r), y) if along_x else (x, rng.uniform(y0 + r, y1 - r))
+            if self._set(item, rng.uniform(0, 2 * np.pi), (x, y)):
                 return
 
     def _free(self, maker: f.Maker) -> None:
         """Anywhere on the floor."""
         rng = self.rng
         quarter = float(rng.integers(4)) * np.pi / 2
-        yaw = quarter + float(rng.normal(0, 0.1)) if rng.random() < 0.7 else float(rng.uniform(0, 2 * np.pi))
+        yaw = quarter + rng.normal(0, 0.1) if rng.random() < 0.7 else rng.uniform(0, 2 * np.pi)
         self._set_anywhere(maker(rng), yaw)
 
     def _group(self, maker: f.Maker) -> None:
@@ -245,11 +241,11 @@ class Furnisher:
             count, seed = int(rng.integers(2, 9)), int(rng.integers(1 << 30))
             for i in range(count):
                 seat = f.chair(np.random.default_rng(seed))
-                along = float(rng.uniform(-w * 0.8, w * 0.8)) if count < 5 else (i // 2 + 0.5) * 4 * w / count - w
+                along = rng.uniform(-w * 0.8, w * 0.8) if count < 5 else (i // 2 + 0.5) * 4 * w / count - w
                 sign = 1 if i % 2 else -1
-                yaw = (np.pi if sign > 0 else 0.0) + float(rng.normal(0, 0.35))
-                group.put(seat, (along, sign * (d + float(rng.uniform(0.05, 0.4))), 0), yaw)
-        self._set_anywhere(group, float(rng.choice([0, np.pi / 2])) + float(rng.normal(0, 0.03)))
+                yaw = (np.pi if sign > 0 else 0.0) + rng.normal(0, 0.35)
+                group.put(seat, (along, sign * (d + rng.uniform(0.05, 0.4)), 0), yaw)
+        self._set_anywhere(group, float(rng.choice([0, np.pi / 2])) + rng.normal(0, 0.03))
 
     def _island(self, maker: f.Maker) -> None:
         """Desks back to back, sometimes with a screen between them."""
@@ -271,7 +267,7 @@ class Furnisher:
         """Rows of equal tables with chairs, as in a classroom."""
         rng, seed = self.rng, int(self.rng.integers(1 << 30))
         x0, y0, x1, y1 = self.room.inner
-        pitch, step = float(rng.uniform(1.3, 1.8)), float(rng.uniform(1.5, 2.4))
+        pitch, step = rng.uniform(1.3, 1.8), rng.uniform(1.5, 2.4)
         yaw = float(rng.choice([0, np.pi / 2]))
         if yaw:
             pitch, step = step, pitch
@@ -281,14 +277,13 @@ class Furnisher:
                 item = Shape()
                 item.box((0, 0, 0.74), (1.2, 0.6, 0.03), "table", top)
                 item.surface = (0.8, 0.3, 0.76)
-                for sx in (-0.55, 0.55):
-                    for sy in (-0.25, 0.25):
-                        item.tube((sx, sy, 0), (sx, sy, 0.74), 0.02, "table", m.STEEL, sides=5)
+                for leg in product((-0.55, 0.55), (-0.25, 0.25)):
+                    item.tube((*leg, 0), (*leg, 0.74), 0.02, "table", m.STEEL, sides=5)
                 for sx in (-0.3, 0.3):
                     if rng.random() < 0.85:
                         seat = f.chair(np.random.default_rng(seed + 1))
-                        turn = np.pi + float(rng.normal(0, 0.2))
-                        item.put(seat, (sx, 0.45 + float(rng.uniform(0, 0.25)), 0), turn)
+                        turn = np.pi + rng.normal(0, 0.2)
+                        item.put(seat, (sx, 0.45 + rng.uniform(0, 0.25), 0), turn)
                 self._set(item, yaw, (float(x), float(y)))
 
     # -- setting down
@@ -351,7 +346,7 @@ class Furnisher:
             for _ in range(int(rng.poisson(rate * side.length / 4))):
                 self._hang(side)
             if rng.random() < 0.12 and side.length > 0.6:
-                s = float(rng.uniform(side.low + 0.1, side.high - 0.3))
+                s = rng.uniform(side.low + 0.1, side.high - 0.3)
                 if self.space.wall_free(name, (s, s + 0.2)):
                     x, y, _ = side.point(s + 0.1, 0.07, 0)
                     self.shape.tube((x, y, 0), (x, y, h), 0.04, "clutter", m.one_of(rng, m.metal, m.lacquer))
@@ -361,11 +356,8 @@ class Furnisher:
     def _hang(self, side: Side) -> None:
         """Hang one thing on a wall. Flat things are boards (flush), protruding ones are furniture."""
         rng = self.rng
-        kind = str(
-            rng.choice(
-                ["board", "picture", "screen", "mirror", "cupboard", "box"], p=[0.3, 0.38, 0.1, 0.04, 0.12, 0.06]
-            )
-        )
+        kinds = ["board", "picture", "screen", "mirror", "cupboard", "box"]
+        kind = str(rng.choice(kinds, p=[0.3, 0.38, 0.1, 0.04, 0.12, 0.06]))
         low, high, material = {
             "board": ((1.0, 0.8, 0.85, 0.01), (3.5, 1.3, 0.95, 0.04), m.WHITE_ENAMEL),
             "picture": ((0.2, 0.25, 1.0, 0.004), (1.3, 1.0, 1.5, 0.04), m.lacquer(rng)),
@@ -381,16 +373,16 @@ class Furnisher:
         tall = min(tall, self.room.height - 0.1 - z)
         if side.length < w + 0.2 or tall < 0.2:
             return
-        s = float(rng.uniform(side.low + 0.05, side.high - w - 0.05))
+        s = rng.uniform(side.low + 0.05, side.high - w - 0.05)
         if self.space.wall_free(side.name, (s, s + w), 0.12):
             side.slab(self.shape, (s, s + w), (0, deep), (z, z + tall), label, material)
             self.space.hung[side.name].append((s, s + w))
 
     def _pilasters(self, side: Side) -> None:
         rng = self.rng
-        wide, deep = float(rng.uniform(0.3, 0.6)), float(rng.uniform(0.08, 0.35))
+        wide, deep = rng.uniform(0.3, 0.6), rng.uniform(0.08, 0.35)
         material = m.paint(rng) if rng.random() < 0.3 else self.style.wall
-        for s in np.arange(side.low + float(rng.uniform(1, 2)), side.high - 1, float(rng.uniform(2.5, 5))):
+        for s in np.arange(side.low + rng.uniform(1, 2), side.high - 1, rng.uniform(2.5, 5)):
             span = (float(s), float(s) + wide)
             rect = side.footprint(span, (0, deep))
             if self.space.wall_free(side.name, span) and self.space.free(rect):
@@ -403,9 +395,9 @@ class Furnisher:
         x0, y0, x1, y1 = self.room.inner
         if self.room.kind not in ("living", "bedroom", "lobby", "office") or rng.random() < 0.6:
             return
-        w = min(float(rng.uniform(1, 3)), 0.95 * (x1 - x0))
-        d = min(float(rng.uniform(0.8, 2.5)), 0.95 * (y1 - y0))
-        x, y = float(rng.uniform(x0, x1 - w)), float(rng.uniform(y0, y1 - d))
+        w = min(rng.uniform(1, 3), 0.95 * (x1 - x0))
+        d = min(rng.uniform(0.8, 2.5), 0.95 * (y1 - y0))
+        x, y = rng.uniform(x0, x1 - w), rng.uniform(y0, y1 - d)
         material: Material = m.fabric(rng)
         self.shape.slab((x, y, 0.001), (x + w, y + d, 0.012), "floor", material)
 

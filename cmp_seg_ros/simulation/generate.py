@@ -8,20 +8,18 @@ calibration file would contain; preprocessing rotates the points by it. The robo
 
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
+from functools import partial
 
 import numpy as np
-import numpy.typing as npt
 
-from cmp_seg_ros.scan import Scan, UInt8
+from cmp_seg_ros.scan import Float64, Scan, UInt8
 from cmp_seg_ros.simulation import materials as m
 from cmp_seg_ros.simulation.building import Building
-from cmp_seg_ros.simulation.lidar import FIRST_SENSORS, Lidar, Noise, Transform, sensor_names, sweep
-from cmp_seg_ros.simulation.mesh import Shape
+from cmp_seg_ros.simulation.lidar import FIRST_SENSORS, Lidar, Noise, sensor_names, sweep
+from cmp_seg_ros.simulation.mesh import Rng, Shape, Transform
 from cmp_seg_ros.simulation.people import Person, people_mesh
 from cmp_seg_ros.simulation.raycast import Scene
 
-Rng = np.random.Generator
-Float64 = npt.NDArray[np.float64]
 LabelledScan = tuple[Scan, UInt8, Transform]
 
 
@@ -64,7 +62,7 @@ def views_in(
         T_world_base, T_base_lidar, own_body = _stand(rng, building)
         names = sensor_names() if building.second else FIRST_SENSORS
         lidar = perturbed(rng, Lidar.load(sensor or str(rng.choice(names))), thinned)
-        people = people_mesh(_with_company(rng, building, T_world_base), float(rng.uniform(0, 600)), own_body)
+        people = people_mesh(_with_company(rng, building, T_world_base), rng.uniform(0, 600), own_body)
         scenes = [still, Scene(people)]
         velocity, yaw_rate = _motion(rng, T_world_base)
         noise = Noise.random(rng)
@@ -73,11 +71,7 @@ def views_in(
             T_mounted = T_base_lidar.copy()
             if mount is not None:
                 T_mounted[:3, :3] = mount[:3, :3]
-            start = T_world_base @ T_mounted
-
-            def pose(times: Float64) -> Transform:
-                return moving_pose(start, velocity, yaw_rate, times)  # noqa: B023
-
+            pose = partial(moving_pose, T_world_base @ T_mounted, velocity, yaw_rate)
             result = sweep(lidar, scenes, pose, stream, noise)
             crammed |= float((result.range > 0.15).mean()) < (0.3 if building.second else 0.45)
             views.append((result.scan, result.label, T_mounted))
@@ -138,24 +132,24 @@ def _stand(rng: Rng, building: Building) -> tuple[Transform, Transform, Shape]:
     kind, body = rng.random(), Shape()
     low_mount = building.second and rng.random() < 0.2
     lean = rng.normal(0, 1.2, 2).clip(-5, 5)
-    yaw = float(rng.uniform(-np.pi, np.pi))
+    yaw = rng.uniform(-np.pi, np.pi)
     if kind < (0.25 if building.second else 1 / 6) and building.tops:
         top = building.tops[int(rng.integers(len(building.tops)))]
-        along, across = (float(rng.uniform(-v, v)) for v in top.half)
+        along, across = (rng.uniform(-v, v) for v in top.half)
         c, s = np.cos(top.yaw), np.sin(top.yaw)
         x, y = top.x + c * along - s * across, top.y + s * along + c * across
-        height = top.z + float(rng.uniform(0.06, 0.4))
+        height = top.z + rng.uniform(0.06, 0.4)
         lean = rng.normal(0, 0.7, 2)
     else:
         x, y = building.free_places(rng, 1)[0]
         if kind < 5 / 6:
-            height = float(rng.uniform(0.5, 1.2)) if rng.random() < 0.7 else float(rng.uniform(0.3, 1.6))
+            height = rng.uniform(0.5, 1.2) if rng.random() < 0.7 else rng.uniform(0.3, 1.6)
             if low_mount:
-                height = float(rng.uniform(0.12, 0.5))
+                height = rng.uniform(0.12, 0.5)
             if rng.random() < 0.35:
                 body = _robot(rng, height)
         else:
-            height = float(rng.uniform(0.9, 2.2))
+            height = rng.uniform(0.9, 2.2)
             if rng.random() < 0.6:
                 lean = rng.uniform(-15, 15, 2)
     room = building.room_at(float(x), float(y))
@@ -177,26 +171,20 @@ def _mount(rng: Rng) -> Transform:
         roll, pitch = (float(v) for v in np.radians(rng.uniform(-20, 20, 2)))
     elif kind < 0.25:
         roll = np.pi
-    return rotation(roll, pitch, float(rng.uniform(-np.pi, np.pi)) if rng.random() < 0.3 else 0.0)
+    return rotation(roll, pitch, rng.uniform(-np.pi, np.pi) if rng.random() < 0.3 else 0.0)
 
 
 def _robot(rng: Rng, height: float) -> Shape:
     """The robot's own deck, posts and antennas, visible to its lidar."""
     shape, body = Shape(), m.one_of(rng, m.metal, m.lacquer)
-    deck = height - float(rng.uniform(0.06, 0.35))
+    deck = height - rng.uniform(0.06, 0.35)
     if deck > 0.1:
         ahead, behind, wide = (float(v) for v in rng.uniform(0.1, 0.4, 3))
         shape.slab((-behind, -wide, 0.05), (ahead, wide, deck), "clutter", body)
     for _ in range(int(rng.integers(0, 4))):
-        angle, away = float(rng.uniform(0, 2 * np.pi)), float(rng.uniform(0.12, 0.35))
+        angle, away = rng.uniform(0, 2 * np.pi), rng.uniform(0.12, 0.35)
         x, y = away * np.cos(angle), away * np.sin(angle)
-        shape.tube(
-            (x, y, 0.1),
-            (x, y, height + float(rng.uniform(-0.1, 0.4))),
-            float(rng.uniform(0.005, 0.03)),
-            "clutter",
-            body,
-        )
+        shape.tube((x, y, 0.1), (x, y, height + rng.uniform(-0.1, 0.4)), rng.uniform(0.005, 0.03), "clutter", body)
     return shape
 
 
@@ -205,12 +193,12 @@ def _with_company(rng: Rng, building: Building, T_world_base: Transform) -> list
     people = list(building.people)
     x, y = T_world_base[:2, 3]
     for _ in range(int(rng.choice([0, 1, 2, 4], p=[0.6, 0.25, 0.1, 0.05]))):
-        angle, away = float(rng.uniform(0, 2 * np.pi)), float(rng.uniform(0.5, 3.0))
+        angle, away = rng.uniform(0, 2 * np.pi), rng.uniform(0.5, 3.0)
         at = (float(x + away * np.cos(angle)), float(y + away * np.sin(angle)))
         room = building.room_at(*at)
         if room and building.clear(np.array([at]), 0.1)[0]:
             pose = str(rng.choice(["stand", "sit"], p=[0.8, 0.2]))
-            person = Person(int(rng.integers(1 << 30)), pose, at, at, float(rng.uniform(0, 2 * np.pi)))
+            person = Person(int(rng.integers(1 << 30)), pose, at, at, rng.uniform(0, 2 * np.pi))
             people.append(person.varied(rng) if building.second else person)
     return people
 
@@ -219,5 +207,5 @@ def _motion(rng: Rng, T_world_base: Transform) -> tuple[Float64, float]:
     """Velocity along the base's x axis, and yaw rate; a third of the robots stand still."""
     if rng.random() < 0.33:
         return np.zeros(3), 0.0
-    velocity = T_world_base[:3, 0] * float(rng.uniform(-0.2, 1.2)) * np.array([1, 1, 0])
-    return velocity, float(rng.normal(0, 0.5))
+    velocity = T_world_base[:3, 0] * rng.uniform(-0.2, 1.2) * np.array([1, 1, 0])
+    return velocity, rng.normal(0, 0.5)

@@ -11,14 +11,14 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cmp_seg_ros import configuration, resources
-from cmp_seg_ros.scan import UNLABELLED, Float32, Scan, UInt8
+from cmp_seg_ros.scan import UNLABELLED, Float32, Float64, Int64, Scan, UInt8
+from cmp_seg_ros.simulation.mesh import Rng, Transform
 from cmp_seg_ros.simulation.raycast import Hits, Scene, cast_all
 
 FOLDER = "config/sensors"
 FIRST_SENSORS = ("os0-128", "os1-16", "os1-64", "vlp-16", "vlp-32c", "xt-32")  # of the first world (see building.py)
+PANES = 3  # along a ray, at most
 TURNS, SWINGS = 19.37, 7.13  # of a rosette's prisms during a scan; not integers, so that lines do not repeat
-Rng = np.random.Generator
-Transform = npt.NDArray[np.float64]
 
 
 class Lidar(BaseModel):
@@ -69,7 +69,7 @@ class Lidar(BaseModel):
         return self.beams, self.columns
 
     @cached_property
-    def firing(self) -> npt.NDArray[np.int64]:
+    def firing(self) -> Int64:
         """(H, W) index of the firing of each pixel.
 
         Ouster's driver shifts each row by its beam's azimuth, so that a column of the image has one direction; for
@@ -103,7 +103,7 @@ class Lidar(BaseModel):
         return (self.beam_offset * ring).astype(np.float32)
 
     @property
-    def _swing(self) -> npt.NDArray[np.float64]:
+    def _swing(self) -> Float64:
         """(H, W) degrees by which the beams of a rosette are raised: a triangle wave over the turns."""
         assert self.rosette is not None
         low, high = self.rosette
@@ -111,7 +111,7 @@ class Lidar(BaseModel):
         return low + (high - low) * np.abs(2 * phase - 1)
 
     @property
-    def _rotor(self) -> npt.NDArray[np.float64]:
+    def _rotor(self) -> Float64:
         """(H, W) azimuth of the rotor; the sweep starts at the rear."""
         turn = 2 * np.pi * self.firing / self.columns * (TURNS if self.rosette is not None else 1)
         return np.pi - turn if self.clockwise else turn - np.pi
@@ -146,8 +146,8 @@ class Noise:
     @classmethod
     def random(cls, rng: Rng) -> "Noise":
         return cls(
-            float(rng.uniform(0.5, 1.8)), float(rng.uniform(0, 0.012)), float(rng.choice([0.001, 0.01, 0.05])),
-            float(rng.uniform(0.1, 0.6)), float(rng.choice([0, 1e-4, 1e-3])), float(np.exp(rng.normal(0, 0.4))),
+            rng.uniform(0.5, 1.8), rng.uniform(0, 0.012), float(rng.choice([0.001, 0.01, 0.05])),
+            rng.uniform(0.1, 0.6), float(rng.choice([0, 1e-4, 1e-3])), float(np.exp(rng.normal(0, 0.4))),
         )  # fmt: skip
 
 
@@ -176,11 +176,10 @@ class Sweep:
 def sweep(
     lidar: Lidar,
     scenes: list[Scene],
-    T_world_lidar: Callable[[npt.NDArray[np.float64]], Transform],
+    T_world_lidar: Callable[[Float64], Transform],
     rng: Rng,
     noise: Noise = Noise(),
     stamp: int = 0,
-    frame_id: str = "lidar",
 ) -> Sweep:
     """Simulate one turn of the lidar.
 
@@ -191,7 +190,6 @@ def sweep(
         rng: for the noise.
         noise: noise parameters of this unit.
         stamp: nanoseconds, start of the sweep.
-        frame_id: of the scan.
     """
     height, width = lidar.shape
     poses = T_world_lidar(np.arange(width) / (width * lidar.rate)).astype(np.float32)[lidar.firing]  # (H, W, 4, 4)
@@ -225,24 +223,15 @@ def sweep(
     local += lidar.offsets.reshape(-1, 3)
     local[~returned] = 0
     intensity = _intensity(lidar, brightness, distance, noise, rng)
-    scan = Scan(
-        local,
-        np.where(returned, intensity, 0),
-        lidar.times.ravel(),
-        stamp,
-        frame_id,
-        lidar.shape,
-    )
-    ring = np.repeat(np.arange(height, dtype=np.uint16), width)
-    return Sweep(
-        scan, np.where(returned, label, np.uint8(UNLABELLED)), ring, distance, np.where(returned, brightness, 0)
-    )
+    scan = Scan(local, np.where(returned, intensity, 0), lidar.times.ravel(), stamp, "lidar", lidar.shape)
+    label, brightness = np.where(returned, label, np.uint8(UNLABELLED)), np.where(returned, brightness, 0)
+    return Sweep(scan, label, np.repeat(np.arange(height, dtype=np.uint16), width), distance, brightness)
 
 
-def through_glass(scenes: list[Scene], origins: Float32, directions: Float32, rng: Rng, layers: int = 3) -> Hits:
+def through_glass(scenes: list[Scene], origins: Float32, directions: Float32, rng: Rng) -> Hits:
     """First hits; some rays that meet glass continue behind it, more of them at normal incidence."""
     hits = cast_all(scenes, origins, directions)
-    for _ in range(layers):
+    for _ in range(PANES):
         rows = np.flatnonzero((hits.transmission > 0) & hits.hit)
         if not len(rows):
             break
@@ -309,6 +298,6 @@ def _intensity(lidar: Lidar, brightness: Float32, distance: Float32, noise: Nois
     return np.clip(np.round(value), 0, top).astype(np.float32)
 
 
-def fixed_pose(T: Transform) -> Callable[[npt.NDArray[np.float64]], Transform]:
+def fixed_pose(T: Transform) -> Callable[[Float64], Transform]:
     """Constant pose of a lidar that stands still."""
     return lambda times: np.broadcast_to(T, (len(times), 4, 4))

@@ -4,9 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from cmp_seg_ros.simulation.mesh import Material
-
-Rng = np.random.Generator
+from cmp_seg_ros.simulation.mesh import Material, Rng
 
 GLASS = Material((0.75, 0.85, 0.85), 0.08, gloss=0.5, transmission=0.9, texture="glass")
 MIRROR = Material((0.7, 0.75, 0.8), 0.02, gloss=1.0, texture="mirror")
@@ -38,50 +36,49 @@ def _tinted(rng: Rng, saturation: float, low: float = 0.2, high: float = 0.9) ->
 def paint(rng: Rng) -> Material:
     """A wall's paint, mostly light."""
     color = _tinted(rng, 0.06, 0.65, 0.93) if rng.random() < 0.8 else _tinted(rng, 0.2, 0.3, 0.7)
-    return Material(
-        color, float(rng.uniform(0.55, 0.9)), texture=str(rng.choice(["", "", "noise", "bricks", "panels"]))
-    )
+    return Material(color, rng.uniform(0.55, 0.9), texture=str(rng.choice(["", "", "noise", "bricks", "panels"])))
 
 
 def ceiling_paint(rng: Rng) -> Material:
-    return Material(
-        _shade(rng, 0.75, 0.95, 0.02), float(rng.uniform(0.6, 0.9)), texture=str(rng.choice(["", "panels"]))
-    )
+    return Material(_shade(rng, 0.75, 0.95, 0.02), rng.uniform(0.6, 0.9), texture=str(rng.choice(["", "panels"])))
 
 
 def wood(rng: Rng) -> Material:
     tone = rng.uniform(0.25, 0.85)
     color = (round(0.9 * tone, 3), round(0.68 * tone, 3), round(0.45 * tone, 3))
-    return Material(color, float(0.25 + 0.45 * tone), gloss=float(rng.uniform(0, 0.15)), texture="wood")
+    return Material(color, float(0.25 + 0.45 * tone), gloss=rng.uniform(0, 0.15), texture="wood")
 
 
 def floor(rng: Rng) -> Material:
     kind = rng.choice(["wood", "tiles", "carpet", "concrete", "linoleum"])
     if kind == "wood":
         plank = wood(rng)
-        return Material(plank.color, plank.reflectivity, gloss=float(rng.uniform(0, 0.3)), texture="planks")
+        return Material(plank.color, plank.reflectivity, gloss=rng.uniform(0, 0.3), texture="planks")
     if kind == "tiles":
-        return Material(
-            _shade(rng, 0.3, 0.9), float(rng.uniform(0.3, 0.8)), float(rng.uniform(0, 0.4)), texture="tiles"
-        )
+        return Material(_shade(rng, 0.3, 0.9), rng.uniform(0.3, 0.8), rng.uniform(0, 0.4), texture="tiles")
     if kind == "carpet":
-        return Material(_tinted(rng, 0.15, 0.15, 0.6), float(rng.uniform(0.15, 0.6)), texture="carpet")
-    gloss = float(rng.uniform(0, 0.3))
-    return Material(_shade(rng, 0.3, 0.75), float(rng.uniform(0.2, 0.6)), gloss, texture="noise")
+        return Material(_tinted(rng, 0.15, 0.15, 0.6), rng.uniform(0.15, 0.6), texture="carpet")
+    gloss = rng.uniform(0, 0.3)
+    return Material(_shade(rng, 0.3, 0.75), rng.uniform(0.2, 0.6), gloss, texture="noise")
 
 
 def fabric(rng: Rng) -> Material:
-    return Material(_tinted(rng, 0.25, 0.1, 0.85), float(rng.uniform(0.15, 0.85)), texture="fabric")
+    return Material(_tinted(rng, 0.25, 0.1, 0.85), rng.uniform(0.15, 0.85), texture="fabric")
 
 
 def lacquer(rng: Rng) -> Material:
     """Painted furniture, plastic."""
     color = _shade(rng, 0.75, 0.95) if rng.random() < 0.5 else _tinted(rng, 0.3, 0.1, 0.8)
-    return Material(color, float(rng.uniform(0.15, 0.9)), gloss=float(rng.uniform(0, 0.15)))
+    return Material(color, rng.uniform(0.15, 0.9), gloss=rng.uniform(0, 0.15))
+
+
+def package(rng: Rng, cardboard: float = 0.5) -> Material:
+    """Cardboard, in that share of cases, or lacquer."""
+    return CARDBOARD if rng.random() < cardboard else lacquer(rng)
 
 
 def metal(rng: Rng) -> Material:
-    return STEEL if rng.random() < 0.5 else Material(_shade(rng, 0.1, 0.7), float(rng.uniform(0.1, 0.5)), gloss=0.15)
+    return STEEL if rng.random() < 0.5 else Material(_shade(rng, 0.1, 0.7), rng.uniform(0.1, 0.5), gloss=0.15)
 
 
 def furniture(rng: Rng) -> Material:
@@ -91,8 +88,8 @@ def furniture(rng: Rng) -> Material:
 
 def glass(rng: Rng) -> Material:
     """A pane, from clear to tinted or frosted."""
-    passing = float(rng.uniform(0.75, 0.97)) if rng.random() < 0.85 else float(rng.uniform(0.2, 0.6))
-    return Material(GLASS.color, float(rng.uniform(0.03, 0.15)), gloss=0.5, transmission=passing, texture="glass")
+    passing = rng.uniform(0.75, 0.97) if rng.random() < 0.85 else rng.uniform(0.2, 0.6)
+    return Material(GLASS.color, rng.uniform(0.03, 0.15), gloss=0.5, transmission=passing, texture="glass")
 
 
 def one_of(rng: Rng, *families: Callable[[Rng], Material]) -> Material:

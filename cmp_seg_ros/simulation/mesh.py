@@ -8,9 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from cmp_seg_ros.label_space import LabelSpace
-from cmp_seg_ros.scan import Float32, UInt8
+from cmp_seg_ros.scan import Float32, Float64, Int32, UInt8
 
-Int32 = npt.NDArray[np.int32]
+Rng = np.random.Generator
+Transform = Float64  # (..., 4, 4)
 Point = Sequence[float] | npt.NDArray[np.floating]
 
 
@@ -88,16 +89,8 @@ def _sphere(sides: int) -> Float32:
     """(T, 3, 3) unit sphere of latitude rings."""
     rings = max(3, sides // 2)
     polar = np.linspace(0, np.pi, rings + 1)
-    circle = _circle(sides)
-    points = np.stack(
-        [
-            np.sin(polar)[:, None] * circle[:, 0],
-            np.sin(polar)[:, None] * circle[:, 1],
-            np.cos(polar)[:, None] * np.ones(sides + 1),
-        ],
-        axis=2,
-    )
-    return grid_triangles(points)
+    x, y = np.sin(polar)[:, None] * _circle(sides).T[:, None]  # (rings + 1, sides + 1) each
+    return grid_triangles(np.stack([x, y, np.cos(polar)[:, None] * np.ones(sides + 1)], axis=2))
 
 
 def grid_triangles(points: npt.NDArray[np.floating]) -> Float32:
@@ -107,7 +100,7 @@ def grid_triangles(points: npt.NDArray[np.floating]) -> Float32:
     return np.concatenate([lower.reshape(-1, 3, 3), upper.reshape(-1, 3, 3)]).astype(np.float32)
 
 
-def rotation_z(yaw: float) -> npt.NDArray[np.float32]:
+def rotation_z(yaw: float) -> Float32:
     """(3, 3) rotation about z."""
     c, s = np.cos(yaw), np.sin(yaw)
     return np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]], dtype=np.float32)

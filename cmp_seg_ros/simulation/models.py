@@ -10,19 +10,18 @@ import re
 import zipfile
 from dataclasses import dataclass
 from functools import cache
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from platformdirs import user_cache_path
 
-from cmp_seg_ros import configuration, resources
+from cmp_seg_ros import configuration, outputs, resources
 from cmp_seg_ros.digest import digest
-from cmp_seg_ros.scan import Float32
+from cmp_seg_ros.scan import Float32, Int32
 from cmp_seg_ros.simulation import materials as m
-from cmp_seg_ros.simulation.mesh import Int32, Shape
-
-Rng = np.random.Generator
+from cmp_seg_ros.simulation.mesh import Rng, Shape
 
 VARIABLE = "CMP_SEG_FURNITURE"
 FOLDER = Path("/usr/share/sweethome3d/furniture")
@@ -34,10 +33,8 @@ LIMITS = (LARGEST_FILE, CELL, TRIANGLES)
 SMALL = (0.55, 0.6)  # m: width and depth, height; at most, of what stands on tables
 
 
-class ModelTable(BaseModel):
+class ModelTable(configuration.KnownFields):
     """`config/furniture_models.yaml`."""
-
-    model_config = ConfigDict(extra="forbid")
 
     skip: str
     classes: list[tuple[str, str]]
@@ -89,21 +86,23 @@ def models() -> tuple[Model, ...]:
     if not paths:
         return ()
     sizes = "".join(f"{path.name}{path.stat().st_size}" for path in paths)
-    kept = _cache_folder() / f"furniture-{digest([resources.resource(TABLE)], sizes, str(LIMITS))}.npz"
+    kept = (
+        user_cache_path(resources.PACKAGE) / f"furniture-{digest([resources.resource(TABLE)], sizes, str(LIMITS))}.npz"
+    )
     if not kept.is_file():
         table = configuration.read(ModelTable, "table of models", resources.resource(TABLE))
         found = [model for path in paths for model in _read(path, table)]
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        temporary = kept.with_suffix(f".{os.getpid()}.tmp.npz")
+        content = BytesIO()
         np.savez_compressed(
-            temporary,
+            content,
             names=np.array([[model.name, model.label] for model in found]),
             elevation=np.array([model.elevation for model in found]),
             ends=np.cumsum([len(model.triangles) for model in found]),
             triangles=np.concatenate([model.triangles for model in found]),
             piece=np.concatenate([model.piece for model in found]),
         )
-        temporary.replace(kept)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        outputs.write_whole(kept, content.getbuffer())
     with np.load(kept) as file:
         ends = file["ends"][:-1]
         parts = np.split(file["triangles"], ends), np.split(file["piece"], ends)
@@ -136,10 +135,6 @@ def pick(rng: Rng, kind: str, *labels: str) -> Model | None:
     """A random model of a kind, of one of these classes where any are named; None where there is none."""
     found = [model for model in of_kind(kind) if not labels or model.label in labels]
     return found[int(rng.integers(len(found)))] if found else None
-
-
-def _cache_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cmp_seg_ros"
 
 
 def _read(path: Path, table: ModelTable) -> list[Model]:

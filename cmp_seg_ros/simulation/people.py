@@ -6,9 +6,7 @@ import numpy as np
 
 from cmp_seg_ros.simulation import materials as m
 from cmp_seg_ros.simulation import models
-from cmp_seg_ros.simulation.mesh import Mesh, Shape
-
-Rng = np.random.Generator
+from cmp_seg_ros.simulation.mesh import Mesh, Rng, Shape
 
 
 @dataclass(frozen=True)
@@ -58,22 +56,17 @@ class Person:
 def body(seed: int, pose: str, stride: float) -> Shape:
     """A person who stands on z = 0 and looks along +x."""
     rng = np.random.default_rng(seed)
-    h = float(rng.uniform(1.5, 1.95)) if rng.random() < 0.92 else float(rng.uniform(1.0, 1.4))
-    wide = float(rng.uniform(0.85, 1.25))
+    h = rng.uniform(1.5, 1.95) if rng.random() < 0.92 else rng.uniform(1.0, 1.4)
+    wide = rng.uniform(0.85, 1.25)
     shape, top, trousers = Shape(), m.fabric(rng), m.fabric(rng)
     skirt, bag, arms_mode = rng.random() < 0.15, rng.random() < 0.25, rng.random()
     hip, shoulder, head = 0.5 * h, 0.81 * h, 0.93 * h
     if pose == "sit":
-        drop = hip - float(rng.uniform(0.46, 0.54))
+        drop = hip - rng.uniform(0.46, 0.54)
         hip, shoulder, head = hip - drop, shoulder - drop, head - drop
-    lean = float(rng.normal(0.02, 0.04))
-    shape.ellipsoid(
-        (lean, 0, (hip + shoulder) / 2 + 0.02),
-        (0.12 * wide, 0.18 * wide, (shoulder - hip) / 2 + 0.08),
-        "person",
-        top,
-        sides=10,
-    )
+    lean = rng.normal(0.02, 0.04)
+    trunk = (0.12 * wide, 0.18 * wide, (shoulder - hip) / 2 + 0.08)
+    shape.ellipsoid((lean, 0, (hip + shoulder) / 2 + 0.02), trunk, "person", top, sides=10)
     shape.ellipsoid((lean, 0, shoulder - 0.05), (0.1 * wide, 0.21 * wide, 0.1), "person", top, sides=10)
     shape.ellipsoid((0, 0, hip), (0.13 * wide, 0.18 * wide, 0.13), "person", trousers, sides=10)
     shape.tube((lean, 0, shoulder), (lean, 0, head - 0.05), 0.055, "person", m.SKIN, sides=7)
@@ -123,17 +116,17 @@ def _carried(seed: int, what: str) -> Shape:
     """The thing that a person who looks along +x carries or pushes."""
     rng, shape = np.random.default_rng([seed, 1]), Shape()
     if what == "board":
-        size = 0.02, float(rng.uniform(0.4, 1.2)), float(rng.uniform(0.3, 1.0))
-        shape.box((0.38, float(rng.normal(0, 0.15)), float(rng.uniform(0.8, 1.3))), size, "clutter", m.lacquer(rng))
+        size = 0.02, rng.uniform(0.4, 1.2), rng.uniform(0.3, 1.0)
+        shape.box((0.38, rng.normal(0, 0.15), rng.uniform(0.8, 1.3)), size, "clutter", m.lacquer(rng))
     elif what == "box":
-        shape.box((0.4, 0, float(rng.uniform(0.85, 1.2))), rng.uniform(0.2, 0.5, 3), "clutter", m.CARDBOARD)
+        shape.box((0.4, 0, rng.uniform(0.85, 1.2)), rng.uniform(0.2, 0.5, 3), "clutter", m.CARDBOARD)
     else:
-        deck, long = float(rng.uniform(0.15, 0.4)), float(rng.uniform(0.5, 1.0))
+        deck, long = rng.uniform(0.15, 0.4), rng.uniform(0.5, 1.0)
         shape.slab((0.5, -0.28, deck - 0.05), (0.5 + long, 0.28, deck), "clutter", m.metal(rng))
         for y in (-0.26, 0.26):
             shape.tube((0.5, y, 0.05), (0.5, y, 1.0), 0.015, "clutter", m.STEEL, sides=5)
         shape.tube((0.5, -0.26, 1.0), (0.5, 0.26, 1.0), 0.015, "clutter", m.STEEL, sides=5)
-        tall = float(rng.uniform(0.1, 0.8))
+        tall = rng.uniform(0.1, 0.8)
         shape.slab((0.6, -0.24, deck), (0.45 + long, 0.24, deck + tall), "clutter", m.one_of(rng, m.lacquer, m.fabric))
     return shape
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from cmp_seg_ros.errors import UserError
-from cmp_seg_ros.scan import Bool, Float32, UInt8
-from cmp_seg_ros.simulation.mesh import Int32, Mesh
+from cmp_seg_ros.scan import Bool, Float32, Int32, UInt8
+from cmp_seg_ros.simulation.mesh import Mesh
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,12 @@ class Hits:
 
     def replace(self, rows: Bool | Int32, other: "Hits") -> None:
         """Replace the hits of `rows` by `other`, one for each row."""
-        for name in ("distance", "normal", "label", "reflectivity", "gloss", "transmission", "triangle"):
-            getattr(self, name)[rows] = getattr(other, name)
+        for name, values in vars(other).items():
+            getattr(self, name)[rows] = values
+
+    def rows(self, rows: Int32) -> "Hits":
+        """The hits of the rays `rows`."""
+        return Hits(*(values[rows] for values in vars(self).values()))
 
 
 class Scene:
@@ -58,9 +62,8 @@ class Scene:
 
     def cast(self, origins: Float32, directions: Float32) -> Hits:
         """(N, 3) origins and (N, 3) unit directions -> first hits."""
-        count = len(origins)
-        if len(self.mesh) == 0 or count == 0:
-            return _miss(count)
+        if len(self.mesh) == 0 or len(origins) == 0:
+            return _miss(len(origins))
         origins = np.ascontiguousarray(origins, dtype=np.float32)
         directions = np.ascontiguousarray(directions, dtype=np.float32)
         out = self._embree.run(origins, directions, output=True)
@@ -91,15 +94,9 @@ def cast_all(scenes: list[Scene], origins: Float32, directions: Float32) -> Hits
         other = scene.cast(origins, directions)
         nearer = np.flatnonzero(other.distance < hits.distance).astype(np.int32)
         other.triangle[:] += offset * other.hit
-        hits.replace(nearer, rows_of(other, nearer))
+        hits.replace(nearer, other.rows(nearer))
         offset += len(scene.mesh)
     return hits
-
-
-def rows_of(hits: Hits, rows: Int32) -> Hits:
-    """The hits of the rays `rows`."""
-    names = ("distance", "normal", "label", "reflectivity", "gloss", "transmission", "triangle")
-    return Hits(*(getattr(hits, name)[rows] for name in names))
 
 
 def _miss(count: int) -> Hits:

@@ -21,7 +21,7 @@ from cmp_seg_ros.messages import cdr, images, point_cloud2
 from cmp_seg_ros.messages.bag_writer import BagWriter
 from cmp_seg_ros.messages.transforms import TF, TF_MESSAGE, TF_STATIC, tf_message
 from cmp_seg_ros.outputs import REPORT, claim, remove_bag, require_writable, write_report
-from cmp_seg_ros.scan import UNLABELLED, Bool, UInt8
+from cmp_seg_ros.scan import UNLABELLED, Bool, Int64, UInt8
 from cmp_seg_ros.simulation.camera import Image
 from cmp_seg_ros.simulation.lidar import Lidar, Sweep
 from cmp_seg_ros.simulation.mesh import indoor
@@ -56,8 +56,8 @@ class Frame:
 
     records: list[Record]
     points: int
-    seen: npt.NDArray[np.int64]  # points visible to each camera
-    classes: npt.NDArray[np.int64]  # (256,) points of each class of structural6
+    seen: Int64  # points visible to each camera
+    classes: Int64  # (256,) points of each class of structural6
 
 
 def topics_of(config: RigConfig) -> dict[str, str]:
@@ -178,12 +178,10 @@ def make_frame(rig: Rig, index: int) -> Frame:
     for number, camera in enumerate(rig.config.cameras):
         messages = image_messages(rig.image(index, number), camera, stamp)
         records += [Record(topic, stamp + 5_000_000, cdr.serialize(message, kind)) for topic, kind, message in messages]
-    cloud, truth = scan_messages(result, rig.lidar, visible)
-    records += [
-        Record("/lidar/points", done, cdr.serialize(cloud, CLOUD)),
-        Record("/truth/points", done, cdr.serialize(truth, CLOUD)),
-    ]
-    classes = np.bincount(to_structural6()[result.label], minlength=256)
+    header = cdr.header(scan_stamp, result.scan.frame_id)
+    for topic, cloud in clouds(result, rig.lidar, visible).items():
+        records.append(Record(topic, done, cdr.serialize_cloud(cloud, header)))
+    classes = np.bincount(to_space("structural6")[result.label], minlength=256)
     classes[UNLABELLED] = 0
     seen = np.array([mask.sum() for mask in visible.values()], dtype=np.int64)
     return Frame(records, int(result.scan.valid().sum()), seen, classes)
@@ -198,34 +196,20 @@ def to_space(name: str) -> UInt8:
     return LabelSpace.load(name).id_map(indoor())
 
 
-def to_structural6() -> UInt8:
-    """(256,) table from `indoor` to `structural6`."""
-    return to_space("structural6")
-
-
-def _cloud_message(cloud: point_cloud2.Cloud, stamp: int, frame_id: str) -> Any:
-    return cloud.message(cdr.header(stamp, frame_id), cdr.message_class(CLOUD), cdr.message_class(cdr.POINT_FIELD))
-
-
-def scan_messages(result: Sweep, lidar: Lidar, visible: dict[str, Bool]) -> tuple[Any, Any]:
-    """PointCloud2 of a sweep as the sensor's driver publishes it, and of its truth, with the same points.
+def clouds(result: Sweep, lidar: Lidar, visible: dict[str, Bool]) -> dict[str, point_cloud2.Cloud]:
+    """By topic: a sweep as the sensor's driver publishes it, and its truth, with the same points.
 
     Fields of the truth: the id in each of `TRUTH_SPACES`, and `visible_NAME`, 1 if the camera of that name sees the
     point; all uint8.
     """
     rows, shape = _driver_order(result, lidar)
-    cloud = _driver_cloud(result, lidar, rows, shape)
-    label = result.label[rows]
-    truth = {name: to_space(name)[label] for name in TRUTH_SPACES}
+    truth = {name: to_space(name)[result.label[rows]] for name in TRUTH_SPACES}
     truth |= {f"visible_{name}": mask[rows].astype(np.uint8) for name, mask in visible.items()}
-    scan = result.scan
-    return (
-        _cloud_message(cloud, scan.stamp, scan.frame_id),
-        _cloud_message(point_cloud2.encode(truth, shape), scan.stamp, scan.frame_id),
-    )
+    cloud = _driver_cloud(result, lidar, rows, shape)
+    return {"/lidar/points": cloud, "/truth/points": point_cloud2.encode(truth, shape)}
 
 
-def _driver_order(result: Sweep, lidar: Lidar) -> tuple[npt.NDArray[np.int64], tuple[int, int]]:
+def _driver_order(result: Sweep, lidar: Lidar) -> tuple[Int64, tuple[int, int]]:
     """Indices of the points that a driver publishes, in its order, and (height, width).
 
     Ouster's driver keeps the image of beams by columns, with (0, 0, 0) without a return. Velodyne's and Hesai's publish
@@ -239,9 +223,7 @@ def _driver_order(result: Sweep, lidar: Lidar) -> tuple[npt.NDArray[np.int64], t
     return rows, (1, len(rows))
 
 
-def _driver_cloud(
-    result: Sweep, lidar: Lidar, rows: npt.NDArray[np.int64], shape: tuple[int, int]
-) -> point_cloud2.Cloud:
+def _driver_cloud(result: Sweep, lidar: Lidar, rows: Int64, shape: tuple[int, int]) -> point_cloud2.Cloud:
     """A cloud with the fields, types, offsets and units of the drivers."""
     scan = result.scan
     if scan.intensity is None or scan.time is None:
@@ -340,9 +322,7 @@ def _mounts(rig: Rig) -> Any:
     return tf_message(BASE, mounts, START)
 
 
-def _report(
-    rig: Rig, points: list[int], seen: npt.NDArray[np.int64], classes: npt.NDArray[np.int64], wall_seconds: float
-) -> dict[str, Any]:
+def _report(rig: Rig, points: list[int], seen: Int64, classes: Int64, wall_seconds: float) -> dict[str, Any]:
     space, config = LabelSpace.load("structural6"), rig.config
     poses = rig.trajectory.pose(np.linspace(0, config.seconds, 200))
     places, heights = poses[:, :3, 3], (poses @ rig.T_base_lidar)[:, 2, 3]

@@ -5,22 +5,20 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.geometry.calibration import CalibratedCamera, CalibratedLidar, Calibration
-from cmp_seg_ros.scan import Bool
+from cmp_seg_ros.scan import Bool, Float64
 from cmp_seg_ros.simulation.building import Building, make_building
 from cmp_seg_ros.simulation.camera import Image, Renderer
 from cmp_seg_ros.simulation.generate import rotation
 from cmp_seg_ros.simulation.lidar import Lidar, Noise, Sweep, sweep
+from cmp_seg_ros.simulation.mesh import Transform
 from cmp_seg_ros.simulation.people import Person, people_mesh
 from cmp_seg_ros.simulation.raycast import Scene, cast_all
 from cmp_seg_ros.simulation.rig_camera import RigCamera
 from cmp_seg_ros.simulation.scene_folder import load_scene
 from cmp_seg_ros.simulation.trajectory import CARRIERS, Kind, Trajectory, plan
-
-Transform = npt.NDArray[np.float64]
 
 CAMERA_DELAY = 0.02  # seconds from the start of a sweep to its images
 SEEN, SEEN_RELATIVE = 0.1, 0.02  # metres, and share of the distance, between a point and the surface that a camera sees
@@ -107,14 +105,11 @@ class Rig:
         """Sweep `index` with its truth; `stamp` is that of the scan, nanoseconds."""
         start = self.scan_time(index)
         rng = np.random.default_rng([self.config.seed, 5, index])
-        return sweep(
-            self.lidar,
-            self.scenes(start),
-            lambda times: self.trajectory.pose(start + times) @ self.T_base_lidar,
-            rng,
-            self.noise,
-            stamp,
-        )
+
+        def pose(times: Float64) -> Transform:
+            return np.asarray(self.trajectory.pose(start + times) @ self.T_base_lidar)
+
+        return sweep(self.lidar, self.scenes(start), pose, rng, self.noise, stamp)
 
     def image(self, index: int, camera: int = 0) -> Image:
         """Image `index` of a camera, given by its number, with its truth."""

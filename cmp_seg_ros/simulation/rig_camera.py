@@ -11,13 +11,12 @@ from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.geometry.cameras import Camera
 from cmp_seg_ros.scan import UInt8
 from cmp_seg_ros.simulation.generate import rotation
-from cmp_seg_ros.simulation.lidar import Transform
+from cmp_seg_ros.simulation.mesh import Transform
 
 FOLDER = "config/cameras"
 AHEAD, BELOW = 0.1, 0.08  # metres from the lidar's centre to a camera
-OPTICAL = np.array(
-    [[0.0, 0, 1], [-1, 0, 0], [0, -1, 0]]
-)  # rotation from optical axes to base axes, for a camera that looks ahead
+# Rotation from optical axes to base axes, for a camera that looks ahead.
+OPTICAL = np.array([[0.0, 0, 1], [-1, 0, 0], [0, -1, 0]])
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 RESERVED_NAMES = ("lidar", "truth", "odom", "base_link", "tf")  # other topics and frames of a recording
 SPEC = "[NAME=]KIND[,mono][,compressed][,yaw=DEGREES][,pitch=DEGREES]"

@@ -13,25 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import yaml
-from pydantic import BaseModel, ConfigDict
 
 from cmp_seg_ros import configuration, resources
 from cmp_seg_ros.errors import UserError
-from cmp_seg_ros.scan import UNLABELLED, Bool, Float32
+from cmp_seg_ros.scan import UNLABELLED, Bool, Float32, Float64, UInt8
 from cmp_seg_ros.simulation.building import Building
 from cmp_seg_ros.simulation.furnishing import Top
 from cmp_seg_ros.simulation.layout import Plan, Room
 from cmp_seg_ros.simulation.materials import GLASS
-from cmp_seg_ros.simulation.mesh import Material, class_id, indoor
+from cmp_seg_ros.simulation.mesh import Material, Rng, class_id, indoor
 from cmp_seg_ros.simulation.people import Person
 from cmp_seg_ros.simulation.raycast import Scene
 from cmp_seg_ros.simulation.texture import TexturedMesh
 from cmp_seg_ros.simulation.trajectory import HEIGHT, FreeSpace, sections
-
-Rng = np.random.Generator
-Float64 = npt.NDArray[np.float64]
 
 TABLE = "config/scene_models.yaml"
 WORLD = "world.yaml"
@@ -50,8 +45,7 @@ def load_scene(folder: Path, seed: int = 0) -> "FurnishedScene":
     Raises:
         UserError: world.yaml or a model cannot be read, a model's class is not in the table, or no room is found.
     """
-    fabric = _fabric(Path(folder).resolve())
-    empty = FurnishedScene(seed, fabric.plan, fabric.mesh, [], fabric.obstacles, fabric.tops)
+    empty = replace(_empty(Path(folder).resolve()), seed=seed)
     return replace(empty, people=_people(empty))
 
 
@@ -85,24 +79,18 @@ def _people(scene: FurnishedScene) -> list[Person]:
         way = start + np.linspace(0, 1, 41)[:, None] * (end - start)
         pose = "walk" if scene.clear(way, 0.3).all() else "stand"
         places = (float(start[0]), float(start[1])), (float(end[0]), float(end[1]))
-        people.append(
-            Person(
-                int(rng.integers(1 << 30)), pose, *places, float(rng.uniform(0, 2 * np.pi)), 0.9, float(rng.random())
-            )
-        )
+        people.append(Person(int(rng.integers(1 << 30)), pose, *places, rng.uniform(0, 2 * np.pi), 0.9, rng.random()))
     return people
 
 
 # -- the table
 
 
-class ModelTable(BaseModel):
+class ModelTable(configuration.KnownFields):
     """`config/scene_models.yaml`."""
 
-    model_config = ConfigDict(extra="forbid")
-
     models: dict[str, str]
-    panes: dict[str, float] = {}
+    panes: dict[str, float]
     reflectivity: dict[str, float]
 
     @classmethod
@@ -131,27 +119,18 @@ class ModelTable(BaseModel):
 
 
 @dataclass(frozen=True)
-class _Fabric:
-    """The parts of a scene that do not depend on the seed."""
-
-    plan: Plan
-    mesh: TexturedMesh
-    obstacles: Float64
-    tops: list[Top]
-
-
-@dataclass(frozen=True)
 class _Part:
     """One piece of geometry of an item, in the world frame: (T, 3, 3) corners, (T, 3, 2) texture coordinates."""
 
     name: str
     triangles: Float32
     uv: Float32
-    image: npt.NDArray[np.uint8]
+    image: UInt8
 
 
 @cache
-def _fabric(folder: Path) -> _Fabric:
+def _empty(folder: Path) -> FurnishedScene:
+    """The scene without people; all else does not depend on the seed."""
     table = ModelTable.load()
     items = _items(folder)
     parts = [part for item in items for part in _parts(folder, item, table)]
@@ -164,7 +143,7 @@ def _fabric(folder: Path) -> _Fabric:
     triangles = np.concatenate([triangles, ceiling]).astype(np.float32)
     label = np.append(label, np.full(len(ceiling), class_id("ceiling"), np.uint8))
     uv = np.concatenate([*(p.uv for p in parts), np.zeros((len(ceiling), 3, 2), np.float32)])
-    images: dict[int, npt.NDArray[np.uint8]] = {id(p.image): p.image for p in parts}
+    images: dict[int, UInt8] = {id(p.image): p.image for p in parts}
     numbers = {key: number for number, key in enumerate(images)}
     image = np.concatenate([np.full(len(p.triangles), numbers[id(p.image)], np.int32) for p in parts])
     image = np.append(image, np.full(len(ceiling), len(images), np.int32))
@@ -177,7 +156,7 @@ def _fabric(folder: Path) -> _Fabric:
         np.ascontiguousarray(triangles), label, material, (*materials, GLASS), uv, image, (*images.values(), plaster)
     )
     plan = Plan(folder.name, floorplan.rooms, 2 * WALL, [])
-    return _Fabric(plan, mesh, floorplan.obstacles(Scene(mesh)), _tops(parts, table))
+    return FurnishedScene(0, plan, mesh, [], floorplan.obstacles(Scene(mesh)), _tops(parts, table))
 
 
 def _items(folder: Path) -> list[dict[str, Any]]:
@@ -232,7 +211,7 @@ def _model(path: Path, name: str) -> list[_Part]:
     return parts
 
 
-def _picture(piece: Any) -> npt.NDArray[np.uint8]:
+def _picture(piece: Any) -> UInt8:
     """(H, W, 3) texture of a piece's material; (1, 1, 3) for a single colour."""
     material = getattr(piece.visual, "material", None)
     texture = getattr(material, "baseColorTexture", None)

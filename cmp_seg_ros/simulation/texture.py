@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cmp_seg_ros.scan import Float32, UInt8
-from cmp_seg_ros.simulation.mesh import Int32, Mesh
+from cmp_seg_ros.scan import Float32, Int32, UInt8
+from cmp_seg_ros.simulation.mesh import Mesh
 
 GAMMA = 1.4  # of the renderer's images; textures are converted to its linear light
 

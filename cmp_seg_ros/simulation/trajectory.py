@@ -6,17 +6,17 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from cmp_seg_ros.scan import Bool
+from cmp_seg_ros.scan import Bool, Float32, Float64, Int64
 from cmp_seg_ros.simulation.building import Building
+from cmp_seg_ros.simulation.mesh import Rng
 from cmp_seg_ros.simulation.raycast import Scene
 
-Rng = np.random.Generator
-Float64 = npt.NDArray[np.float64]
 Kind = Literal["wheeled", "handheld", "flying"]
 
 CELL = 0.1  # metres
 ROBOT_RADIUS = 0.3
 HEIGHT = 1.6  # metres of free height that the robot needs
+SPEED = 0.7  # metres per second
 MAX_YAW_RATE = 0.8  # radians per second
 
 
@@ -57,12 +57,10 @@ class Trajectory:
         yaw: (K,) radians, unwrapped.
         kind: of the carrier.
         rng: for its sway.
-        above: (K,) free height above the floor, metres; required for flying carriers.
+        above: (K,) free height above the floor, metres.
     """
 
-    def __init__(
-        self, times: Float64, places: Float64, yaw: Float64, kind: Kind, rng: Rng, above: Float64 | None = None
-    ) -> None:
+    def __init__(self, times: Float64, places: Float64, yaw: Float64, kind: Kind, rng: Rng, above: Float64) -> None:
         self._times, self._places, self._yaw = times, places, yaw
         self._carrier = CARRIERS[kind]
         self._phase = rng.uniform(0, 2 * np.pi, (3, 2))
@@ -93,18 +91,19 @@ class Trajectory:
 
     def _height(self, times: Float64, wave: Float64) -> Float64:
         """(N,) metres of the base above the floor, for (N,) waves from -1 to 1."""
-        if not self._carrier.flies or self._above is None:
+        if not self._carrier.flies:
             return self._carrier.rise * (1 + wave)
         low, high = FLIGHT
         top = np.clip(np.interp(times, self._times, self._above) - HEADROOM, low, high)
         return low + (top - low) * (1 + wave) / 2 - self._carrier.mount
 
-    def velocity(self, time: float, step: float = 0.01) -> tuple[Float64, Float64]:
+    def velocity(self, time: float) -> tuple[Float64, Float64]:
         """Linear and angular velocity (3,) each, in the base's frame, at `time`."""
         from scipy.spatial.transform import Rotation
 
-        before, after = self.pose(np.array([max(0.0, time - step), time + step]))
-        elapsed = time + step - max(0.0, time - step)
+        start, end = max(0.0, time - 0.01), time + 0.01
+        before, after = self.pose(np.array([start, end]))
+        elapsed = end - start
         turn = Rotation.from_matrix(before[:3, :3].T @ after[:3, :3]).as_rotvec()
         return before[:3, :3].T @ (after[:3, 3] - before[:3, 3]) / elapsed, turn / elapsed
 
@@ -146,7 +145,7 @@ class FreeSpace:
         index = np.clip(((places - self.origin) / CELL).astype(int), 0, np.array(self.shape) - 1)
         return self.clearance[tuple(index.T)]
 
-    def path(self, start: int, goals: npt.NDArray[np.int64]) -> list[Float64]:
+    def path(self, start: int, goals: Int64) -> list[Float64]:
         """Shortest paths from a free cell to each goal (cell numbers), away from obstacles where there is space."""
         from scipy.sparse.csgraph import dijkstra
 
@@ -178,7 +177,7 @@ class FreeSpace:
         return csr_matrix(entries, shape=(self.free.size, self.free.size))
 
 
-def plan(building: Building, rng: Rng, seconds: float, kind: Kind = "wheeled", speed: float = 0.7) -> Trajectory:
+def plan(building: Building, rng: Rng, seconds: float, kind: Kind = "wheeled") -> Trajectory:
     """Plan a trajectory of at least `seconds`, through as many rooms as the doors allow."""
     space = FreeSpace(building)
     numbers = np.flatnonzero(space.free)
@@ -188,7 +187,7 @@ def plan(building: Building, rng: Rng, seconds: float, kind: Kind = "wheeled", s
         places = np.tile(place, (50, 1))
         return Trajectory(times, places, 0.3 * times, kind, rng, _above(building, places))
     at = int(rng.choice(numbers, p=_roomy(space, numbers)))
-    places, needed = np.zeros((0, 2)), seconds * speed * 0.8 + 1.0
+    places, needed = np.zeros((0, 2)), seconds * SPEED * 0.8 + 1.0
     for _ in range(40):
         candidates = rng.choice(numbers, 4, p=_roomy(space, numbers))
         ways = space.path(at, candidates)
@@ -199,7 +198,7 @@ def plan(building: Building, rng: Rng, seconds: float, kind: Kind = "wheeled", s
         places = np.concatenate([places, ways[best][len(places) > 0 :]])
         at = int(candidates[best])
         smooth = _smooth(places, space)
-        times, yaw = _timing(smooth, speed)
+        times, yaw = _timing(smooth)
         if _length(places) > needed and times[-1] >= seconds:
             break
     return Trajectory(times, smooth, yaw, kind, rng, _above(building, smooth))
@@ -220,7 +219,7 @@ def _above(building: Building, places: Float64) -> Float64:
     return np.asarray(gaussian_filter1d(minimum_filter1d(free, 51, mode="nearest"), 8, mode="nearest"))
 
 
-def _roomy(space: FreeSpace, numbers: npt.NDArray[np.int64]) -> Float64:
+def _roomy(space: FreeSpace, numbers: Int64) -> Float64:
     weight = np.minimum(space.clearance.ravel()[numbers], 1.0) ** 2
     return np.asarray(weight / weight.sum())
 
@@ -243,7 +242,7 @@ def _smooth(way: Float64, space: FreeSpace) -> Float64:
     return smooth
 
 
-def _timing(way: Float64, speed: float) -> tuple[Float64, Float64]:
+def _timing(way: Float64) -> tuple[Float64, Float64]:
     """Times at which the points of the path are reached, slower in bends, and yaw."""
     from scipy.ndimage import gaussian_filter1d
 
@@ -253,12 +252,12 @@ def _timing(way: Float64, speed: float) -> tuple[Float64, Float64]:
     length = np.linalg.norm(step, axis=1)
     bend = np.abs(np.diff(heading))
     ramp = np.minimum(np.arange(len(length)) * 0.04, 0.5) / 0.5  # starts gently
-    pace = np.maximum(speed * (0.2 + 0.8 * ramp), 0.05)
+    pace = np.maximum(SPEED * (0.2 + 0.8 * ramp), 0.05)
     duration = np.maximum(length / pace, bend / MAX_YAW_RATE)
     return np.concatenate([[0], np.cumsum(np.maximum(duration, 1e-4))]), heading
 
 
-def sections(triangles: npt.NDArray[np.float32], heights: Float64) -> list[Float64]:
+def sections(triangles: Float32, heights: Float64) -> list[Float64]:
     """Points every 5 cm along the horizontal sections through the triangles: (K, 2) for each height."""
     found = []
     for z in heights:

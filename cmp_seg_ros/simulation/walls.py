@@ -5,11 +5,8 @@ from itertools import pairwise
 import numpy as np
 
 from cmp_seg_ros.simulation import materials as m
-from cmp_seg_ros.simulation.layout import SIDES, Opening, Rect, Room
-from cmp_seg_ros.simulation.mesh import Material, Shape, grid_triangles
-
-Rng = np.random.Generator
-Span = tuple[float, float]
+from cmp_seg_ros.simulation.layout import SIDES, Opening, Rect, Room, Span
+from cmp_seg_ros.simulation.mesh import Material, Rng, Shape, grid_triangles
 
 INWARD = {"south": 1, "north": -1, "west": 1, "east": -1}
 YAW = {"south": 0.0, "north": np.pi, "west": -np.pi / 2, "east": np.pi / 2}  # turns +y to look into the room
@@ -25,11 +22,11 @@ class Style:
         self.skirting = rng.random() < 0.6
         self.recess = float(rng.choice([0.0, rng.uniform(0, 0.12)]))
         self.architrave = float(rng.choice([0.0, rng.uniform(0.04, 0.1)]))
-        self.density = float(rng.uniform(0.4, 1.7))
+        self.density = rng.uniform(0.4, 1.7)
         self.curtains = float(rng.choice([0.0, 0.4, 0.8]))
         self.blinds = float(rng.choice([0.0, 0.0, 0.6]))
         self.columns = rng.random() < 0.3
-        self.pictures = float(rng.uniform(0, 1.4))
+        self.pictures = rng.uniform(0, 1.4)
         self.radiators = rng.random() < 0.6
         self.raw_ceiling = rng.random() < 0.15
         self.irregular = float(rng.choice([0.0, 0.15, 0.5]))
@@ -90,11 +87,7 @@ class Floorspace:
         """Whether the rectangle is in the room, unoccupied, and not kept clear."""
         x0, y0, x1, y1 = self.room.inner
         inside = rect[0] >= x0 and rect[1] >= y0 and rect[2] <= x1 and rect[3] <= y1
-        return (
-            inside
-            and not any(touch(rect, r) for r in self.obstacles)
-            and not any(touch(rect, r) for r in self.kept_clear)
-        )
+        return inside and not any(touch(rect, other) for other in (*self.obstacles, *self.kept_clear))
 
     def wall_free(self, side: str, s: Span, margin: float = 0.1) -> bool:
         """Whether a stretch of wall has no opening and no furniture."""
@@ -222,14 +215,14 @@ class RoomFabric:
         """Frame, mullions, transom and pane in the wall's depth."""
         rng, frame = self.rng, self.style.window_frame
         n = -min(0.08, o.depth / 2) if o.outer else -o.depth / 2
-        w, t = float(rng.uniform(0.04, 0.08)), 0.03
-        panes = max(1, round((o.high - o.low) / float(rng.uniform(0.7, 1.6))))
+        w, t = rng.uniform(0.04, 0.08), 0.03
+        panes = max(1, round((o.high - o.low) / rng.uniform(0.7, 1.6)))
         for s in np.linspace(o.low, o.high, panes + 1):
             span = (max(o.low, float(s) - w / 2), min(o.high, float(s) + w / 2))
             side.slab(self.shape, span, (n - t, n + t), (o.bottom, o.top), "window", frame)
         rows = [o.bottom, o.top]
         if o.top - o.bottom > 1.8:
-            rows.append(o.bottom + (o.top - o.bottom) * float(rng.uniform(0.25, 0.75)))
+            rows.append(o.bottom + (o.top - o.bottom) * rng.uniform(0.25, 0.75))
         for z in rows:
             span = (max(o.bottom, z - w / 2), min(o.top, z + w / 2))
             side.slab(self.shape, (o.low, o.high), (n - t, n + t), span, "window", frame)
@@ -240,7 +233,7 @@ class RoomFabric:
         """Sill, radiator, curtains or blinds."""
         rng = self.rng
         if o.bottom > 0.3 and rng.random() < 0.6:
-            n, z = (-0.02, float(rng.uniform(0.03, 0.2))), (o.bottom - 0.03, o.bottom)
+            n, z = (-0.02, rng.uniform(0.03, 0.2)), (o.bottom - 0.03, o.bottom)
             side.slab(self.shape, (o.low - 0.05, o.high + 0.05), n, z, "window", self.style.window_frame)
         if o.bottom > 0.6 and self.style.radiators and rng.random() < 0.7:
             z = (0.12, o.bottom - 0.12)
@@ -251,11 +244,10 @@ class RoomFabric:
             bottom = 0.02 if rng.random() < 0.6 else max(0.02, o.bottom - 0.15)
             share = float(rng.choice([0.18, 0.3, 0.55], p=[0.5, 0.3, 0.2])) * width
             for span in ((o.low - 0.15, o.low + share), (o.high - share, o.high + 0.15)):
-                self._curtain(
-                    side, (max(span[0], side.low + 0.01), min(span[1], side.high - 0.01)), (bottom, rail), material
-                )
+                inside = max(span[0], side.low + 0.01), min(span[1], side.high - 0.01)
+                self._curtain(side, inside, (bottom, rail), material)
         elif rng.random() < self.style.blinds:
-            drop = float(rng.uniform(0.1, 1.0)) * (o.top - o.bottom)
+            drop = rng.uniform(0.1, 1.0) * (o.top - o.bottom)
             side.slab(self.shape, (o.low, o.high), (0.01, 0.04), (o.top - drop, o.top + 0.05), "curtain", m.fabric(rng))
 
     def _curtain(self, side: Side, s: Span, z: Span, material: Material) -> None:
@@ -263,7 +255,7 @@ class RoomFabric:
         if s[1] - s[0] < 0.1:
             return
         along = np.linspace(*s, max(6, int((s[1] - s[0]) / 0.04)))
-        away = 0.08 + 0.03 * np.sin(along * float(self.rng.uniform(35, 70)))
+        away = 0.08 + 0.03 * np.sin(along * self.rng.uniform(35, 70))
         rows = [[side.point(float(a), float(b), h) for a, b in zip(along, away, strict=True)] for h in z]
         self.shape.add(grid_triangles(np.array(rows)), "curtain", material)
 
@@ -294,12 +286,12 @@ class RoomFabric:
                 self.space.hung[we].append(s_we)
             else:
                 side = Side(self.room, SIDES[int(rng.integers(4))])
-                wide, deep = float(rng.uniform(0.4, 2.5)), float(rng.uniform(0.15, 0.8))
+                wide, deep = rng.uniform(0.4, 2.5), rng.uniform(0.15, 0.8)
                 if kind > 0.8:  # a partition that divides the room
-                    wide, deep = float(rng.uniform(0.08, 0.2)), float(rng.uniform(0.5, 2.5))
+                    wide, deep = rng.uniform(0.08, 0.2), rng.uniform(0.5, 2.5)
                 if side.length < wide + 1 or deep > 0.45 * min(self.room.size):
                     continue
-                s0 = float(rng.uniform(side.low, side.high - wide))
+                s0 = rng.uniform(side.low, side.high - wide)
                 rect = side.footprint((s0, s0 + wide), (0, deep))
                 if not (self.space.free(rect) and self.space.wall_free(side.name, (s0, s0 + wide), 0.15)):
                     continue
@@ -334,37 +326,32 @@ class RoomFabric:
             self._trusses()
         self._lamps()
         for _ in range(int(rng.poisson(room.area / 60))):  # projectors, ventilation, loudspeakers
-            x, y = float(rng.uniform(x0 + 0.4, x1 - 0.4)), float(rng.uniform(y0 + 0.4, y1 - 0.4))
+            x, y = rng.uniform(x0 + 0.4, x1 - 0.4), rng.uniform(y0 + 0.4, y1 - 0.4)
             drop = float(rng.choice([0.03, 0.1, 0.35]))
             flush = drop < 0.05
-            size = (float(rng.uniform(0.3, 0.9)), float(rng.uniform(0.3, 0.9)), 0.12 if not flush else drop)
+            size = (rng.uniform(0.3, 0.9), rng.uniform(0.3, 0.9), 0.12 if not flush else drop)
             if min(room.size) > 1.5 and h - drop - 0.1 > 1.9:
                 center = (x, y, h - (drop / 2 if flush else drop))
                 self.shape.box(center, size, "ceiling" if flush else "appliance", m.WHITE_PLASTIC)
 
     def _gable(self, material: Material) -> None:
         """Two slopes that meet above the longer axis, with walls closing the ends."""
-        x0, y0, x1, y1 = self.room.inner
-        h, ridge = self.room.height, self.room.height + float(self.rng.uniform(0.5, 2.0))
-        if x1 - x0 > y1 - y0:
-            y = (y0 + y1) / 2
-            for far in (y0, y1):
-                self.shape.quad((x0, far, h), (x1, far, h), (x1, y, ridge), (x0, y, ridge), "ceiling", material)
-            ends = [np.array([[(x, y0, h), (x, y1, h), (x, y, ridge)]], dtype=np.float32) for x in (x0, x1)]
-        else:
-            x = (x0 + x1) / 2
-            for far in (x0, x1):
-                self.shape.quad((far, y0, h), (far, y1, h), (x, y1, ridge), (x, y0, ridge), "ceiling", material)
-            ends = [np.array([[(x0, y, h), (x1, y, h), (x, y, ridge)]], dtype=np.float32) for y in (y0, y1)]
-        for end in ends:
-            self.shape.add(end, "wall", self.wall)
+        along, across, at = self.room.axes(self.room.lengthwise)
+        h, ridge = self.room.height, self.room.height + self.rng.uniform(0.5, 2.0)
+        (a0, a1), middle = along, sum(across) / 2
+        for far in across:
+            self.shape.quad(at(a0, far, h), at(a1, far, h), at(a1, middle, ridge), at(a0, middle, ridge),
+                            "ceiling", material)  # fmt: skip
+        for a in along:
+            end = [at(a, b, h) for b in across] + [at(a, middle, ridge)]
+            self.shape.add(np.array([end], dtype=np.float32), "wall", self.wall)
 
     def _slope(self, material: Material) -> None:
         """A sloping ceiling along one side, as under a roof."""
         side = Side(self.room, SIDES[int(self.rng.integers(4))])
         if any(o.top > 1.5 for o in self.room.openings[side.name]):
             return
-        knee, run, h = float(self.rng.uniform(1.0, 1.8)), float(self.rng.uniform(0.6, 1.8)), self.room.height
+        knee, run, h = self.rng.uniform(1.0, 1.8), self.rng.uniform(0.6, 1.8), self.room.height
         run = min(run, 0.4 * min(self.room.size))
         across = {"south": ("west", "east"), "north": ("west", "east")}.get(side.name, ("south", "north"))
         corner = [side.point(s, n, 0) for s in (side.low, side.high) for n in (0.0, run)]
@@ -380,29 +367,29 @@ class RoomFabric:
 
     def _soffit(self, material: Material) -> None:
         """A lowered strip of ceiling along one or more walls."""
-        h, drop = self.room.height, float(self.rng.uniform(0.08, min(0.5, self.room.height - 2.2)))
+        h, drop = self.room.height, self.rng.uniform(0.08, min(0.5, self.room.height - 2.2))
         for name in SIDES:
             if self.rng.random() < 0.4 and all(o.top < h - drop - 0.02 for o in self.room.openings[name]):
                 side = Side(self.room, name)
-                deep = float(self.rng.uniform(0.2, max(0.25, min(1.2, 0.35 * min(self.room.size)))))
+                deep = self.rng.uniform(0.2, max(0.25, min(1.2, 0.35 * min(self.room.size))))
                 side.slab(self.shape, (side.low, side.high), (0, deep), (h - drop, h), "ceiling", material)
 
     def _lamps(self) -> None:
         rng, room, h = self.rng, self.room, self.room.height
         x0, y0, x1, y1 = room.inner
         w, d = room.size
-        step, style = float(rng.uniform(1.6, 3.2)), rng.random()
+        step, style = rng.uniform(1.6, 3.2), rng.random()
         xs = np.arange(x0 + step / 2, x1, step) if w > step else np.array([(x0 + x1) / 2])
         ys = np.arange(y0 + step / 2, y1, step) if d > step else np.array([(y0 + y1) / 2])
         if style < 0.55:  # flush panels or tubes
             size = (0.6, 0.6) if rng.random() < 0.5 else (1.2, 0.2)
-            thick = float(rng.uniform(0.005, 0.09))
+            thick = rng.uniform(0.005, 0.09)
             sx, sy = min(size[0], w * 0.8), min(size[1], d * 0.8)
             for x in xs:
                 for y in ys:
                     self.shape.box((x, y, h - thick / 2), (sx, sy, thick), "ceiling", m.LAMP_SHADE)
         elif style < 0.85 and h > 2.5:  # hanging
-            drop, long = float(rng.uniform(0.3, min(1.2, h - 1.9))), rng.random() < 0.5
+            drop, long = rng.uniform(0.3, min(1.2, h - 1.9)), rng.random() < 0.5
             for x in xs[:: max(1, len(xs) // 3)]:
                 for y in ys[:: max(1, len(ys) // 2)]:
                     self.shape.tube((x, y, h - drop), (x, y, h), 0.01, "lamp", m.BLACK_PLASTIC, sides=4)
@@ -415,60 +402,50 @@ class RoomFabric:
     def _beams(self) -> None:
         """Beams across the room, sometimes in both directions."""
         rng, h = self.rng, self.room.height
-        x0, y0, x1, y1 = self.room.inner
-        deep, thick = float(rng.uniform(0.1, min(0.5, h - 2.2))), float(rng.uniform(0.08, 0.35))
+        deep, thick = rng.uniform(0.1, min(0.5, h - 2.2)), rng.uniform(0.08, 0.35)
         material = m.one_of(rng, m.wood, m.metal) if rng.random() < 0.3 else self.wall
-        lengthwise, both = self.room.size[0] > self.room.size[1], rng.random() < 0.2
-        step = float(rng.uniform(1.0, 4))
-        if lengthwise or both:
-            for x in np.arange(x0 + step / 2, x1 - thick, step):
-                self.shape.slab((x, y0, h - deep), (x + thick, y1, h), "ceiling", material)
-        if not lengthwise or both:
-            for y in np.arange(y0 + step / 2, y1 - thick, step):
-                self.shape.slab((x0, y, h - deep), (x1, y + thick, h), "ceiling", material)
+        both, step = rng.random() < 0.2, rng.uniform(1.0, 4)
+        for lengthwise in (True, False):
+            if both or lengthwise == self.room.lengthwise:
+                (a0, a1), (b0, b1), at = self.room.axes(lengthwise)
+                for a in np.arange(a0 + step / 2, a1 - thick, step):
+                    self.shape.slab(at(a, b0, h - deep), at(a + thick, b1, h), "ceiling", material)
 
     def _trusses(self) -> None:
         """Trusses of a roof: two chords, posts and diagonals, across the room."""
         rng, h = self.rng, self.room.height
-        x0, y0, x1, y1 = self.room.inner
-        deep, r, material = float(rng.uniform(0.4, min(1.8, h - 3))), float(rng.uniform(0.03, 0.09)), m.metal(rng)
-        lengthwise = self.room.size[0] > self.room.size[1]
-        (a0, a1), (b0, b1) = ((x0, x1), (y0, y1)) if lengthwise else ((y0, y1), (x0, x1))
+        deep, r, material = rng.uniform(0.4, min(1.8, h - 3)), rng.uniform(0.03, 0.09), m.metal(rng)
+        (a0, a1), (b0, b1), at = self.room.axes(self.room.lengthwise)
         nodes = np.linspace(b0, b1, max(3, int((b1 - b0) / rng.uniform(0.8, 2.5))))
-        for a in np.arange(a0 + float(rng.uniform(0.5, 2)), a1, float(rng.uniform(2.5, 6))):
-
-            def at(b: float, z: float) -> tuple[float, float, float]:
-                return (float(a), b, z) if lengthwise else (b, float(a), z)  # noqa: B023
-
+        for a in np.arange(a0 + rng.uniform(0.5, 2), a1, rng.uniform(2.5, 6)).tolist():
             for z in (h - r, h - deep):
-                self.shape.tube(at(b0, z), at(b1, z), r, "ceiling", material, sides=5)
+                self.shape.tube(at(a, b0, z), at(a, b1, z), r, "ceiling", material, sides=5)
             for i, (p, q) in enumerate(pairwise(nodes.tolist())):
                 ends = (h - deep, h - r) if i % 2 else (h - r, h - deep)
-                self.shape.tube(at(p, ends[0]), at(q, ends[1]), 0.7 * r, "ceiling", material, sides=4)
+                self.shape.tube(at(a, p, ends[0]), at(a, q, ends[1]), 0.7 * r, "ceiling", material, sides=4)
 
     def _ducts(self) -> None:
         """Pipes, ducts and cable trays under the ceiling, along the room."""
         rng, h = self.rng, self.room.height
-        x0, y0, x1, y1 = self.room.inner
+        (a0, a1), (b0, b1), at = self.room.axes(self.room.lengthwise)
         for _ in range(int(rng.integers(1, 4))):
-            r = float(rng.uniform(0.03, 0.25))
-            z = h - r - float(rng.uniform(0.02, max(0.03, min(0.4, h - 2.4))))
+            r = rng.uniform(0.03, 0.25)
+            z = h - r - rng.uniform(0.02, max(0.03, min(0.4, h - 2.4)))
             material, round_ = m.one_of(rng, m.metal, m.lacquer), rng.random() < 0.6
-            lengthwise = self.room.size[0] > self.room.size[1]
-            at = float(rng.uniform((y0 if lengthwise else x0) + 0.3, max((y1 if lengthwise else x1) - 0.3, 0.31)))
-            ends = ((x0, at, z), (x1, at, z)) if lengthwise else ((at, y0, z), (at, y1, z))
+            b = rng.uniform(b0 + 0.3, max(b1 - 0.3, 0.31))
+            start, end = at(a0, b, z), at(a1, b, z)
             if round_:
-                self.shape.tube(*ends, r, "clutter", material, sides=10)
+                self.shape.tube(start, end, r, "clutter", material, sides=10)
             else:
-                spread = np.array([0, r, r * 0.6]) if lengthwise else np.array([r, 0, r * 0.6])
-                self.shape.slab(np.array(ends[0]) - spread, np.array(ends[1]) + spread, "clutter", material)
+                spread = np.array(at(0, r, r * 0.6))
+                self.shape.slab(np.array(start) - spread, np.array(end) + spread, "clutter", material)
 
     def _columns(self) -> None:
         rng, room = self.rng, self.room
         x0, y0, x1, y1 = room.inner
         if not (room.kind in ("hall", "lobby") or (self.style.columns and room.area > 25)) or rng.random() < 0.4:
             return
-        step, half, round_ = float(rng.uniform(3, 7)), float(rng.uniform(0.12, 0.4)), rng.random() < 0.4
+        step, half, round_ = rng.uniform(3, 7), rng.uniform(0.12, 0.4), rng.random() < 0.4
         material = self.wall if rng.random() < 0.6 else m.paint(rng)
         for x in np.arange(x0 + step / 2, x1 - 0.5, step):
             for y in np.arange(y0 + step / 2, y1 - 0.5, step) if room.size[1] > step else [y0 + half]:

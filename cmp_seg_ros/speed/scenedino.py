@@ -24,7 +24,7 @@ from cmp_seg_ros.occupancy.grid import FREE, UNKNOWN, Grid
 from cmp_seg_ros.scan import Float32, UInt8
 from cmp_seg_ros.scenedino.config import FieldConfig, VitConfig
 from cmp_seg_ros.scenedino.field import FeatureField
-from cmp_seg_ros.scenedino.voxels import Evaluation, Folded, Plain, Points
+from cmp_seg_ros.scenedino.voxels import Folded, Plain, Points
 from cmp_seg_ros.speed.alone import run_module
 
 IMAGE, GRID = (192, 640), "sscbench"  # (height, width) in pixels
@@ -77,7 +77,7 @@ def points_of(grid: Grid) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(grid.centres() @ T[:, :3].T + T[:, 3]), torch.tensor(INTRINSICS)
 
 
-def evaluate(evaluation: Evaluation, image: torch.Tensor, points: Points) -> tuple[UInt8, Float32]:
+def evaluate(evaluation: Plain, image: torch.Tensor, points: Points) -> tuple[UInt8, Float32]:
     """(N,) labels, FREE where not occupied, and densities."""
     features = evaluation.look(image)
     density = evaluation.density(features, points)
@@ -111,7 +111,7 @@ def _run(way: str, turns: str, shift: str, result: str) -> dict[str, Any]:
         folded = Folded(field)
         points = folded.plan(xyz[torch.from_numpy(view)], intrinsics)
         _place_bias(folded, image, points, Path(shift))
-        evaluation: Evaluation = folded
+        evaluation: Plain = folded
     else:
         field.mlp.lin_out.bias[0] += json.loads(Path(shift).read_text())
         evaluation = Plain(field)

@@ -166,14 +166,6 @@ class Card(NamedTuple):
     dimension: int = 0
 
 
-def hub_files(repository: str, *more: str) -> tuple[WeightFile, ...]:
-    """The files of a network of transformers in a repository of Hugging Face."""
-    at = f"{HUB}/{repository}/resolve/main"
-    names = ("config.json", "preprocessor_config.json", *more)
-    weights = WeightFile("model.safetensors", at, instead=("pytorch_model.bin",))
-    return (*(WeightFile(name, at) for name in names), weights)
-
-
 def folder() -> Path:
     """Where weights lie: $CMP_SEG_TEACHERS, or `teachers` in the user's data folder."""
     from platformdirs import user_data_path

@@ -3,7 +3,6 @@
 It sees squares: an image is cut into overlapping ones along its longer side, and what they say is averaged.
 """
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,47 +10,38 @@ import numpy as np
 
 from cmp_seg_ros.scan import Float32, UInt8
 from cmp_seg_ros.teachers import pretrained
-from cmp_seg_ros.teachers.base import Card, Features, Masks, hub_files
-
-MODEL = "eomt"
 
 
 class Teacher(pretrained.Pretrained):
     """Masks at a quarter of the resolution, features of each patch."""
 
-    model_type = MODEL
+    model_type, architecture = "eomt", "EomtForUniversalSegmentation"
 
-    def __init__(self, path: Path, name: str = MODEL) -> None:
-        super().__init__(path, name, "EomtForUniversalSegmentation")
+    def __init__(self, path: Path, name: str) -> None:
+        super().__init__(path, name)
         config = self.network.config
-        self._space = self.label_space = self.space()
-        self.dimension = config.hidden_size
-        self._side, self._patch = config.image_size, config.patch_size
+        self.label_space, self.dimension = self.space(), config.hidden_size
+        self.side, self.stride = config.image_size, config.patch_size
         self._first = config.num_queries + 1 + config.num_register_tokens  # queries, class token and registers
 
-    def masks(self, rgb: UInt8) -> Masks:
-        def scores(pixels: Any) -> Any:
-            found = self.network(pixels)
-            return pretrained.query_scores(found.class_queries_logits, found.masks_queries_logits)
+    def _scores(self, rgb: UInt8) -> Float32:
+        return self._over_squares(rgb, lambda pixels: pretrained.query_scores(self.network(pixels)))
 
-        return pretrained.as_masks(self._over_squares(rgb, scores), (rgb.shape[0], rgb.shape[1]), self._space)
-
-    def features(self, rgb: UInt8) -> Features:
+    def _features(self, rgb: UInt8) -> Float32:
         def patches(pixels: Any) -> Any:
             found = self.network(pixels, output_hidden_states=True).hidden_states[-1][:, self._first :]
-            cells = self._side // self._patch
-            return found.transpose(1, 2).reshape(1, -1, cells, cells)
+            return found.transpose(1, 2).unflatten(2, (self.side // self.stride,) * 2)
 
-        return Features(self._over_squares(rgb, patches), (rgb.shape[0], rgb.shape[1]))
+        return self._over_squares(rgb, patches)
 
     def _over_squares(self, rgb: UInt8, run: Any) -> Float32:
         """(h, w, D) mean of what `run` gives of each square, (1, 3, side, side) -> (1, D, n, n)."""
-        height, width = pretrained.fitted(rgb.shape[:2], self._side, self._patch)
-        pixels = self.pixels(rgb, (height, width))
+        pixels = self.pixels(rgb)
+        height, width = pixels.shape[2:]
         total, count = np.zeros(0, np.float32), np.zeros(0, np.float32)
-        for top, left in corners(height, width, self._side, self._patch):
-            values = pretrained.grid(run(pixels[:, :, top : top + self._side, left : left + self._side]))
-            stride = self._side // len(values)
+        for top, left in corners(height, width, self.side, self.stride):
+            values = pretrained.grid(run(pixels[:, :, top : top + self.side, left : left + self.side]))
+            stride = self.side // len(values)
             if not total.size:
                 total = np.zeros((height // stride, width // stride, values.shape[2]), np.float32)
                 count = np.zeros((*total.shape[:2], 1), np.float32)
@@ -73,16 +63,7 @@ def corners(height: int, width: int, side: int, multiple: int) -> list[tuple[int
 
 
 CARDS = (
-    Card(
-        name="eomt-ade20k",
-        file="eomt-ade20k",
-        source="huggingface.co/tue-mps/ade20k_semantic_eomt_large_512 (cmp-seg teachers fetch eomt-ade20k)",
-        licence="MIT",
-        load=partial(Teacher, name="eomt-ade20k"),
-        recognises=partial(pretrained.recognises, model_type=MODEL),
-        files=hub_files("tue-mps/ade20k_semantic_eomt_large_512"),
-        megabytes=1270,
-        label_space="ade20k",
-        dimension=1024,
+    pretrained.card(
+        Teacher, "eomt-ade20k", "tue-mps/ade20k_semantic_eomt_large_512", "MIT", 1270, "ade20k", dimension=1024
     ),
 )

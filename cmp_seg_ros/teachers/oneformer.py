@@ -1,19 +1,14 @@
 """OneFormer (Jain et al. 2023): semantic masks of ADE20K or COCO, and features of its encoder (Swin)."""
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from cmp_seg_ros.errors import UserError
-from cmp_seg_ros.scan import UInt8
+from cmp_seg_ros.scan import Float32, UInt8
 from cmp_seg_ros.teachers import pretrained
-from cmp_seg_ros.teachers.base import Card, Features, Masks, hub_files
 
-SIDE = 640  # pixels of the shorter side, as in its training
-STRIDE = 32  # of the last stage of its encoder
 TASK = "the task is semantic"
 TOKENIZER = ("vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json")
-MODEL = "oneformer"
 
 
 class Teacher(pretrained.Pretrained):
@@ -23,27 +18,24 @@ class Teacher(pretrained.Pretrained):
         UserError: also where the tokenizer's files are not beside the weights.
     """
 
-    model_type = MODEL
+    model_type, architecture = "oneformer", "OneFormerForUniversalSegmentation"
+    side, stride = 640, 32
 
-    def __init__(self, path: Path, name: str = MODEL) -> None:
-        super().__init__(path, name, "OneFormerForUniversalSegmentation")
-        self._space = self.label_space = self.space()
+    def __init__(self, path: Path, name: str) -> None:
+        super().__init__(path, name)
+        self.label_space = self.space()
         backbone = self.network.config.backbone_config
         self.dimension = backbone.embed_dim * 2 ** (len(backbone.depths) - 1)
         self._task = self._tokens(path)
 
-    def masks(self, rgb: UInt8) -> Masks:
-        found = self._run(rgb)
-        scores = pretrained.query_scores(found.class_queries_logits, found.masks_queries_logits)
-        return pretrained.as_masks(pretrained.grid(scores), (rgb.shape[0], rgb.shape[1]), self._space)
+    def _scores(self, rgb: UInt8) -> Float32:
+        return pretrained.grid(pretrained.query_scores(self._run(rgb)))
 
-    def features(self, rgb: UInt8) -> Features:
-        found = self._run(rgb, output_hidden_states=True).encoder_hidden_states[-1]
-        return Features(pretrained.grid(found), (rgb.shape[0], rgb.shape[1]))
+    def _features(self, rgb: UInt8) -> Float32:
+        return pretrained.grid(self._run(rgb, output_hidden_states=True).encoder_hidden_states[-1])
 
     def _run(self, rgb: UInt8, **options: bool) -> Any:
-        pixels = self.pixels(rgb, pretrained.fitted(rgb.shape[:2], SIDE, STRIDE))
-        return self.network(pixel_values=pixels, task_inputs=self._task, **options)
+        return self.network(pixel_values=self.pixels(rgb), task_inputs=self._task, **options)
 
     def _tokens(self, path: Path) -> Any:
         """(1, 77) the task in words, as tokens; 0 behind the end."""
@@ -58,17 +50,8 @@ class Teacher(pretrained.Pretrained):
 
 
 CARDS = tuple(
-    Card(
-        name=f"{MODEL}-{data}",
-        file=f"{MODEL}-{data}",
-        source=f"huggingface.co/shi-labs/oneformer_{data}_swin_large (cmp-seg teachers fetch {MODEL}-{data})",
-        licence="MIT",
-        load=partial(Teacher, name=f"{MODEL}-{data}"),
-        recognises=partial(pretrained.recognises, model_type=MODEL),
-        files=hub_files(f"shi-labs/oneformer_{data}_swin_large", *TOKENIZER),
-        megabytes=880,
-        label_space=data,
-        dimension=1536,
+    pretrained.card(
+        Teacher, f"oneformer-{data}", f"shi-labs/oneformer_{data}_swin_large", "MIT", 880, data, 1536, TOKENIZER
     )
     for data in ("ade20k", "coco")
 )

@@ -4,6 +4,7 @@ Nothing is downloaded here: `cmp-seg teachers fetch NAME` does.
 """
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.scan import Float32, UInt8
 from cmp_seg_ros.teachers import base
-from cmp_seg_ros.teachers.base import Masks
+from cmp_seg_ros.teachers.base import HUB, Card, Features, Masks, WeightFile
 
 SPACES = {150: "ade20k", 133: "coco"}  # label spaces by number of classes
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, for weights that name no others
@@ -24,20 +25,25 @@ CONFIG, PROCESSOR, WEIGHTS = "config.json", "preprocessor_config.json", "model.s
 class Pretrained(base.Teacher):
     """A network of transformers with weights in a folder: on a GPU if there is one, else on the processor.
 
+    A subclass says what network it is, how large it sees images, and what it makes of one.
+
     Args:
         path: of the folder.
         name: of the teacher.
-        architecture: class of transformers.
 
     Raises:
         UserError: transformers is not installed; the folder lacks a file, or holds another network, or is damaged.
     """
 
-    model_type = ""  # in config.json
+    label_space: LabelSpace | None = None
+    model_type: str  # in config.json
+    architecture: str  # class of transformers
+    side: int  # pixels of the shorter side of an image, as in the network's training
+    stride: int  # both sides are multiples of it
 
-    def __init__(self, path: Path, name: str, architecture: str) -> None:
+    def __init__(self, path: Path, name: str) -> None:
         self.name = name
-        self.network = _load(path, architecture, self.model_type).eval().requires_grad_(False)
+        self.network = _load(path, self.architecture, self.model_type).eval().requires_grad_(False)
         import torch
 
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -46,12 +52,34 @@ class Pretrained(base.Teacher):
         self._mean = np.array(processor.get("image_mean", MEAN), np.float32)
         self._std = np.array(processor.get("image_std", STD), np.float32)
 
-    def pixels(self, rgb: UInt8, size: tuple[int, int]) -> Any:
-        """(H, W, 3) image -> (1, 3, h, w) normalised tensor of (height, width) `size`."""
+    def masks(self, rgb: UInt8) -> Masks:
+        """The label of a pixel is that of the likeliest class in the four cells around it."""
+        if self.label_space is None:
+            return super().masks(rgb)
+        scores, size = self._scores(rgb), (rgb.shape[0], rgb.shape[1])
+        probabilities = scores / np.maximum(scores.sum(axis=2, keepdims=True), 1e-12)
+        finer = _upsampled(probabilities, size)
+        label = base.nearest(self.label_space.ids[finer.argmax(axis=2)], size)
+        return Masks(label, base.resized(finer.max(axis=2), size), probabilities)
+
+    def features(self, rgb: UInt8) -> Features:
+        return Features(self._features(rgb), (rgb.shape[0], rgb.shape[1]))
+
+    def _scores(self, rgb: UInt8) -> Float32:
+        """(h, w, C) positive scores of the classes."""
+        raise NotImplementedError
+
+    def _features(self, rgb: UInt8) -> Float32:
+        """(h, w, D)"""
+        raise NotImplementedError
+
+    def pixels(self, rgb: UInt8) -> Any:
+        """(H, W, 3) image -> (1, 3, h, w) normalised tensor of the size that the network sees."""
         import torch
         from PIL import Image
 
-        resized = np.asarray(Image.fromarray(rgb).resize(size[::-1], Image.Resampling.BILINEAR), np.float32)
+        height, width = fitted(rgb.shape[:2], self.side, self.stride)
+        resized = np.asarray(Image.fromarray(rgb).resize((width, height), Image.Resampling.BILINEAR), np.float32)
         normalised = (resized / 255 - self._mean) / self._std
         return torch.from_numpy(np.ascontiguousarray(normalised.transpose(2, 0, 1))[None]).to(self.device)
 
@@ -77,27 +105,16 @@ def grid(tensor: Any) -> Float32:
     return values
 
 
-def query_scores(classes: Any, masks: Any) -> Any:
+def query_scores(found: Any) -> Any:
     """(1, C, h, w) sums over queries of P(class | query) P(pixel | query) (Cheng et al. 2021, MaskFormer, 3.4).
 
     Args:
-        classes: (1, Q, C + 1) logits; the last class is "none".
-        masks: (1, Q, h, w) logits.
+        found: a network's answer: (1, Q, C + 1) logits of classes, the last "none", and (1, Q, h, w) of masks.
     """
     import torch
 
-    return torch.einsum("bqc,bqhw->bchw", classes.softmax(dim=-1)[..., :-1], masks.sigmoid())
-
-
-def as_masks(scores: Float32, size: tuple[int, int], space: LabelSpace) -> Masks:
-    """Masks of an image of (height, width) `size` from (h, w, C) positive scores of the classes.
-
-    The label of a pixel is that of the likeliest class in the four cells around it.
-    """
-    probabilities = scores / np.maximum(scores.sum(axis=2, keepdims=True), 1e-12)
-    finer = _upsampled(probabilities, size)
-    label = base.nearest(space.ids[finer.argmax(axis=2)], size)
-    return Masks(label, base.resized(finer.max(axis=2), size), probabilities)
+    classes = found.class_queries_logits.softmax(dim=-1)[..., :-1]
+    return torch.einsum("bqc,bqhw->bchw", classes, found.masks_queries_logits.sigmoid())
 
 
 def _upsampled(probabilities: Float32, size: tuple[int, int]) -> Float32:
@@ -111,7 +128,34 @@ def _upsampled(probabilities: Float32, size: tuple[int, int]) -> Float32:
     return grid(torch.nn.functional.interpolate(tensor, scale_factor=scale, mode="bilinear", align_corners=False))
 
 
-def recognises(path: Path, model_type: str) -> bool:
+def card(
+    teacher: type[Pretrained],
+    name: str,
+    repository: str,
+    licence: str,
+    megabytes: int,
+    label_space: str,
+    dimension: int,
+    more: tuple[str, ...] = (),
+) -> Card:
+    """The card of a network in a repository of Hugging Face, with `more` files than the usual ones."""
+    at = f"{HUB}/{repository}/resolve/main"
+    weights = WeightFile(WEIGHTS, at, instead=("pytorch_model.bin",))
+    return Card(
+        name=name,
+        file=name,
+        source=f"huggingface.co/{repository} (cmp-seg teachers fetch {name})",
+        licence=licence,
+        load=partial(teacher, name=name),
+        recognises=partial(_recognises, model_type=teacher.model_type),
+        files=(*(WeightFile(file, at) for file in (CONFIG, PROCESSOR, *more)), weights),
+        megabytes=megabytes,
+        label_space=label_space,
+        dimension=dimension,
+    )
+
+
+def _recognises(path: Path, model_type: str) -> bool:
     """Whether a folder holds a network of transformers of that type."""
     try:
         return bool(_json(path / CONFIG).get("model_type") == model_type)

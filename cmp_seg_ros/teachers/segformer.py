@@ -1,50 +1,37 @@
 """SegFormer (Xie et al. 2021): masks of ADE20K, and features of its last encoder stage."""
 
-from functools import partial
 from pathlib import Path
 
-from cmp_seg_ros.scan import UInt8
+from cmp_seg_ros.scan import Float32, UInt8
 from cmp_seg_ros.teachers import pretrained
-from cmp_seg_ros.teachers.base import Card, Features, Masks, hub_files
-
-SIDE = 640  # pixels of the shorter side, as in its training
-STRIDE = 32  # of the last stage
-MODEL = "segformer"
 
 
 class Teacher(pretrained.Pretrained):
     """Masks at a quarter of the resolution, features at a 32nd."""
 
-    model_type = MODEL
+    model_type, architecture = "segformer", "SegformerForSemanticSegmentation"
+    side, stride = 640, 32
 
-    def __init__(self, path: Path, name: str = MODEL) -> None:
-        super().__init__(path, name, "SegformerForSemanticSegmentation")
-        self._space = self.label_space = self.space()
-        self.dimension = self.network.config.hidden_sizes[-1]
+    def __init__(self, path: Path, name: str) -> None:
+        super().__init__(path, name)
+        self.label_space, self.dimension = self.space(), self.network.config.hidden_sizes[-1]
 
-    def masks(self, rgb: UInt8) -> Masks:
-        pixels = self.pixels(rgb, pretrained.fitted(rgb.shape[:2], SIDE, STRIDE))
-        scores = self.network(pixels).logits.softmax(dim=1)
-        return pretrained.as_masks(pretrained.grid(scores), (rgb.shape[0], rgb.shape[1]), self._space)
+    def _scores(self, rgb: UInt8) -> Float32:
+        return pretrained.grid(self.network(self.pixels(rgb)).logits.softmax(dim=1))
 
-    def features(self, rgb: UInt8) -> Features:
-        pixels = self.pixels(rgb, pretrained.fitted(rgb.shape[:2], SIDE, STRIDE))
-        found = self.network.segformer(pixels, output_hidden_states=True).hidden_states[-1]
-        return Features(pretrained.grid(found), (rgb.shape[0], rgb.shape[1]))
+    def _features(self, rgb: UInt8) -> Float32:
+        return pretrained.grid(self.network.segformer(self.pixels(rgb), output_hidden_states=True).hidden_states[-1])
 
 
 CARDS = tuple(
-    Card(
-        name=f"{MODEL}-{size}",
-        file=f"{MODEL}-{size}",
-        source=f"huggingface.co/nvidia/segformer-{size}-finetuned-ade-{side} (cmp-seg teachers fetch {MODEL}-{size})",
-        licence="NVIDIA, not for commerce",
-        load=partial(Teacher, name=f"{MODEL}-{size}"),
-        recognises=partial(pretrained.recognises, model_type=MODEL),
-        files=hub_files(f"nvidia/segformer-{size}-finetuned-ade-{side}"),
-        megabytes=megabytes,
-        label_space="ade20k",
-        dimension=dimension,
+    pretrained.card(
+        Teacher,
+        f"segformer-{size}",
+        f"nvidia/segformer-{size}-finetuned-ade-{side}",
+        "NVIDIA, not for commerce",
+        megabytes,
+        "ade20k",
+        dimension,
     )
     for size, side, megabytes, dimension in (("b0", "512-512", 15, 256), ("b5", "640-640", 339, 512))
 )

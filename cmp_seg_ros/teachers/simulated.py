@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from cmp_seg_ros import configuration
 from cmp_seg_ros.errors import UserError
@@ -25,7 +25,7 @@ FOLDER = "config/teachers"
 LEAST = 1e-4  # probability of an answer
 
 
-class ErrorModel(BaseModel):
+class ErrorModel(configuration.KnownFields):
     """The errors of a real teacher.
 
     Args:
@@ -37,8 +37,6 @@ class ErrorModel(BaseModel):
         sharpness: factor on the logits; it decides the confidences, and no label.
         confusion: by class of `indoor` that is true: the share of each answer; answers that are left out never come.
     """
-
-    model_config = ConfigDict(extra="forbid")
 
     teacher: str
     answers: str

@@ -6,25 +6,23 @@ import numpy as np
 import numpy.typing as npt
 
 from cmp_seg_ros.datasets.frame import Returns
-from cmp_seg_ros.scan import Float32, UInt8
+from cmp_seg_ros.scan import Float32, Float64, Int64, UInt8
 from cmp_seg_ros.training.config import AugmentConfig
 from cmp_seg_ros.waffleiron.config import PreprocessConfig
 from cmp_seg_ros.waffleiron.preprocess import Voxels, prepare
 
 
-def augment(scan: Returns, config: AugmentConfig, rng: np.random.Generator, limit: float | None = None) -> Returns:
+def augment(
+    scan: Returns, config: AugmentConfig, rng: np.random.Generator, limit: float | None = None
+) -> tuple[Returns, Int64]:
     """Rotate, mirror and scale a scan at random, drop points, rings and intensities, and change the intensities.
 
     Args:
         limit: of intensities, as in the bundle's IntensityConfig.
+
+    Returns:
+        The new scan, and the row of the given one that each of its points comes from.
     """
-    return augment_rows(scan, config, rng, limit)[0]
-
-
-def augment_rows(
-    scan: Returns, config: AugmentConfig, rng: np.random.Generator, limit: float | None = None
-) -> tuple[Returns, npt.NDArray[np.int64]]:
-    """As `augment`, and the row of the given scan that each point comes from."""
     keep = np.ones(len(scan.xyz), dtype=bool)
     if rng.random() < config.drop_points:
         keep &= rng.random(len(keep)) < rng.uniform(0.5, 1.0)
@@ -57,7 +55,7 @@ def augment_rows(
 
 def random_response(
     xyz: npt.NDArray[np.floating], ring: UInt8, intensity: Float32, rng: np.random.Generator
-) -> npt.NDArray[np.float64]:
+) -> Float64:
     """(N,) intensities as some sensor in some world might give them: all of the simulator's, a part of it, or nothing.
 
     By chance the range, gains of rings, noise, and a field of reflectivity that has nothing to do with classes (waves
@@ -101,38 +99,34 @@ def _standard(value: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
     return (value - value.mean()) / (float(value.std()) or 1.0)
 
 
-def voxels_and_targets(
-    scan: Returns, preprocess: PreprocessConfig, config: AugmentConfig | None, rng: np.random.Generator
-) -> tuple[Voxels, UInt8]:
-    """Voxels of a scan and the label of each voxel's representative point. Without `config`, nothing is random."""
-    voxels, rows = voxels_and_rows(scan, preprocess, config, rng)
-    return voxels, scan.label[rows]
+def voxels_of(scan: Returns, preprocess: PreprocessConfig, limit: float | None) -> tuple[Voxels, Int64]:
+    """Voxels of a scan with normalised intensities, and the row of each voxel's representative point.
+
+    Args:
+        limit: as for `augment`.
+    """
+    intensity = _standard(scan.intensity).astype(np.float32)
+    voxels, _ = prepare(scan.xyz, intensity if limit is None else intensity.clip(-limit, limit), preprocess)
+    return voxels, voxels.points
 
 
-def voxels_and_rows(
-    scan: Returns, preprocess: PreprocessConfig, config: AugmentConfig | None, rng: np.random.Generator
-) -> tuple[Voxels, npt.NDArray[np.int64]]:
-    """Voxels of a scan and the row of each voxel's representative point. Without `config`, nothing is random."""
-    xyz, intensity, rows = scan.xyz, scan.intensity, np.arange(len(scan.xyz))
-    if config is not None:
-        rows = rng.permutation(len(xyz))  # so that any point may represent its voxel
-        xyz, intensity = xyz[rows], intensity[rows]
-        if rng.random() < config.coarse_voxels:
-            size = preprocess.voxel_size * rng.uniform(1, 2)
-            preprocess = preprocess.model_copy(update={"voxel_size": size})
+def augmented_voxels(
+    scan: Returns, preprocess: PreprocessConfig, limit: float | None, config: AugmentConfig, rng: np.random.Generator
+) -> tuple[Voxels, Int64]:
+    """As `voxels_of`, of the augmented scan; the rows are those of the given one."""
+    scan, rows = augment(scan, config, rng, limit)
+    order = rng.permutation(len(rows))  # so that any point may represent its voxel
+    xyz, intensity, rows = scan.xyz[order], scan.intensity[order], rows[order]
+    if rng.random() < config.coarse_voxels:
+        size = preprocess.voxel_size * rng.uniform(1, 2)
+        preprocess = preprocess.model_copy(update={"voxel_size": size})
     voxels, _ = prepare(xyz, intensity, preprocess)
-    if config is not None and len(voxels) > config.max_voxels:
+    if len(voxels) > config.max_voxels:
         distance = np.linalg.norm(voxels.xyz - voxels.xyz[rng.integers(len(voxels))], axis=1)
         chosen = voxels.points[np.argpartition(distance, config.max_voxels)[: config.max_voxels]]
         xyz, intensity, rows = xyz[chosen], intensity[chosen], rows[chosen]
         voxels, _ = prepare(xyz, intensity, preprocess)
     return voxels, rows[voxels.points]
-
-
-def standardised(scan: Returns, limit: float | None = None) -> Returns:
-    """A scan with normalised intensities, otherwise unchanged."""
-    intensity = _standard(scan.intensity).astype(np.float32)
-    return scan._replace(intensity=intensity if limit is None else intensity.clip(-limit, limit))
 
 
 def _rotation(rng: np.random.Generator, tilt: float) -> Float32:
@@ -142,7 +136,7 @@ def _rotation(rng: np.random.Generator, tilt: float) -> Float32:
     return (_axis_rotation(0, roll) @ _axis_rotation(1, pitch) @ about_z).astype(np.float32)
 
 
-def _axis_rotation(axis: int, angle: float) -> npt.NDArray[np.float64]:
+def _axis_rotation(axis: int, angle: float) -> Float64:
     c, s = np.cos(angle), np.sin(angle)
     rotation = np.eye(3)
     i, j = (axis + 1) % 3, (axis + 2) % 3

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from cmp_seg_ros import familiarity, strange_intensity
 from cmp_seg_ros.bundle import Bundle
@@ -13,7 +12,7 @@ from cmp_seg_ros.engine.base import softmax
 from cmp_seg_ros.engine.loading import load_engine
 from cmp_seg_ros.familiarity import Choice, Float64
 from cmp_seg_ros.scan import UNLABELLED, Float32, UInt8
-from cmp_seg_ros.training.augment import random_response, standardised, voxels_and_targets
+from cmp_seg_ros.training.augment import random_response, voxels_of
 from cmp_seg_ros.waffleiron.preprocess import Voxels, column_of
 
 RESPONSES = 4  # random intensities of each scan that the gate for strange ones is fitted to
@@ -64,10 +63,11 @@ def calibrate(bundle: Bundle, scans: Iterable[Returns], out: Path, engine: str =
 def _seen(bundle: Bundle, scan: Returns, rng: np.random.Generator) -> Iterator[tuple[Voxels, UInt8]]:
     """Voxels and targets of a scan at the bundle's voxel size, and at a larger one."""
     config, limit = bundle.points.preprocess, bundle.points.intensity.limit
-    shown = standardised(scan, limit)
-    yield voxels_and_targets(shown, config, None, rng)
+    voxels, rows = voxels_of(scan, config, limit)
+    yield voxels, scan.label[rows]
     larger = config.voxel_size * rng.uniform(1, COARSEST)
-    yield voxels_and_targets(shown, config.model_copy(update={"voxel_size": larger}), None, rng)
+    voxels, rows = voxels_of(scan, config.model_copy(update={"voxel_size": larger}), limit)
+    yield voxels, scan.label[rows]
 
 
 def _fit_intensities(bundle: Bundle, scans: Iterable[Returns], rng: np.random.Generator) -> Choice | None:
@@ -94,15 +94,11 @@ def _intensity_column(bundle: Bundle) -> int | None:
 def fit_temperature(logits: Float32, target: UInt8) -> float:
     """The temperature at which (M, C) logits give (M,) targets the least mean negative log likelihood."""
     from scipy.optimize import minimize_scalar
+    from scipy.special import log_softmax
 
     wide = logits.astype(np.float64)
 
     def loss(temperature: float) -> float:
-        return float(-_log_softmax(wide / temperature)[np.arange(len(target)), target].mean())
+        return float(-log_softmax(wide / temperature, axis=1)[np.arange(len(target)), target].mean())
 
     return round(float(minimize_scalar(loss, bounds=RANGE, method="bounded").x), 3)
-
-
-def _log_softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))

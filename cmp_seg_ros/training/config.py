@@ -1,12 +1,12 @@
 """The configuration of a training run, as read from a YAML file in config/training/."""
 
+import math
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from cmp_seg_ros.datasets import scan_cache
-from cmp_seg_ros.training.schedule import warmup_cosine, warmup_rsqrt
 
 RESOLUTION = 100_000  # of the cosine, which depends on progress, not on steps
 
@@ -106,3 +106,35 @@ class TrainConfig(Strict):
         "auto"  # auto: ddp if there are several devices
     )
     precision: Literal["auto", "32-true", "bf16-mixed", "64-true"] = "auto"  # auto: bf16 if the hardware supports it
+
+
+def warmup_cosine(iteration: int, warmup: int, total: int, minimum: float) -> float:
+    """Factor on the learning rate: linear from 0 to 1 over `warmup` iterations, then a cosine down to `minimum`.
+
+    WaffleIron and ScaLR.
+
+    Args:
+        iteration: 0..total; later iterations stay at `minimum`.
+        minimum: final factor, 0..1.
+    """
+    if iteration < warmup:
+        return iteration / warmup
+    progress = min((iteration - warmup) / max(total - warmup, 1), 1.0)
+    return minimum + 0.5 * (1 - minimum) * (1 + math.cos(math.pi * progress))
+
+
+def warmup_rsqrt(iteration: float, warmup: float, timescale: float, cooldown: float, total: float) -> float:
+    """Factor on the learning rate: linear over `warmup`, then 1 / sqrt, then linear to 0 from `cooldown` to `total`.
+
+    ScaLR+ (branch scalr_plus). As published, the line of the cool-down begins where the curve would be without its
+    warm-up, a jump of one per cent.
+
+    Args:
+        iteration, warmup, timescale, cooldown, total: in the same unit, iterations or epochs.
+    """
+    if iteration < warmup:
+        return iteration / warmup
+    if iteration < cooldown:
+        return 1 / math.sqrt(1 + (iteration - warmup) / timescale)
+    left = max(0.0, (total - iteration) / (total - cooldown))
+    return left / math.sqrt(1 + cooldown / timescale)

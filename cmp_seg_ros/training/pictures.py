@@ -8,6 +8,7 @@ import numpy as np
 
 from cmp_seg_ros.evaluation import plots
 from cmp_seg_ros.label_space import LabelSpace
+from cmp_seg_ros.occupancy.feature_colours import FeatureColours
 from cmp_seg_ros.scan import UNLABELLED, Float32, UInt8
 from cmp_seg_ros.training.log import read, title_of
 
@@ -72,10 +73,8 @@ def draw_features(path: Path, views: Sequence[FeatureView], title: str = "") -> 
     Colours are the first three principal components of the teacher's features over all views, the same for both.
     """
     unit = [view.teacher / np.linalg.norm(view.teacher, axis=1, keepdims=True).clip(1e-9) for view in views]
-    every = np.concatenate(unit)
-    mean = every.mean(axis=0)
-    axes = np.linalg.eigh(np.cov((every - mean).T))[1][:, ::-1][:, :3]  # (D, 3)
-    low, high = np.percentile((every - mean) @ axes, [2, 98], axis=0)
+    colours = FeatureColours()
+    colours(np.concatenate(unit)[None])
     figure = plots.new_figure(14, 3.6 * len(views) + 1.4, title)
     places = figure.subplots(len(views), 2, squeeze=False)
     for row, (view, teacher) in enumerate(zip(views, unit, strict=True)):
@@ -87,8 +86,7 @@ def draw_features(path: Path, views: Sequence[FeatureView], title: str = "") -> 
             (places[row, 0], teacher, f"image {view.number}: teacher"),
             (places[row, 1], student, f"student (mean cosine {cosine:.2f})"),
         ):
-            colour = (((features - mean) @ axes - low) / (high - low).clip(1e-9)).clip(0, 1)
-            axis.scatter(azimuth, elevation, s=6, c=colour, linewidths=0)
+            axis.scatter(azimuth, elevation, s=6, c=colours(features[None])[0] / 255, linewidths=0)
             axis.invert_xaxis()
             axis.set(xlabel="azimuth, degrees", ylabel="elevation, degrees", title=name)
     note = "Colours: first three principal components of the teacher's features (red, green, blue), the same for both"

@@ -5,7 +5,8 @@ A run needs them in any order, many times; bags and images give them once, in ti
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from io import BytesIO
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,10 +23,8 @@ from cmp_seg_ros.datasets.frame import PSEUDO, Frame, PointLabels, Returns
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.geometry.sensor_set import SensorSet
 from cmp_seg_ros.label_space import LabelSpace
-from cmp_seg_ros.scan import UNLABELLED, Float32, UInt8
+from cmp_seg_ros.scan import UNLABELLED, Arrays, Float32, UInt8
 from cmp_seg_ros.training.config import Strict, TrainConfig
-
-Arrays = Mapping[str, npt.NDArray[Any]]
 
 Settings = TypeVar("Settings", bound="SetsConfig")
 
@@ -109,15 +108,13 @@ class KeptScans:
         self.sets, self.make, self.what = list(sets), make, what
         content = json.dumps([key, [each.model_dump() for each in self.sets]], sort_keys=True)
         self.folder = folder / f"{what.replace(' ', '-')}-{hashlib.sha256(content.encode()).hexdigest()[:10]}"
-        self._count: int | None = None
 
     def fill(self) -> Iterator[int]:
         """Read all frames and keep them, unless that is done; yields after each. Raises UserError without any."""
         if (self.folder / INDEX).is_file():
             return
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            count = 0
+        count = 0
+        with outputs.writing(self.folder, "free some space, or give another --cache"):
             for source in self.sets:
                 for frame in source.frames():
                     for arrays in self.make(frame, source):
@@ -128,40 +125,30 @@ class KeptScans:
                         count += 1
                     yield count
             if not count:
+                wanted = ((each, "all" if each.splits is None else ", ".join(each.splits)) for each in self.sets)
+                where = ", ".join(f"{each.path} (split {splits})" for each, splits in wanted) or "no data set"
                 raise UserError(
-                    f"no frame of {self._where()} has {self.what}; see --labels, and the splits that "
-                    "`cmp-seg convert` makes"
+                    f"no frame of {where} has {self.what}; see --labels, and the splits that `cmp-seg convert` makes"
                 )
             outputs.write_whole(self.folder / INDEX, json.dumps({"count": count}).encode())
-        except OSError as error:
-            if not outputs.is_about(self.folder, error):
-                raise
-            raise UserError(
-                f"{self.what} cannot be kept in {self.folder}: {error.strerror or error}; free some space, or give "
-                "another --cache"
-            ) from error
 
     def file(self, number: int) -> Path:
         return self.folder / f"{number:06d}.npz"
 
+    @cached_property
+    def _count(self) -> int:
+        return int(json.loads((self.folder / INDEX).read_text())["count"])
+
     def __len__(self) -> int:
-        if self._count is None:
-            self._count = int(json.loads((self.folder / INDEX).read_text())["count"])
         return self._count
 
     def __getitem__(self, number: int) -> dict[str, npt.NDArray[Any]]:
-        if not 0 <= number < len(self):
-            raise IndexError(f"there are {len(self)} {self.what}, none of number {number}")
         path = self.file(number)
         try:
             with np.load(path) as file:
                 return {name: file[name] for name in file.files}
         except (OSError, EOFError, ValueError, LookupError, BadZipFile) as error:
             raise UserError(f"{path} cannot be read: {error}; remove its folder and run the command again") from error
-
-    def _where(self) -> str:
-        wanted = ((each, "all" if each.splits is None else ", ".join(each.splits)) for each in self.sets)
-        return ", ".join(f"{each.path} (split {splits})" for each, splits in wanted) or "no data set"
 
 
 class Labels:

@@ -103,15 +103,8 @@ class Task(ABC, Generic[Config, Batch, Answer]):
         self, path: Path, weights: bytes, training: dict[str, Any], scores: dict[str, float], **about: Any
     ) -> Bundle:
         """Write a bundle with the configuration of the run and its scores; `about` as for `Bundle.write`."""
-        own = {
-            "name",
-            "label_space",
-            "network",
-            "preprocess",
-            "intensity",
-            "focal",
-            "threshold",
-        }  # fields of the bundle
+        # What the bundle's other fields say already.
+        own = {"name", "label_space", "network", "preprocess", "intensity", "focal", "threshold"}
         return Bundle.write(
             path,
             weights,

@@ -23,7 +23,7 @@ from cmp_seg_ros.pseudo_labels.labeller import project, read
 from cmp_seg_ros.scan import Float32
 from cmp_seg_ros.teachers.base import open_teacher
 from cmp_seg_ros.training import pictures, start
-from cmp_seg_ros.training.augment import augment_rows, standardised, voxels_and_rows
+from cmp_seg_ros.training.augment import augmented_voxels, voxels_of
 from cmp_seg_ros.training.config import AugmentConfig, OptimiserConfig
 from cmp_seg_ros.training.losses import distillation_loss
 from cmp_seg_ros.training.scans import Arrays, KeptScans, SetConfig, SetsConfig
@@ -136,9 +136,8 @@ class Task(base.Task[Config, Item, Answer]):
         config, rng, scans = self.config, np.random.default_rng([self.config.seed, item]), []
         for _ in range(config.batch):
             scan, features = _taught(self.scans[int(rng.integers(len(self.scans)))])
-            scan, rows = augment_rows(scan, config.augment, rng, config.intensity.limit)
-            voxels, chosen = voxels_and_rows(scan, config.preprocess, config.augment, rng)
-            scans.append((voxels, features[rows][chosen]))
+            voxels, rows = augmented_voxels(scan, config.preprocess, config.intensity.limit, config.augment, rng)
+            scans.append((voxels, features[rows]))
         return self._item(scans)
 
     def loss(self, network: nn.Module, batch: Item) -> Tensor:
@@ -147,10 +146,10 @@ class Task(base.Task[Config, Item, Answer]):
     @cached_property
     def validation(self) -> list[Item]:
         """One image per batch, not augmented."""
-        config, rng, items = self.config, np.random.default_rng(0), []
+        config, items = self.config, []
         for number in pictures.some_of(range(len(self.held_back)), config.validation_scans):
             scan, features = _taught(self.held_back[number])
-            voxels, rows = voxels_and_rows(standardised(scan, config.intensity.limit), config.preprocess, None, rng)
+            voxels, rows = voxels_of(scan, config.preprocess, config.intensity.limit)
             items.append(self._item([(voxels, features[rows])]))
         return items
 

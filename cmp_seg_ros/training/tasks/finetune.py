@@ -19,7 +19,7 @@ from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.scan import Float32
 from cmp_seg_ros.training import pictures, start
-from cmp_seg_ros.training.augment import augment_rows, standardised, voxels_and_rows
+from cmp_seg_ros.training.augment import augmented_voxels, voxels_of
 from cmp_seg_ros.training.config import AugmentConfig, DataConfig, OptimiserConfig
 from cmp_seg_ros.training.labelling import Item, LabellingTask
 from cmp_seg_ros.training.losses import segmentation_loss
@@ -114,10 +114,9 @@ class Task(LabellingTask[Config]):
         rng = np.random.default_rng([config.seed, item])
         for _ in range(config.batch):
             scan, weight = self._draw_scan(rng)
-            scan, rows = augment_rows(scan, config.augment, rng, points.intensity.limit)
-            voxels, chosen = voxels_and_rows(scan, points.preprocess, config.augment, rng)
-            scans.append((voxels, scan.label[chosen]))
-            weights.append(weight[rows][chosen])
+            voxels, rows = augmented_voxels(scan, points.preprocess, points.intensity.limit, config.augment, rng)
+            scans.append((voxels, scan.label[rows]))
+            weights.append(weight[rows])
         return self.item(scans, weights)
 
     def loss(self, network: nn.Module, batch: Item) -> Tensor:
@@ -126,10 +125,10 @@ class Task(LabellingTask[Config]):
     @cached_property
     def validation(self) -> list[Item]:
         """One scan per batch, not augmented."""
-        rng, points, items = np.random.default_rng(0), self.points, []
+        points, items = self.points, []
         for number in pictures.some_of(range(len(self.held_back)), self.config.validation_scans):
-            scan = standardised(labelled(self.held_back[number])[0], points.intensity.limit)
-            voxels, rows = voxels_and_rows(scan, points.preprocess, None, rng)
+            scan, _ = labelled(self.held_back[number])
+            voxels, rows = voxels_of(scan, points.preprocess, points.intensity.limit)
             items.append(self.item([(voxels, scan.label[rows])]))
         return items
 

@@ -21,13 +21,12 @@ from cmp_seg_ros.network_weights import serialise
 from cmp_seg_ros.occupancy import pictures
 from cmp_seg_ros.occupancy.grid import FREE, UNKNOWN, Grid
 from cmp_seg_ros.occupancy.scores import DepthScores, OccupancyScores, truth_ids
-from cmp_seg_ros.occupancy.view_cache import ViewCache
-from cmp_seg_ros.occupancy.views import View
+from cmp_seg_ros.occupancy.views import View, ViewCache
 from cmp_seg_ros.scan import UNLABELLED, Bool, Float32, UInt8
 from cmp_seg_ros.scenedino.config import FieldConfig
 from cmp_seg_ros.scenedino.encoders.efficientnet_lite0 import Encoder
-from cmp_seg_ros.scenedino.field import NO_HEIGHT, FeatureField, normalised_intrinsics
-from cmp_seg_ros.scenedino.rendering import rays_of, render
+from cmp_seg_ros.scenedino.field import NO_HEIGHT, FeatureField, Samples, normalised_intrinsics
+from cmp_seg_ros.scenedino.rendering import Rendered, rays_of, render
 from cmp_seg_ros.training.config import Strict, TrainConfig
 from cmp_seg_ros.training.tasks import base
 
@@ -92,9 +91,7 @@ class Config(TrainConfig):
     @property
     def camera(self) -> Camera:
         """The camera of all views."""
-        height, width = self.network.image
-        intrinsics = self.focal, self.focal, (width - 1) / 2, (height - 1) / 2
-        return Camera(model="pinhole", intrinsics=intrinsics, width=width, height=height)
+        return Camera.centred(self.focal, self.network.image)
 
 
 class Item(NamedTuple):
@@ -134,8 +131,7 @@ class Check(NamedTuple):
 
 
 class Answer(NamedTuple):
-    density: Float32  # (M,)
-    label: UInt8  # (M,) ids
+    label: UInt8  # (M,) ids or FREE
     depth: Float32  # RENDERED, metres along the optical axis
 
 
@@ -153,9 +149,7 @@ class Task(base.Task[Config, Any, Answer]):
         if isinstance(self.network.encoder, Encoder) and config.frozen:
             self.network.encoder.freeze(config.frozen)
         self._ids = truth_ids(self.space)
-        height, width = config.network.image
-        fx, fy, cx, cy = self.camera.intrinsics
-        self.intrinsics = normalised_intrinsics((fx, fy), (cx, cy), (height, width))[None]
+        self.intrinsics = normalised_intrinsics(self.camera)[None]
 
     def fixed(self) -> list[str]:
         return self.space.names
@@ -262,17 +256,22 @@ class Task(base.Task[Config, Any, Answer]):
             loss = loss + config.class_weight * functional.cross_entropy(logits, batch.target[known])
         seen = batch.distance > config.network.depth[0]
         if config.depth_weight and count and seen.any():
-            rendered = render(
-                lambda points: network.query(features, points, intrinsics, batch.up)[:2],
-                torch.zeros_like(rays),
-                rays,
-                config.network.depth,
-                config.samples,
-                jitter=True,
-            )
+            rendered = self._render(network, features, batch, rays, config.samples, jitter=True)
             error = (rendered.distance.log() - batch.distance.clamp(min=1e-3).log()).abs()[seen]
             loss = loss + config.depth_weight * error.mean()
         return loss
+
+    def _render(
+        self, network: Any, features: Tensor, batch: Item | Check, rays: Tensor, samples: int, jitter: bool = False
+    ) -> Rendered:
+        """What a map of features shows along rays (B, R, 3)."""
+        intrinsics = self.intrinsics.to(rays.device).expand(len(rays), -1, -1)
+
+        def query(points: Tensor) -> tuple[Tensor, Tensor]:
+            found: Samples = network.query(features, points, intrinsics, batch.up)
+            return found.density, found.features
+
+        return render(query, rays, self.config.network.depth, samples, jitter)
 
     @cached_property
     def validation(self) -> list[Check]:
@@ -297,41 +296,28 @@ class Task(base.Task[Config, Any, Answer]):
         intrinsics = self.intrinsics.to(batch.image.device)
         features = network.encode(batch.image)
         density, point_features, _ = network.query(features, batch.points, intrinsics, batch.up)
-        label = self.space.ids[network.logits(point_features)[0].argmax(dim=1).cpu().numpy()]
+        ids = self.space.ids[network.logits(point_features)[0].argmax(dim=1).cpu().numpy()]
+        label = np.where(density[0].cpu().numpy() > self.config.threshold, ids, FREE).astype(np.uint8)
         height, width = self.config.network.image
         rows, columns = _rendered_pixels((height, width))
         rays = rays_of(intrinsics, (height, width)).view(1, height, width, 3)[:, rows[:, None], columns].flatten(1, 2)
-        rendered = render(
-            lambda points: network.query(features, points, intrinsics, batch.up)[:2],
-            torch.zeros_like(rays),
-            rays,
-            self.config.network.depth,
-            SAMPLES,
-        )
+        rendered = self._render(network, features, batch, rays, SAMPLES)
         depth = (rendered.distance * rays[..., 2]).view(RENDERED).cpu().numpy()
-        return Answer(density[0].cpu().numpy(), label, depth)
+        return Answer(label, depth)
 
     def validate(self, answers: Sequence[Answer]) -> base.Validation:
         """Occupancy of known voxels in the image, classes, and rendered depth."""
         occupancy, depth = OccupancyScores(self.space), DepthScores()
         for check, answer in zip(self.validation, answers, strict=True):
-            predicted = np.where(answer.density > self.config.threshold, answer.label, FREE).astype(np.uint8)
-            occupancy.add(check.truth, predicted, check.visible)
+            occupancy.add(check.truth, answer.label, check.visible)
             depth.add(check.depth, answer.depth)
         return base.Validation({**occupancy.scores(), **depth.scores()}, partial(self._draw, answers))
 
     def _draw(self, answers: Sequence[Answer], path: Path, title: str) -> None:
         pairs = list(zip(self.validation, answers, strict=True))[:: max(1, len(answers) // 4)][:4]
         rows = [
-            pictures.CheckedView(
-                check.rgb,
-                check.points[0].numpy(),
-                check.truth,
-                np.where(answer.density > self.config.threshold, answer.label, FREE).astype(np.uint8),
-                check.depth,
-                answer.depth,
-            )
-            for check, answer in pairs
+            pictures.CheckedView(c.rgb, c.points[0].numpy(), c.truth, answer.label, c.depth, answer.depth)
+            for c, answer in pairs
         ]
         pictures.draw_checks(path, rows, self.space, title)
 
@@ -348,8 +334,7 @@ class Task(base.Task[Config, Any, Answer]):
     @cached_property
     def _rays(self) -> Float32:
         """(H W, 3) directions through the pixels with z = 1."""
-        v, u = np.mgrid[0 : self.camera.height, 0 : self.camera.width].astype(np.float32)
-        rays = self.camera.unproject(np.stack([u.ravel(), v.ravel()], axis=1))
+        rays = self.camera.rays()
         return rays / rays[:, 2:]
 
 

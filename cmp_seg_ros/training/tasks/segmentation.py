@@ -15,7 +15,7 @@ from cmp_seg_ros.datasets.base import DataSet
 from cmp_seg_ros.datasets.frame import TRUTH, Frame, Returns
 from cmp_seg_ros.errors import describe_invalid
 from cmp_seg_ros.label_space import LabelSpace
-from cmp_seg_ros.training.augment import augment, standardised, voxels_and_targets
+from cmp_seg_ros.training.augment import augmented_voxels, voxels_of
 from cmp_seg_ros.training.calibration import calibrate
 from cmp_seg_ros.training.config import AugmentConfig, DataConfig, TrainConfig
 from cmp_seg_ros.training.labelling import Item, LabellingTask
@@ -97,8 +97,8 @@ class Task(LabellingTask[Config]):
         for _ in range(config.batch):
             part = self._parts[int(rng.integers(len(self._parts)))]
             scan = self._labelled(part[int(rng.integers(len(part)))])
-            scan = augment(scan, config.augment, rng, config.intensity.limit)
-            scans.append(voxels_and_targets(scan, config.preprocess, config.augment, rng))
+            voxels, rows = augmented_voxels(scan, config.preprocess, config.intensity.limit, config.augment, rng)
+            scans.append((voxels, scan.label[rows]))
         return self.item(scans)
 
     def loss(self, network: nn.Module, batch: Item) -> Tensor:
@@ -107,9 +107,11 @@ class Task(LabellingTask[Config]):
     @cached_property
     def validation(self) -> list[Item]:
         """One scan per batch, not augmented."""
-        config, rng = self.config, np.random.default_rng(0)  # not used without augmentation
-        scans = (standardised(self._labelled(frame), config.intensity.limit) for frame in self.validation_frames)
-        return [self.item([voxels_and_targets(scan, config.preprocess, None, rng)]) for scan in scans]
+        items = []
+        for scan in map(self._labelled, self.validation_frames):
+            voxels, rows = voxels_of(scan, self.config.preprocess, self.config.intensity.limit)
+            items.append(self.item([(voxels, scan.label[rows])]))
+        return items
 
     def write(self, path: Path, training: dict[str, Any], scores: dict[str, float], **about: Any) -> Bundle:
         bundle = super().write(path, training, scores, **about)
