@@ -35,6 +35,12 @@ class KnownFields(BaseModel):
         return given
 
 
+class Strict(KnownFields):
+    """The same, immutable and of finite numbers."""
+
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+
+
 def load(model: type[Model], folder: str, what: str, name_or_path: str | Path) -> Model:
     """Read the configuration of that name in `folder`, or else the file. Raises UserError, which calls it `what`."""
     known = resources.names(folder, ".yaml")

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from cmp_seg_ros import configuration, resources
 from cmp_seg_ros.scan import UNLABELLED, Float32, Float64, Int64, Scan, UInt8
@@ -21,7 +21,7 @@ PANES = 3  # along a ray, at most
 TURNS, SWINGS = 19.37, 7.13  # of a rosette's prisms during a scan; not integers, so that lines do not repeat
 
 
-class Lidar(BaseModel):
+class Lidar(configuration.KnownFields):
     """A spinning lidar. `altitudes` and `azimuths` (degrees) have one value per beam, in the order of its channels.
 
     `reach` is the range in metres at which half of the pulses on a 10 % target at normal incidence return. A lidar with
@@ -29,7 +29,7 @@ class Lidar(BaseModel):
     intensity channel: received signal (decreases with range), or calibrated reflectivity.
     """
 
-    model_config = ConfigDict(extra="forbid", ignored_types=(cached_property,), frozen=True)
+    model_config = ConfigDict(ignored_types=(cached_property,), frozen=True)
 
     name: str
     altitudes: list[float] = Field(min_length=1)

@@ -4,15 +4,12 @@ import math
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from cmp_seg_ros.configuration import Strict
 from cmp_seg_ros.datasets import scan_cache
 
 RESOLUTION = 100_000  # of the cosine, which depends on progress, not on steps
-
-
-class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class DataConfig(Strict):

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from cmp_seg_ros import outputs
+from cmp_seg_ros.configuration import Strict
 from cmp_seg_ros.datasets import open_input
 from cmp_seg_ros.datasets.base import DataSet
 from cmp_seg_ros.datasets.frame import PSEUDO, Frame, PointLabels, Returns
@@ -24,7 +25,7 @@ from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.geometry.sensor_set import SensorSet
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.scan import UNLABELLED, Arrays, Float32, UInt8
-from cmp_seg_ros.training.config import Strict, TrainConfig
+from cmp_seg_ros.training.config import TrainConfig
 
 Settings = TypeVar("Settings", bound="SetsConfig")
 

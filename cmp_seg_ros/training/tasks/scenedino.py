@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from cmp_seg_ros.bundle import Bundle, ImageNetwork
+from cmp_seg_ros.configuration import Strict
 from cmp_seg_ros.geometry.cameras import Camera
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.network_weights import serialise
@@ -27,7 +28,7 @@ from cmp_seg_ros.scenedino.config import FieldConfig
 from cmp_seg_ros.scenedino.encoders.efficientnet_lite0 import Encoder
 from cmp_seg_ros.scenedino.field import NO_HEIGHT, FeatureField, Samples, normalised_intrinsics
 from cmp_seg_ros.scenedino.rendering import Rendered, rays_of, render
-from cmp_seg_ros.training.config import Strict, TrainConfig
+from cmp_seg_ros.training.config import TrainConfig
 from cmp_seg_ros.training.tasks import base
 
 Rng = np.random.Generator
