@@ -47,8 +47,9 @@ def draw(path: Path, changed: Changed, space: LabelSpace) -> None:
             axes = figure.add_subplot(places[2, column])
             plots.draw_camera(axes, image.rgb(), frame.scan, label, space, image.camera)
             axes.set_title(f"In the image: {name}", fontsize=10)
-    for teacher, *_, new in zip(*views, strict=True):  # the teacher sees less, but at the same scale
-        teacher.set(xlim=new.get_xlim(), ylim=new.get_ylim())
+    (above, side), *_, (new_above, new_side) = views
+    above.set(xlim=new_above.get_xlim(), ylim=new_above.get_ylim())  # the teacher sees less, but at the same scale
+    side.set_xlim(new_side.get_xlim())
     legend = figure.add_axes((0.05, 0, 0.93, 0.6 / height))
     labels = changed.new[changed.new != UNLABELLED]
     plots.draw_legend(legend, labels, space, "share of the new bundle's labels", columns=len(space.classes))
