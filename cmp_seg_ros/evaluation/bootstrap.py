@@ -19,6 +19,7 @@ Statistic = Callable[[Float64], Float64]  # (..., *K) summed counts -> (..., *F)
 Interval = tuple[float, float]
 
 BLOCK = 4_000_000  # numbers in memory at once
+FEW = 10  # groups; with fewer, percentile intervals are known to be too narrow
 
 
 class Bootstrap(BaseModel):

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from cmp_seg_ros.errors import UserError, describe_invalid
 from cmp_seg_ros.evaluation.accuracy import Accuracy, Reading
-from cmp_seg_ros.evaluation.bootstrap import Bootstrap, Interval, unpack
+from cmp_seg_ros.evaluation.bootstrap import FEW, Bootstrap, Interval, unpack
 from cmp_seg_ros.evaluation.consistency import TemporalConsistency, agreement_of, stays, temporal_iou_of
 from cmp_seg_ros.evaluation.metrics import iou_of, mean_of, overall_accuracy_of, precision_of, recall_of
 from cmp_seg_ros.evaluation.reliability import ReliabilityCurve, ece_of
@@ -25,7 +25,6 @@ from cmp_seg_ros.outputs import REPORT
 Float64 = npt.NDArray[np.float64]
 Groups = dict[str, str]
 
-FEW = 10  # groups; with fewer, percentile intervals are known to be too narrow
 RUN_FIELDS = ("suite", "input", "source", "model", "bundle", "engine", "label_space", "voxel_size")  # settings of a run
 Verdict = Literal["better", "worse", "noise", "equal", "unknown"]
 

@@ -8,6 +8,7 @@ import numpy as np
 from cmp_seg_ros.datasets.frame import named
 from cmp_seg_ros.evaluation import page, reliability
 from cmp_seg_ros.evaluation.accuracy import Accuracy, Reading
+from cmp_seg_ros.evaluation.bootstrap import FEW
 from cmp_seg_ros.evaluation.consistency import TemporalConsistency
 from cmp_seg_ros.evaluation.page import NONE, Block, Cell, Notes, Page, Picture, Row, Section, Table, facts, percent
 from cmp_seg_ros.evaluation.pipeline import Consumer
@@ -22,6 +23,7 @@ PICTURES = {
     "overview.png": "A labelled scan.",
 }
 MANY = 16  # rows; longer tables of details are folded
+RARE = 0.001  # share of the points below which a class is named beside the mean
 PLANES_SHOWN = 5  # pictures of plane checks
 
 
@@ -160,13 +162,18 @@ def iou_table(accuracy: Accuracy, title: str) -> Table:
     untrue = {name for r in readings for name, iou in r.iou.items() if iou is not None and not r.points[name]}
     rows = [[f"{row[0]} *", *row[1:]] if row[0] in untrue else row for row in rows]
     rows.insert(-1, [])
+    notes = ["* not in the truth; points that are labelled so are errors: an IoU of 0 in the mean"] if untrue else []
+    rare = {name for r in readings for name, count in r.points.items() if 0 < count < RARE * sum(r.points.values())}
+    if rare:
+        notes.append(f"{', '.join(sorted(rare))}: below {RARE:.1%} of the points, but of full weight in the mean")
     if any(r.interval for r in readings):
         ends = [NONE if r.interval is None else f"{r.interval[0]:.1%} to {r.interval[1]:.1%}" for r in readings]
         rows.append([f"{accuracy.bootstrap.level:.0%} interval", *ends])
+        if len(accuracy.main.groups) < FEW:
+            notes.append(f"intervals from fewer than {FEW} groups (buildings, stretches of a drive) are too narrow")
     rows.append(["overall accuracy", *(percent(r.overall_accuracy, bar=True) for r in readings)])
     rows.append(["points", *(f"{sum(r.points.values()):,}" for r in readings)])
-    note = "* not in the truth; points that are labelled so are errors: an IoU of 0 in the mean" if untrue else ""
-    return Table(["IoU", *(name.replace("_", " ") for name in accuracy.readings)], rows, title, note)
+    return Table(["IoU", *(name.replace("_", " ") for name in accuracy.readings)], rows, title, "; ".join(notes))
 
 
 def by_class(reading: Reading) -> Table:
