@@ -7,7 +7,7 @@ import typer
 
 from cmp_seg_ros.cli import options
 
-Data = Annotated[list[Path], typer.Argument(help="Data sets: what `cmp-seg convert` wrote, bags, folders of pairs.")]
+Data = Annotated[list[Path], typer.Argument(help="Data sets of `cmp-seg convert`, with a validation split.")]
 Start = Annotated[str | None, typer.Option(help="Bundle whose weights the run begins with.")]
 Source = Annotated[str, typer.Option(help="Source of the labels: pseudo, truth, hand.")]
 Head = Annotated[str | None, typer.Option(help="linear, mlp, or with finetune keep; default: that of the recipe.")]

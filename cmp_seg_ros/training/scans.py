@@ -129,7 +129,8 @@ class KeptScans:
                 wanted = ((each, "all" if each.splits is None else ", ".join(each.splits)) for each in self.sets)
                 where = ", ".join(f"{each.path} (split {splits})" for each, splits in wanted) or "no data set"
                 raise UserError(
-                    f"no frame of {where} has {self.what}; see --labels, and the splits that `cmp-seg convert` makes"
+                    f"no frame of {where} has {self.what}; splits are made by `cmp-seg convert DATA --out SET`, and "
+                    "--labels names another label source"
                 )
             outputs.write_whole(self.folder / INDEX, json.dumps({"count": count}).encode())
 

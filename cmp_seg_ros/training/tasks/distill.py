@@ -97,8 +97,8 @@ class Task(base.Task[Config, Item, Answer]):
         self.network = Segmenter(network)
         key = [config.teacher, self.teacher.dimension, config.min_depth]
         self.scans, self.held_back = (
-            KeptScans(folder, sets, self._seen, key, what)
-            for sets, what in ((config.sets, "images of calibrated cameras"), (config.held_back, "held-back images"))
+            KeptScans(folder, sets, self._seen, key, "images of calibrated cameras")
+            for sets in (config.sets, config.held_back)
         )
 
     def start(self) -> None:
