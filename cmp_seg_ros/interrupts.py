@@ -76,9 +76,13 @@ def blocked() -> Iterator[None]:
     """Delay signals until the end of the block. Processes started inside inherit this until they call `unblock`."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
-        yield
+        with handled(defer=True) as received:  # the mask is per thread, and another thread may receive the signal
+            count = len(received)
+            yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    if len(received) > count:
+        raise KeyboardInterrupt
 
 
 def block() -> None:

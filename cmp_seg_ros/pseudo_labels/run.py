@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import yaml
+from pydantic import ValidationError
 
 from cmp_seg_ros import outputs
 from cmp_seg_ros.datasets import unified
@@ -85,7 +86,10 @@ def label_set(
             done += scans
             progress(done)
         for path in sorted(writer.folder.glob(COUNTS)):
-            report.join(PseudoReport.model_validate_json(path.read_text()))
+            try:
+                report.join(PseudoReport.model_validate_json(path.read_text()))
+            except ValidationError as error:
+                raise UserError(f"{path} is damaged; label again with --again") from error
         if not report.labelled:
             why = "; ".join([*report.skipped, *report.problems][:5])
             why = why or "no point is seen by a camera, or all are rejected; try --raw"
