@@ -86,10 +86,7 @@ def label_set(
             done += scans
             progress(done)
         for path in sorted(writer.folder.glob(COUNTS)):
-            try:
-                report.join(PseudoReport.model_validate_json(path.read_text()))
-            except ValidationError as error:
-                raise UserError(f"{path} is damaged; label again with --again") from error
+            report.join(_read(path))
         if not report.labelled:
             why = "; ".join([*report.skipped, *report.problems][:5])
             why = why or "no point is seen by a camera, or all are rejected; try --raw"
@@ -128,6 +125,13 @@ def _label_block(first: int, recipe: Recipe, data: unified.DataSet, labeller: Ps
     outputs.write_whole(folder / f"{first:06d}.json", report.to_json())
     writer.flush(first)
     return len(frames)
+
+
+def _read(path: Path) -> PseudoReport:
+    try:
+        return PseudoReport.model_validate_json(path.read_text())
+    except ValidationError as error:
+        raise UserError(f"{path} is damaged; label again with --again") from error
 
 
 def _labelled(
