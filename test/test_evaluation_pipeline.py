@@ -118,7 +118,7 @@ def test_several_sources_are_scored_side_by_side() -> None:
     pseudo = report.other_sources["pseudo"]
     assert pseudo.scans == 3 and pseudo.headline == "structural4"
     assert pseudo.readings["structural4"].iou == {"wall": 4 / 6, "floor": 0, "ceiling": 0, "non-structural": None}
-    assert report.frames.skipped == {"it has no hand or pseudo": 1}
+    assert report.frames.skipped == {"it has no hand or pseudo labels": 1}
     assert not report.problems and len(report.warnings) == 1
 
 

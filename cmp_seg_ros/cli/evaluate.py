@@ -144,6 +144,8 @@ def evaluate(
         raise UserError("--animation needs a folder to write to; give --out")
     if (predictions is None) == bool(label_space):
         raise UserError("--predictions and --label-space (what their ids mean) go together; give both, or neither")
+    if rate != 1 and not online:
+        raise UserError("--rate only works with --online")
     if online and (columns or voxel_size or predictions):
         raise UserError(
             "--online plays a bag to the node; leave out --columns, --voxel-size and --predictions, or --online"

@@ -1,5 +1,6 @@
 """Shared output of commands: counts, warnings, percentages, and tables."""
 
+import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +9,7 @@ if TYPE_CHECKING:
 
     from cmp_seg_ros.evaluation import page
 
+WIDTH = 200  # columns of tables in files and pipes, of which nothing is known
 MARKS = {"good": "green", "bad": "red", "": ""}  # colours of cells
 
 
@@ -26,6 +28,8 @@ def show(*parts: "str | Table") -> None:
     from rich.console import Console
 
     console = Console(highlight=False, soft_wrap=True)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = WIDTH
     for part in parts:
         console.print(part, markup=False)
 

@@ -151,7 +151,8 @@ def results(data: DataSet, labeller: Labeller, needs: tuple[str, ...] = ()) -> I
     """
     for frame in data:
         if needs and not any(source in frame.labels for source in needs):
-            yield Result(frame, None, f"it has no {' or '.join(needs)}", serious=TRUTH in needs)
+            what = "truth" if TRUTH in needs else f"{' or '.join(needs)} labels"
+            yield Result(frame, None, f"it has no {what}", serious=TRUTH in needs)
             continue
         try:
             labels = labeller(frame)

@@ -289,6 +289,8 @@ def fabric_of(config: TrainConfig) -> tuple[Fabric, str]:
     accelerator, precision = config.accelerator, config.precision
     if accelerator == "auto":
         accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+    if accelerator == "cuda" and not torch.cuda.is_available():
+        raise UserError("accelerator is cuda, but PyTorch finds no GPU; give accelerator: auto, or cpu")
     if precision == "auto":
         has_bfloat16 = torch.cuda.is_bf16_supported() if accelerator == "cuda" else HAS_BFLOAT16
         precision = "bf16-mixed" if has_bfloat16 else "32-true"
