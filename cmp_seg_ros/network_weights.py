@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from cmp_seg_ros.errors import UserError, require_fit
+from cmp_seg_ros.errors import UserError, describe, require_fit
 
 
 def serialise(network: nn.Module, half: bool = True) -> bytes:
@@ -80,4 +80,5 @@ def read_checkpoint(path: Path) -> Any:
             "from its archive again, or save its weights with torch.save({'net': network.state_dict()}, FILE)"
         ) from error
     except Exception as error:  # a damaged pickle can end in any error
-        raise UserError(f"checkpoint {path} is damaged or not from PyTorch; download it again") from error
+        reason = describe(error).splitlines()[0]
+        raise UserError(f"checkpoint {path} is damaged or not from PyTorch ({reason}); download it again") from error

@@ -1,6 +1,7 @@
 """The occupancy node; with segmentation:=true the segmentation node beside it.
 
-ros2 launch cmp_seg_ros occupancy.launch.py image:=/camera/image camera_info:=/camera/info calibration_file:=robot.yaml
+ros2 launch cmp_seg_ros occupancy.launch.py image:=/camera/image camera_info:=/camera/camera_info \\
+    calibration_file:=robot.yaml
 """
 
 from launch import LaunchDescription

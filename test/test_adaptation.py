@@ -4,6 +4,7 @@ import json
 import shutil
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
@@ -170,6 +171,19 @@ def test_a_recording_without_a_calibrated_camera_is_refused(recording: Path, tmp
     work = adaptation.Adaptation(adaptation.Settings(recordings=[str(recording)]), tmp_path / "out")
     with pytest.raises(UserError, match="has no image of a calibrated camera"):
         work.convert(lambda what, total: nullcontext(lambda done: None))
+
+
+def test_extrinsics_that_are_off_stop_it_unless_forced(
+    recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    about = {"verdict": "off by 3.0 degrees, 5 cm", "between_halves": (0.5, 1.0)}
+    found = SimpleNamespace(degrees=3.0, centimetres=5.0, summary=lambda: about)
+    monkeypatch.setattr(calibration_check, "check", lambda *_, **__: {"front": found})
+    work = adaptation.Adaptation(adaptation.Settings(recordings=[str(recording)]), tmp_path)
+    progress = lambda what, total: nullcontext(lambda done: None)  # noqa: E731
+    with pytest.raises(UserError, match=r"camera 'front': off by 3.0 degrees, 5 cm: pseudo-labels would be wrong"):
+        work.check(progress)
+    assert work.check(progress, force=True) == ["camera 'front': off by 3.0 degrees, 5 cm"]
 
 
 def test_a_longer_recording_may_follow_one_that_is_too_short(recording: Path, tmp_path: Path) -> None:

@@ -118,13 +118,6 @@ def test_another_recording_or_an_empty_folder_is_an_error(tmp_path: Path) -> Non
         Import(folder)
 
 
-def test_labels_made_by_hand_are_never_overwritten(tmp_path: Path) -> None:
-    for as_map in (False, True):
-        folder = exported(tmp_path / f"{as_map}", as_map)
-        with pytest.raises(UserError, match="may hold labels made by hand; give another --out"):
-            exported(folder, as_map)
-
-
 def test_the_commands(run: Callable[..., SimpleNamespace], tiny_bundle: Path, tmp_path: Path) -> None:
     bag = write_bag(tmp_path / "drive", "mcap", {"/points": scans(3)})
     out, back = tmp_path / "out", tmp_path / "back"
@@ -135,5 +128,13 @@ def test_the_commands(run: Callable[..., SimpleNamespace], tiny_bundle: Path, tm
     assert done.code == 0 and json.loads(done.out)["scans"] == 2, done.err
     found = list(with_hand_labels(open_input(bag), back))
     assert [HAND in frame.labels for frame in found] == [True, False, True]
+    before = (out / "report.json").read_bytes()
+    done = run("annotate", "export", bag, "--out", out, *model)
+    assert done.code == 1 and "may hold labels made by hand; give another --out" in done.err
+    assert (out / "report.json").read_bytes() == before
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "000000.label").write_bytes(b"")
+    done = run("annotate", "import", out, "--out", tmp_path / "theirs")
+    assert done.code == 1 and "000000.label, not made by cmp-seg annotate; give another --out" in done.err
     done = run("annotate", "import", tmp_path, "--out", tmp_path / "x")
     assert done.code == 1 and "give the folder of cmp-seg annotate export" in done.err

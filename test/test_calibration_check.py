@@ -128,20 +128,36 @@ def test_the_command_reports_and_refines(tmp_path: Path, run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("axis", "offset", "apart", "verdict"),
+    ("axis", "offset", "apart", "verdict", "refinable"),
     [
-        (0, 1, 0.1, "fits"),
-        (0, 3, 0.1, "off by 3.0 degrees, 0 cm"),
-        (3, 3, 0.1, "off by 0.0 degrees, 30 cm"),
-        (0, 3, 4, "cannot tell, because searches with half of the images end 4.0 degrees"),
-        (0, 28, 0.5, "cannot tell, because the best place is 28.0 degrees"),
+        (0, 1, 0.1, "fits", True),
+        (0, 3, 0.1, "off by 3.0 degrees, 0 cm", True),
+        (3, 3, 0.1, "off by 0.0 degrees, 30 cm", True),
+        (0, 3, 4, "cannot tell, because searches with half of the images end 4.0 degrees", False),
+        (0, 28, 0.5, "cannot tell, because the best place is 28.0 degrees", False),
+        (0, 3, None, "cannot tell, because 6 images are too few", True),
+        (0, 28, None, "cannot tell, because the best place is 28.0 degrees", False),
     ],
 )
-def test_the_verdict(axis: int, offset: float, apart: float, verdict: str) -> None:
+def test_the_verdict(axis: int, offset: float, apart: float | None, verdict: str, refinable: bool) -> None:
     """Offsets are in degrees, or in tenths of a metre."""
     camera = CalibratedCamera(**CAMERA.model_dump(), T_camera_lidar=T_CAMERA_LIDAR.tolist())
-    best, other = (alignment.offset_by(T_CAMERA_LIDAR, d * np.eye(6)[axis]) for d in (offset, offset + apart))
-    assert calibration_check.Checked(camera, best, 1.0, 2.0, (best, other), VIEWS).verdict.startswith(verdict)
+    best, other = (alignment.offset_by(T_CAMERA_LIDAR, d * np.eye(6)[axis]) for d in (offset, offset + (apart or 0)))
+    others = () if apart is None else (best, other)
+    found = calibration_check.Checked(camera, best, 1.0, 2.0, others, VIEWS)
+    assert found.verdict.startswith(verdict) and found.is_refinable == refinable
+    assert found.is_off == verdict.startswith("off")
+
+
+@pytest.mark.parametrize("degrees", [1.0, 60.0])
+def test_extrinsics_that_went_astray_are_not_written(
+    degrees: float, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = pairs(tmp_path / "pairs", 4)
+    best = alignment.offset_by(T_CAMERA_LIDAR, np.array([degrees, 0, 0, 0, 0, 0]))
+    monkeypatch.setattr(alignment, "refine", lambda *_: alignment.Found(best, 1.0, 2.0))
+    ran = run("calibration", "check", folder, "--refine", "--out", tmp_path / "out")
+    assert ran.code == (degrees == 60) and (tmp_path / "out/calibration-refined.yaml").exists() == (degrees == 1)
 
 
 def test_inputs_that_cannot_be_checked(tmp_path: Path) -> None:

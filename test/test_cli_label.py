@@ -269,6 +269,16 @@ def test_results_beside_the_scans_are_no_part_of_them(label: Run, tmp_path: Path
         assert json.loads((tmp_path / "out/report.json").read_text())["frames"]["labelled"] == 1
 
 
+def test_a_full_disk(label: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    np.save(tmp_path / "scan.npy", POINTS)
+    monkeypatch.setattr(np, "savez_compressed", full)
+    ran = label(tmp_path / "scan.npy")
+    assert ran.code == 1 and "cannot be written: No space left on device" in ran.err and "Traceback" not in ran.err
+
+
 def test_every_real_scan(label: Run, shared_data: Path, tmp_path: Path) -> None:
     real = shared_data / "real"
     for name, count in (("plycal", 4), ("nebula_xt32/scan.pcd", 1), ("nebula_vlp16/scan.pcd", 1)):

@@ -233,6 +233,19 @@ def test_sets_are_merged(tmp_path: Path, run: Run) -> None:
     assert data[7].images["right"].jpeg() == open_input(tmp_path / "b/set")[2].images["right"].jpeg()
 
 
+def test_a_shard_has_its_name_when_it_is_whole(tmp_path: Path) -> None:
+    entry = shards.Entry("a/0", "", 0, 0, "", {}, 0, 0)
+    with shards.ShardWriter(tmp_path, "part") as writer:
+        writer.add(entry, {"x": b"1"})
+        assert not list(tmp_path.glob("*.tar"))
+    whole = (tmp_path / "part-00.tar").read_bytes()
+    with pytest.raises(OSError, match="full"), shards.ShardWriter(tmp_path, "part") as writer:
+        writer.add(entry, {"x": b"2"})
+        raise OSError("full")
+    assert [path.name for path in tmp_path.iterdir()] == ["part-00.tar"]
+    assert (tmp_path / "part-00.tar").read_bytes() == whole
+
+
 def test_a_set_keeps_its_calibration(tmp_path: Path, run: Run) -> None:
     file, made = calibration(tmp_path / "robot.yaml"), tmp_path / "set"
     for name in ("one", "two"):

@@ -69,7 +69,7 @@ class Gpu:
         monkeypatch.setattr(torch, "empty", self._empty)
         monkeypatch.setattr(torch.Tensor, "copy_", lambda *given, **_: self.calls.append("copy") or copy_(*given))
         monkeypatch.setattr(cuda, "gpu", lambda: cuda.Gpu("gpu", (8, 6), (12, 8)))
-        monkeypatch.setattr(tensorrt, "version", lambda package: "2.7.0")
+        monkeypatch.setattr(tensorrt, "_torch_has_cuda", lambda: True)
         tensorrt._log.cache_clear()
 
     def _empty(self, *size: Any, pin_memory: bool = False, device: Any = None, **options: Any) -> torch.Tensor:
@@ -204,25 +204,25 @@ GPU = cuda.Gpu("gpu", (8, 6), (12, 8))
 
 
 @pytest.mark.parametrize(
-    ("gpu_found", "torch_version", "what", "remedy"),
+    ("gpu_found", "has_cuda", "what", "remedy"),
     [
-        (None, "2.7.0", "no NVIDIA driver", "--gpus all"),
+        (None, True, "no NVIDIA driver", "--gpus all"),
         (
             GPU._replace(cuda=(11, 8)),
-            "2.7.0",
+            True,
             "driver is for CUDA 11.8, TensorRT is for 12",
             "update the driver to 525",
         ),
-        (GPU._replace(capability=(6, 1)), "2.7.0", "capability 6.1; 7.5 is required", "engine 'cpu'"),
-        (GPU, "2.7.0+cpu", "PyTorch is installed without CUDA", "pytorch.org"),
-        (GPU, "2.7.0+cu128", "", ""),
+        (GPU._replace(capability=(6, 1)), True, "capability 6.1; 7.5 is required", "engine 'cpu'"),
+        (GPU, False, "PyTorch is installed without CUDA", "pytorch.org"),
+        (GPU, True, "", ""),
     ],
 )
 def test_what_is_missing_has_a_remedy(
-    gpu: Gpu, monkeypatch: pytest.MonkeyPatch, gpu_found: cuda.Gpu | None, torch_version: str, what: str, remedy: str
+    gpu: Gpu, monkeypatch: pytest.MonkeyPatch, gpu_found: cuda.Gpu | None, has_cuda: bool, what: str, remedy: str
 ) -> None:
     monkeypatch.setattr(cuda, "gpu", lambda: gpu_found)
-    monkeypatch.setattr(tensorrt, "version", lambda package: torch_version)
+    monkeypatch.setattr(tensorrt, "_torch_has_cuda", lambda: has_cuda)
     monkeypatch.setattr(tensorrt, "_cuda_of_tensorrt", lambda: 12)
     reason = tensorrt.TensorRt().reason()
     assert what in reason and remedy in reason and bool(reason) == bool(what)

@@ -49,6 +49,8 @@ def export(
 
     if as_map and every > 1:
         raise UserError("--every is for scans; a map takes all of them: leave it out")
+    if clouds := sorted(out.glob("*.ply")):
+        raise UserError(f"{clouds[0]} exists, and may hold labels made by hand; give another --out")
     data = open_input(input, topic, SensorSet.around(input, calibration, lidar))
     labeller = Model(model, engine, label_space)
     labeller.segmenter.probabilities = as_map
@@ -91,7 +93,7 @@ def import_(
     source = Import(folder, field)
     path = input or Path(source.about.input)
     data = open_input(path, source.about.topic, SensorSet.around(path, calibration))
-    outputs.claim(out, "annotate", source=folder)
+    outputs.claim(out, "annotate", (outputs.REPORT, *(path.name for path in out.glob("*.label"))), folder)
     with outputs.writing(out), progress_bar("scans", len(source.about.sha256)) as progress:
         result = write_hand_labels(source, data, out, progress)
         outputs.write_report(out, {"command": "annotate", "input": str(path), "labels": str(folder), **result})

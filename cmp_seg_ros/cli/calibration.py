@@ -46,7 +46,7 @@ def check(
     if out is not None:
         for name, one in found.items():
             one.draw(out / f"{name}.png")
-    unsure = [name for name, one in found.items() if one.others and one.doubt]
+    unsure = [name for name, one in found.items() if not one.is_refinable]
     if refine and unsure:
         raise UserError(f"nothing is written: camera {unsure[0]}: {found[unsure[0]].verdict}")
     if refine:
@@ -70,6 +70,7 @@ def check(
         )
     show(table, "axes are the camera's: x right, y down, z forward; the score counts deviations over random offsets")
     show(*(f"camera '{name}': {one.verdict}" for name, one in found.items()))
-    show(
-        f"better extrinsics: {report['refined']}" if refine else "--refine writes the better extrinsics into a new file"
-    )
+    if refine:
+        show(f"better extrinsics: {report['refined']}")
+    elif any(one.is_off for one in found.values()):
+        show("--refine writes better extrinsics into a new file")

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import os
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -95,7 +96,8 @@ def tar_part(key: str, files: Mapping[str, bytes]) -> tuple[bytes, dict[str, tup
 class ShardWriter:
     """Writes scans to FOLDER/NAME-00.tar, NAME-01.tar, ..., each at most LARGEST bytes.
 
-    What a run that was broken off left under these names is overwritten: shards count once a manifest names them.
+    A shard gets its name when it is whole. Those of a run that was broken off are replaced: they count once a manifest
+    names them.
 
     with ShardWriter(folder, name) as shards:
         entry = shards.add(entry, files)
@@ -111,23 +113,34 @@ class ShardWriter:
         content, places = tar_part(entry.key, files)
         if self._stream is None or self._stream.tell() + len(content) + len(END) > LARGEST:
             self._close()
-            self._stream = (self._folder / f"{self._name}-{self._shards:02d}.tar").open("wb")
             self._shards += 1
-        start, shard = self._stream.tell(), Path(self._stream.name).name
+            self._stream = self._path.with_suffix(f".{os.getpid()}.tmp").open("wb")  # another process may write it, too
+        start = self._stream.tell()
         self._stream.write(content)
         moved = {name: (start + offset, size) for name, (offset, size) in places.items()}
-        return entry._replace(shard=shard, offset=start, size=len(content), sha256=sha256(content), files=moved)
+        shard, size = self._path.name, len(content)
+        return entry._replace(shard=shard, offset=start, size=size, sha256=sha256(content), files=moved)
+
+    @property
+    def _path(self) -> Path:
+        return self._folder / f"{self._name}-{self._shards - 1:02d}.tar"
 
     def _close(self) -> None:
-        if self._stream is not None:
-            with self._stream:
-                self._stream.write(END)
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            with stream:
+                stream.write(END)
+            Path(stream.name).replace(self._path)
 
     def __enter__(self) -> "ShardWriter":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._close()
+        elif self._stream is not None:
+            Path(self._stream.name).unlink()
+            self._stream.close()
 
 
 def sha256(content: bytes) -> str:

@@ -79,15 +79,15 @@ class Checked:
     @property
     def doubt(self) -> str:
         """Why nothing can be said; empty if something can."""
-        if self.uncertainty is None:
-            return f"{len(self.views)} images are too few; give {2 * FEWEST} or more"
         if _astray(self.degrees, self.centimetres):
             return (
                 f"the best place is {self.degrees:.1f} degrees, {self.centimetres:.0f} cm away, farther than the "
                 "search can be sure of: look at the picture, or give images of more places"
             )
+        if self.uncertainty is None:
+            return f"{len(self.views)} images are too few; give {2 * FEWEST} or more"
         apart = self.uncertainty
-        if (apart[0] > OFF or apart[1] > AWAY) and not is_off(self.degrees, self.centimetres, apart):
+        if (apart[0] > OFF or apart[1] > AWAY) and not self.is_off:
             return (
                 f"searches with half of the images end {apart[0]:.1f} degrees, {apart[1]:.0f} cm apart; "
                 "give more images of places with edges near by"
@@ -95,11 +95,21 @@ class Checked:
         return ""
 
     @property
+    def is_off(self) -> bool:
+        """Whether the given extrinsics are clearly wrong."""
+        return is_off(self.degrees, self.centimetres, self.uncertainty)
+
+    @property
+    def is_refinable(self) -> bool:
+        """Whether the best extrinsics may be written: nothing speaks against them, if only too few images for them."""
+        return not self.doubt or not (self.others or _astray(self.degrees, self.centimetres))
+
+    @property
     def verdict(self) -> str:
         """Whether the given extrinsics fit, in words."""
         if self.doubt:
             return f"cannot tell, because {self.doubt}"
-        if is_off(self.degrees, self.centimetres, self.uncertainty):
+        if self.is_off:
             return f"off by {self.degrees:.1f} degrees, {self.centimetres:.0f} cm"
         return f"fits, as far as this check can tell ({OFF:g} degrees, {AWAY:g} cm)"
 

@@ -64,8 +64,6 @@ class ScanExport(Consumer):
             return
         kept = np.flatnonzero(frame.scan.valid())
         path = self.out / f"{hand.file_name(frame.key)}.ply"
-        if path.exists():
-            raise UserError(f"{path} exists, and may hold labels made by hand; give another --out")
         intensity = None if frame.scan.intensity is None else frame.scan.intensity[kept]
         columns = ply.coloured(frame.scan.xyz[kept], labels.label[kept], self.space, intensity=intensity)
         _write_cloud(path, columns, self.space)
@@ -87,10 +85,6 @@ class MapExport(DriveMap):
         self.folder = out
         self.about = _about("map", data, space)
         self.about.voxel_size = voxel_size
-
-    def begin(self) -> None:
-        if (self.folder / MAP).exists():
-            raise UserError(f"{self.folder / MAP} exists, and may hold labels made by hand; give another --out")
 
     def add(self, result: Result, report: Report) -> None:
         super().add(result, report)

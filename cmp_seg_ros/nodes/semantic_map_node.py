@@ -80,7 +80,8 @@ class SemanticMapNode(WorkerNode[Fused]):
         self._last: tuple[int, Motion] | None = None
         self._way: deque[tuple[float, float]] = deque(maxlen=LONGEST_WAY)
         self._published = {"map": 0.0, "grid": 0.0}
-        self._maps, self._saved = 0, 0  # numbers of maps; of scans in the saved map
+        self._maps = 0
+        self._saved: tuple[SemanticMap | None, int] = None, 0  # the map that was saved last, and its scans then
 
     def set_up(self) -> None:
         """Add the inputs beside the clouds, and the outputs."""
@@ -127,7 +128,7 @@ class SemanticMapNode(WorkerNode[Fused]):
         except (OSError, UserError) as error:
             self.report.note("not_saved", f"the old map could not be saved: {error}")
         with self.lock:
-            self.map, self._last, self._saved = None, None, 0
+            self.map, self._last = None, None
             self._way.clear()
 
     # From a labelled cloud to the map, in the worker's thread.
@@ -231,7 +232,7 @@ class SemanticMapNode(WorkerNode[Fused]):
     def clean_up(self) -> None:
         """Say what is lost: a save would take too long for a node that is being stopped."""
         super().clean_up()
-        if self.map is not None and self.map.scans > self._saved:
+        if self.map is not None and self._saved != (self.map, self.map.scans):
             self.get_logger().warning(f"the map of {self.map.scans} scans was not saved; call ~/save before the end")
 
     async def _on_save(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
@@ -259,6 +260,7 @@ class SemanticMapNode(WorkerNode[Fused]):
             if self.map is None:
                 raise UserError("there is no map yet: no labelled cloud with a pose has come")
             still, scans, space = self.map.still(), self.map.scans, self.map.space
+            saved = self.map, scans
             way = np.array(self._way).reshape(-1, 2)
         outputs.claim(folder, NAME, (outputs.REPORT, *files.FILES))
         with outputs.writing(folder):
@@ -266,7 +268,7 @@ class SemanticMapNode(WorkerNode[Fused]):
             files.write_map(folder, still, grid, space, way, f"{scans:,} scans")
             about = {"command": NAME, "finished": True, "scans": scans, "voxels": len(still)}
             outputs.write_report(folder, about)
-        self._saved = scans
+        self._saved = saved
         return len(still)
 
     # Diagnostics.

@@ -18,8 +18,8 @@ class FeatureColours:
         flat = features.reshape(-1, features.shape[-1])
         if self._mean is None:
             self._mean = flat.mean(axis=0)
-            _, size, axes = np.linalg.svd(flat - self._mean, full_matrices=False)
-            self._axes = axes[:3].T / np.maximum(size[:3] / np.sqrt(len(flat)), 1e-6)  # (F, 3), to unit spread
+            variance, axes = np.linalg.eigh(np.cov(flat, rowvar=False, bias=True))  # least first
+            self._axes = axes[:, :-4:-1] / np.sqrt(np.maximum(variance[:-4:-1], 1e-12))  # (F, 3), to unit spread
         components = (flat - self._mean) @ self._axes
         colours = np.clip((components / SPREAD + 1) / 2, 0, 1) * 255
         return np.rint(colours).astype(np.uint8).reshape(*features.shape[:2], 3)

@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import numpy as np
 import yaml
-from pydantic import ValidationError
 
 from cmp_seg_ros import outputs
 from cmp_seg_ros.datasets import unified
@@ -130,7 +129,7 @@ def _label_block(first: int, recipe: Recipe, data: unified.DataSet, labeller: Ps
 def _read(path: Path) -> PseudoReport:
     try:
         return PseudoReport.model_validate_json(path.read_text())
-    except ValidationError as error:
+    except ValueError as error:
         raise UserError(f"{path} is damaged; label again with --again") from error
 
 

@@ -18,7 +18,7 @@ from pydantic import Field
 
 from cmp_seg_ros import outputs
 from cmp_seg_ros.configuration import Strict
-from cmp_seg_ros.datasets import open_input
+from cmp_seg_ros.datasets import open_input, unified
 from cmp_seg_ros.datasets.base import DataSet
 from cmp_seg_ros.datasets.frame import PSEUDO, Frame, PointLabels, Returns
 from cmp_seg_ros.errors import UserError
@@ -54,7 +54,8 @@ class SetConfig(Strict):
     def open(self) -> DataSet:
         """Raises UserError."""
         path = Path(self.path)
-        file = None if self.calibration is None else Path(self.calibration)
+        # A converted set keeps its own.
+        file = None if self.calibration is None or unified.DataSet.recognises(path) else Path(self.calibration)
         return open_input(path, self.topic, SensorSet.around(path, file))
 
     def frames(self) -> Iterator[Frame]:

@@ -97,9 +97,15 @@ def _gpu_missing() -> list[Missing]:
     if gpu.capability < LEAST_CAPABILITY:
         what = f"{gpu.name} has compute capability {_dotted(gpu.capability)}; {_dotted(LEAST_CAPABILITY)} is required"
         return [Missing(what, "use engine 'cpu'")]
-    if version("torch").endswith("+cpu"):
+    if not _torch_has_cuda():
         return [Missing("PyTorch is installed without CUDA", "install it as https://pytorch.org says")]
     return []
+
+
+def _torch_has_cuda() -> bool:
+    """Whether PyTorch was built for GPUs. It is not imported: the doctor does without."""
+    found = find_spec("torch")
+    return found is not None and any(Path(found.origin or "").parent.glob("lib/libtorch_cuda*"))
 
 
 def build(model: bytes, shapes: dict[str, tuple[Shape, Shape, Shape]], timing: Path) -> bytes:
@@ -322,7 +328,7 @@ class _Pass:
 
 def _failed(error: RuntimeError) -> UserError:
     """For an error of PyTorch on the GPU."""
-    reason = str(error).splitlines()[0]
+    reason = (str(error) or type(error).__name__).splitlines()[0]
     remedy = "use larger voxels, or engine 'cpu'" if "out of memory" in reason else ADVICE
     return UserError(f"the GPU failed: {reason}; {remedy}")
 

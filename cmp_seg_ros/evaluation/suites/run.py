@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -268,11 +269,14 @@ class SuiteRun:
         path, rows = self._file(places, sensor), self._rows_of(places, sensor)
         if path is None or not path.is_file():
             return None
-        with np.load(path) as file:
-            if str(file["key"]) != self.keys[places] or any(f"{name}.points" not in file for name in rows):
-                return None
-            parts = {name: Part._make(file[f"{name}.{field}"] for field in Part._fields) for name in rows}
-            return {name: part._replace(digest=str(part.digest)) for name, part in parts.items()}
+        try:
+            with np.load(path) as file:
+                if str(file["key"]) != self.keys[places] or any(f"{name}.points" not in file for name in rows):
+                    return None
+                parts = {name: Part._make(file[f"{name}.{field}"] for field in Part._fields) for name in rows}
+        except (OSError, EOFError, ValueError, KeyError, BadZipFile):  # damaged: count it again
+            return None
+        return {name: part._replace(digest=str(part.digest)) for name, part in parts.items()}
 
     def _keep(self, places: str, sensor: str, parts: dict[str, Part]) -> None:
         path = self._file(places, sensor)
