@@ -179,7 +179,8 @@ class Occupier:
         if key not in self._warps:
             self._warps = {key: Warp(camera, self.section.network.image, self.section.focal)}
         warp = self._warps[key]
-        return View(self.evaluation.look(warp(rgb)), warp, T_base_camera)
+        pose = None if T_base_camera is None else np.asarray(T_base_camera, np.float64)
+        return View(self.evaluation.look(warp(rgb)), warp, pose)
 
     def voxels(self, view: View, grid: Grid, T_grid_camera: Transform | None = None) -> Voxels:
         """Label a grid; `T_grid_camera` (4, 4) is the pose of the camera in its frame, by default that of the view.

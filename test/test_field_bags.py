@@ -86,7 +86,7 @@ def test_topics_are_taken_from_the_files_where_the_metadata_name_others(tmp_path
     (path / "metadata.yaml").write_text(text.replace("- scans.mcap", "- gone.mcap"))
     assert read(path, notes="gone.mcap is not there; all messages that its metadata") == [0, 1, 2, 3]
     (path / "metadata.yaml").write_text("[")
-    assert read(path, notes="metadata.yaml cannot be read and was passed over") == [0, 1, 2, 3]
+    assert read(path, notes="metadata.yaml cannot be read and was ignored") == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("name", ["run#3", "was ist das?", "100%25", "a b&mode=rwc", "größe"])

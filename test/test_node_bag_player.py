@@ -101,7 +101,7 @@ WRONG = {
     "no such bag": (["/no/such/bag"], "", r"/no/such/bag is no bag"),
     "wrong topic": (["{bag}"], "topics:=/poinst", r"topic /poinst is not in bag .*; it has: /points"),
     "nobody listens": (["{bag}"], "wait_for_subscribers:=0.5", r"nobody has subscribed to /points within 0.5 s"),
-    "wrong type": (["{bag}"], "rate:=fast", r"parameter rate is 'fast'; it must be a float"),
+    "wrong type": (["{bag}"], "rate:=fast", r"parameter rate is 'fast'; it must be a number"),
 }
 
 

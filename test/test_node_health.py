@@ -247,8 +247,8 @@ def test_nodes_in_namespaces_with_files_of_the_whole_robot(tiny_bundle, tmp_path
         assert "asking for less" not in programs[0].err, "it was so from the start"
         assert "label" in {field.name for field in clouds[-1].fields} and clouds[-1].point_step == 20, "profile hydra"
         for name, remedy in {"modle": "model", "target_rate": "target_rate_hz"}.items():
-            assert f"there is no parameter {name}, which is passed over; did you mean {remedy}?" in programs[0].err
-        assert "there is no parameter xyzzy, which is passed over; known: model, engine" in programs[0].err
+            assert f"there is no parameter {name}, and it is ignored; did you mean {remedy}?" in programs[0].err
+        assert "there is no parameter xyzzy, and it is ignored; known: model, engine" in programs[0].err
         assert not any(name in program.err for program in programs for name in ("wheel_radius", "robot.name"))
         assert "there is no parameter" not in programs[1].err
         analyzer = yaml.safe_load(resources.resource("config/diagnostics_aggregator.yaml").read_text())

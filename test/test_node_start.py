@@ -46,8 +46,8 @@ def broken(tiny_bundle, tmp_path_factory):
 
 WRONG = {
     "no such bundle": (["-p", "model:=nosuch"], r"no bundle 'nosuch'"),
-    "wrong type": (["-p", "sync_deadline:=soon"], r"parameter sync_deadline is 'soon'; it must be a float from 0.0"),
-    "out of range": (["-p", "threads:=-3"], r"parameter threads is -3; it must be a int from 0 to 256"),
+    "wrong type": (["-p", "sync_deadline:=soon"], r"parameter sync_deadline is 'soon'; it must be a number from 0.0"),
+    "out of range": (["-p", "threads:=-3"], r"parameter threads is -3; it must be an integer from 0 to 256"),
     "unknown choice": (["-p", "output_profile:=x"], r"output_profile is 'x'; it must be one of: default, hydra"),
     "unknown class": (
         ["-p", "model:={bundle}", "-p", "filter.classes:=rug"],

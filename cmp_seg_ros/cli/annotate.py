@@ -87,13 +87,17 @@ def import_(
     from cmp_seg_ros import outputs
     from cmp_seg_ros.cli.progress import progress_bar
     from cmp_seg_ros.datasets import open_input
+    from cmp_seg_ros.datasets.hand import SPACE_FILE
     from cmp_seg_ros.geometry.sensor_set import SensorSet
     from cmp_seg_ros.mapping.annotate import Import, write_hand_labels
 
     source = Import(folder, field)
+    if source.unused:
+        names = ", ".join(source.unused[:5])
+        print_warnings([f"{names} in {folder} are not used: a corrected cloud keeps its name, up to the suffix"])
     path = input or Path(source.about.input)
     data = open_input(path, source.about.topic, SensorSet.around(path, calibration))
-    outputs.claim(out, "annotate", (outputs.REPORT, *(path.name for path in out.glob("*.label"))), folder)
+    outputs.claim(out, "annotate", (outputs.REPORT, SPACE_FILE, *(path.name for path in out.glob("*.label"))), folder)
     with outputs.writing(out), progress_bar("scans", len(source.about.sha256)) as progress:
         result = write_hand_labels(source, data, out, progress)
         outputs.write_report(out, {"command": "annotate", "input": str(path), "labels": str(folder), **result})

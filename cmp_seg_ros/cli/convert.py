@@ -60,7 +60,7 @@ def convert(
         show(f"{converted}, {report['bytes'] / 1e6:,.0f} MB, in {report['seconds']:.1f} s\n{splits}\n{images}{out}")
     if work.left_out:
         raise UserError(
-            f"{converted} converted, but: {'; '.join(work.left_out)}. Mend these, convert them into another --out, and "
+            f"{converted} converted, but: {'; '.join(work.left_out)}. Repair these, convert them elsewhere, and "
             "merge: cmp-seg convert SET SET --out MERGED"
         )
 

@@ -42,6 +42,7 @@ def write_labels(
     """
     if not source.replace("-", "").replace("_", "").isalnum():
         raise UserError(f"'{source}' cannot be the name of a label source; use letters, digits, - and _")
+    folder = Path(folder)
     keys = [entry.key for entry in shards.read_index(folder)]
     target = folder / shards.LABELS / source
     about = {"space": space.name, "made_by": json.loads(json.dumps(made_by or {}))}

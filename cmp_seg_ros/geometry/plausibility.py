@@ -100,7 +100,7 @@ def _scale(distance: Float64, points: int, voxels: int, voxel_size: float) -> It
     if 0 < voxels * area < MIN_VOXELS and points > MAX_POINTS * area * voxels and middle < NEAR:
         how = f"its {points} returns fill {voxels} voxels of {voxel_size:g} m"
     elif middle > FAR:
-        how = f"half of its returns are more than {middle:.0f} m away"
+        how = f"half of the returns are more than {middle:.0f} m away"
     else:
         return
     fitting = [unit for unit, metres in UNITS.items() if TYPICAL[0] <= middle * metres <= TYPICAL[1]]

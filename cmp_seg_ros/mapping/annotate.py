@@ -164,6 +164,12 @@ class Import:
         self._voxel_labels = self._labels(Path(MAP).stem, xyz)
         self._keys, self._table = keys, table_of(keys, len(keys))
 
+    @property
+    def unused(self) -> list[str]:
+        """Names of files with labels that belong to no exported cloud."""
+        clouds = (path for path in self.folder.iterdir() if path.suffix in hand.SUFFIXES)
+        return sorted(path.name for path in clouds if path.stem not in self.about.points)
+
     def labels_of(self, frame: Frame) -> UInt8 | None:
         """(N,) labels of a frame's points; None if it was not exported. Raises UserError."""
         sha256 = self.about.sha256.get(frame.key)

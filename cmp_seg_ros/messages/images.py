@@ -84,7 +84,7 @@ def decompressed(content: bytes, what: str) -> UInt8:
     try:
         return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
     except (OSError, SyntaxError) as error:  # SyntaxError: of a damaged PNG
-        raise UserError(f"{what} cannot be read: {error}; copy or record it again, or remove it") from error
+        raise UserError(f"{what} cannot be read: damaged, or no known kind of image") from error
 
 
 def is_jpeg(content: bytes) -> bool:

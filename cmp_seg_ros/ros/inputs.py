@@ -179,6 +179,7 @@ class Topic:
             and not any(f"/{node}/" in topic for node in LAST)
             and self._node.count_publishers(topic)
         ]
+        others.sort(key=lambda topic: not topic.endswith(f"/{self._name}"))  # one of that name first
         if not others:
             return f"nobody publishes {self.topic}, nor any other {kind}"
         listed = ", ".join(others)

@@ -68,7 +68,10 @@ class OdometryInput:
         with self._lock:
             if self._poses and stamp < next(reversed(self._poses)):
                 self._poses.clear()  # time went back: a bag that starts again
-            self._poses[stamp] = pose_in(message.pose.pose)
+            pose = pose_in(message.pose.pose)
+            if not np.isfinite(pose).all() or not any(pose[3:]):
+                return  # a cloud of that moment waits for a pose, or goes between its neighbours
+            self._poses[stamp] = pose
             self.frame, self._base = message.header.frame_id, message.child_frame_id or self._base
             while stamp - next(iter(self._poses)) > KEPT:
                 del self._poses[next(iter(self._poses))]

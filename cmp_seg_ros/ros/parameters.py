@@ -18,6 +18,8 @@ from rclpy.parameter import Parameter as RclParameter
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.ros import qos
 
+KINDS = {bool: "true or false", int: "an integer", float: "a number", str: "a string"}
+
 
 @dataclass(frozen=True)
 class Parameter:
@@ -82,10 +84,10 @@ class Parameters:
         try:
             return self._node.declare_parameter(parameter.name, parameter.default, parameter.descriptor).value
         except ParameterException as error:
-            kind = type(parameter.default).__name__
+            kind = KINDS[type(parameter.default)]
             within = f" from {parameter.allowed[0]} to {parameter.allowed[1]}" if parameter.allowed else ""
             given = override.value if override is not None else None
-            raise UserError(f"parameter {parameter.name} is {given!r}; it must be a {kind}{within}") from error
+            raise UserError(f"parameter {parameter.name} is {given!r}; it must be {kind}{within}") from error
 
     def _warn_of_unknown(self) -> None:
         """Of what is given to all nodes, in a file, only a part is for this one; all else is likely mistyped."""
@@ -95,7 +97,7 @@ class Parameters:
                 continue
             near = difflib.get_close_matches(name, self._table, n=1)
             remedy = f"did you mean {near[0]}?" if near else f"known: {', '.join(self._table)}"
-            self._node.get_logger().warning(f"there is no parameter {name}, which is passed over; {remedy}")
+            self._node.get_logger().warning(f"there is no parameter {name}, and it is ignored; {remedy}")
 
     def _on_set(self, changes: list[Any]) -> SetParametersResult:
         known = [self._table[change.name].problem(change.value) for change in changes if change.name in self._table]

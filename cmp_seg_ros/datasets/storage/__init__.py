@@ -84,7 +84,7 @@ def open_files(path: Path) -> BagFiles:
             names, files.promised = _read_metadata(path / METADATA)
             listed = {name: _find(path, name) for name in names}
         except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, yaml.YAMLError) as error:
-            files.notes.append(f"its {METADATA} cannot be read and was passed over: {line(error)}")
+            files.notes.append(f"its {METADATA} cannot be read and was ignored: {line(error)}")
     kinds = {file: kind_of(file) for file in listed.values() if file is not None}
     there = _files_in(path)
     if not any(kinds.values()):
