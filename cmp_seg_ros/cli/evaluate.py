@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cmp_seg_ros import interrupts
 from cmp_seg_ros.bundle import DEFAULT_BUNDLE
 from cmp_seg_ros.cli import options
 from cmp_seg_ros.cli.tables import counted, percent, print_warnings, printed, show
@@ -266,7 +267,8 @@ def _suite(run: "SuiteRun", check: bool, as_json: bool) -> None:
     from cmp_seg_ros.outputs import write_report, writing
 
     print_warnings(f"row {row} is left out: {reason}" for row, reason in run.skipped.items())
-    with progress_bar("buildings by sensor and place", run.count) as progress:
+    kept = interrupts.resumes(run.out) if run.out else "nothing is kept without --out"
+    with interrupts.explained(kept), progress_bar("buildings by sensor and place", run.count) as progress:
         parts = run.run(progress)
     report = compile_report(run, parts, dict(run.run_recordings()))
     if (out := run.out) is not None:
