@@ -53,7 +53,8 @@ def distill(
     First the teacher sees all images, once; its features at the points are kept in the cache. Then training begins, and
     with it the time budget. The result is a bundle of features, for `cmp-seg probe` and `cmp-seg finetune`.
     """
-    _teach("distill", **locals())
+    changes = {"teacher": teacher, "start": start, "hours": hours, "devices": devices}
+    _teach("distill", data, out, recipe, changes, calibration, "", cache, workers, as_json)
 
 
 def probe(
@@ -71,7 +72,8 @@ def probe(
     as_json: options.Json = False,
 ) -> None:
     """Train a classifier on the features of a frozen bundle (ScaLR's linear probing, or a small MLP)."""
-    _teach("probe", **locals())
+    changes = {"start": start, "head": head, "hours": hours, "devices": devices}
+    _teach("probe", data, out, recipe, changes, calibration, labels, cache, workers, as_json)
 
 
 def finetune(
@@ -89,7 +91,8 @@ def finetune(
     as_json: options.Json = False,
 ) -> None:
     """Train a whole bundle on the labels of data sets, the first layers slowest (ScaLR's fine-tuning)."""
-    _teach("finetune", **locals())
+    changes = {"start": start, "head": head, "hours": hours, "devices": devices}
+    _teach("finetune", data, out, recipe, changes, calibration, labels, cache, workers, as_json)
 
 
 def _teach(
@@ -97,12 +100,12 @@ def _teach(
     data: list[Path],
     out: Path,
     recipe: str,
+    changes: dict[str, Any],
     calibration: Path | None,
+    labels: str,
     cache: Path | None,
     workers: int,
     as_json: bool,
-    labels: str = "",
-    **changes: Any,
 ) -> None:
     """Train on data sets, with a recipe of the command; `changes`: its fields with other values, None for the same."""
     from cmp_seg_ros.cli.training_run import run
