@@ -30,6 +30,7 @@ from cmp_seg_ros.evaluation import plots
 from cmp_seg_ros.evaluation.bootstrap import Bootstrap
 from cmp_seg_ros.evaluation.metrics import Confusion, Merge, iou_of, mean_of, number
 from cmp_seg_ros.geometry.planes import Planes, find_planes
+from cmp_seg_ros.geometry.projection import upright
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.mapping.fusion import VoxelMap
 from cmp_seg_ros.outputs import write_whole
@@ -69,7 +70,7 @@ class Seen(NamedTuple):
 def see(frame: Frame, index: int, teacher: Teacher) -> Seen:
     """Ask the teacher about the only image of a frame; without a truth no point has one."""
     assert teacher.label_space is not None
-    planes = find_planes(plots.upright(frame.scan.xyz, frame.T_base_lidar))
+    planes = find_planes(upright(frame.scan.xyz, frame.T_base_lidar))
     [(name, image)] = frame.images.items()
     rgb = read(frame, name, image)
     projection = project(frame, image)

@@ -14,10 +14,10 @@ from scipy.spatial.transform import Rotation
 from cmp_seg_ros.datasets import open_input
 from cmp_seg_ros.errors import UserError
 from cmp_seg_ros.evaluation.plane_check import class_masks, medians, score
-from cmp_seg_ros.evaluation.plots import upright
 from cmp_seg_ros.evaluation.report import PlaneScore, PlaneScores, WallScore
 from cmp_seg_ros.geometry.normals import surface_normals, thin
 from cmp_seg_ros.geometry.planes import Planes, find_planes
+from cmp_seg_ros.geometry.projection import upright
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.scan import UNLABELLED
 from cmp_seg_ros.simulation.building import make_building

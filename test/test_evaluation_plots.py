@@ -8,6 +8,7 @@ from painted import camera_ahead
 from PIL import Image
 
 from cmp_seg_ros.evaluation import plots
+from cmp_seg_ros.geometry.projection import upright
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.scan import Labels, Scan
 
@@ -112,5 +113,5 @@ def test_odd_scans_are_drawn_too(tmp_path: Path, xyz: np.ndarray) -> None:
 
 def test_upright_turns_points_by_the_mount() -> None:
     upside_down = np.diag([1.0, -1, -1, 1])
-    np.testing.assert_allclose(plots.upright(np.float32([[1, 2, 3]]), upside_down), [[1, -2, -3]])
-    assert plots.upright(np.float32([[1, 2, 3]]), None).tolist() == [[1, 2, 3]]
+    np.testing.assert_allclose(upright(np.float32([[1, 2, 3]]), upside_down), [[1, -2, -3]])
+    assert upright(np.float32([[1, 2, 3]]), None).tolist() == [[1, 2, 3]]

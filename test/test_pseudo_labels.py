@@ -10,8 +10,8 @@ from painted import Painted
 from cmp_seg_ros.datasets import drives
 from cmp_seg_ros.datasets.frame import TRUTH, Frame, PointLabels
 from cmp_seg_ros.errors import UserError
-from cmp_seg_ros.evaluation.plots import upright
 from cmp_seg_ros.geometry.planes import Plane, Planes, find_planes
+from cmp_seg_ros.geometry.projection import upright
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.mapping.odometry import Motion
 from cmp_seg_ros.pseudo_labels import over_time, refine

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from cmp_seg_ros.datasets.frame import Frame
 from cmp_seg_ros.evaluation import plots
+from cmp_seg_ros.geometry.projection import upright
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.scan import UNLABELLED, UInt8
 
@@ -26,7 +27,7 @@ class Changed(NamedTuple):
 def draw(path: Path, changed: Changed, space: LabelSpace) -> None:
     """Teacher, shipped bundle and new bundle: from above, from the side, and over the image of a camera."""
     frame = changed.frame
-    xyz = plots.upright(frame.scan.xyz, frame.T_base_lidar)
+    xyz = upright(frame.scan.xyz, frame.T_base_lidar)
     named = {"the teacher": changed.teacher, "shipped bundle": changed.old, "new bundle": changed.new}
     image = next((image for image in frame.images.values() if image.camera is not None), None)
     ratios = (5.2, 2.0, 3.6) if image else (5.2, 2.0)

@@ -378,6 +378,8 @@ class Conversion:
             **found,
         }
         with outputs.writing(self.out):
+            for left in (self.out / shards.SHARDS).glob("*.tmp"):  # of a process that was killed
+                left.unlink()
             shards.write_index(self.out, entries)
             outputs.write_report(self.out, report)
             rmtree(self.out / shards.PARTS)

@@ -9,6 +9,7 @@ from cmp_seg_ros.datasets.frame import Frame
 from cmp_seg_ros.evaluation import plots
 from cmp_seg_ros.evaluation.pipeline import Consumer, Result
 from cmp_seg_ros.evaluation.report import Report
+from cmp_seg_ros.geometry.projection import upright
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.scan import UNLABELLED, Labels, UInt8
 
@@ -106,7 +107,7 @@ def draw(frame: Frame, labels: Labels, space: LabelSpace, extent: float) -> Imag
 def from_above(frame: Frame, labels: Labels, space: LabelSpace, extent: float) -> UInt8:
     """(HEIGHT, HEIGHT, 3) picture of `extent` metres around the lidar; higher points hide lower ones, but the ceiling
     hides nothing."""
-    xyz = plots.upright(frame.scan.xyz, frame.T_base_lidar)
+    xyz = upright(frame.scan.xyz, frame.T_base_lidar)
     shown = np.flatnonzero((labels.label != UNLABELLED) & frame.scan.valid())
     ceiling = np.isin(labels.label[shown], [c.id for c in space.classes if c.name == "ceiling"])
     order = shown[np.lexsort((xyz[shown, 2], ~ceiling))]

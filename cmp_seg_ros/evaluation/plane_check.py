@@ -18,6 +18,7 @@ from cmp_seg_ros.evaluation.pipeline import Consumer, Result
 from cmp_seg_ros.evaluation.report import PlaneReport, PlaneScore, PlaneScores, Report, ScanPlanes, WallScore
 from cmp_seg_ros.evaluation.tally import name_of
 from cmp_seg_ros.geometry.planes import MAX_TILT, NEAR, Planes, find_planes
+from cmp_seg_ros.geometry.projection import upright
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.scan import UNLABELLED, Bool, UInt8
 
@@ -102,7 +103,7 @@ class PlaneCheck(Consumer):
         frame, labels = result.frame, result.labels
         if labels is None:
             return
-        found = find_planes(plots.upright(frame.scan.xyz, frame.T_base_lidar))
+        found = find_planes(upright(frame.scan.xyz, frame.T_base_lidar))
         if frame.scan.valid().any():
             self._warn(frame, found)
         scores = score(found, labels.label, self.space)

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from cmp_seg_ros.geometry import overlay
 from cmp_seg_ros.geometry.calibration import CalibratedCamera, Transform
-from cmp_seg_ros.geometry.projection import project_scan
+from cmp_seg_ros.geometry.projection import project_scan, upright
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.scan import UNLABELLED, Bool, Float32, Labels, Scan, UInt8
 
@@ -232,11 +232,6 @@ def _spacing(elevation: Float64) -> tuple[float, float]:
     upwards = float(np.clip(np.percentile(np.diff(occupied), 95) * 0.1, 0.3, 3.0))
     rings = (occupied[-1] - occupied[0]) * 0.1 / upwards + 1
     return upwards, float(np.clip(360 * rings / len(elevation), 0.1, 1.0))
-
-
-def upright(xyz: Float32, T_base_lidar: Transform | None) -> Float32:
-    """(N, 3) points rotated so that z is up."""
-    return xyz if T_base_lidar is None else xyz @ np.asarray(T_base_lidar, np.float32)[:3, :3].T
 
 
 def _points_from_above(axes: "Axes", xyz: Float32, colour: npt.NDArray[Any], opacity: Any) -> None:

@@ -33,6 +33,11 @@ class Projection(NamedTuple):
     edge: Bool
 
 
+def upright(xyz: Float32, T_base_lidar: Transform | None) -> Float32:
+    """(N, 3) points rotated so that z is up."""
+    return xyz if T_base_lidar is None else xyz @ np.asarray(T_base_lidar, np.float32)[:3, :3].T
+
+
 def transform(T_target_source: Transform | npt.ArrayLike, xyz: Float32) -> Float32:
     """(N, 3) points in the source's frame -> the target's frame."""
     matrix = np.asarray(T_target_source, dtype=np.float64)

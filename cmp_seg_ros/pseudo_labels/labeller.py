@@ -13,9 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cmp_seg_ros.datasets.frame import CameraImage, Frame, PointLabels
 from cmp_seg_ros.errors import UserError
-from cmp_seg_ros.evaluation.plots import upright
 from cmp_seg_ros.geometry.planes import find_planes
-from cmp_seg_ros.geometry.projection import Projection, project_scan
+from cmp_seg_ros.geometry.projection import Projection, project_scan, upright
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.pseudo_labels import refine
 from cmp_seg_ros.pseudo_labels.copies import Consensus, consensus

@@ -7,6 +7,7 @@ import numpy as np
 
 from cmp_seg_ros.datasets.frame import Frame, PointLabels
 from cmp_seg_ros.evaluation import plots
+from cmp_seg_ros.geometry.projection import upright
 from cmp_seg_ros.pseudo_labels.labeller import Evidence, PseudoLabeller, View
 from cmp_seg_ros.scan import UNLABELLED, UInt8
 
@@ -19,7 +20,7 @@ def draw(
     """Save the picture, with a row for each camera."""
     seen = np.where(evidence.seen, labels.label, UNLABELLED).astype(np.uint8)
     figure, grid = _with_rows(frame, evidence, labeller, {"": seen}, title)
-    xyz = plots.upright(frame.scan.xyz, frame.T_base_lidar)
+    xyz = upright(frame.scan.xyz, frame.T_base_lidar)
     plots.draw_bird(figure.add_subplot(grid[:-1, 2]), xyz, labels.label, labels.space)
     plots.draw_legend(figure.add_subplot(grid[-1, :]), labels.label, labels.space, columns=len(labels.space.classes))
     plots.save(figure, path)

@@ -13,10 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from cmp_seg_ros.datasets import open_input
 from cmp_seg_ros.datasets.frame import CameraImage, Frame
 from cmp_seg_ros.errors import UserError
-from cmp_seg_ros.evaluation import plane_check, plots
+from cmp_seg_ros.evaluation import plane_check
 from cmp_seg_ros.evaluation.pipeline import Model, results
 from cmp_seg_ros.geometry.planes import find_planes
-from cmp_seg_ros.geometry.projection import project_scan
+from cmp_seg_ros.geometry.projection import project_scan, upright
 from cmp_seg_ros.geometry.sensor_set import SensorSet
 from cmp_seg_ros.label_space import LabelSpace
 from cmp_seg_ros.scan import UNLABELLED, Labels
@@ -101,7 +101,7 @@ def score(row: Recording, folder: Path, labeller: Model, teacher: Teacher | None
         if labels is None:
             raise UserError(f"{frame.key} of {path}: {result.skipped}")
         ids += np.bincount(labels.label, minlength=256)
-        planes = find_planes(plots.upright(frame.scan.xyz, frame.T_base_lidar))
+        planes = find_planes(upright(frame.scan.xyz, frame.T_base_lidar))
         found.append(plane_check.score(planes, labels.label, space))
         unlikeness += [] if labels.unlikeness is None else [labels.unlikeness]
         for image in frame.images.values() if agreement else ():
