@@ -361,3 +361,7 @@ def test_the_documents_example_of_a_new_data_set(tmp_path: Path, monkeypatch: py
     data = open_input(tmp_path / "out")
     assert [frame.key for frame in data] == ["rooms/000", "rooms/001", "rooms/002"]
     assert data.label_spaces["hand"].name == "indoor" and (data[2].labels["hand"].label == 2).all()
+    (rooms / "001.npz").write_bytes(b"junk")
+    data = open_input(rooms)
+    assert [frame.key for frame in data] == ["000", "002"]
+    assert re.match(r"frame 1 of .*rooms cannot be read: ", next(iter(data.problems)))

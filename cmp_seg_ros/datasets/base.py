@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cmp_seg_ros.datasets.frame import CameraImage, Frame
-from cmp_seg_ros.errors import UserError
+from cmp_seg_ros.errors import UserError, describe
 from cmp_seg_ros.geometry.calibration import CalibratedCamera
 from cmp_seg_ros.geometry.sensor_set import SensorSet
 from cmp_seg_ros.label_space import LabelSpace
@@ -106,7 +106,10 @@ class DataSet:
         if self.count is not None and not 0 <= number < self.count:
             raise IndexError(f"{self.path} has {self.count} scans, none of number {number}")
         if self.seeks:
-            return self.frame_at(number)
+            try:
+                return self.frame_at(number)
+            except (OSError, ValueError, KeyError, EOFError) as error:  # that a loader leaves to its base
+                raise UserError(f"frame {number} of {self.path} cannot be read: {describe(error)}") from error
         for frame in self:
             if frame.number == number:
                 return frame
