@@ -104,7 +104,12 @@ def test_label_a_bag(label: Run, tmp_path: Path) -> None:
 
 def test_label_in_another_space(label: Run, tmp_path: Path) -> None:
     np.save(tmp_path / "scan.npy", POINTS)
+    assert label(tmp_path / "scan.npy").code == 0
+    six = np.load(tmp_path / "out/scans/000000.npz")
     assert label(tmp_path / "scan.npy", "--label-space", "structural4").code == 0
+    four = np.load(tmp_path / "out/scans/000000.npz")
+    assert set(np.unique(four["label"])) <= {0, 1, 2, 3}
+    assert (four["confidence"] >= six["confidence"] - 1e-6).all()  # merged probabilities add up
     report = json.loads((tmp_path / "out/report.json").read_text())
     assert list(report["share"]) == ["wall", "floor", "ceiling", "non-structural"]
 
@@ -267,6 +272,23 @@ def test_results_beside_the_scans_are_no_part_of_them(label: Run, tmp_path: Path
         ran = label(tmp_path / "out")
         assert ran.code == 0, ran.err
         assert json.loads((tmp_path / "out/report.json").read_text())["frames"]["labelled"] == 1
+
+
+def test_what_label_has_not_made_is_left_alone(label: Run, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    kept = [out / name for name in ("scans/000000.npy", "scans/000001.npz", "clouds/000000.ply", "labelled/drive.mcap")]
+    for path in kept:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path.with_suffix(".npy"), POINTS)
+        path.with_suffix(".npy").rename(path)
+    ran = label(out / "scans")
+    assert ran.code == 1 and f"is in {out}/scans, which cmp-seg label would replace" in ran.err.replace("\n", " ")
+    np.save(tmp_path / "scan.npy", POINTS)
+    for report in ({}, {"command": "simulate"}):
+        (out / "report.json").write_text(json.dumps(report))
+        ran = label(tmp_path / "scan.npy")
+        assert ran.code == 1 and ", not made by cmp-seg label; give another --out" in ran.err.replace("\n", " ")
+    assert all(path.exists() for path in kept)
 
 
 def test_a_full_disk(label: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

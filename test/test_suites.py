@@ -266,6 +266,16 @@ def test_a_part_is_of_the_program_and_the_scene_at_the_beginning(
     assert counting() == [HOUSES, SHED]
 
 
+def test_a_damaged_part_is_done_again(counting: Callable[..., list[tuple[str, str]]], tmp_path: Path) -> None:
+    counting()
+    (path,) = (tmp_path / "out" / "parts").glob("shed-*.npz")
+    whole = path.read_bytes()
+    garbled = whole[:60] + bytes(byte ^ 0xFF for byte in whole[60:90]) + whole[90:]  # behind an array's header
+    for damaged in (whole[: len(whole) // 2], garbled, b""):
+        path.write_bytes(damaged)
+        assert counting() == [SHED] and counting() == []
+
+
 def test_draws_weigh_whole_buildings() -> None:
     confusion = Confusion(SIX)
     right, wrong = (

@@ -1,7 +1,6 @@
 """`cmp-seg bench`."""
 
 import json
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cmp_seg_ros.cli import options
-from cmp_seg_ros.cli.tables import print_warnings, table_of
+from cmp_seg_ros.cli.tables import print_warnings, table_of, wide_console
 from cmp_seg_ros.errors import UserError
 
 if TYPE_CHECKING:
@@ -67,7 +66,7 @@ def bench(
     if as_json:
         print(json.dumps(report))
     else:
-        console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
+        console = wide_console(WIDE)
         for part in (network_table(report), stage_table(report), process_table(report), *remarks(report)):
             console.print(part)
     if report["machine"].get("interrupted"):

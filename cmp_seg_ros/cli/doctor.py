@@ -9,8 +9,8 @@ import typer
 
 from cmp_seg_ros.bundle import DEFAULT_BUNDLE
 from cmp_seg_ros.cli import options
+from cmp_seg_ros.cli.tables import wide_console
 
-WIDTH = 200  # in a file or a pipe, so that commands stay in one piece
 COLOURS = {"ok": "green", "absent": "dim", "warning": "yellow", "error": "bold red"}
 
 
@@ -20,10 +20,7 @@ def doctor(
     as_json: options.Json = False,
 ) -> None:
     """Check this machine and suggest fixes. Exits with 1 if it cannot label scans."""
-    import sys
-
     from rich import box
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -41,7 +38,7 @@ def doctor(
         for found in group:
             texts = (Text(text, overflow="fold") for text in (found.found, found.remedy))
             table.add_row(Text(f"  {found.name}"), Text(found.status, COLOURS[found.status]), *texts)
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
+    console = wide_console()
     console.print(table)
     warnings = sum(found.status == "warning" for found in checks)
     good = f"this machine labels scans; warnings: {warnings}"

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
     from cmp_seg_ros.evaluation import page
@@ -23,13 +24,19 @@ def percent(value: float | None) -> str:
     return "-" if value is None else f"{value:.1%}"
 
 
-def show(*parts: "str | Table") -> None:
-    """Print tables, and text as it is, to stdout."""
+def wide_console(width: int = WIDTH, **options: Any) -> "Console":
+    """A console of stdout, so wide in a file or a pipe, unless COLUMNS says otherwise; `options` of Console."""
     from rich.console import Console
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, **options)
     if not console.is_terminal and "COLUMNS" not in os.environ:
-        console.width = WIDTH
+        console.width = width
+    return console
+
+
+def show(*parts: "str | Table") -> None:
+    """Print tables, and text as it is, to stdout."""
+    console = wide_console(soft_wrap=True)
     for part in parts:
         console.print(part, markup=False)
 

@@ -6,6 +6,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property, lru_cache
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -279,18 +280,19 @@ class DataSet(BaseDataSet):
             yield frame
 
     def stretch(self, start: int, stop: int | None = None) -> Iterator[Frame]:
-        if self.seeks and self._times != sorted(self._times):
-            self.seeks = False  # as files that are read as they lie may have it
         if not self.seeks:
             yield from super().stretch(start, stop)
             return
         stop = len(self._times) if stop is None else min(stop, len(self._times))
         if start >= stop:
             return
-        margin = NEAR if self.label_spaces else 0  # the truth is recorded before or after
-        begin, end = self._times[start] - margin, self._times[stop - 1] + 1 + margin
-        joined = self._joined(bisect_left(self._times, begin), begin, end)
-        yield from self._noted(frame for frame in joined if start <= frame.number < stop)
+        first, begin, end = 0, None, None
+        if self._in_order:
+            margin = NEAR if self.label_spaces else 0  # the truth is recorded before or after
+            begin, end = self._times[start] - margin, self._times[stop - 1] + 1 + margin
+            first = bisect_left(self._times, begin)
+        joined = takewhile(lambda frame: frame.number < stop, self._joined(first, begin, end))
+        yield from self._noted(frame for frame in joined if frame.number >= start)
 
     def frame_at(self, number: int) -> Frame:
         for frame in self.stretch(number, number + 1):
@@ -301,6 +303,11 @@ class DataSet(BaseDataSet):
     def _times(self) -> list[int]:
         """When each cloud was recorded."""
         return [time for time, _ in self._recorded]
+
+    @cached_property
+    def _in_order(self) -> bool:
+        """Whether clouds are read in the order of their times; files that are read as they lie may have another."""
+        return self._times == sorted(self._times)
 
     @cached_property
     def _recorded(self) -> list[tuple[int, int]]:

@@ -109,7 +109,7 @@ class DataSet:
             try:
                 return self.frame_at(number)
             except (OSError, ValueError, KeyError, EOFError) as error:  # that a loader leaves to its base
-                raise UserError(f"frame {number} of {self.path} cannot be read: {describe(error)}") from error
+                raise self._unreadable(number, describe(error)) from error
         for frame in self:
             if frame.number == number:
                 return frame
@@ -117,8 +117,8 @@ class DataSet:
                 raise self._unreadable(number)
         raise IndexError(f"{self.path} has no frame {number}")
 
-    def _unreadable(self, number: int) -> UserError:
-        why = "; ".join([*self.problems, *self.notes])
+    def _unreadable(self, number: int, why: str = "") -> UserError:
+        why = why or "; ".join([*self.problems, *self.notes])
         return UserError(f"frame {number} of {self.path} cannot be read: {why}")
 
     def frame_at(self, number: int) -> Frame:

@@ -130,7 +130,7 @@ def _read(path: Path) -> PseudoReport:
     try:
         return PseudoReport.model_validate_json(path.read_text())
     except ValueError as error:
-        raise UserError(f"{path} is damaged; label again with --again") from error
+        raise UserError(f"{path} is damaged; remove {path.parent} and label again") from error
 
 
 def _labelled(

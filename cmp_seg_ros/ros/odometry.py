@@ -64,13 +64,12 @@ class OdometryInput:
 
     def _store(self, data: bytes) -> None:
         message = cdr.deserialize(data, ODOMETRY)
-        stamp = stamp_ns(message.header)
+        stamp, pose = stamp_ns(message.header), pose_in(message.pose.pose)
+        if not np.isfinite(pose).all() or not any(pose[3:]):
+            return  # a cloud of that moment waits for a pose, or goes between its neighbours
         with self._lock:
             if self._poses and stamp < next(reversed(self._poses)):
                 self._poses.clear()  # time went back: a bag that starts again
-            pose = pose_in(message.pose.pose)
-            if not np.isfinite(pose).all() or not any(pose[3:]):
-                return  # a cloud of that moment waits for a pose, or goes between its neighbours
             self._poses[stamp] = pose
             self.frame, self._base = message.header.frame_id, message.child_frame_id or self._base
             while stamp - next(iter(self._poses)) > KEPT:

@@ -7,6 +7,7 @@ as long as nothing that it depends on has changed. Parts of several bundles, eng
 import hashlib
 import json
 import os
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from itertools import chain
@@ -274,9 +275,9 @@ class SuiteRun:
                 if str(file["key"]) != self.keys[places] or any(f"{name}.points" not in file for name in rows):
                     return None
                 parts = {name: Part._make(file[f"{name}.{field}"] for field in Part._fields) for name in rows}
-        except (OSError, EOFError, ValueError, KeyError, BadZipFile):  # damaged: count it again
+                return {name: part._replace(digest=str(part.digest)) for name, part in parts.items()}
+        except (OSError, EOFError, ValueError, KeyError, BadZipFile, zlib.error):  # damaged: do it again
             return None
-        return {name: part._replace(digest=str(part.digest)) for name, part in parts.items()}
 
     def _keep(self, places: str, sensor: str, parts: dict[str, Part]) -> None:
         path = self._file(places, sensor)
